@@ -1,0 +1,164 @@
+"""Artifact and its types: what components hand to each other, on disk.
+
+Comes in: a folder that a component has filled. Goes out: a typed, immutable reference to it.
+Read next: component.py, which names these types in signatures. Each docstring below is the layout on disk;
+names of types, folders and files are TFX's wherever TFX has one.
+"""
+
+import dataclasses
+import os
+
+SPLITS = ("train", "eval", "test")
+
+
+@dataclasses.dataclass
+class Artifact:
+    """A typed folder with properties.
+
+    Args:
+        uri: the folder (or, for RawFiles, the user's path).
+        properties: JSON values a reader wants without opening the folder. A component sets them on its outputs
+            while it runs; once the runner has published the artifact nothing may change it.
+        fingerprint: hex SHA-256 of what the artifact is made from; set by the runner.
+        id: the MetadataStore's number; 0 until published.
+    """
+
+    uri: str
+    properties: dict = dataclasses.field(default_factory=dict)
+    fingerprint: str = ""
+    id: int = 0
+
+    def path(self, *parts: str) -> str:
+        """Returns the path of a file or folder inside the artifact."""
+        return os.path.join(self.uri, *parts)
+
+    def exists(self) -> bool:
+        """Returns whether what was published is still there, so that it may be reused."""
+        return os.path.isdir(self.uri)
+
+
+class RawFiles(Artifact):
+    """The user's own files, where they are: never copied, never changed.
+
+    `uri` is the path or pattern as the user gave it. properties: `files`, a list of {"path", "bytes", "sha256"}.
+    Its fingerprint is made of the files' contents alone, so a renamed file changes nothing.
+    """
+
+    def exists(self) -> bool:
+        """Returns True: the content was hashed when this run began."""
+        return True
+
+
+class Examples(Artifact):
+    """Rows as tf.Example records, split (TFX: Examples).
+
+    Split-<split>/data_tfrecord-SSSSS-of-NNNNN   TFRecord of tf.Example, one bytes feature a column (UTF-8)
+    rejects/rejects-SSSSS-of-NNNNN.jsonl         one object a rejected row: file, line (1-based), reason, text
+    properties: splits (list), columns (list), num_rows (rows read), num_examples {split: n}, num_rejected,
+    num_rejected_by_reason {reason: n}.
+    """
+
+
+class ExampleStatistics(Artifact):
+    """Statistics of Examples (TFX: ExampleStatistics).
+
+    Split-<split>/FeatureStats.pb   serialised tensorflow_metadata DatasetFeatureStatisticsList, one dataset
+    properties: splits.
+    """
+
+
+class Schema(Artifact):
+    """What the data should look like (TFX: Schema).
+
+    schema.pbtxt   tensorflow_metadata Schema as text, made to be read, edited and kept in version control
+    """
+
+
+class ExampleAnomalies(Artifact):
+    """Where the statistics break the schema (TFX: ExampleAnomalies).
+
+    Split-<split>/SchemaDiff.pb   serialised tensorflow_metadata Anomalies
+    properties: num_anomalies {split: n}.
+    """
+
+
+class Tokenizer(Artifact):
+    """A tokenizer that works inside a TensorFlow graph (TFX: TransformGraph).
+
+    tokenizer.json   kind and settings; see models/tokenizer.py
+    spm.model        the SentencePiece model, for kind "sentencepiece"
+    vocabulary.tsv   piece, id; for people
+    properties: kind, vocab_size.
+    """
+
+
+class TransformedExamples(Artifact):
+    """Token ids, ready for training (TFX: Examples, transformed).
+
+    Split-<split>/transformed_examples-SSSSS-of-NNNNN   TFRecord of tf.Example, one int64 list feature a text
+        column, named <column>_ids, without begin and end markers
+    properties: splits, num_examples {split: n}, num_truncated {column: n}, max_length (tokens).
+    """
+
+
+class Model(Artifact):
+    """A trained model.
+
+    Format-Serving/         the SavedModel: strings in, strings out; see models/export.py
+    Format-Keras/           config.json and model.weights.h5, to go on from in Python
+    properties: num_parameters, steps, eval metrics.
+    """
+
+
+class ModelRun(Artifact):
+    """What training left for people (TFX: ModelRun).
+
+    logs/   TensorBoard event files
+    """
+
+
+class ModelEvaluation(Artifact):
+    """How good the exported model is (TFX: ModelEvaluation).
+
+    metrics.json        {"model": {metric: value}, "baseline": {...}, "signature": {...}, "num_examples": n}
+    predictions.jsonl   one object a test example: source, target, prediction
+    properties: the headline metrics.
+    """
+
+
+class ModelBlessing(Artifact):
+    """The Evaluator's word on a model (TFX: ModelBlessing).
+
+    BLESSED or NOT_BLESSED   a JSON object that says why
+    properties: blessed (bool), reason.
+    """
+
+
+class InfraBlessing(Artifact):
+    """The InfraValidator's word on a model (TFX: InfraBlessing).
+
+    INFRA_BLESSED or INFRA_NOT_BLESSED   a JSON object with every check, what it saw, load time and latency
+    properties: blessed (bool), reason.
+    """
+
+
+class PushedModel(Artifact):
+    """The record of a push (TFX: PushedModel).
+
+    pushed.json   {"destination": folder of the version, "version": n}
+    properties: pushed_destination, pushed_version.
+    """
+
+    def exists(self) -> bool:
+        """Returns whether both the record and the pushed version are still there."""
+        return super().exists() and os.path.isfile(
+            os.path.join(self.properties.get("pushed_destination", ""), "saved_model.pb")
+        )
+
+
+class InferenceResult(Artifact):
+    """Predictions of BulkInferrer (TFX: InferenceResult).
+
+    predictions-SSSSS-of-NNNNN.jsonl   one object a row: key, the inputs, the outputs
+    failures-SSSSS-of-NNNNN.jsonl      one object a failed row: key, reason
+    """
