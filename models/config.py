@@ -1,0 +1,103 @@
+"""What can be set about tokenizers, models, training and decoding: frozen dataclasses, no TensorFlow.
+
+Comes in: numbers from a preset or the command line. Goes out: values that fingerprint and serialise as JSON.
+Read next: pipeline/config.py for the presets, transformer.py for what the sizes mean.
+"""
+
+import dataclasses
+from typing import Literal
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerConfig:
+    """How text becomes ids.
+
+    Args:
+        model_type: SentencePiece's algorithm (Kudo 2018 for unigram, Sennrich et al. 2016 for bpe).
+        vocab_size: number of pieces, the four control pieces included. A small corpus may yield fewer.
+        character_coverage: share of the corpus's characters that get a piece of their own; the rest become bytes.
+        byte_fallback: write a character without a piece as its UTF-8 bytes, so that nothing is unknown.
+    """
+
+    kind: Literal["sentencepiece"] = "sentencepiece"
+    model_type: Literal["unigram", "bpe"] = "unigram"
+    vocab_size: int = 8000
+    character_coverage: float = 1.0
+    byte_fallback: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Sizes and shape of a Transformer, named as in Vaswani et al. 2017 (section 3 and table 3).
+
+    Args:
+        d_model: width of the embeddings and of every sub-layer's output.
+        dff: width of the inner feed-forward layer.
+        dropout: rate after each sub-layer and on the embeddings (section 5.4).
+        attention_dropout: rate on the attention weights.
+        norm_first: True for pre-norm, False for the paper's post-norm.
+        positions: sinusoidal as in section 3.5, learned, or rotary (Su et al. 2021).
+        tie_embeddings: one matrix for source, target and output (section 3.4).
+        max_positions: length of the longest sequence that learned positions can tell apart.
+    """
+
+    num_encoder_layers: int = 6
+    num_decoder_layers: int = 6
+    d_model: int = 512
+    num_heads: int = 8
+    dff: int = 2048
+    dropout: float = 0.1
+    attention_dropout: float = 0.0
+    activation: Literal["relu", "gelu", "swiglu"] = "relu"
+    norm_first: bool = True
+    positions: Literal["sinusoidal", "learned", "rotary"] = "sinusoidal"
+    tie_embeddings: bool = True
+    max_positions: int = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """How a model learns.
+
+    Args:
+        steps: optimizer updates.
+        batch_tokens: budget of a batch in target tokens, padding included.
+        learning_rate: the peak, reached after `warmup_steps`.
+        schedule: how the rate falls after the peak: inverse_sqrt as in section 5.3, or half a cosine down to zero.
+        label_smoothing: the paper's epsilon (section 5.4).
+        beta_2: Adam's decay of the second moment.
+        clip_norm: largest global norm of the gradients.
+        average_decay: decay of the moving average of the weights, which is what is exported; 0 exports the last.
+        checkpoint_steps: steps between two checkpoints, and between two evaluations on the eval split.
+        seed: of the weights, the order of the data and dropout.
+    """
+
+    steps: int = 100_000
+    batch_tokens: int = 25_000
+    learning_rate: float = 7e-4
+    warmup_steps: int = 4_000
+    schedule: Literal["inverse_sqrt", "cosine"] = "inverse_sqrt"
+    label_smoothing: float = 0.1
+    beta_2: float = 0.98
+    clip_norm: float = 1.0
+    average_decay: float = 0.999
+    checkpoint_steps: int = 1_000
+    seed: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodingConfig:
+    """How a trained model writes.
+
+    Args:
+        beam_size: hypotheses kept a sentence; 1 is greedy.
+        length_penalty: alpha of GNMT's length penalty (Wu et al. 2016, equation 14); 0 switches it off.
+        max_length_ratio, max_length_extra: a translation has at most ratio * source tokens + extra tokens.
+        max_source_length: tokens of the source that are read; the rest is cut.
+    """
+
+    beam_size: int = 4
+    length_penalty: float = 0.6
+    max_length_ratio: float = 2.0
+    max_length_extra: int = 10
+    max_source_length: int = 256
