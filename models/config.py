@@ -34,7 +34,7 @@ class ModelConfig:
         d_model: width of the embeddings and of every sub-layer's output.
         dff: width of the inner feed-forward layer.
         dropout: rate after each sub-layer and on the embeddings (section 5.4).
-        attention_dropout: rate on the attention weights.
+        attention_dropout, activation_dropout: rates on the attention weights and inside the feed-forward layer.
         norm_first: True for pre-norm, False for the paper's post-norm.
         positions: sinusoidal as in section 3.5, learned, or rotary (Su et al. 2021).
         tie_embeddings: one matrix for source, target and output (section 3.4).
@@ -48,6 +48,7 @@ class ModelConfig:
     dff: int = 2048
     dropout: float = 0.1
     attention_dropout: float = 0.0
+    activation_dropout: float = 0.0
     activation: Literal["relu", "gelu", "swiglu"] = "relu"
     norm_first: bool = True
     positions: Literal["sinusoidal", "learned", "rotary"] = "sinusoidal"

@@ -1,0 +1,141 @@
+"""What learning needs besides a model: loss, schedules, optimizer, metrics.
+
+Comes in: logits and target ids. Goes out: numbers to minimise and to watch.
+Read next: components/trainer.py, which puts them together with Keras `fit`.
+"""
+
+import keras
+import tensorflow as tf
+
+from models.config import TrainingConfig
+
+
+@tf.custom_gradient
+def smoothed_cross_entropy(logits: tf.Tensor, labels: tf.Tensor, epsilon: tf.Tensor):
+    """Computes cross-entropy against (1 - epsilon) one-hot + epsilon uniform, without making either (section 5.4).
+
+    TensorFlow's fused kernel gives the loss and the gradient of the unsmoothed part in one pass; the smoothing adds
+    epsilon (logit of the label - mean logit) to the one and epsilon (one-hot - 1/V) to the other.
+
+    Args:
+        logits: float32 [N, V].
+        labels: int32 [N].
+        epsilon: float32 scalar.
+    Returns:
+        float32 [N], in nats, and its gradient function.
+    """
+    vocab_size = tf.cast(tf.shape(logits)[1], logits.dtype)
+    plain, plain_gradient = tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits(features=logits, labels=labels)
+    at_label = tf.stack([tf.range(tf.shape(labels)[0]), labels], axis=1)
+    loss = plain + epsilon * (tf.gather_nd(logits, at_label) - tf.reduce_mean(logits, axis=1))
+
+    def gradient(upstream):
+        smoothed = plain_gradient - epsilon / vocab_size
+        smoothed = tf.tensor_scatter_nd_add(smoothed, at_label, tf.fill(tf.shape(labels), epsilon))
+        return smoothed * upstream[:, tf.newaxis], None, None
+
+    return loss, gradient
+
+
+class MaskedCrossEntropy(keras.losses.Loss):
+    """Label-smoothed cross-entropy, averaged over the tokens that are not padding.
+
+    Args:
+        label_smoothing: the paper's epsilon (section 5.4), 0 to 1.
+        pad_id: the id that does not count.
+    """
+
+    def __init__(self, label_smoothing: float = 0.0, pad_id: int = 0, name: str = "loss"):
+        super().__init__(name=name, reduction=None)
+        self.label_smoothing, self.pad_id = label_smoothing, pad_id
+
+    def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
+        """Labels int [B, T], logits float32 [B, T, V] -> scalar, nats a token."""
+        labels = tf.reshape(tf.cast(y_true, tf.int32), [-1])
+        logits = tf.reshape(y_pred, [-1, y_pred.shape[-1]])
+        losses = smoothed_cross_entropy(logits, labels, tf.constant(self.label_smoothing))
+        weights = tf.cast(labels != self.pad_id, tf.float32)
+        return tf.reduce_sum(losses * weights) / tf.maximum(tf.reduce_sum(weights), 1.0)
+
+
+class Adam(keras.optimizers.Adam):
+    """Keras's Adam whose update is TensorFlow's fused kernel: one pass over memory for each weight, not ten."""
+
+    def update_step(self, gradient, variable, learning_rate) -> None:
+        """Updates one variable in place (Kingma and Ba 2015, algorithm 1)."""
+        gradient = tf.convert_to_tensor(gradient)
+        step = tf.cast(self.iterations + 1, tf.float32)
+        index = self._get_variable_index(variable)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
+            beta1_power=tf.pow(self.beta_1, step),
+            beta2_power=tf.pow(self.beta_2, step),
+            lr=tf.cast(learning_rate, tf.float32),
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=gradient,
+        )
+
+
+class InverseSquareRoot(keras.optimizers.schedules.LearningRateSchedule):
+    """The paper's schedule (section 5.3): linear warm-up, then decay with the inverse square root of the step.
+
+    Args:
+        peak: the rate at the end of the warm-up; the paper's is (d_model * warmup_steps) ** -0.5.
+        warmup_steps: steps until the peak, at least 1.
+    """
+
+    def __init__(self, peak: float, warmup_steps: int):
+        super().__init__()
+        self.peak, self.warmup_steps = peak, max(1, warmup_steps)
+
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
+        """Int scalar, steps done so far -> float32 scalar."""
+        ratio = tf.cast(step + 1, tf.float32) / self.warmup_steps
+        return self.peak * tf.minimum(ratio, tf.math.rsqrt(ratio))
+
+    def get_config(self) -> dict:
+        """Returns what `from_config` needs."""
+        return {"peak": self.peak, "warmup_steps": self.warmup_steps}
+
+
+def make_schedule(config: TrainingConfig) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Makes the learning rate of each step: the paper's, or half a cosine down to zero at the last step."""
+    if config.schedule == "inverse_sqrt":
+        return InverseSquareRoot(config.learning_rate, config.warmup_steps)
+    warmup = min(config.warmup_steps, config.steps // 2)
+    return keras.optimizers.schedules.CosineDecay(
+        0.0, config.steps - warmup, warmup_target=config.learning_rate, warmup_steps=warmup
+    )
+
+
+def make_optimizer(config: TrainingConfig) -> Adam:
+    """Makes Adam (section 5.3) with clipping by global norm and, where asked, a moving average of the weights."""
+    return Adam(
+        make_schedule(config),
+        beta_2=config.beta_2,
+        epsilon=1e-9,
+        global_clipnorm=config.clip_norm,
+        use_ema=config.average_decay > 0,
+        ema_momentum=config.average_decay or 0.99,
+    )
+
+
+class MaskedAccuracy(keras.metrics.Mean):
+    """Share of the tokens that are not padding whose most likely prediction is right.
+
+    Args:
+        pad_id: the id that does not count.
+    """
+
+    def __init__(self, pad_id: int = 0, name: str = "accuracy"):
+        super().__init__(name=name)
+        self.pad_id = pad_id
+
+    def update_state(self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight=None) -> None:
+        """Adds a batch: labels int [B, T], logits float32 [B, T, V]."""
+        right = tf.cast(tf.argmax(y_pred, -1, output_type=tf.int32) == tf.cast(y_true, tf.int32), tf.float32)
+        super().update_state(right, sample_weight=tf.cast(y_true != self.pad_id, tf.float32))

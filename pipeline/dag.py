@@ -1,0 +1,82 @@
+"""READ FIRST: the pipeline, its components joined in the order in which data meets them.
+
+Comes in: a config and the user's files. Goes out: a Pipeline for the Runner.
+Read next: any component you see named here; runner.py for how they are run.
+"""
+
+import os
+
+from components.example_validator import ExampleValidator
+from components.transform import Transform
+
+from components.component import raw_files
+from components.evaluator import Evaluator
+from components.example_gen import ExampleGen
+from components.infra_validator import InfraValidator
+from components.pusher import Pusher
+from components.schema_gen import SchemaGen
+from components.statistics_gen import StatisticsGen
+from components.tasks import get_task
+from components.trainer import Recipe, Trainer
+from pipeline.config import PipelineConfig
+from pipeline.runner import Pipeline
+
+
+def make_pipeline(config: PipelineConfig, files: str, pipeline_root: str, serving_dir: str) -> Pipeline:
+    """Joins the ten components (TFX: a pipeline's `create_pipeline`).
+
+    Args:
+        config: every setting.
+        files: path or pattern of the user's files.
+        pipeline_root: where artifacts and metadata are kept.
+        serving_dir: where model versions are pushed.
+    Returns:
+        A Pipeline, its channels checked.
+    """
+    task = get_task(config.task)
+    data = config.data
+    source = raw_files(files)
+    example_gen = ExampleGen(
+        files=source,
+        columns={column: getattr(data, column) for column in task.columns},
+        eval_share=data.eval_share,
+        test_share=data.test_share,
+        seed=data.seed,
+        max_reject_share=data.max_reject_share,
+    )
+    examples = example_gen.outputs["examples"]
+    statistics_gen = StatisticsGen(examples=examples)
+    statistics = statistics_gen.outputs["statistics"]
+    schema_gen = SchemaGen(statistics=statistics)
+    schema = schema_gen.outputs["schema"]
+    example_validator = ExampleValidator(statistics=statistics, schema=schema)
+    transform = Transform(
+        examples=examples,
+        schema=schema,
+        columns=task.columns,
+        tokenizer_config=config.tokenizer,
+        max_length=data.max_length,
+    )
+    trainer = Trainer(
+        transformed_examples=transform.outputs["transformed_examples"],
+        tokenizer=transform.outputs["tokenizer"],
+        task=task.name,
+        recipe=Recipe(config.model, config.training, config.decoding),
+    )
+    model = trainer.outputs["model"]
+    evaluator = Evaluator(
+        examples=examples,
+        model=model,
+        task=task.name,
+        min_over_baseline=config.evaluation.min_bleu_over_baseline,
+        num_examples=config.evaluation.num_examples,
+    )
+    infra_validator = InfraValidator(model=model, examples=examples)
+    pusher = Pusher(
+        model=model,
+        model_blessing=evaluator.outputs["blessing"],
+        infra_blessing=infra_validator.outputs["blessing"],
+        destination=os.path.abspath(serving_dir),
+    )
+    nodes = (source.node, example_gen, statistics_gen, schema_gen, example_validator, transform, trainer, evaluator)
+    return Pipeline(task.name, os.path.abspath(pipeline_root), (*nodes, infra_validator, pusher))
