@@ -95,4 +95,4 @@ def _write_lines(path: str, values: Iterator[dict] | list[dict], indent: int | N
     import tensorflow as tf
 
     with tf.io.gfile.GFile(path, "w") as file:
-        file.writelines(json.dumps(value, ensure_ascii=False, indent=indent) + "\n" for value in values)
+        file.write("".join(json.dumps(value, ensure_ascii=False, indent=indent) + "\n" for value in values))

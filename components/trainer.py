@@ -1,7 +1,7 @@
 """Trainer: token ids -> a trained model, exported (TFX: Trainer).
 
 Comes in: TransformedExamples and the Tokenizer. Goes out: a Model (SavedModel and Keras weights) and a ModelRun (logs).
-Read next: trainer_callbacks.py for checkpoints and logs, models/training.py for the optimizer, tasks.py for what differs.
+Read next: trainer_callbacks.py for checkpoints and logs, models/training.py for the optimizer, tasks.py for the rest.
 """
 
 import dataclasses

@@ -68,7 +68,8 @@ def translate(model, source: tf.Tensor, search: BeamSearch, limits: Limits, bos_
     memories = tuple(tf.stack(layer.cross_attention.project_memory(memory)) for layer in model.decoder.layers)
     hypotheses = begin(batch, beams, search.n_best, CHUNK)
     size = model.config.d_model // model.config.num_heads
-    caches = tuple(tf.zeros([2 * batch * model.config.num_heads * CHUNK * beams, size]) for _ in memories)
+    places = 2 * batch * model.config.num_heads * CHUNK * beams
+    caches = tuple(tf.zeros([places, size], memory.dtype) for _ in memories)
     rows = _Rows(tf.range(batch), limits, hypotheses, caches, memories, mask_bias(memory_mask, memory.dtype))
     result = Result(hypotheses.best_ids, hypotheses.best_lengths, hypotheses.best_scores, hypotheses.best_log_probs)
 
@@ -142,7 +143,7 @@ def _step(model, step, tokens, slots, caches, rows: _Rows) -> tuple[tf.Tensor, t
     for layer, cache, memory in zip(decoder.layers, caches, rows.memories, strict=True):
         x, cache = _layer_step(layer, x, cache, shape, step, where, bias, memory, rows.memory_bias)
         written.append(cache)
-    return model.output_embedding.logits(decoder.finish(x)), tuple(written)
+    return tf.cast(model.output_embedding.logits(decoder.finish(x)), tf.float32), tuple(written)
 
 
 def _slot_bias(slots: tf.Tensor, beams: int, step: tf.Tensor, dtype: tf.DType) -> tf.Tensor:

@@ -6,6 +6,8 @@ Read next: runtime.py, which loads it as the server does; warmup.py for the requ
 Dimension 0 of every input and output is the batch, so the server may join requests.
 """
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 
@@ -28,7 +30,11 @@ class TranslationServer(tf.Module):
 
     def __init__(self, model: Transformer, tokenizer: SentencePieceTokenizer, decoding: DecodingConfig):
         super().__init__(name="translation")
-        self.model, self.tokenizer, self.decoding = model, tokenizer, decoding
+        self.tokenizer, self.decoding = tokenizer, decoding
+        # Keras's own variable objects restore a copy of each weight, which Python's loader swaps in and a C++ session
+        # does not: what is saved has to be TensorFlow's variables, and the model itself stay out of sight.
+        self.weights = [variable.value for variable in model.weights]
+        self._translate = functools.partial(translate, model)
 
     def source_ids(self, text: tf.Tensor) -> tf.Tensor:
         """Tokenizes, cuts at `max_source_length` and marks the end: tf.string [B] -> int32 [B, S], padded with 0."""
@@ -50,7 +56,7 @@ class TranslationServer(tf.Module):
         longest = tf.cast(self.decoding.max_length_ratio * tf.cast(length, tf.float32), tf.int32)
         limits = Limits(tf.zeros_like(length), longest + self.decoding.max_length_extra)
         search = BeamSearch(self.decoding.beam_size, 1, self.decoding.length_penalty, self.tokenizer.eos_id)
-        result = translate(self.model, source, search, limits, self.tokenizer.bos_id)
+        result = self._translate(source, search, limits, self.tokenizer.bos_id)
         empty = length == 0
         translation = self.tokenizer.detokenize(result.ids[:, 0])
         return {

@@ -18,6 +18,7 @@ def linear(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor | None = None) -> tf
     """Multiplies the last axis by a matrix, as one flat matrix product.
 
     A product of a rank-3 tensor and a matrix would broadcast the matrix, whose gradient is then a sum over copies.
+    Weights are cast to the dtype of x, so that mixed precision holds outside of a layer's `call` as well.
 
     Args:
         x: float [..., D_in].
@@ -26,10 +27,10 @@ def linear(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor | None = None) -> tf
     Returns:
         float [..., D_out].
     """
-    kernel = tf.convert_to_tensor(kernel)
+    kernel = tf.cast(tf.convert_to_tensor(kernel), x.dtype)
     y = tf.matmul(tf.reshape(x, [-1, kernel.shape[0]]), kernel)
     if bias is not None:
-        y = tf.nn.bias_add(y, tf.convert_to_tensor(bias))
+        y = tf.nn.bias_add(y, tf.cast(tf.convert_to_tensor(bias), x.dtype))
     return y if x.shape.rank == 2 else tf.reshape(y, tf.concat([tf.shape(x)[:-1], [kernel.shape[1]]], 0))
 
 
@@ -195,7 +196,8 @@ class TokenEmbedding(keras.layers.Layer):
 
     def logits(self, x: tf.Tensor) -> tf.Tensor:
         """Float [..., D] -> [..., V]."""
-        flat = tf.matmul(tf.reshape(x, [-1, self.d_model]), tf.convert_to_tensor(self.matrix), transpose_b=True)
+        matrix = tf.cast(tf.convert_to_tensor(self.matrix), x.dtype)
+        flat = tf.matmul(tf.reshape(x, [-1, self.d_model]), matrix, transpose_b=True)
         return tf.reshape(flat, tf.concat([tf.shape(x)[:-1], [self.vocab_size]], 0))
 
     def get_config(self) -> dict:

@@ -123,7 +123,7 @@ class BeamSearch:
         return best._replace(ids=ids, slots=slots, log_probs=open_log_probs, done=done)
 
     def _candidates(self, log_probs: tf.Tensor, logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Returns the best extensions, best first: log probability, parent beam and token, each [B, 2K] ([B, 1] if K is 1).
+        """Returns the best extensions, best first: log probability, parent, token, each [B, 2K] ([B, 1] if K is 1).
 
         The best of all K x V extensions are among the best of each beam, and the order within a beam is that of its
         logits: only the few that are kept need the normaliser.
@@ -140,7 +140,7 @@ class BeamSearch:
         return best, index // kept, tokens
 
     def _complete(self, h, log_probs, parents, tokens, ends, step, here) -> Hypotheses:
-        """Merges the candidates that end into the complete hypotheses; of the first K only, as they alone are the beam."""
+        """Merges those of the first K candidates that end into the complete hypotheses."""
         k, n = self.beams, self.n_best
         log_probs, parents, tokens = log_probs[:, :k], parents[:, :k], tokens[:, :k]
         counts = ends[:, :k] & ~h.done[:, tf.newaxis] & (log_probs > NEVER / 2)

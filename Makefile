@@ -1,0 +1,49 @@
+# The two commands a newcomer needs are `make demo` and `make test`; each makes the environment it runs in.
+
+PYTHON ?= python3
+VENV := .venv
+SEQ2SERVE := $(VENV)/bin/seq2serve
+
+.PHONY: demo test test-peers lint lock clean
+
+demo: $(VENV)/installed
+	$(SEQ2SERVE) demo $(ARGS)
+
+test: $(VENV)/installed
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+lint: $(VENV)/installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+# The programs that users would pick instead, to agree with and to be timed beside: several GB, an environment apart.
+test-peers: .peers/installed
+	.peers/bin/python -m pytest tests/peers $(ARGS)
+
+# --no-deps: the lock file is complete, so nothing is resolved and nothing but what it names can come in.
+$(VENV)/installed: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "seq2serve needs Python 3.11 to 3.13: make PYTHON=python3.12")'
+	$(PYTHON) -m venv --clear $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --no-deps --require-hashes -r requirements.lock
+	$(VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+.peers/installed: tests/peers/requirements.lock pyproject.toml
+	$(PYTHON) -m venv --clear .peers
+	.peers/bin/python -m pip install --quiet --no-deps --require-hashes -r tests/peers/requirements.lock
+	.peers/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+# Pins everything anew, for every Python and platform we support.
+lock:
+	$(PYTHON) -m venv --clear .lock
+	.lock/bin/python -m pip install --quiet uv
+	.lock/bin/uv pip compile pyproject.toml --quiet --universal --generate-hashes --no-emit-index-url \
+		--no-header --no-annotate --python-version 3.11 --extra dev --output-file requirements.lock
+	.lock/bin/uv pip compile pyproject.toml --quiet --universal --generate-hashes --no-emit-index-url \
+		--no-header --no-annotate --python-version 3.11 --extra peers --constraint requirements.lock \
+		--output-file tests/peers/requirements.lock
+	rm -rf .lock
+
+clean:
+	rm -rf $(VENV) .peers build *.egg-info

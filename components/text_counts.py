@@ -1,0 +1,151 @@
+"""What is counted of text: lengths, words, and how often each text occurs, in parts that add up.
+
+Comes in: batches of rows. Goes out: SplitCounts, which merge in any order to the same result.
+Read next: statistics_gen_beam.py, which merges them; statistics_protos.py, which writes them down.
+"""
+
+import collections
+import dataclasses
+import hashlib
+import itertools
+from collections.abc import Iterable
+
+import numpy as np
+
+from components.example_gen_beam import normalize
+from components.examples_io import Batch
+
+# How many different texts a HashSample tells apart before it begins to estimate: 8 MB of hashes.
+SAMPLE_CAPACITY = 1 << 20
+
+
+@dataclasses.dataclass
+class HashSample:
+    """How often each text occurs, by its hash: exact up to SAMPLE_CAPACITY texts, then of a share of all texts.
+
+    The share is decided by the hash itself (the smallest stay), so two samples are of the same texts, their overlap
+    estimates the overlap of the whole, and the result depends on no order of merging (Beyer et al. 2007, "On synopses
+    for distinct-value estimation under multiset operations").
+
+    Args:
+        hashes: uint64, sorted, each once.
+        counts: int64, of the same length.
+        halvings: the share of texts kept is 2 ** -halvings.
+    """
+
+    hashes: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, np.uint64))
+    counts: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, np.int64))
+    halvings: int = 0
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> "HashSample":
+        """Returns the sample of some texts."""
+        digests = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts)
+        hashes, counts = np.unique(np.frombuffer(digests, "<u8").astype(np.uint64), return_counts=True)
+        return cls(hashes, counts.astype(np.int64))
+
+    @classmethod
+    def merged(cls, samples: Iterable["HashSample"]) -> "HashSample":
+        """Returns the sample of all the texts of several samples."""
+        samples = list(samples)
+        halvings = max((sample.halvings for sample in samples), default=0)
+        hashes = np.concatenate([sample.hashes for sample in samples] or [np.empty(0, np.uint64)])
+        counts = np.concatenate([sample.counts for sample in samples] or [np.empty(0, np.int64)])
+        hashes, positions = np.unique(hashes, return_inverse=True)
+        result = cls(hashes, np.bincount(positions, counts, len(hashes)).astype(np.int64), halvings)
+        result = result.reduced(halvings)
+        while len(result.hashes) > SAMPLE_CAPACITY:
+            result = result.reduced(result.halvings + 1)
+        return result
+
+    def reduced(self, halvings: int) -> "HashSample":
+        """Returns the part of the sample that a share of 2 ** -halvings keeps."""
+        kept = int(np.searchsorted(self.hashes, np.uint64((1 << 64 - halvings) - 1), side="right"))
+        return HashSample(self.hashes[:kept], self.counts[:kept], halvings)
+
+    @property
+    def num_unique(self) -> int:
+        """Returns how many different texts there are."""
+        return len(self.hashes) << self.halvings
+
+    @property
+    def num_repeated(self) -> int:
+        """Returns how many texts are there for the second time or more."""
+        return int(self.counts.sum() - len(self.counts)) << self.halvings
+
+    def share_in(self, other: "HashSample") -> float:
+        """Returns the share of this sample's texts, repetitions counted, that the other has, too."""
+        halvings = max(self.halvings, other.halvings)
+        mine, theirs = self.reduced(halvings), other.reduced(halvings)
+        total = int(mine.counts.sum())
+        return int(mine.counts[np.isin(mine.hashes, theirs.hashes)].sum()) / total if total else 0.0
+
+
+@dataclasses.dataclass
+class ColumnCounts:
+    """What is counted of one column in one split. `characters` and `words`: length -> number of texts."""
+
+    num_missing: int = 0
+    num_empty: int = 0
+    characters: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    words: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    word_counts: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    texts: HashSample = dataclasses.field(default_factory=HashSample)
+
+
+@dataclasses.dataclass
+class SplitCounts:
+    """What is counted of one split. `rows`: of all columns together; `num_untranslated`: rows of equal columns."""
+
+    num_rows: int = 0
+    num_untranslated: int = 0
+    rows: HashSample = dataclasses.field(default_factory=HashSample)
+    columns: dict[str, ColumnCounts] = dataclasses.field(default_factory=dict)
+
+
+def count_batch(batch: Batch) -> SplitCounts:
+    """Counts a batch of rows (column -> for each row its values, none where the row lacks the column)."""
+    texts = {column: [values[0].decode() if values else None for values in rows] for column, rows in batch.items()}
+    keys = {column: [text and normalize(text) for text in rows] for column, rows in texts.items()}
+    rows = list(zip(*keys.values(), strict=True))
+    return SplitCounts(
+        num_rows=len(rows),
+        num_untranslated=sum(len(row) > 1 and len(set(row)) == 1 for row in rows),
+        rows=HashSample.of("\0".join(map(str, row)) for row in rows),
+        columns={column: _count_column(texts[column], keys[column]) for column in texts},
+    )
+
+
+def _count_column(rows: list[str | None], keys: list[str | None]) -> ColumnCounts:
+    texts = [text for text in rows if text is not None]
+    words = [text.split() for text in texts]
+    return ColumnCounts(
+        num_missing=len(rows) - len(texts),
+        num_empty=sum(not cell for cell in words),
+        characters=collections.Counter(map(len, texts)),
+        words=collections.Counter(map(len, words)),
+        word_counts=collections.Counter(itertools.chain.from_iterable(words)),
+        texts=HashSample.of(key for key in keys if key is not None),
+    )
+
+
+def merge_counts(parts: list[SplitCounts]) -> SplitCounts:
+    """Adds up the counts of parts of a split, at least one. The first part's counters are taken over, not copied."""
+    return SplitCounts(
+        num_rows=sum(part.num_rows for part in parts),
+        num_untranslated=sum(part.num_untranslated for part in parts),
+        rows=HashSample.merged(part.rows for part in parts),
+        columns={column: _merge_columns([part.columns[column] for part in parts]) for column in parts[0].columns},
+    )
+
+
+def _merge_columns(parts: list[ColumnCounts]) -> ColumnCounts:
+    result = parts[0]
+    result.texts = HashSample.merged(part.texts for part in parts)
+    for part in parts[1:]:
+        result.num_missing += part.num_missing
+        result.num_empty += part.num_empty
+        result.characters.update(part.characters)
+        result.words.update(part.words)
+        result.word_counts.update(part.word_counts)
+    return result

@@ -1,0 +1,106 @@
+"""Warm-up requests: what the model server replays while it loads a model, so that the first user does not wait.
+
+Comes in: requests by signature. Goes out: assets.extra/tf_serving_warmup_requests beside the SavedModel, and back.
+Read next: export.py, which writes them; components/infra_validator.py, which replays them as the server would.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tensorflow_serving.apis import prediction_log_pb2
+
+from models import saved_model
+
+WARMUP_FILE = os.path.join("assets.extra", "tf_serving_warmup_requests")
+MAX_REQUESTS = 1000  # the model server refuses to load a model with more
+
+
+class WarmupRequest(NamedTuple):
+    """One call of a signature.
+
+    Args:
+        signature: its name.
+        inputs: input name -> array or nested list, see `saved_model.convert_inputs`.
+    """
+
+    signature: str
+    inputs: Mapping[str, Any]
+
+
+def write_warmup_requests(directory: str, requests: Iterable[WarmupRequest]) -> None:
+    """Writes the requests that the model server replays before it calls the model ready.
+
+    A request that does not fit its signature would keep the server from loading the model, so it is refused here.
+    Source: https://www.tensorflow.org/tfx/serving/saved_model_warmup
+
+    Args:
+        directory: the folder of a SavedModel; a warm-up file that is already there is replaced.
+        requests: at most 1,000, in the order in which they are replayed.
+    Raises:
+        ValueError: too many requests, a signature that the model lacks, or inputs that do not fit it.
+    """
+    signatures = saved_model.read_signatures(saved_model.read_meta_graph(directory))
+    logs = [_prediction_log(signatures, WarmupRequest(*request)) for request in requests]
+    _check_number(len(logs))
+    path = os.path.join(directory, WARMUP_FILE)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with tf.io.TFRecordWriter(path) as writer:
+        for log in logs:
+            writer.write(log.SerializeToString(deterministic=True))
+
+
+def read_warmup_requests(directory: str) -> list[WarmupRequest]:
+    """Reads the warm-up requests of a SavedModel, with nothing but numpy arrays in them.
+
+    Args:
+        directory: the folder of a SavedModel.
+    Returns:
+        The requests in their order; none if there is no warm-up file.
+    Raises:
+        ValueError: the file, or a request in it, is not one that the model server would replay.
+    """
+    path = os.path.join(directory, WARMUP_FILE)
+    if not os.path.exists(path):
+        return []
+    requests = []
+    try:
+        for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
+            requests.append(_warmup_request(record))
+    except tf.errors.OpError as error:
+        raise ValueError(f"{WARMUP_FILE}: the file is cut off or corrupted at request {len(requests) + 1}") from error
+    except (DecodeError, TypeError, ValueError) as error:
+        raise ValueError(f"{WARMUP_FILE}: request {len(requests) + 1} is broken: {error}") from error
+    _check_number(len(requests))
+    return requests
+
+
+def _check_number(number: int) -> None:
+    if number > MAX_REQUESTS:
+        raise ValueError(f"{number} warm-up requests; the model server takes at most {MAX_REQUESTS}")
+
+
+def _prediction_log(
+    signatures: Mapping[str, saved_model.Signature], request: WarmupRequest
+) -> prediction_log_pb2.PredictionLog:
+    if request.signature not in signatures:
+        raise ValueError(f"no signature {request.signature!r} to warm up; the model has {', '.join(signatures)}")
+    inputs = saved_model.convert_inputs(request.signature, signatures[request.signature], request.inputs)
+    log = prediction_log_pb2.PredictionLog()
+    predict = log.predict_log.request
+    predict.model_spec.signature_name = request.signature
+    for name, array in inputs.items():
+        predict.inputs[name].CopyFrom(tf.make_tensor_proto(array, shape=array.shape))
+    return log
+
+
+def _warmup_request(record: bytes) -> WarmupRequest:
+    log = prediction_log_pb2.PredictionLog.FromString(record)
+    if log.WhichOneof("log_type") != "predict_log":
+        raise ValueError(f"it holds {log.WhichOneof('log_type') or 'nothing'}, not predict_log")
+    predict = log.predict_log.request
+    inputs: dict[str, np.ndarray] = {name: tf.make_ndarray(proto) for name, proto in predict.inputs.items()}
+    return WarmupRequest(predict.model_spec.signature_name or saved_model.SERVING_DEFAULT, inputs)

@@ -1,0 +1,235 @@
+"""The command line: demo, run, runs, lineage, predict.
+
+Comes in: arguments. Goes out: exit code 0, or one message and 1 (failed), 2 (bad input), 3 (not blessed), 130 (Ctrl-C).
+Read next: dag.py, what `run` runs; config.py, what `--set` sets. Whatever is slow to import is imported by the command
+that needs it, so that help is instant and a fully cached run loads neither TensorFlow nor Beam.
+"""
+
+import contextlib
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from components.errors import Seq2ServeError, UserError
+from components.tasks import TASKS
+from pipeline.config import PRESETS, PipelineConfig, preset, with_settings
+from pipeline.logs import set_up_logs
+
+if TYPE_CHECKING:
+    from pipeline.metadata import MetadataStore
+
+app = typer.Typer(
+    name="seq2serve",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Raw text in, a served Transformer out.\n\n"
+    "Start with [bold]seq2serve demo[/bold], then [bold]seq2serve run[/bold] your own file. What was interrupted goes "
+    "on when the same command is run again; what has not changed is reused.",
+    rich_markup_mode="rich",
+)
+
+RootOption = Annotated[
+    Path, typer.Option("--pipeline-root", metavar="DIR", help="Where artifacts, metadata and logs are kept.")
+]
+SettingsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="SECTION.KEY=VALUE",
+        help="Change one setting, such as training.steps=500 or model.d_model=256; may be given many times. "
+        "Sections: data, tokenizer, model, training, decoding, evaluation; an unknown name lists what there is.",
+    ),
+]
+VerboseOption = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Show library logs, and stack traces of failures.")
+]
+BeamArguments = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="-- BEAM_OPTION",
+        help="Everything after a bare -- goes to Apache Beam as it is, such as: -- --runner=FlinkRunner",
+        show_default=False,
+    ),
+]
+
+
+@app.command()
+def demo(
+    beam_options: BeamArguments = None,
+    language: Annotated[str, typer.Option(metavar="CODE", help="Language to translate English into.")] = "de",
+    pipeline_root: RootOption = Path("runs"),
+    serving_dir: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where model versions are pushed.", show_default="serving/en-<language>"),
+    ] = None,
+    settings: SettingsOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Trains, checks and pushes an English to German translator on real text, then translates with it.
+
+    Takes some minutes on two cores. The first time it downloads its corpus, the interface text of Home Assistant.
+    """
+    with _explained(verbose):
+        config = with_settings(preset("demo", "translation"), settings or [])
+        options = _checked_beam_options(beam_options)
+        set_up_logs(verbose)
+        from pipeline.corpora import fetch_translation
+
+        file = str(fetch_translation(language))
+        _run(config, file, pipeline_root, serving_dir or Path("serving", f"en-{language}"), options, verbose)
+
+
+@app.command()
+def run(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A TSV file with a header line, or a quoted pattern.")],
+    beam_options: BeamArguments = None,
+    task: Annotated[
+        str, typer.Option(metavar="TASK", help=f"What the model is to do: {', '.join(TASKS)}.")
+    ] = "translation",
+    preset_name: Annotated[
+        str, typer.Option("--preset", metavar="NAME", help=f"Settings to start from: {', '.join(PRESETS)}.")
+    ] = "small",
+    source: Annotated[str, typer.Option(metavar="COLUMN", help="Column to translate from.")] = "source",
+    target: Annotated[str, typer.Option(metavar="COLUMN", help="Column to translate into.")] = "target",
+    pipeline_root: RootOption = Path("runs"),
+    serving_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where model versions are pushed.", show_default="serving/<task>")
+    ] = None,
+    settings: SettingsOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Makes a served model of your own text: reads, checks, trains, evaluates, pushes.
+
+    Prints a line a component: whether it ran or was reused, and why. Example:
+
+    seq2serve run pairs.tsv --source english --target german --preset small --set training.steps=5000
+    """
+    with _explained(verbose):
+        columns = [f"data.source={source}", f"data.target={target}"]
+        config = with_settings(preset(preset_name, task), [*columns, *(settings or [])])
+        options = _checked_beam_options(beam_options)
+        set_up_logs(verbose)
+        _run(config, file, pipeline_root, serving_dir or Path("serving", task), options, verbose)
+
+
+@app.command()
+def runs(
+    run_id: Annotated[
+        int | None, typer.Argument(metavar="[RUN]", help="One run: its components and artifacts.")
+    ] = None,
+    pipeline_root: RootOption = Path("runs"),
+) -> None:
+    """Lists the runs in a pipeline root, or what one of them did."""
+    with _explained():
+        from pipeline.history import run_text, runs_text
+
+        store = _open_store(pipeline_root)
+        print(runs_text(store) if run_id is None else run_text(store, run_id))
+
+
+@app.command()
+def lineage(
+    artifact: Annotated[
+        str,
+        typer.Argument(
+            metavar="ARTIFACT_ID|URI",
+            help="A number that [bold]seq2serve runs RUN[/bold] shows; or a path: an artifact's folder, a raw file, a "
+            "pushed version.",
+        ),
+    ],
+    pipeline_root: RootOption = Path("runs"),
+) -> None:
+    """Shows what an artifact was made from, back to the raw files, and what was made of it."""
+    with _explained():
+        from pipeline.history import lineage_text
+
+        print(lineage_text(_open_store(pipeline_root), artifact))
+
+
+@app.command()
+def predict(
+    model: Annotated[
+        Path, typer.Option("--model", metavar="DIR", help="A SavedModel, or a serving folder: its newest version.")
+    ],
+    texts: Annotated[list[str], typer.Argument(metavar="TEXT", help="Texts to translate; quote each.")],
+) -> None:
+    """Translates texts with a SavedModel, one line a text, as the model server would: C++ runtime, no Python graph."""
+    with _explained():
+        folder = _saved_model(model)
+        set_up_logs(verbose=False)
+        from models.runtime import SavedModelRuntime
+
+        try:
+            outputs = SavedModelRuntime(str(folder)).run("serving_default", {"text": texts})
+        except (ValueError, RuntimeError) as error:
+            raise UserError(f"{folder} cannot translate: {error}") from error
+        for translation in outputs["translation"]:
+            print(translation.decode())
+
+
+def main() -> None:
+    """Runs the command line; the entry point `seq2serve`."""
+    app(prog_name="seq2serve")
+
+
+def _run(
+    config: PipelineConfig, file: str, root: Path, serving_dir: Path, beam_options: tuple[str, ...], verbose: bool
+) -> None:
+    from pipeline.dag import make_pipeline
+    from pipeline.runner import Runner
+    from pipeline.summary import print_summary
+
+    pipeline = make_pipeline(config, file, str(root), str(serving_dir))
+    print_summary(Runner(pipeline, beam_options, verbose).run(), config)
+
+
+def _checked_beam_options(options: list[str] | None) -> tuple[str, ...]:
+    """Catches a stray word: without a bare -- before it, the parser cannot tell it from Beam's."""
+    if options and not options[0].startswith("-"):
+        raise UserError(
+            f"unexpected argument {options[0]!r}. Several files are one quoted pattern, such as 'data/*.tsv'; Beam "
+            f"options stand after a bare -- and begin with a dash"
+        )
+    return tuple(options or ())
+
+
+def _open_store(pipeline_root: Path) -> "MetadataStore":
+    from pipeline.metadata import MetadataStore
+
+    path = pipeline_root.absolute() / "metadata.sqlite"
+    if not path.is_file():
+        raise UserError(f"no runs in {pipeline_root}: there is no {path}; name the folder with --pipeline-root")
+    return MetadataStore(f"sqlite:///{path}")
+
+
+def _saved_model(folder: Path) -> Path:
+    """Returns the folder that holds saved_model.pb: the one given, or its newest version."""
+    versions = sorted((path for path in folder.glob("*/") if path.name.isdecimal()), key=lambda path: int(path.name))
+    for candidate in (folder, folder / "Format-Serving", *reversed(versions)):
+        if (candidate / "saved_model.pb").is_file():
+            return candidate
+    raise UserError(f"no SavedModel in {folder}: neither saved_model.pb nor a numbered version that has one")
+
+
+@contextlib.contextmanager
+def _explained(verbose: bool = False) -> Iterator[None]:
+    """Ends the process with one message and the exit code of what went wrong; a stack trace only when asked for."""
+    try:
+        yield
+    except Seq2ServeError as error:
+        if verbose:
+            traceback.print_exception(error)
+        print(f"seq2serve: {error}", file=sys.stderr)
+        raise typer.Exit(error.exit_code) from error
+    except KeyboardInterrupt as error:
+        print("seq2serve: interrupted; run the same command again to go on", file=sys.stderr)
+        raise typer.Exit(130) from error
+
+
+if __name__ == "__main__":
+    main()

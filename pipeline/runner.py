@@ -1,0 +1,308 @@
+"""Pipeline and Runner: resolve inputs -> fingerprint -> reuse or execute -> publish, one component after the other.
+
+Comes in: a Pipeline. Goes out: published artifacts, and a line a component that says whether it ran and why.
+Read next: fingerprint.py (what counts as the same), root.py (folders and locks), metadata.py (what is remembered).
+
+Killed at any moment and run again, the result is the same: an execution is COMPLETE only by the transaction that
+follows the rename of its outputs; what a dead run left RUNNING is swept, its scratch folder kept to go on from.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+
+from components.artifact import Artifact
+from components.component import Context, Node
+from components.errors import ComponentError, Seq2ServeError, UserError
+from pipeline.fingerprint import as_json, changes, execution_parts, fingerprint, resolve_raw_files
+from pipeline.metadata import Execution, MetadataStore, State
+from pipeline.root import PipelineRoot
+
+
+@dataclasses.dataclass(frozen=True)
+class Pipeline:
+    """Components joined by channels, in the order in which they run.
+
+    Args:
+        name: executions are compared with earlier ones of the pipeline of this name.
+        pipeline_root: the folder of artifacts and metadata.
+        nodes: every node, raw files included, each after those that feed it.
+    Raises:
+        TypeError: two nodes share an id, or a node stands before one that feeds it.
+    """
+
+    name: str
+    pipeline_root: str
+    nodes: tuple[Node, ...]
+
+    def __post_init__(self) -> None:
+        earlier: dict[str, Node] = {}
+        for node in self.nodes:
+            if node.id in earlier:
+                raise TypeError(f"pipeline {self.name}: two nodes are called {node.id}")
+            for key, channel in node.inputs.items():
+                if earlier.get(channel.node.id) is not channel.node:
+                    raise TypeError(
+                        f"pipeline {self.name}: {channel} feeds {node.id}.inputs[{key!r}], but {channel.node.id} does "
+                        f"not stand before {node.id} in nodes"
+                    )
+            earlier[node.id] = node
+
+
+@dataclasses.dataclass(frozen=True)
+class NodeResult:
+    """What became of one node: its published outputs, whether they were reused, why, and how long it took."""
+
+    outputs: dict[str, Artifact]
+    reused: bool
+    reason: str
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class RunResult:
+    """A run that completed. `nodes`: node id -> NodeResult, in the pipeline's order, raw files left out."""
+
+    run_id: int
+    pipeline: Pipeline
+    nodes: dict[str, NodeResult]
+    seconds: float
+
+    def output(self, component: str, key: str) -> Artifact:
+        """Returns a published artifact, such as `output("Pusher", "pushed_model")`."""
+        return self.nodes[component].outputs[key]
+
+
+class Runner:
+    """Runs one pipeline, and prints one line a component.
+
+    Args:
+        pipeline: what to run.
+        beam_options: Beam's, verbatim; they change where components run, not what comes of it.
+        verbose: passed on to the components.
+    Raises:
+        UserError: the pipeline root cannot be written, or its store was deleted.
+    """
+
+    def __init__(self, pipeline: Pipeline, beam_options: tuple[str, ...] = (), verbose: bool = False) -> None:
+        self.pipeline = pipeline
+        self._context = Context(tuple(beam_options), verbose=verbose)
+        self._root = PipelineRoot(pipeline.pipeline_root)
+        with self._root.lock("sweep"):
+            self._store = MetadataStore(self._root.metadata_url)
+        self._refuse_unknown_folders()
+        self._width = max(len(node.id) for node in pipeline.nodes if node.component)
+
+    def run(self) -> RunResult:
+        """Runs what has to run and reuses the rest.
+
+        Returns:
+            Every component's outputs.
+        Raises:
+            Seq2ServeError: a component failed; recorded, and its half-filled folders removed.
+            KeyboardInterrupt: recorded; running again goes on.
+        """
+        start, results = time.monotonic(), {}
+        with self._recorded_run() as run_id:
+            published: dict[Node, dict[str, Artifact]] = {}
+            for node in self.pipeline.nodes:
+                if node.component is None:
+                    published[node] = {"files": self._store.record_source(resolve_raw_files(node.constant))}
+                    continue
+                inputs = {key: published[channel.node][channel.key] for key, channel in node.inputs.items()}
+                results[node.id] = self._resolve(run_id, node, inputs)
+                published[node] = results[node.id].outputs
+        return RunResult(run_id, self.pipeline, results, time.monotonic() - start)
+
+    @contextlib.contextmanager
+    def _recorded_run(self) -> Iterator[int]:
+        """Records a run and how it ends. Holds its lock all the while: a RUNNING run whose lock is free is dead."""
+        with self._root.lock("sweep"), contextlib.ExitStack() as alive:
+            self._sweep()
+            run_id = self._store.begin_run(self.pipeline.name)
+            alive.enter_context(self._root.lock(_run_lock(run_id)))
+            alive = alive.pop_all()
+        with alive:
+            try:
+                yield run_id
+                self._store.end_run(run_id, "COMPLETE")
+            except BaseException as error:
+                # On a full disk this fails too; the next run sweeps.
+                with contextlib.suppress(Seq2ServeError):
+                    self._store.end_run(run_id, _ended(error), str(error))
+                raise
+            finally:
+                self._root.forget_lock(_run_lock(run_id))
+
+    def _refuse_unknown_folders(self) -> None:
+        """Protects artifacts whose store was deleted: new executions would get their numbers, hence their folders."""
+        folders = {
+            number: path for node in self.pipeline.nodes for number, path in self._root.published(node.id).items()
+        }
+        if folders and max(folders) > self._store.last_execution():
+            raise UserError(
+                f"{folders[max(folders)]} is not in {self._root.path / 'metadata.sqlite'}, which may have been deleted "
+                f"or replaced; restore it, move the folders away, or name another --pipeline-root"
+            )
+
+    def _resolve(self, run_id: int, node: Node, inputs: dict[str, Artifact]) -> NodeResult:
+        """Reuses what an earlier execution of the same fingerprint published, or executes."""
+        start = time.monotonic()
+        parts = execution_parts(node, inputs)
+        digest = fingerprint(parts)
+        reused = self._reuse(run_id, node, digest)
+        if reused is None:
+            with self._root.lock(digest, when_busy=lambda: self._say(node, "waits", "another run is at it")):
+                # Whoever held the lock has completed it, or has failed or died.
+                with self._root.lock("sweep"):
+                    self._sweep()
+                reused = self._reuse(run_id, node, digest)
+                if reused is None:
+                    reason = self._why(node, parts, digest)
+                    outputs = self._execute(run_id, node, inputs, parts, reason)
+                    return self._done(NodeResult(outputs, False, reason, time.monotonic() - start), node)
+        reason, outputs = reused
+        return self._done(NodeResult(outputs, True, reason, time.monotonic() - start), node)
+
+    def _reuse(self, run_id: int, node: Node, digest: str) -> tuple[str, dict[str, Artifact]] | None:
+        for execution in self._store.executions(digest):
+            if execution.state == "COMPLETE":
+                outputs = self._outputs(node, execution)
+                if all(artifact.exists() for artifact in outputs.values()):
+                    reason = f"nothing changed since run {execution.run_id}"
+                    self._store.record_reuse(run_id, execution, reason)
+                    return reason, outputs
+        return None
+
+    def _outputs(self, node: Node, execution: Execution) -> dict[str, Artifact]:
+        return self._store.outputs(execution.id, {key: channel.type for key, channel in node.outputs.items()})
+
+    def _why(self, node: Node, parts: dict, digest: str) -> str:
+        """Says why a component has to run."""
+        same = self._store.executions(digest)
+        if same and same[0].state == "CANCELED":
+            return "an earlier execution was interrupted; going on"
+        if same and same[0].state == "FAILED":
+            return "an earlier execution failed; trying again"
+        if same:
+            gone = [artifact.uri for artifact in self._outputs(node, same[0]).values() if not artifact.exists()]
+            return f"its output {', '.join(gone)} is gone"
+        previous = self._store.latest(self.pipeline.name, node.id)
+        if previous is None:
+            return "first run"
+        found = changes(previous.parts, parts)
+        return "; ".join(found[:3]) + (f"; {len(found) - 3} more changes" if found[3:] else "")
+
+    def _execute(
+        self, run_id: int, node: Node, inputs: dict[str, Artifact], parts: dict, reason: str
+    ) -> dict[str, Artifact]:
+        """Runs a component into a staging folder and publishes what it made.
+
+        Raises:
+            Seq2ServeError: it failed; nothing of it is left but its scratch folder.
+        """
+        self._say(node, "runs", reason)
+        digest = fingerprint(parts)
+        execution_id = self._store.begin_execution(run_id, node.id, digest, parts, reason)
+        try:
+            staged = self._root.stage(execution_id, node.outputs)
+            outputs = {key: channel.type(staged[key]) for key, channel in node.outputs.items()}
+            self._call(node, inputs, outputs, self._root.scratch(digest))
+            properties = {key: as_json(f"the properties of {key}", outputs[key].properties) for key in outputs}
+            uris = self._root.publish(node.id, execution_id, node.outputs)
+            made = {
+                key: channel.type(uris[key], properties[key], fingerprint({"execution": digest, "output": key}))
+                for key, channel in node.outputs.items()
+            }
+            published = self._store.publish(execution_id, inputs, made)
+        except BaseException as error:
+            raise self._failure(node, execution_id, error) from error
+        self._root.remove_scratch(digest)
+        return published
+
+    def _call(self, node: Node, inputs: dict[str, Artifact], outputs: dict[str, Artifact], scratch: str) -> None:
+        context = dataclasses.replace(self._context, scratch=scratch)
+        extra = {node.component.context: context} if node.component.context else {}
+        node.component.function(**inputs, **outputs, **node.parameters, **extra)
+
+    def _failure(self, node: Node, execution_id: int, error: BaseException) -> BaseException:
+        """Records a failed execution, removes what it left, and returns the exception to raise."""
+        failure = error if isinstance(error, KeyboardInterrupt) else self._explained(node, execution_id, error)
+        # Where the disk has gone, these fail as well; the run's end frees its lock, and the next run sweeps.
+        with contextlib.suppress(OSError, Seq2ServeError):
+            self._root.unstage(execution_id)  # first: on a full disk the store can write no word before
+            self._abandon(execution_id, _ended(error), str(failure))
+        return failure
+
+    def _abandon(self, execution_id: int, state: State, message: str) -> None:
+        """Ends an execution that did not complete: first its folders, then its state, so that a kill loses neither."""
+        execution = self._store.execution(execution_id)
+        if execution.state == "RUNNING":
+            self._root.discard(execution.component, execution_id)
+            self._store.end_execution(execution_id, state, message)
+
+    def _explained(self, node: Node, execution_id: int, error: BaseException) -> Seq2ServeError:
+        if isinstance(error, Seq2ServeError):
+            return type(error)(f"{node.id}: {error}")
+        if _disk_is_full(error):
+            return ComponentError(
+                f"{node.id} failed: no space left on the disk (the pipeline root is {self._root.path}); free some, "
+                f"then run again to go on"
+            )
+        message = f"{node.id} failed: {type(error).__name__}: {error}"
+        with contextlib.suppress(OSError):
+            message += f"\nStack trace: {self._root.write_log(node.id, execution_id, error)}"
+        return ComponentError(message)
+
+    def _sweep(self) -> None:
+        """Ends what killed runs left RUNNING and removes their folders; call it holding the lock "sweep"."""
+        for run_id in self._store.unfinished_runs():
+            with self._root.try_lock(_run_lock(run_id)) as dead:
+                if not dead:
+                    continue
+                for execution in self._store.executions_of_run(run_id):
+                    self._abandon(execution.id, "CANCELED", "killed")
+                self._store.end_run(run_id, "CANCELED", "killed")
+                self._root.forget_lock(_run_lock(run_id))
+        for digest in self._root.scratches():
+            with self._root.try_lock(digest) as unused:
+                # Killed after publishing: nothing is left to go on from.
+                if unused and [e.state for e in self._store.executions(digest)][:1] == ["COMPLETE"]:
+                    self._root.remove_scratch(digest)
+
+    def _done(self, result: NodeResult, node: Node) -> NodeResult:
+        verb = "reused" if result.reused else "ran"
+        print(f"{_clear()}{node.id:{self._width}}  {verb:6}  {result.seconds:7.1f} s  {result.reason}", flush=True)
+        return result
+
+    def _say(self, node: Node, verb: str, reason: str) -> None:
+        """Shows what is going on, on a terminal only, in a line that the component's result then replaces."""
+        if sys.stdout.isatty():
+            line = f"{node.id:{self._width}}  {verb:6}  {reason}"
+            print(_clear() + line[: shutil.get_terminal_size().columns - 1], end="", flush=True)
+
+
+def _clear() -> str:
+    """Returns what takes back a terminal's current line."""
+    return "\r\x1b[2K" if sys.stdout.isatty() else ""
+
+
+def _run_lock(run_id: int) -> str:
+    return f"run-{run_id}"
+
+
+def _ended(error: BaseException) -> State:
+    return "CANCELED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+
+
+def _disk_is_full(error: BaseException | None) -> bool:
+    """Returns whether a full disk is behind an exception; Beam's workers pass it on as text."""
+    while error is not None:
+        if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,0 +1,51 @@
+"""Beam: options are the user's own, failures read as what they are."""
+
+import apache_beam as beam
+import pytest
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+
+from components.beam_runner import WriteJsonLines, beam_pipeline, read_json_lines
+from components.component import Context
+from components.errors import UserError
+
+
+class Fail(beam.DoFn):
+    def process(self, element):
+        raise OSError(28, "No space left on device", "/full")
+
+
+def test_the_local_runner_is_the_default_and_options_reach_it(tmp_path):
+    flags = ("--direct_num_workers=2", "--direct_running_mode=multi_threading")
+    with beam_pipeline(Context(beam_options=flags)) as pipeline:
+        pipeline | beam.Create(range(5)) | beam.Reshuffle() | WriteJsonLines(f"{tmp_path}/numbers.jsonl")
+    assert isinstance(pipeline.runner, FnApiRunner)
+    assert pipeline.runner._num_workers == 2
+    assert sorted(read_json_lines(f"{tmp_path}/numbers.jsonl")) == list(range(5))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--direct_num_worker=2", "Beam has no option --direct_num_worker"),
+        ("--direct_num_workers=two", "Beam cannot read its options: .*invalid int value: 'two'"),
+    ],
+)
+def test_an_option_beam_does_not_know_is_the_users_error(flag, message, capfd):
+    with pytest.raises(UserError, match=message), beam_pipeline(Context(beam_options=(flag,))):
+        pass
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("mode", ["in_memory", "multi_threading"])
+def test_a_workers_failure_is_told_in_one_line(mode):
+    message = r"^OSError: \[Errno 28\] No space left on device: '/full' \[while running 'ParDo\(Fail\)'\]$"
+    context = Context(beam_options=(f"--direct_running_mode={mode}",))
+    with pytest.raises(RuntimeError, match=message), beam_pipeline(context) as pipeline:
+        pipeline | beam.Create([1]) | beam.ParDo(Fail())
+
+
+def test_nothing_is_printed_over_the_users_shoulder(capfd):
+    with pytest.raises(RuntimeError), beam_pipeline(Context()) as pipeline:
+        pipeline | beam.Create([1]) | beam.ParDo(Fail())
+    assert capfd.readouterr() == ("", "")

@@ -1,0 +1,199 @@
+"""ExampleGen: rows in = examples + rejects; splits and bytes depend on the rows alone."""
+
+import collections
+import hashlib
+import json
+import pathlib
+import random
+import re
+
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from components import text_files
+from components.artifact import SPLITS, Examples, RawFiles
+from components.component import Context
+from components.errors import UserError
+from components.example_gen import ExampleGen
+from components.example_gen_beam import Layout, RejectedRowError, Splitter, parse_row
+
+ROWS = [(f"House number {'abcdefghij'[i % 10]} {chr(97 + i // 10)}", f"Haus {i}") for i in range(250)]
+COLUMNS = {"source": "en", "target": "de"}
+PAIR = Layout({"source": 0, "target": 1}, 2)
+
+
+def write_tsv(path: pathlib.Path, rows, header=("en", "de"), end="\n") -> pathlib.Path:
+    path.write_bytes("".join("\t".join(row) + end for row in [header, *rows]).encode())
+    return path
+
+
+def generate(path, folder: pathlib.Path, **settings) -> Examples:
+    folder.mkdir()
+    examples = Examples(str(folder))
+    parameters = {"columns": COLUMNS, "eval_share": 0.2, "test_share": 0.2, "seed": 1, "max_reject_share": 0.0}
+    ExampleGen.function(files=RawFiles(str(path)), examples=examples, context=Context(), **{**parameters, **settings})
+    return examples
+
+
+def rows_of(examples: Examples) -> dict[str, list[tuple[str, ...]]]:
+    result = {}
+    for split in SPLITS:
+        paths = sorted(tf.io.gfile.glob(examples.path(f"Split-{split}", "data_tfrecord-?????-of-?????")))
+        records = [tf.train.Example.FromString(r) for r in tf.data.TFRecordDataset(paths).as_numpy_iterator()]
+        columns = examples.properties["columns"]
+        result[split] = [
+            tuple(record.features.feature[column].bytes_list.value[0].decode() for column in columns)
+            for record in records
+        ]
+    return result
+
+
+def digest(examples: Examples) -> dict[str, str]:
+    files = [path for path in sorted(pathlib.Path(examples.uri).rglob("*")) if path.is_file()]
+    return {str(path.relative_to(examples.uri)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_every_row_is_in_one_split_in_the_order_of_the_file(tmp_path):
+    examples = generate(write_tsv(tmp_path / "a.tsv", ROWS), tmp_path / "out")
+    found = rows_of(examples)
+    assert sorted(row for rows in found.values() for row in rows) == sorted(ROWS)
+    assert all(rows == sorted(rows, key=ROWS.index) for rows in found.values())
+    assert examples.properties["num_examples"] == {split: len(rows) for split, rows in found.items()}
+    assert examples.properties["num_rows"] == 250
+    assert 20 < len(found["eval"]) < 80
+
+
+def test_two_runs_and_other_workers_write_the_same_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_files, "SHARD_BYTES", 700)
+    path = write_tsv(tmp_path / "a.tsv", ROWS)
+    first = generate(path, tmp_path / "one")
+    again = generate(path, tmp_path / "two")
+    threads = Context(("--direct_num_workers=3", "--direct_running_mode=multi_threading"))
+    (tmp_path / "three").mkdir()
+    parallel = Examples(str(tmp_path / "three"))
+    ExampleGen.function(
+        files=RawFiles(str(path)), examples=parallel, columns=COLUMNS, eval_share=0.2, test_share=0.2, seed=1,
+        max_reject_share=0.0, context=threads,
+    )  # fmt: skip
+    assert len(digest(first)) > 4 * 5
+    assert digest(first) == digest(again) == digest(parallel)
+    assert first.properties == again.properties == parallel.properties
+
+
+def test_a_row_keeps_its_split_wherever_it_stands(tmp_path, monkeypatch):
+    straight = rows_of(generate(write_tsv(tmp_path / "a.tsv", ROWS), tmp_path / "one"))
+    shuffled = random.Random(1).sample(ROWS, len(ROWS))
+    monkeypatch.setattr(text_files, "SHARD_BYTES", 900)
+    (tmp_path / "parts").mkdir()
+    write_tsv(tmp_path / "parts" / "x.tsv", shuffled[:99])
+    write_tsv(tmp_path / "parts" / "y.tsv", [row[::-1] for row in shuffled[99:]], header=("de", "en"))
+    crooked = rows_of(generate(tmp_path / "parts" / "*.tsv", tmp_path / "two"))
+    assert {split: set(rows) for split, rows in straight.items()} == {
+        split: set(rows) for split, rows in crooked.items()
+    }
+
+
+@pytest.mark.parametrize("shard_bytes", [300, 1 << 20])
+def test_every_damaged_row_is_rejected_with_its_line_and_reason(tmp_path, monkeypatch, shard_bytes):
+    monkeypatch.setattr(text_files, "SHARD_BYTES", shard_bytes)
+    damage = {
+        10: (b"one cell", "wrong number of columns"),
+        11: (b"one\ttwo\tthree", "wrong number of columns"),
+        57: (b"", "wrong number of columns"),
+        99: (b" \ttarget", "empty source"),
+        100: (b"source\t", "empty target"),
+        200: (b"caf\xe9\tcaf\xe9", "not valid UTF-8"),
+        251: (b"lone \xed\xa0\x80\tsurrogate", "not valid UTF-8"),
+    }
+    lines = ["\t".join(row).encode() for row in (("en", "de"), *ROWS)]
+    for number, (line, _) in damage.items():
+        lines[number - 1] = line
+    (tmp_path / "a.tsv").write_bytes(b"\n".join(lines))
+    examples = generate(tmp_path / "a.tsv", tmp_path / "out", max_reject_share=0.05)
+    rejects = [
+        json.loads(line)
+        for path in sorted((tmp_path / "out" / "rejects").iterdir())
+        for line in path.read_text().splitlines()
+    ]
+    expected = [(str(tmp_path / "a.tsv"), number, reason) for number, (_, reason) in damage.items()]
+    assert [(r["file"], r["line"], r["reason"]) for r in rejects] == expected
+    kept = [row for number, row in enumerate(ROWS, start=2) if number not in damage]
+    assert sorted(row for rows in rows_of(examples).values() for row in rows) == sorted(kept)
+    found = examples.properties
+    assert found["num_rows"] == 250 == sum(found["num_examples"].values()) + found["num_rejected"]
+    reasons = collections.Counter(reason for _, reason in damage.values())
+    assert found["num_rejected_by_reason"] == dict(reasons)
+
+
+def test_too_many_rejects_end_the_run_and_name_the_first(tmp_path):
+    rows = [*ROWS[:7], ("alone",), *ROWS[7:20], ("", "leer")]
+    path = write_tsv(tmp_path / "a.tsv", rows)
+    with pytest.raises(UserError, match=r"line 9: wrong number of columns: 'alone'.* 2 rejected rows out of 22"):
+        generate(path, tmp_path / "out", max_reject_share=0.05)
+
+
+def test_windows_line_ends_and_byte_order_mark_are_no_part_of_the_text(tmp_path):
+    plain = generate(write_tsv(tmp_path / "a.tsv", ROWS), tmp_path / "one")
+    write_tsv(tmp_path / "b.tsv", ROWS, header=("\ufeffen", "de"), end="\r\n")
+    assert digest(generate(tmp_path / "b.tsv", tmp_path / "two")) == digest(plain)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", r"a\.tsv: empty"),
+        (b"en\tde\n", "only a header and no rows"),
+        (b"english\tde\nHi\tHallo\n", r"line 1: no column 'en'.* It has: 'english', 'de'"),
+        (b"eng\tde\nHi\tHallo\n", "no column 'en', did you mean 'eng'"),
+        (b"en\ten\tde\nHi\tHo\tHallo\n", "several columns 'en'"),
+        ("en\tde\nHi\tHallo\n".encode("utf-16"), "line 1: not valid UTF-8"),
+        (b"en\tde\nHi\tHallo\n", r"no row of 1 falls into the (train|eval) split"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_explained(tmp_path, content, message):
+    (tmp_path / "a.tsv").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        generate(tmp_path / "a.tsv", tmp_path / "out")
+
+
+@pytest.mark.parametrize("shares", [(0.0, 0.1), (0.5, 0.5), (-0.1, 0.2)])
+def test_shares_that_leave_nothing_are_refused(tmp_path, shares):
+    with pytest.raises(UserError, match="leave a split without rows"):
+        generate(tmp_path / "a.tsv", tmp_path / "out", eval_share=shares[0], test_share=shares[1])
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.one_of(st.binary(), st.text().map(str.encode)))
+def test_a_line_becomes_exactly_its_cells_or_is_rejected(line):
+    try:
+        row = parse_row(line, PAIR)
+    except RejectedRowError as error:
+        reason = str(error)
+        cells = line.split(b"\t")
+        assert (reason == "wrong number of columns") <= (len(cells) != 2)
+        assert reason.startswith("empty") <= (len(cells) == 2)
+    else:
+        assert "\t".join(row.values()).encode() == line
+        assert all(text.strip() for text in row.values())
+
+
+@given(
+    parts=st.lists(st.sampled_from(["haus", "Größe", "été", "straße", "Ω", "7", "2026", "x9"]), min_size=1),
+    digits=st.integers(0, 10**6),
+    seed=st.integers(0, 99),
+)
+def test_texts_equal_up_to_case_digits_and_spaces_share_a_split(parts, digits, seed):
+    twin = "\u3000 ".join(re.sub(r"\d+", str(digits), part).upper() for part in parts)
+    splitter = Splitter(0.3, 0.3, seed)
+    assert splitter.split(f" {twin}\n") == splitter.split(" ".join(parts))
+
+
+def test_splits_have_about_their_shares_and_another_seed_deals_anew():
+    texts = [f"text {chr(97 + i % 26)}{chr(97 + i // 26 % 26)}{chr(97 + i // 676)}" for i in range(10_000)]
+    one, two = ([Splitter(0.05, 0.1, seed).split(text) for text in texts] for seed in (1, 2))
+    counts = collections.Counter(one)
+    assert counts["eval"] == pytest.approx(500, abs=80)
+    assert counts["test"] == pytest.approx(1000, abs=110)
+    assert sum(a != b for a, b in zip(one, two, strict=True)) > 1500

@@ -1,0 +1,201 @@
+"""A push shows a whole version or nothing, whatever happens, and numbers only grow."""
+
+import concurrent.futures
+import json
+import os
+import pathlib
+import random
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from components import pusher
+from components.artifact import InfraBlessing, Model, ModelBlessing, PushedModel
+from components.errors import NotBlessedError, UserError
+from components.pusher import Pusher, versions
+
+FILES = ("saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001", "assets/spm.model")
+
+
+def make_model(folder, content, size=1000):
+    """Writes the files of an export; what is in them does not matter to the Pusher."""
+    for name in FILES:
+        path = folder / "Format-Serving" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() * size)
+    (folder / "Format-Serving" / "empty").mkdir()
+    return Model(str(folder), fingerprint=content)
+
+
+def bless(artifact, name, reason="good enough"):
+    os.makedirs(artifact.uri)
+    pathlib.Path(artifact.path(name)).write_text("{}", encoding="utf-8")
+    artifact.properties["reason"] = reason
+    return artifact
+
+
+@pytest.fixture
+def push(tmp_path):
+    """Returns a function that pushes a model with both blessings and returns the PushedModel."""
+    model_blessing = bless(ModelBlessing(str(tmp_path / "model_blessing")), "BLESSED")
+    infra_blessing = bless(InfraBlessing(str(tmp_path / "infra_blessing")), "INFRA_BLESSED")
+    numbers = iter(range(1000))
+
+    def push(model, destination=tmp_path / "serving", **blessings):
+        pushed = PushedModel(str(tmp_path / f"pushed-{next(numbers)}"))
+        os.makedirs(pushed.uri)
+        blessings = {"model_blessing": model_blessing, "infra_blessing": infra_blessing, **blessings}
+        Pusher.function(model=model, pushed_model=pushed, destination=str(destination), **blessings)
+        return pushed
+
+    return push
+
+
+def contents(folder):
+    return {name: (pathlib.Path(folder) / name).read_bytes() for name in FILES}
+
+
+def test_pushed_version_is_the_whole_export_and_is_recorded(push, tmp_path):
+    model = make_model(tmp_path / "model", "a")
+    before = time.time()
+    pushed = push(model)
+    version, folder = pushed.properties["pushed_version"], pushed.properties["pushed_destination"]
+    assert contents(folder) == contents(model.path("Format-Serving"))
+    assert os.path.isdir(os.path.join(folder, "empty"))
+    assert before - 1 < version < time.time() + 1
+    assert folder == str(tmp_path / "serving" / str(version))
+    record = json.loads(pathlib.Path(pushed.path("pushed.json")).read_text(encoding="utf-8"))
+    assert record == {"destination": folder, "version": version}
+    assert pushed.exists()
+
+
+@pytest.mark.parametrize("lacking", [("model",), ("infra",), ("model", "infra")])
+def test_without_a_blessing_nothing_is_touched(push, tmp_path, lacking):
+    refused = {
+        "model": bless(ModelBlessing(str(tmp_path / "no_1")), "NOT_BLESSED", "BLEU 3 is below the baseline's 5"),
+        "infra": bless(InfraBlessing(str(tmp_path / "no_2")), "INFRA_NOT_BLESSED", "ops: uses EagerPyFunc"),
+    }
+    blessings = {f"{name}_blessing": refused[name] for name in lacking}
+    with pytest.raises(NotBlessedError) as raised:
+        push(make_model(tmp_path / "model", "a"), **blessings)
+    for name, artifact in refused.items():
+        assert (artifact.properties["reason"] in str(raised.value)) == (name in lacking)
+    assert raised.value.exit_code == 3
+    assert not (tmp_path / "serving").exists()
+
+
+def test_numbers_only_grow(push, tmp_path):
+    serving = tmp_path / "serving"
+    models = [make_model(tmp_path / content, content) for content in "abc"]
+    first = push(models[0]).properties["pushed_version"]
+    assert push(models[1]).properties["pushed_version"] > first
+    far_ahead = serving / str(10**12)  # someone's clock is wrong
+    far_ahead.mkdir()
+    assert push(models[2]).properties["pushed_version"] == 10**12 + 1
+
+
+def test_newest_model_is_not_pushed_twice_but_an_older_one_is(push, tmp_path):
+    old, new = (make_model(tmp_path / content, content) for content in ("old", "new"))
+    first = push(old)
+    again = push(old)  # as when the first push was killed before the runner published it
+    assert again.properties == first.properties
+    push(new)
+    push(old)
+    pushed = versions(tmp_path / "serving")
+    assert [contents(tmp_path / "serving" / str(version))["saved_model.pb"][:3] for version in pushed] == [
+        *(b"old", b"new", b"old")
+    ]
+
+
+def test_pushes_at_the_same_time_get_a_version_each(push, tmp_path):
+    models = [make_model(tmp_path / content, content) for content in "abcdefgh"]
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        pushed = list(pool.map(push, models))
+    assert len({artifact.properties["pushed_version"] for artifact in pushed}) == 8
+    for artifact, model in zip(pushed, models, strict=True):
+        assert contents(artifact.properties["pushed_destination"]) == contents(model.path("Format-Serving"))
+
+
+@pytest.mark.parametrize("destination", ["file/below", "file", "gs://bucket/model"])
+def test_destination_that_cannot_be_written_is_a_user_error(push, tmp_path, monkeypatch, destination):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(UserError, match=f"cannot push to {destination}"):
+        push(make_model(tmp_path / "model", "a"), destination)
+    assert not (tmp_path / "gs:").exists()
+
+
+def test_full_disk_leaves_nothing_behind(push, tmp_path):
+    model = make_model(tmp_path / "model", "a", size=100_000)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))  # no file may grow further, as on a full disk
+    try:
+        with pytest.raises(UserError, match="is there room"):
+            push(model)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [entry.name for entry in (tmp_path / "serving").iterdir()] == [".pushing.lock"]
+    assert push(model).exists()
+
+
+PUSH = """
+import sys
+from components.artifact import InfraBlessing, Model, ModelBlessing, PushedModel
+from components.pusher import Pusher
+
+folder, model, destination = sys.argv[1:]
+Pusher.function(
+    model=Model(model),
+    model_blessing=ModelBlessing(folder + "/model_blessing"),
+    infra_blessing=InfraBlessing(folder + "/infra_blessing"),
+    pushed_model=PushedModel(folder),
+    destination=destination,
+)
+"""
+
+
+class Reader(threading.Thread):
+    """Lists a serving folder as fast as it can, as the model server does, and keeps every version that is not whole."""
+
+    def __init__(self, serving, size):
+        super().__init__(daemon=True)
+        self.serving, self.size, self.done, self.looks, self.broken = serving, size, threading.Event(), 0, []
+
+    def run(self):
+        while not self.done.is_set():
+            self.looks += 1
+            for version in versions(self.serving):
+                folder = self.serving / str(version)
+                if not all((folder / name).exists() and (folder / name).stat().st_size == self.size for name in FILES):
+                    self.broken.append(version)
+
+
+def test_reader_never_sees_half_a_version_while_pushes_are_killed(push, tmp_path):
+    serving, size = tmp_path / "serving", 2_000_000
+    serving.mkdir()
+    models = [make_model(tmp_path / f"model-{number}", str(number), size) for number in range(8)]
+    reader = Reader(serving, size)
+    reader.start()
+    killed, chance = 0, random.Random(1)
+    for number in range(20):
+        command = [sys.executable, "-c", PUSH, str(tmp_path), models[number % 8].uri, str(serving)]
+        child = subprocess.Popen(command, cwd=pathlib.Path(pusher.__file__).parents[1])
+        known = set(os.listdir(serving))
+        while child.poll() is None and set(os.listdir(serving)) <= known | {".pushing.lock"}:
+            time.sleep(0.001)
+        time.sleep(chance.uniform(0, 0.03))  # somewhere within the push, or just after it
+        child.send_signal(signal.SIGKILL)
+        killed += child.wait() == -signal.SIGKILL
+    push(models[0])
+    reader.done.set()
+    reader.join()
+    assert reader.looks > 100
+    assert reader.broken == []
+    assert killed > 5
+    assert not list(serving.glob(".pushing-*"))
+    assert len(versions(serving)) > 1

@@ -1,0 +1,139 @@
+"""StatisticsGen: counts that are right, add up in any order, and tell how much of one split is in another."""
+
+import itertools
+import random
+
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from components import text_counts
+from components.artifact import Examples, ExampleStatistics
+from components.component import Context
+from components.statistics_gen import StatisticsGen
+from components.statistics_protos import ROW, custom_numbers, features_by_name, natural_language, read_statistics
+from components.text_counts import HashSample, count_batch, merge_counts
+
+TRAIN = [
+    {"source": "Turn the light on", "target": "Licht an"},
+    {"source": "turn the LIGHT on", "target": "Licht an"},
+    {"source": "Room 1", "target": "Raum 1"},
+    {"source": "The end", "target": "Das Ende"},
+    {"source": "OK then"},
+]
+EVAL = [{"source": "Room 27", "target": "Zimmer 27"}, {"source": "No", "target": "no"}]
+TEST = [{"source": "ROOM 3", "target": "raum 3"}]
+
+
+def write_examples(folder, shards: dict[str, list[list[dict]]]) -> Examples:
+    for split, parts in shards.items():
+        (folder / f"Split-{split}").mkdir(parents=True)
+        for index, rows in enumerate(parts):
+            path = folder / f"Split-{split}" / f"data_tfrecord-{index:05d}-of-{len(parts):05d}"
+            with tf.io.TFRecordWriter(str(path)) as writer:
+                for row in rows:
+                    example = tf.train.Example()
+                    for column, text in row.items():
+                        example.features.feature[column].bytes_list.value.append(text.encode())
+                    writer.write(example.SerializeToString())
+    return Examples(str(folder), {"splits": list(shards), "columns": ["source", "target"]})
+
+
+def statistics_of(examples: Examples, folder, *flags: str) -> ExampleStatistics:
+    folder.mkdir()
+    statistics = ExampleStatistics(str(folder))
+    StatisticsGen.function(examples=examples, statistics=statistics, context=Context(beam_options=flags))
+    return statistics
+
+
+@pytest.fixture(scope="module")
+def statistics(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("statistics")
+    examples = write_examples(folder / "examples", {"train": [TRAIN[:3], TRAIN[3:]], "eval": [EVAL], "test": [TEST]})
+    return statistics_of(examples, folder / "out")
+
+
+def test_a_column_is_counted(statistics):
+    dataset = read_statistics(statistics, "train")
+    target = features_by_name(dataset)["target"]
+    assert dataset.num_examples == 5
+    assert target.string_stats.common_stats.num_missing == 1
+    assert target.string_stats.common_stats.num_non_missing == 4
+    assert target.string_stats.unique == 3
+    assert target.string_stats.avg_length == pytest.approx((8 + 8 + 6 + 8) / 4)
+    assert custom_numbers(target)["num_repeated"] == 1
+    words = natural_language(target)
+    assert (words.min_sequence_length, words.max_sequence_length) == (2, 2)
+    assert words.avg_token_length == pytest.approx((5 + 2 + 5 + 2 + 4 + 1 + 3 + 4) / 8)
+    top = [(bucket.label, bucket.sample_count) for bucket in words.rank_histogram.buckets]
+    assert top[:3] == [("Licht", 2), ("an", 2), ("1", 1)]
+
+
+def test_overlap_is_found_up_to_case_and_digits(statistics):
+    test, evaluation = (features_by_name(read_statistics(statistics, split)) for split in ("test", "eval"))
+    assert custom_numbers(test[ROW])["share_in_train"] == 1
+    assert custom_numbers(evaluation[ROW])["share_in_train"] == 0
+    assert custom_numbers(evaluation["source"])["share_in_train"] == 0.5
+    assert custom_numbers(evaluation["target"])["share_in_train"] == 0
+    assert custom_numbers(test["source"])["share_in_eval"] == 1
+
+
+def test_rows_left_untranslated_are_counted(statistics):
+    shares = [
+        custom_numbers(features_by_name(read_statistics(statistics, split))[ROW])["share_untranslated"]
+        for split in ("train", "eval", "test")
+    ]
+    assert shares == [0, 0.5, 0]
+
+
+def test_histograms_hold_every_text_once(statistics):
+    source = features_by_name(read_statistics(statistics, "train"))["source"]
+    histogram = natural_language(source).sequence_length_histogram
+    assert [(b.low_value, b.high_value, b.sample_count) for b in histogram.buckets] == [(2, 2, 3), (4, 4, 2)]
+
+
+def test_shards_and_workers_do_not_show_in_the_bytes(tmp_path):
+    rows = [{"source": f"word{i % 37} and {i % 11}", "target": f"Wort{i % 31}"} for i in range(3000)]
+    one = write_examples(tmp_path / "a", {"train": [rows], "test": [rows[:9]]})
+    many = write_examples(tmp_path / "b", {"train": [rows[:100], [], rows[100:2000], rows[2000:]], "test": [rows[:9]]})
+    flags = ("--direct_num_workers=2", "--direct_running_mode=multi_threading")
+    left, right = statistics_of(one, tmp_path / "c"), statistics_of(many, tmp_path / "d", *flags)
+    assert read_statistics(left, "train") == read_statistics(right, "train")
+    for split in ("train", "test"):
+        assert (tmp_path / "c" / f"Split-{split}" / "FeatureStats.pb").read_bytes() == (
+            tmp_path / "d" / f"Split-{split}" / "FeatureStats.pb"
+        ).read_bytes()
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.text("abcd ", max_size=4), min_size=1), min_size=1, max_size=6), st.randoms())
+def test_counts_add_up_in_any_order(parts, random_):
+    def batch(texts):
+        return {"text": [[text.encode()] for text in texts]}
+
+    whole = count_batch(batch(itertools.chain.from_iterable(parts)))
+    random_.shuffle(parts)
+    merged = merge_counts([count_batch(batch(texts)) for texts in parts])
+    assert merged.num_rows == whole.num_rows
+    assert merged.columns["text"].word_counts == whole.columns["text"].word_counts
+    assert merged.columns["text"].words == whole.columns["text"].words
+    assert merged.rows.counts.tolist() == whole.rows.counts.tolist()
+    assert merged.rows.hashes.tolist() == whole.rows.hashes.tolist()
+
+
+def test_a_full_sample_estimates_and_depends_on_no_order(monkeypatch):
+    monkeypatch.setattr(text_counts, "SAMPLE_CAPACITY", 1000)
+    texts = [f"text {i}" for i in range(20_000) for _ in range(1 + i % 2)]
+    parts = [HashSample.of(texts[i : i + 500]) for i in range(0, len(texts), 500)]
+    left = HashSample.merged(parts)
+    random.Random(1).shuffle(parts)
+    right = HashSample.merged([HashSample.merged(parts[:7]), HashSample.merged(parts[7:])])
+    assert left.hashes.tolist() == right.hashes.tolist()
+    assert left.counts.tolist() == right.counts.tolist()
+    assert len(left.hashes) <= 1000
+    assert left.num_unique == pytest.approx(20_000, rel=0.15)
+    assert left.num_repeated == pytest.approx(10_000, rel=0.2)
+    half = HashSample.merged([HashSample.of(texts[: len(texts) // 2])])
+    assert left.share_in(half) == pytest.approx(0.5, abs=0.08)
+    assert half.share_in(left) == 1

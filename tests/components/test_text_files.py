@@ -1,0 +1,87 @@
+"""Text files: however they are cut, every line comes once, whole, and with its number."""
+
+import gzip
+import pathlib
+import tempfile
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from components.errors import UserError
+from components.text_files import (
+    DAMAGED,
+    MAX_LINE_BYTES,
+    Segment,
+    count_lines,
+    find_files,
+    plan_shards,
+    read_first_line,
+    read_lines,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    contents=st.lists(st.text(alphabet="ab\n\r").map(str.encode), min_size=1, max_size=4),
+    shard_bytes=st.integers(1, 20),
+)
+def test_every_line_is_read_once_in_order_whatever_the_size_of_a_shard(contents, shard_bytes):
+    with tempfile.TemporaryDirectory() as folder:
+        for index, content in enumerate(contents):
+            pathlib.Path(folder, f"{index}.tsv").write_bytes(content)
+        shards = plan_shards(find_files(f"{folder}/*.tsv"), shard_bytes)
+        segments = [segment for shard in shards for segment in shard]
+        lines = [(segment.path, line) for segment in segments for line in read_lines(segment)]
+        counted = [(segment, count_lines(segment)) for segment in segments if segment.end is not None]
+        expected = [
+            (f"{folder}/{index}.tsv", line.removesuffix(b"\r"))
+            for index, content in enumerate(contents)
+            for line in content.removesuffix(b"\n").split(b"\n")
+            if content
+        ]
+        assert lines == expected
+        assert all(count == len(list(read_lines(segment))) for segment, count in counted)
+
+
+def test_small_files_share_a_shard_and_large_ones_have_several(tmp_path):
+    for name, size in (("a", 10), ("b", 10), ("c", 95), ("d", 5)):
+        (tmp_path / name).write_bytes(b"x" * size)
+    shards = plan_shards(find_files(f"{tmp_path}/*"), 40)
+    assert [[(pathlib.Path(s.path).name, s.start, s.end) for s in shard] for shard in shards] == [
+        [("a", 0, None), ("b", 0, None)],
+        [("c", 0, 40)],
+        [("c", 40, 80)],
+        [("c", 80, None), ("d", 0, None)],
+    ]
+
+
+def test_a_compressed_file_reads_as_the_plain_one_and_one_cut_off_is_noticed(tmp_path):
+    lines = [b"%d\t%d" % (i, i * i) for i in range(50_000)]
+    packed = gzip.compress(b"\n".join(lines))
+    (tmp_path / "a.tsv.gz").write_bytes(packed)
+    (tmp_path / "b.tsv.gz").write_bytes(packed[:-20])
+    (tmp_path / "c.tsv.gz").write_bytes(b"not packed")
+    assert list(read_lines(Segment(f"{tmp_path}/a.tsv.gz", 0, None))) == lines
+    for name in "bc":
+        with pytest.raises(DAMAGED):
+            list(read_lines(Segment(f"{tmp_path}/{name}.tsv.gz", 0, None)))
+    with pytest.raises(UserError, match=r"c\.tsv\.gz: cannot be read"):
+        read_first_line(f"{tmp_path}/c.tsv.gz")
+
+
+def test_a_line_without_end_is_not_held_in_memory_and_what_follows_is_not_lost(tmp_path):
+    path = tmp_path / "a.tsv"
+    path.write_bytes(b"one\n" + b"x" * (5 * MAX_LINE_BYTES) + b"\nthree\n" + b"y" * (3 * MAX_LINE_BYTES))
+    for shard_bytes in (2**40, 3 * MAX_LINE_BYTES):
+        shards = plan_shards(find_files(str(path)), shard_bytes)
+        lines = [line for shard in shards for segment in shard for line in read_lines(segment)]
+        assert [line[:3] for line in lines] == [b"one", b"xxx", b"thr", b"yyy"]
+        assert all(MAX_LINE_BYTES < len(lines[i]) <= 3 * MAX_LINE_BYTES for i in (1, 3))
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"none\.tsv: there is no such file"):
+        find_files(f"{tmp_path}/none.tsv")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_first_line(str(tmp_path))

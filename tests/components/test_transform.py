@@ -1,0 +1,136 @@
+"""Transform: ids that the exported graph would make, learned from the train split alone, the same every time."""
+
+import hashlib
+import pathlib
+
+import pytest
+import tensorflow as tf
+
+from components.artifact import Examples, Schema, Tokenizer, TransformedExamples
+from components.component import Context
+from components.errors import UserError
+from components.transform import Transform
+from models.config import TokenizerConfig
+from models.tokenizer import load_tokenizer
+
+COLORS = ["red", "green", "blue", "grün", "m²", "a\u0323\u0302", "שלום", "👩\u200d👧", "<s>", "line\u2028break"]
+HOSTILE = [b" x", b"nul\0l", b"\xff\xfe\xed\xa0\x80", "\ufeffbom \u0301".encode(), b"</s><unk><0x41>", b"long " * 900]
+TRAIN = [(f"the {a} lamp is {b}".encode(), f"Lampe {b} {a}".encode()) for a in COLORS for b in COLORS]
+SPLITS = {
+    "train": [TRAIN[:70], TRAIN[70:]],
+    "eval": [[(b"unseen zebra", b"Zebra")]],
+    "test": [[(t, t) for t in HOSTILE]],
+}
+SCHEMA = 'feature { name: "source" type: BYTES } feature { name: "target" type: BYTES } feature { name: "n" type: INT }'
+CONFIG = TokenizerConfig(vocab_size=400)
+MAX_LENGTH = 50
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory) -> dict:
+    folder = tmp_path_factory.mktemp("inputs")
+    for split, parts in SPLITS.items():
+        (folder / f"Split-{split}").mkdir()
+        for index, rows in enumerate(parts):
+            name = f"Split-{split}/data_tfrecord-{index:05d}-of-{len(parts):05d}"
+            with tf.io.TFRecordWriter(str(folder / name)) as writer:
+                for source, target in rows:
+                    example = tf.train.Example()
+                    example.features.feature["source"].bytes_list.value.append(source)
+                    example.features.feature["target"].bytes_list.value.append(target)
+                    writer.write(example.SerializeToString())
+    (folder / "schema.pbtxt").write_text(SCHEMA)
+    return {"examples": Examples(str(folder), {"splits": list(SPLITS)}), "schema": Schema(str(folder))}
+
+
+def transform(inputs, folder, *flags, **changes) -> tuple[TransformedExamples, Tokenizer]:
+    outputs = {
+        "transformed_examples": TransformedExamples(str(folder / "ids")),
+        "tokenizer": Tokenizer(str(folder / "t")),
+    }
+    for artifact in outputs.values():
+        pathlib.Path(artifact.uri).mkdir(parents=True)
+    settings = {"columns": ("source", "target"), "tokenizer_config": CONFIG, "max_length": MAX_LENGTH} | changes
+    Transform.function(**inputs, **outputs, **settings, context=Context(beam_options=flags))
+    return tuple(outputs.values())
+
+
+@pytest.fixture(scope="module")
+def transformed(inputs, tmp_path_factory) -> tuple[TransformedExamples, Tokenizer]:
+    return transform(inputs, tmp_path_factory.mktemp("transformed"))
+
+
+def read_ids(artifact: TransformedExamples, split: str, total: int) -> list[tuple[list[int], list[int]]]:
+    folder = pathlib.Path(artifact.uri, f"Split-{split}")
+    paths = [str(folder / f"transformed_examples-{index:05d}-of-{total:05d}") for index in range(total)]
+    assert sorted(map(str, folder.iterdir())) == paths
+    records = [tf.train.Example.FromString(r) for r in tf.data.TFRecordDataset(paths).as_numpy_iterator()]
+    return [tuple(list(r.features.feature[f"{c}_ids"].int64_list.value) for c in ("source", "target")) for r in records]
+
+
+def test_ids_are_those_of_the_saved_graph_cut_to_the_limit_in_the_order_of_the_examples(transformed, tmp_path):
+    ids, tokenizer = transformed
+
+    class Tokenize(tf.Module):
+        def __init__(self):
+            super().__init__()
+            self.tokenizer = load_tokenizer(tokenizer.uri)
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
+        def __call__(self, text):
+            return {"ids": self.tokenizer.tokenize(text).to_tensor(-1)}
+
+    module = Tokenize()
+    tf.saved_model.save(module, str(tmp_path), signatures=module.__call__)
+    served = tf.saved_model.load(str(tmp_path)).signatures["serving_default"]
+    for split, parts in SPLITS.items():
+        rows = [row for part in parts for row in part]
+        in_graph = [served(tf.constant(column))["ids"].numpy() for column in zip(*rows, strict=True)]
+        cut = [
+            tuple([i for i in row.tolist() if i >= 0][:MAX_LENGTH] for row in pair)
+            for pair in zip(*in_graph, strict=True)
+        ]
+        assert read_ids(ids, split, len(parts)) == cut
+
+
+def test_properties_count_examples_and_cut_texts(transformed):
+    ids, tokenizer = transformed
+    assert ids.properties == {
+        "splits": ["train", "eval", "test"],
+        "num_examples": {"train": 100, "eval": 1, "test": 6},
+        "num_truncated": {"source": 1, "target": 1},
+        "max_length": MAX_LENGTH,
+    }
+    pieces = pathlib.Path(tokenizer.uri, "vocabulary.tsv").read_text().splitlines()
+    assert tokenizer.properties == {"kind": "sentencepiece", "vocab_size": len(pieces)}
+
+
+def test_the_vocabulary_knows_nothing_of_eval_and_test(transformed):
+    _, tokenizer = transformed
+    letters = {line.split("\t")[0] for line in pathlib.Path(tokenizer.uri, "vocabulary.tsv").open()}
+    assert {"r", "ü", "L"} <= letters
+    assert not {"z", "Z", "x"} & letters
+
+
+def test_two_runs_and_other_workers_write_the_same_bytes(inputs, transformed, tmp_path):
+    flags = ("--direct_num_workers=2", "--direct_running_mode=multi_threading")
+    again = transform(inputs, tmp_path, *flags)
+    for one, two in zip(transformed, again, strict=True):
+        assert one.properties == two.properties
+        assert digest(one) == digest(two)
+
+
+def digest(artifact) -> dict[str, str]:
+    files = [path for path in pathlib.Path(artifact.uri).rglob("*") if path.is_file()]
+    return {str(path.relative_to(artifact.uri)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.mark.parametrize("column", ["text", "n"])
+def test_a_column_that_is_no_text_is_refused(inputs, tmp_path, column):
+    with pytest.raises(UserError, match=f"no text column '{column}'; it has: source, target"):
+        transform(inputs, tmp_path, columns=("source", column))
+
+
+def test_a_vocabulary_too_small_for_its_characters_is_explained(inputs, tmp_path):
+    with pytest.raises(UserError, match="no tokenizer can be learned from the train split: .* 265 pieces"):
+        transform(inputs, tmp_path, tokenizer_config=TokenizerConfig(vocab_size=265))

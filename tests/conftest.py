@@ -1,0 +1,106 @@
+"""What several tests share: tiny models, and one that has learned something worth searching in.
+
+Comes in: nothing. Goes out: fixtures; most are functions, so that a test says what it needs where it needs it.
+Read next: models/test_decoding.py for how they are used. TensorFlow is imported only by tests that ask for a model.
+"""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+VOCAB_SIZE = 20
+
+
+@pytest.fixture(scope="session")
+def make_transformer():
+    """Returns a function that builds a tiny Transformer; its keywords change the ModelConfig."""
+    import keras
+
+    from models.config import ModelConfig
+    from models.transformer import Transformer
+
+    tiny = ModelConfig(num_encoder_layers=2, num_decoder_layers=2, d_model=16, num_heads=2, dff=32, dropout=0.0)
+
+    def make(vocab_size: int = VOCAB_SIZE, seed: int = 1, **changes) -> Transformer:
+        keras.utils.set_random_seed(seed)
+        model = Transformer(dataclasses.replace(tiny, **changes), vocab_size)
+        model.build()
+        return model
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def random_ids():
+    """Returns a function that draws int32 ids [len(lengths), max(lengths)], 0 after each row's length."""
+
+    def draw(lengths, seed: int = 0, low: int = 4) -> np.ndarray:
+        ids = np.random.default_rng(seed).integers(low, VOCAB_SIZE, (len(lengths), max(lengths)))
+        return np.where(np.arange(max(lengths)) < np.array(lengths)[:, np.newaxis], ids, 0).astype(np.int32)
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def train():
+    """Returns a function that fits a model to (inputs, labels) batches with the project's own loss and optimizer."""
+    import itertools
+
+    import tensorflow as tf
+
+    from models.config import TrainingConfig
+    from models.training import MaskedCrossEntropy, make_optimizer
+
+    def fit(model, batches, steps: int, label_smoothing: float = 0.0, learning_rate: float = 5e-3) -> None:
+        batches = iter(batches)
+        first = next(batches)
+        spec = tf.nest.map_structure(lambda array: tf.TensorSpec([None, None], array.dtype), first)
+        data = tf.data.Dataset.from_generator(lambda: itertools.chain([first], batches), output_signature=spec)
+        config = TrainingConfig(steps=steps, warmup_steps=steps // 5, learning_rate=learning_rate, average_decay=0.0)
+        model.compile(make_optimizer(config), loss=MaskedCrossEntropy(label_smoothing))
+        model.fit(data.prefetch(8), steps_per_epoch=steps, verbose=0)
+
+    return fit
+
+
+def _batch(rows: list[tuple[list[int], list[int]]]):
+    """Pads (source, target) rows and adds the markers, as models/dataset.py does."""
+    sources, targets = zip(*rows, strict=True)
+
+    def pad(lists):
+        width = max(map(len, lists))
+        return np.array([row + [0] * (width - len(row)) for row in lists], np.int32)
+
+    inputs = {"source": pad([row + [3] for row in sources]), "target": pad([[2, *row] for row in targets])}
+    return inputs, pad([row + [3] for row in targets])
+
+
+@pytest.fixture(scope="session")
+def task_batches():
+    """Returns a function that makes endless training batches of random sequences and what `rule` makes of each."""
+
+    def batches(rule, longest: int = 8, size: int = 64, seed: int = 0):
+        rng = np.random.default_rng(seed)
+        while True:
+            sources = [rng.integers(4, VOCAB_SIZE, rng.integers(1, longest + 1)).tolist() for _ in range(size)]
+            yield _batch([(source, rule(source, rng)) for source in sources])
+
+    return batches
+
+
+def noisy_reversal(source: list[int], rng: np.random.Generator) -> list[int]:
+    """Reverses a sequence; a token may turn into its neighbour, come twice or go missing, so much is uncertain."""
+    target = []
+    for token in reversed(source):
+        token ^= int(rng.random() < 0.3)
+        target += [token] * int(rng.choice([0, 1, 2], p=[0.1, 0.8, 0.1]))
+    return target
+
+
+@pytest.fixture(scope="session")
+def noisy_reverser(make_transformer, train, task_batches):
+    """A Transformer trained on `noisy_reversal`: peaked enough to be sensible, open enough for beams to differ."""
+    model = make_transformer(d_model=32, dff=64, seed=3)
+    train(model, task_batches(noisy_reversal), steps=400, label_smoothing=0.1)
+    return model

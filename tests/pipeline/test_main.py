@@ -1,0 +1,294 @@
+"""The command line: help is cheap, mistakes are explained, and every kind of ending has its exit code."""
+
+import os
+import subprocess
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from components.artifact import Model
+from components.component import Context, Output, component, raw_files
+from components.errors import NotBlessedError, UserError
+from pipeline import logs
+from pipeline.__main__ import app
+from pipeline.config import PipelineConfig
+from pipeline.runner import Pipeline, RunResult
+
+REPOSITORY = Path(__file__).parents[2]
+SEEN: dict[str, object] = {}
+
+
+@component
+def Toy(model: Output[Model], context: Context) -> None:
+    """Does what the test wants done."""
+    SEEN["beam_options"] = context.beam_options
+    SEEN["do"]()
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Runs a command in an empty folder, with one toy component in the place of the real pipeline."""
+
+    def toy_pipeline(config: PipelineConfig, files: str, pipeline_root: str, serving_dir: str) -> Pipeline:
+        SEEN.update(config=config, files=files, serving_dir=serving_dir)
+        return Pipeline("toy", pipeline_root, (raw_files(files).node, Toy()))
+
+    def print_summary(result: RunResult, config: PipelineConfig) -> None:
+        print(f"summary of run {result.run_id}, {config.task}")
+
+    SEEN.clear()
+    SEEN["do"] = lambda: None
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data.tsv").write_text("source\ttarget\n")
+    modules = {
+        "pipeline.dag": {"make_pipeline": toy_pipeline},
+        "pipeline.summary": {"print_summary": print_summary},
+        "pipeline.corpora": {"fetch_translation": lambda language: tmp_path / "data.tsv"},
+    }
+    for name, contents in modules.items():
+        module = types.ModuleType(name)
+        vars(module).update(contents)
+        monkeypatch.setitem(sys.modules, name, module)
+    # What these set is this process's, not the command's.
+    monkeypatch.setattr("pipeline.__main__.set_up_logs", lambda verbose: None)
+    return lambda *arguments: CliRunner().invoke(app, arguments, terminal_width=100)
+
+
+# Help.
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["demo", "--help"], ["lineage", "--help"]])
+def test_help_imports_nothing_slow(arguments):
+    code = f"""
+import sys
+sys.argv = ["seq2serve", *{arguments}]
+from pipeline.__main__ import main
+try:
+    main()
+finally:
+    slow = {{"tensorflow", "apache_beam", "sqlalchemy", "keras", "numpy", "portalocker"}} & set(sys.modules)
+    assert not slow, slow
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Usage: seq2serve" in done.stdout
+
+
+def test_help_names_every_command_and_option(command):
+    overview = command("--help").output
+    assert all(name in overview for name in ("demo", "run", "runs", "lineage", "predict"))
+    text = command("run", "--help").output
+    for option in ("FILE", "--task", "--preset", "--source", "--target", "--pipeline-root", "--serving-dir", "--set"):
+        assert option in text
+    assert "-- BEAM_OPTION" in text
+
+
+def test_no_command_shows_help(command):
+    assert "Usage" in command().output
+
+
+# What reaches the pipeline.
+
+
+def test_run_hands_everything_on(command, tmp_path):
+    arguments = ["run", "data.tsv", "--preset", "tiny", "--source", "en", "--target", "de", "--pipeline-root", "here"]
+    settings = ["--set", "training.steps=7", "--set", "model.dff=32", "--serving-dir", "there"]
+    result = command(*arguments, *settings, "--", "--runner=FlinkRunner", "--set", "--", "x")
+    assert result.exit_code == 0, result.output
+    config = SEEN["config"]
+    assert (config.data.source, config.data.target) == ("en", "de")
+    assert (config.training.steps, config.model.dff, config.model.d_model) == (7, 32, 64)
+    assert (SEEN["files"], SEEN["serving_dir"]) == ("data.tsv", "there")
+    assert SEEN["beam_options"] == ("--runner=FlinkRunner", "--set", "--", "x")
+    assert (tmp_path / "here" / "metadata.sqlite").is_file()
+    assert "Toy  ran" in result.output
+    assert "summary of run 1" in result.output
+
+
+def test_demo_is_a_run_on_the_corpus(command, tmp_path):
+    result = command("demo", "--language", "fr", "--set", "training.steps=9", "--", "--x")
+    assert result.exit_code == 0, result.output
+    assert SEEN["files"] == str(tmp_path / "data.tsv")
+    assert SEEN["serving_dir"] == "serving/en-fr"
+    assert SEEN["config"].training.steps == 9
+    assert SEEN["beam_options"] == ("--x",)
+    assert "summary of run 1" in result.output
+
+
+# Endings.
+
+
+def raising(error: BaseException) -> Callable[[], None]:
+    def fail() -> None:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code", "message"),
+    [
+        (UserError("bad row"), 2, "seq2serve: Toy: bad row\n"),
+        (NotBlessedError("too weak"), 3, "seq2serve: Toy: too weak\n"),
+        (KeyboardInterrupt(), 130, "seq2serve: interrupted; run the same command again to go on\n"),
+    ],
+)
+def test_exit_codes(command, error, exit_code, message):
+    SEEN["do"] = raising(error)
+    result = command("run", "data.tsv")
+    assert (result.exit_code, result.stderr) == (exit_code, message)
+
+
+def test_a_bug_in_a_component_has_one_message_and_a_log(command):
+    SEEN["do"] = raising(ZeroDivisionError("division by zero"))
+    result = command("run", "data.tsv")
+    assert result.exit_code == 1
+    first, second = result.stderr.splitlines()
+    assert first == "seq2serve: Toy failed: ZeroDivisionError: division by zero"
+    log = Path(second.removeprefix("Stack trace: "))
+    assert "in fail" in log.read_text()
+
+
+def test_verbose_shows_the_stack_trace(command):
+    SEEN["do"] = raising(ZeroDivisionError("division by zero"))
+    result = command("run", "data.tsv", "-v")
+    assert result.exit_code == 1
+    assert "Traceback" in result.stderr
+    assert "in fail" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "nowhere.tsv"], "no file 'nowhere.tsv'"),
+        (["run", "data.tsv", "--task", "translate"], "unknown task 'translate' (did you mean translation?)"),
+        (["run", "data.tsv", "--preset", "tiney"], "unknown preset 'tiney' (did you mean tiny?)"),
+        (["run", "data.tsv", "--set", "model.dfff=1"], "unknown setting 'model.dfff' (did you mean model.dff?)"),
+        (["run", "data.tsv", "--set", "training.steps=x"], "training.steps must be a whole number, got 'x'"),
+        (["run", "data.tsv", "more.tsv"], "unexpected argument 'more.tsv'"),
+        (["run", "data.tsv", "--source", "a", "--target", "a"], "both 'a': name two columns"),
+        (["run", "data.tsv", "--pipeline-root", "data.tsv"], "cannot write to the pipeline root"),
+        (["run"], "Missing argument 'FILE'"),
+        (["run", "data.tsv", "--present", "tiny"], "No such option: --present"),
+        (["demo", "--set", "steps=1"], "did you mean training.steps?"),
+        (["runs"], "no runs in runs: there is no"),
+        (["lineage", "1", "--pipeline-root", "nowhere"], "no runs in nowhere: there is no"),
+        (["predict", "--model", "nowhere", "Hello"], "no SavedModel in nowhere"),
+        (["predict", "--model", "nowhere"], "Missing argument 'TEXT'"),
+    ],
+)
+def test_bad_input_is_exit_code_2_and_one_message(command, arguments, message):
+    result = command(*arguments)
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.replace("│", " ").split())
+    assert "Traceback" not in result.stderr
+
+
+def test_bad_settings_leave_nothing_behind(command, tmp_path):
+    command("run", "data.tsv", "--set", "model.dfff=1")
+    assert [path.name for path in tmp_path.iterdir()] == ["data.tsv"]
+
+
+# History.
+
+
+def test_runs_and_lineage_tell_what_happened(command):
+    command("run", "data.tsv")
+    SEEN["do"] = raising(UserError("bad row"))
+    command("run", "data.tsv")
+    command("run", "data.tsv", "--pipeline-root", "other")
+
+    lines = command("runs").output.splitlines()
+    assert lines[0].split() == ["RUN", "PIPELINE", "STARTED", "SECONDS", "STATE", "RAN", "REUSED", "MESSAGE"]
+    assert [(line.split()[0], line.split()[1], *line.split()[5:]) for line in lines[1:]] == [
+        ("1", "toy", "COMPLETE", "1", "0"),
+        ("2", "toy", "COMPLETE", "0", "1"),
+    ]
+    failed = command("runs", "--pipeline-root", "other").output.splitlines()[1]
+    assert failed.split()[5:] == ["FAILED", "1", "0", "Toy:", "bad", "row"]
+
+    assert "2 model" in command("runs", "1").output
+    assert "2 model" in command("runs", "2").output, "a reused component shows the artifacts it stands for"
+    lineage = command("lineage", "runs/Toy/model/1").output
+    assert lineage == command("lineage", "2").output
+    assert "Toy, run 1" in lineage
+    assert "Made from\nnothing" in lineage
+
+
+@pytest.mark.parametrize("arguments", [["runs", "9"], ["lineage", "9"], ["lineage", "nowhere"]])
+def test_unknown_history_is_bad_input(command, arguments):
+    command("run", "data.tsv")
+    result = command(*arguments)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("seq2serve: no ")
+
+
+# Predicting.
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [("serving", "serving/10"), ("serving/9", "serving/9"), ("model", "model/Format-Serving")],
+)
+def test_predict_finds_the_model_and_prints_a_line_a_text(command, tmp_path, monkeypatch, given, used):
+    class EchoRuntime:
+        def __init__(self, model_dir: str) -> None:
+            self.model_dir = model_dir
+
+        def run(self, signature: str, inputs: dict[str, list[str]]) -> dict[str, list[bytes]]:
+            return {"translation": [f"{self.model_dir} {signature} {text}".encode() for text in inputs["text"]]}
+
+    module = types.ModuleType("models.runtime")
+    module.SavedModelRuntime = EchoRuntime
+    monkeypatch.setitem(sys.modules, "models.runtime", module)
+    for folder in ("serving/9", "serving/10", "model/Format-Serving"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "saved_model.pb").write_text("")
+    (tmp_path / "serving" / "11").mkdir()  # a version that is no model
+    result = command("predict", "--model", given, "one", "--", "-5 degrees")
+    assert result.output.splitlines() == [f"{used} serving_default one", f"{used} serving_default -5 degrees"]
+
+
+# Quiet logs.
+
+LOUD_IMPORT = """
+import importlib.util, os, sys
+sys.path.insert(0, sys.argv[1])
+from pipeline.logs import set_up_logs
+set_up_logs(verbose=sys.argv[2] == "verbose")
+importlib.util.find_spec("tensorflow")  # as fingerprints do; it imports nothing
+try:
+    import tensorflow
+except ImportError:
+    print("refused")
+else:
+    os.write(2, b"after ")
+    print(os.environ["TF_CPP_MIN_LOG_LEVEL"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "then", "out", "err"),
+    [
+        ("quiet", "", "3", "after "),
+        ("verbose", "", "0", "loud after "),
+        ("quiet", "raise ImportError", "refused", "loud "),
+    ],
+)
+def test_what_an_import_writes_to_the_descriptor_is_put_aside(tmp_path, how, then, out, err):
+    (tmp_path / "tensorflow.py").write_text(f"import os; os.write(2, b'loud ')\n{then}")
+    environment = {"PYTHONPATH": str(REPOSITORY), "PATH": ""}
+    command = [sys.executable, "-c", LOUD_IMPORT, str(tmp_path), how]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert (done.stdout.strip(), done.stderr) == (out, err)
+
+
+def test_stderr_comes_back(capfd):
+    with logs._stderr_aside():
+        os.write(2, b"aside")
+    os.write(2, b"shown")
+    assert capfd.readouterr().err == "shown"

@@ -1,0 +1,208 @@
+"""MetadataStore: publish is all or nothing, history and lineage are told truly, and two processes do not collide."""
+
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+from components.artifact import Artifact, Examples, Model, RawFiles
+from components.errors import Seq2ServeError, UserError
+from pipeline import metadata
+from pipeline.metadata import MetadataStore
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> MetadataStore:
+    return MetadataStore(f"sqlite:///{tmp_path / 'metadata.sqlite'}")
+
+
+def execute(store: MetadataStore, run_id: int, component: str, inputs: dict, **outputs: type[Artifact]) -> dict:
+    """Records one COMPLETE execution; its outputs lie in folders named after it."""
+    fingerprint = f"{component} of {sorted(artifact.fingerprint for artifact in inputs.values())}"
+    execution_id = store.begin_execution(run_id, component, fingerprint, {"component": component}, "first run")
+    made = {key: kind(f"/root/{component}/{key}/{execution_id}", {}, fingerprint) for key, kind in outputs.items()}
+    return store.publish(execution_id, inputs, made)
+
+
+@pytest.fixture
+def diamond(store: MetadataStore) -> dict[str, Artifact]:
+    """Two files -> Read each; Join makes a model of both; Judge and Push use the model; Stray is apart."""
+    run_id = store.begin_run("diamond")
+    files = {
+        name: store.record_source(RawFiles(f"{name}.tsv", {"files": [{"path": f"/data/{name}.tsv"}]}, name))
+        for name in "ab"
+    }
+    rows = {name: execute(store, run_id, "Read", {"files": files[name]}, rows=Examples)["rows"] for name in "ab"}
+    model = execute(store, run_id, "Join", rows, model=Model)["model"]
+    verdict = execute(store, run_id, "Judge", {"model": model, "rows": rows["a"]}, verdict=Artifact)["verdict"]
+    pushed = execute(store, run_id, "Push", {"model": model, "verdict": verdict}, pushed=Artifact)["pushed"]
+    stray = execute(store, run_id, "Stray", {}, stray=Artifact)["stray"]
+    store.end_run(run_id, "COMPLETE")
+    named = {"model": model, "verdict": verdict, "pushed": pushed, "stray": stray}
+    return {"file a": files["a"], "file b": files["b"], "rows a": rows["a"], "rows b": rows["b"], **named}
+
+
+# Lineage.
+
+
+@pytest.mark.parametrize(
+    ("start", "direction", "found"),
+    [
+        ("pushed", "backward", ["file a", "file b", "rows a", "rows b", "model", "verdict", "pushed"]),
+        ("pushed", "forward", ["pushed"]),
+        ("file a", "backward", ["file a"]),
+        ("file a", "forward", ["file a", "rows a", "model", "verdict", "pushed"]),
+        ("model", "backward", ["file a", "file b", "rows a", "rows b", "model"]),
+        ("model", "forward", ["model", "verdict", "pushed"]),
+        ("rows b", "forward", ["rows b", "model", "verdict", "pushed"]),
+        ("stray", "backward", ["stray"]),
+        ("stray", "forward", ["stray"]),
+    ],
+)
+def test_lineage(store, diamond, start, direction, found):
+    ids = [row.artifact.id for row in store.lineage(diamond[start].id, direction)]
+    assert ids == sorted(diamond[name].id for name in found)
+
+
+def test_lineage_says_what_made_what(store, diamond):
+    rows = {row.artifact.id: row for row in store.lineage(diamond["verdict"].id, "backward")}
+    verdict = rows[diamond["verdict"].id]
+    assert (verdict.component, verdict.run_id) == ("Judge", 1)
+    assert set(verdict.sources) == {diamond["model"].id, diamond["rows a"].id}
+    files = rows[diamond["file a"].id]
+    assert (files.type, files.component, files.sources) == ("RawFiles", "", ())
+
+
+def test_lineage_speaks_postgresql_too(store, diamond, monkeypatch):
+    queries = []
+    monkeypatch.setattr(store, "_read", lambda query: queries.append(query) or [])
+    store.lineage(1, "backward")
+    assert "WITH RECURSIVE walk" in str(queries[0].compile(dialect=postgresql.dialect()))
+    for table in metadata._METADATA.sorted_tables:
+        assert "CREATE TABLE" in str(sa.schema.CreateTable(table).compile(dialect=postgresql.dialect()))
+
+
+@pytest.mark.parametrize("name", ["1", "a.tsv", "/data/a.tsv"])
+def test_raw_files_are_found_by_what_a_person_has(store, diamond, name):
+    assert store.find_artifact(name).id == diamond["file a"].id
+
+
+def test_an_artifact_is_found_by_its_folder_and_what_is_inside(store, diamond):
+    for name in (diamond["model"].uri, diamond["model"].uri + "/", diamond["model"].path("Format-Serving", "x.pb")):
+        assert store.find_artifact(name).id == diamond["model"].id
+
+
+def test_the_newest_of_several_is_found(store):
+    store.record_source(RawFiles("a.tsv", {"files": []}, "old"))
+    newest = store.record_source(RawFiles("a.tsv", {"files": []}, "new"))
+    assert store.find_artifact("a.tsv") == Artifact("a.tsv", {"files": []}, "new", newest.id)
+
+
+@pytest.mark.parametrize("name", ["99", "/nowhere", "", "-1"])
+def test_an_unknown_artifact_is_bad_input(store, diamond, name):
+    with pytest.raises(UserError, match=f"no artifact '{name}'"):
+        store.find_artifact(name)
+
+
+# Publishing.
+
+
+def contents(store: MetadataStore, component: str) -> tuple[list[str], int, int]:
+    """Returns the states of a component's executions, and how many artifacts and events there are."""
+    with sqlite3.connect(store._engine.url.database) as connection:
+        states = connection.execute("SELECT state FROM executions WHERE component = ?", (component,)).fetchall()
+        counts = [
+            connection.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0] for table in ("artifacts", "events")
+        ]
+    return [state for (state,) in states], *counts
+
+
+def test_publish_that_fails_half_way_changes_nothing(store):
+    run_id = store.begin_run("toy")
+    execution_id = store.begin_execution(run_id, "Train", "f", {}, "first run")
+    unknown = Examples("/nowhere", id=999)  # breaks a foreign key in the last statement of the transaction
+    with pytest.raises(sa.exc.IntegrityError):
+        store.publish(execution_id, {"examples": unknown}, {"model": Model("/root/Train/model/1")})
+    assert contents(store, "Train") == (["RUNNING"], 0, 0)
+
+
+def test_publish_after_a_sweep_is_refused(store):
+    execution_id = store.begin_execution(store.begin_run("toy"), "Train", "f", {}, "first run")
+    store.end_execution(execution_id, "CANCELED", "killed")
+    with pytest.raises(Seq2ServeError, match="declared dead"):
+        store.publish(execution_id, {}, {"model": Model("/root/Train/model/1")})
+    assert contents(store, "Train") == (["CANCELED"], 0, 0)
+
+
+def test_an_ending_is_recorded_once(store):
+    run_id = store.begin_run("toy")
+    store.end_run(run_id, "COMPLETE")
+    store.end_run(run_id, "CANCELED", "killed")
+    assert [(run.state, run.message) for run in store.runs()] == [("COMPLETE", "")]
+
+
+def test_published_outputs_come_back_with_their_types(store):
+    execution_id = store.begin_execution(store.begin_run("toy"), "Train", "f", {"a": [1]}, "first run")
+    made = store.publish(execution_id, {}, {"model": Model("/root/Train/model/1", {"steps": [1, None, "ä"]}, "ff")})
+    assert store.outputs(execution_id, {"model": Model}) == made
+    assert made["model"].id > 0
+    assert store.execution(execution_id).parts == {"a": [1]}
+
+
+def test_the_same_files_are_recorded_once(store):
+    first = store.record_source(RawFiles("a.tsv", {}, "f"))
+    assert store.record_source(RawFiles("a.tsv", {}, "f")) == first
+    assert store.record_source(RawFiles("a.tsv", {}, "g")).id != first.id
+
+
+def test_latest_keeps_to_the_pipeline_and_to_what_completed(store):
+    mine, other = store.begin_run("mine"), store.begin_run("other")
+    assert store.latest("mine", "Train") is None
+    execute(store, mine, "Train", {}, model=Model)
+    execute(store, other, "Train", {"x": store.record_source(RawFiles("a", {}, "f"))}, model=Model)
+    store.begin_execution(mine, "Train", "running", {}, "")
+    assert store.latest("mine", "Train").run_id == mine
+
+
+def test_a_store_that_cannot_be_opened_is_bad_input(tmp_path):
+    with pytest.raises(UserError, match="unable to open database file"):
+        MetadataStore(f"sqlite:///{tmp_path / 'nowhere' / 'metadata.sqlite'}")
+
+
+# Two at once.
+
+
+def test_many_writers_lose_nothing(store):
+    """Every thread has a store of its own on the same file, as every process has."""
+    url, failures = str(store._engine.url), []
+
+    def work(number: int) -> None:
+        try:
+            mine = MetadataStore(url)
+            run_id = mine.begin_run(f"run {number}")
+            for step in range(5):
+                source = mine.record_source(RawFiles("shared.tsv", {}, "f"))
+                execute(mine, run_id, f"Step{number}x{step}", {"files": source}, model=Model)
+            mine.end_run(run_id, "COMPLETE")
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert {run.state for run in store.runs()} == {"COMPLETE"}
+    shared = store.find_artifact("shared.tsv")
+    assert len(store.lineage(shared.id, "forward")) == 1 + 6 * 5
+
+
+def test_a_reader_does_not_wait_for_a_writer(store, diamond):
+    with store._write() as connection:
+        connection.execute(sa.insert(metadata._RUNS), {"pipeline": "open", "state": "RUNNING", "started": 0.0})
+        reader = MetadataStore(str(store._engine.url))
+        assert [run.pipeline for run in reader.runs()] == ["diamond"]
