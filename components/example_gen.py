@@ -14,6 +14,7 @@ from components.errors import UserError
 
 if typing.TYPE_CHECKING:
     from components.example_gen_beam import Layout, Splitter
+    from components.text_files import TextFile
 
 
 @component
@@ -30,7 +31,7 @@ def ExampleGen(
     """Reads files of text and writes every row as a tf.Example or as a reject (TFX: ExampleGen).
 
     Args:
-        files: a path or pattern; every file has a header line.
+        files: as the runner found them; every file has a header line.
         examples: is filled.
         columns: example column -> the file's column. The first is what the model reads, and decides the split.
         eval_share, test_share: shares of the rows that go there; the rest is for training.
@@ -38,17 +39,19 @@ def ExampleGen(
         max_reject_share: the largest share of rejected rows that is put up with.
         context: Beam options.
     Raises:
-        UserError: a file or column is missing, there are no rows or too many rejects, or a split stays empty.
+        UserError: a column is missing or a file damaged, there are no rows or too many rejects, or a split stays empty.
     """
     from components.example_gen_beam import Splitter
-    from components.text_files import find_files
+    from components.text_files import TextFile
 
     if not (eval_share > 0 and test_share > 0 and eval_share + test_share < 1):
         raise UserError(
             f"eval_share {eval_share} and test_share {test_share} leave a split without rows; "
             "give each more than 0 and both together less than 1"
         )
-    found = find_files(files.uri)
+    # In the order of their content: whatever files are called, the same text gives the same bytes.
+    ordered = sorted(files.properties["files"], key=lambda file: file["sha256"])
+    found = [TextFile(file["path"], file["bytes"]) for file in ordered]
     layouts = {file.path: _layout(file.path, columns) for file in found}
     summaries = _write_shards(found, layouts, Splitter(eval_share, test_share, seed), examples.uri, context)
     _describe(examples, summaries, list(columns))
@@ -74,7 +77,9 @@ def _layout(path: str, columns: dict[str, str]) -> "Layout":
     return Layout({column: header.index(name) for column, name in columns.items()}, len(header))
 
 
-def _write_shards(found: list, layouts: dict, splitter: "Splitter", uri: str, context: Context) -> list[dict]:
+def _write_shards(
+    found: list["TextFile"], layouts: dict[str, "Layout"], splitter: "Splitter", uri: str, context: Context
+) -> list[dict]:
     """Returns the summaries of the shards, in order."""
     import apache_beam as beam
     from apache_beam.io.filesystems import FileSystems

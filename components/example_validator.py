@@ -88,7 +88,7 @@ def find_anomalies(schema: "schema_pb2.Schema", dataset: "statistics_pb2.Dataset
         else:
             text = "the column is in the schema and not in the data; add it, or take it out of the schema"
             result.append(Anomaly(expected.name, "SCHEMA_MISSING_COLUMN", "ERROR", text))
-    for name in features.keys() - {expected.name for expected in schema.feature} - {ROW}:
+    for name in sorted(features.keys() - {expected.name for expected in schema.feature} - {ROW}):
         text = "the column is in the data and not in the schema; add it there, or do not read it"
         result.append(Anomaly(name, "SCHEMA_NEW_COLUMN", "ERROR", text))
     return result + list(_row_anomalies(features[ROW]))

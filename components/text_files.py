@@ -1,6 +1,6 @@
 """Text files as numbered lines, cut so that several workers can share one file.
 
-Comes in: a path or pattern on any of Beam's file systems. Goes out: shards of the files, and the lines of each.
+Comes in: files on any of Beam's file systems. Goes out: shards of the files, and the lines of each.
 Read next: example_gen_beam.py, which makes examples of the lines.
 """
 
@@ -28,7 +28,7 @@ _CHUNK_BYTES = 1 << 20
 
 @dataclasses.dataclass(frozen=True)
 class TextFile:
-    """A file found. `size`: bytes on disk."""
+    """A file. `size`: bytes on disk."""
 
     path: str
     size: int
@@ -46,26 +46,6 @@ class Segment:
     path: str
     start: int
     end: int | None
-
-
-def find_files(pattern: str) -> list[TextFile]:
-    """Finds the files that a path or glob pattern means.
-
-    Args:
-        pattern: on any of Beam's file systems.
-    Returns:
-        The files, sorted by path; at least one.
-    Raises:
-        UserError: there is none, or it cannot be reached.
-    """
-    try:
-        (match,) = FileSystems.match([pattern])
-    except (BeamIOError, ValueError) as error:
-        raise UserError(f"{pattern}: cannot be reached: {error}") from error
-    files = sorted((TextFile(found.path, found.size_in_bytes) for found in match.metadata_list), key=lambda f: f.path)
-    if not files:
-        raise UserError(f"{pattern}: there is no such file; check the path or the pattern")
-    return files
 
 
 def plan_shards(files: list[TextFile], shard_bytes: int) -> list[list[Segment]]:

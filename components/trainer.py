@@ -63,7 +63,9 @@ def Trainer(
     text_tokenizer = load_tokenizer(tokenizer.uri)
     network = spec.make_model(recipe.model, text_tokenizer.vocab_size)
     optimizer = make_optimizer(config)
-    network.compile(optimizer, loss=spec.make_loss(config.label_smoothing), metrics=[MaskedAccuracy()])
+    # No XLA: it would compile anew for every shape of a batch, and gains nothing on a CPU.
+    loss = spec.make_loss(config.label_smoothing)
+    network.compile(optimizer, loss=loss, metrics=[MaskedAccuracy()], jit_compile=False)
     optimizer.build(network.trainable_variables)
     checkpoint = callbacks.Checkpoint(network, context.scratch, config.checkpoint_steps)
     start = checkpoint.restore()

@@ -6,20 +6,22 @@ Read next: any component you see named here; runner.py for how they are run.
 
 import os
 
-from components.example_validator import ExampleValidator
-from components.transform import Transform
-
+from components.bulk_inferrer import BulkInferrer
 from components.component import raw_files
 from components.evaluator import Evaluator
 from components.example_gen import ExampleGen
+from components.example_validator import ExampleValidator
 from components.infra_validator import InfraValidator
 from components.pusher import Pusher
 from components.schema_gen import SchemaGen
 from components.statistics_gen import StatisticsGen
 from components.tasks import get_task
 from components.trainer import Recipe, Trainer
+from components.transform import Transform
 from pipeline.config import PipelineConfig
 from pipeline.runner import Pipeline
+
+NUM_SAMPLES = 8  # rows of a shard of the test split that the pushed model answers, to be looked at
 
 
 def make_pipeline(config: PipelineConfig, files: str, pipeline_root: str, serving_dir: str) -> Pipeline:
@@ -78,5 +80,12 @@ def make_pipeline(config: PipelineConfig, files: str, pipeline_root: str, servin
         infra_blessing=infra_validator.outputs["blessing"],
         destination=os.path.abspath(serving_dir),
     )
+    bulk_inferrer = BulkInferrer(
+        examples=examples,
+        pushed_model=pusher.outputs["pushed_model"],
+        task=task.name,
+        split="test",
+        num_examples=NUM_SAMPLES,
+    )
     nodes = (source.node, example_gen, statistics_gen, schema_gen, example_validator, transform, trainer, evaluator)
-    return Pipeline(task.name, os.path.abspath(pipeline_root), (*nodes, infra_validator, pusher))
+    return Pipeline(task.name, os.path.abspath(pipeline_root), (*nodes, infra_validator, pusher, bulk_inferrer))

@@ -195,7 +195,7 @@ class Runner:
         if previous is None:
             return "first run"
         found = changes(previous.parts, parts)
-        return "; ".join(found[:3]) + (f"; {len(found) - 3} more changes" if found[3:] else "")
+        return "; ".join(found[:3]) + (f"; and {len(found) - 3} more" if found[3:] else "")
 
     def _execute(
         self, run_id: int, node: Node, inputs: dict[str, Artifact], parts: dict, reason: str

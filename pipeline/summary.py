@@ -4,6 +4,7 @@ Comes in: a RunResult. Goes out: sample translations of the pushed model, its me
 Read next: dag.py for where each artifact comes from.
 """
 
+import glob
 import json
 
 from rich.console import Console
@@ -12,9 +13,8 @@ from rich.text import Text
 
 from components.tasks import Task, get_task
 from pipeline.config import PipelineConfig
+from pipeline.dag import NUM_SAMPLES
 from pipeline.runner import RunResult
-
-NUM_SAMPLES = 8
 
 
 def print_summary(result: RunResult, config: PipelineConfig) -> None:
@@ -27,36 +27,35 @@ def print_summary(result: RunResult, config: PipelineConfig) -> None:
     console, task = Console(soft_wrap=False, highlight=False), get_task(config.task)
     evaluation = result.output("Evaluator", "evaluation")
     pushed = result.output("Pusher", "pushed_model").properties
-    with open(evaluation.path("predictions.jsonl"), encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
-    step = max(1, len(rows) // NUM_SAMPLES)
-    rows = rows[::step][:NUM_SAMPLES]
-    console.print(_answers(task, rows, pushed["pushed_destination"]))
+    console.print(_answers(task, result))
     console.print(_metrics(evaluation.properties))
+    for name, signature in evaluation.properties["signature"].items():
+        console.print(f"  {name}: {signature}", soft_wrap=True)
     _print_next_steps(console, result, pushed)
 
 
-def _answers(task: Task, rows: list[dict], saved_model: str) -> Table:
-    """Asks the pushed SavedModel through the C++ runtime, as a server would be asked."""
-    from models.runtime import SavedModelRuntime
-
+def _answers(task: Task, result: RunResult) -> Table:
+    """Shows what the pushed SavedModel answered, through the C++ runtime, to held-out rows."""
+    inferred = result.output("BulkInferrer", "inference_result")
+    rows = []
+    for path in sorted(glob.glob(inferred.path("predictions-*.jsonl"))):
+        with open(path, encoding="utf-8") as file:
+            rows += [json.loads(line) for line in file]
     source, target = task.columns[0], task.columns[-1]
-    with SavedModelRuntime(saved_model) as served:
-        answers = served.run("serving_default", {"text": [row[source] for row in rows]})[task.output]
-    table = Table(title="Held-out sentences, answered by the pushed SavedModel", title_justify="left", show_lines=True)
+    table = Table(title="Held-out texts, answered by the pushed SavedModel", title_justify="left", show_lines=True)
     for header in (source, task.output, f"reference {target}"):
         table.add_column(header, overflow="fold")
-    for row, answer in zip(rows, answers, strict=True):
-        table.add_row(Text(row[source]), Text(answer.decode()), Text(row[target]))
+    for row in rows[:NUM_SAMPLES]:
+        table.add_row(*(Text(row[column]) for column in (source, task.output, target)))
     return table
 
 
 def _metrics(report: dict) -> Table:
     table = Table(title=f"Test set, {report['num_examples']} examples", title_justify="left")
-    for header in ("metric", "model", "baseline", "signature"):
+    for header in ("metric", "model", "baseline"):
         table.add_column(header)
     for name, value in report["model"].items():
-        table.add_row(name, f"{value:.1f}", f"{report['baseline'][name]:.1f}", report["signature"][name])
+        table.add_row(name, f"{value:.1f}", f"{report['baseline'][name]:.1f}")
     return table
 
 

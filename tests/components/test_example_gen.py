@@ -29,11 +29,19 @@ def write_tsv(path: pathlib.Path, rows, header=("en", "de"), end="\n") -> pathli
     return path
 
 
-def generate(path, folder: pathlib.Path, **settings) -> Examples:
+def raw_files(pattern: pathlib.Path) -> RawFiles:
+    paths = sorted(pattern.parent.glob(pattern.name))
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+    files = [{"path": str(p), "bytes": p.stat().st_size, "sha256": d} for p, d in zip(paths, digests, strict=True)]
+    return RawFiles(str(pattern), {"files": files})
+
+
+def generate(path: pathlib.Path, folder: pathlib.Path, *flags: str, **settings) -> Examples:
     folder.mkdir()
     examples = Examples(str(folder))
     parameters = {"columns": COLUMNS, "eval_share": 0.2, "test_share": 0.2, "seed": 1, "max_reject_share": 0.0}
-    ExampleGen.function(files=RawFiles(str(path)), examples=examples, context=Context(), **{**parameters, **settings})
+    context = Context(beam_options=flags)
+    ExampleGen.function(files=raw_files(path), examples=examples, context=context, **(parameters | settings))
     return examples
 
 
@@ -70,16 +78,19 @@ def test_two_runs_and_other_workers_write_the_same_bytes(tmp_path, monkeypatch):
     path = write_tsv(tmp_path / "a.tsv", ROWS)
     first = generate(path, tmp_path / "one")
     again = generate(path, tmp_path / "two")
-    threads = Context(("--direct_num_workers=3", "--direct_running_mode=multi_threading"))
-    (tmp_path / "three").mkdir()
-    parallel = Examples(str(tmp_path / "three"))
-    ExampleGen.function(
-        files=RawFiles(str(path)), examples=parallel, columns=COLUMNS, eval_share=0.2, test_share=0.2, seed=1,
-        max_reject_share=0.0, context=threads,
-    )  # fmt: skip
+    parallel = generate(path, tmp_path / "three", "--direct_num_workers=3", "--direct_running_mode=multi_threading")
     assert len(digest(first)) > 4 * 5
     assert digest(first) == digest(again) == digest(parallel)
     assert first.properties == again.properties == parallel.properties
+
+
+def test_files_renamed_change_nothing(tmp_path):
+    (tmp_path / "parts").mkdir()
+    one, two = (write_tsv(tmp_path / "parts" / name, rows) for name, rows in (("a", ROWS[:100]), ("b", ROWS[100:])))
+    before = digest(generate(tmp_path / "parts" / "*", tmp_path / "one"))
+    one.rename(tmp_path / "parts" / "c")
+    assert two.exists()
+    assert digest(generate(tmp_path / "parts" / "*", tmp_path / "two")) == before
 
 
 def test_a_row_keeps_its_split_wherever_it_stands(tmp_path, monkeypatch):

@@ -1,0 +1,141 @@
+"""What BulkInferrer runs on Beam's workers: rows read, batched, answered, written in their order.
+
+Comes in: shards of Examples. Goes out: for each a shard of predictions and one of failures.
+Read next: models/runtime.py, the C++ runtime that answers.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+
+import apache_beam as beam
+import numpy as np
+import tensorflow as tf
+from apache_beam.ml.inference.base import KeyedModelHandler, ModelHandler, PredictionResult, RunInference
+
+from components.examples_io import read_batches, shard_name
+from models.runtime import SavedModelRuntime
+
+BATCH_ROWS = 64
+
+Key = tuple[int, int]  # shard, row
+Row = dict[str, str]
+
+
+class SavedModelHandler(ModelHandler[Row, PredictionResult, SavedModelRuntime]):
+    """Beam's way to a SavedModel: loaded once a process, asked in batches.
+
+    Args:
+        saved_model: folder of a version.
+        column: of a row, what is sent as `text`.
+    """
+
+    def __init__(self, saved_model: str, column: str):
+        super().__init__(max_batch_size=BATCH_ROWS)
+        self._saved_model, self._column = saved_model, column
+
+    def load_model(self) -> SavedModelRuntime:
+        """Loads the model; a folder without one fails here, before any row is read."""
+        return SavedModelRuntime(self._saved_model)
+
+    def run_inference(self, batch: Sequence[Row], model: SavedModelRuntime, inference_args=None) -> Iterator:
+        """Answers a batch: a PredictionResult a row, whose inference is output name -> value."""
+        outputs = model.run("serving_default", {"text": [row[self._column] for row in batch]})
+        for index, row in enumerate(batch):
+            yield PredictionResult(row, {name: _json_value(values[index]) for name, values in outputs.items()})
+
+
+def _json_value(value: object) -> object:
+    if isinstance(value, bytes):
+        return value.decode()
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
+
+
+class ReadRows(beam.DoFn):
+    """(shard, path) -> ((shard, row), {column: text}).
+
+    Args:
+        columns: of the examples.
+        num_examples: rows to read, 0 for all.
+    """
+
+    def __init__(self, columns: list[str], num_examples: int):
+        self._columns, self._num_examples = columns, num_examples
+
+    def process(self, element: tuple[int, str]) -> Iterator[tuple[Key, Row]]:
+        """Yields the rows of a shard."""
+        shard, path = element
+        number = 0
+        for batch in read_batches(path, self._columns):
+            for values in zip(*batch.values(), strict=True):
+                if self._num_examples and number >= self._num_examples:
+                    return
+                texts = (value[0].decode() if value else "" for value in values)
+                yield (shard, number), dict(zip(batch, texts, strict=True))
+                number += 1
+
+
+class WriteResults(beam.DoFn):
+    """(shard, (predictions, failures)) -> two files, rows in order; yields their counts.
+
+    Args:
+        target: folder of the InferenceResult.
+        num_shards: in all.
+    """
+
+    def __init__(self, target: str, num_shards: int):
+        self._target, self._num_shards = target, num_shards
+
+    def process(self, element: tuple[int, dict[str, Iterable]]) -> Iterator[dict]:
+        """Yields {"num_predictions", "num_failures", "first_failure"}."""
+        shard, groups = element
+        written = {kind: sorted(groups[kind], key=lambda result: result["key"]) for kind in groups}
+        for kind, results in written.items():
+            path = os.path.join(self._target, f"{shard_name(kind, shard, self._num_shards)}.jsonl")
+            with tf.io.gfile.GFile(path, "w") as file:
+                file.write("".join(json.dumps(result, ensure_ascii=False) + "\n" for result in results))
+        failures = written["failures"]
+        yield {
+            "num_predictions": len(written["predictions"]),
+            "num_failures": len(failures),
+            "first_failure": failures[0]["reason"] if failures else "",
+        }
+
+
+class InferShards(beam.PTransform):
+    """Answers every row of every shard by Beam's RunInference.
+
+    Args:
+        saved_model: folder of a version.
+        columns: of the examples; the first is asked.
+        num_examples: rows of a shard, 0 for all.
+        target: folder of the InferenceResult.
+        num_shards: in all.
+    """
+
+    def __init__(self, saved_model: str, columns: list[str], num_examples: int, target: str, num_shards: int):
+        super().__init__()
+        self._handler = KeyedModelHandler(SavedModelHandler(saved_model, columns[0]))
+        self._read = ReadRows(columns, num_examples)
+        self._write = WriteResults(target, num_shards)
+
+    def expand(self, shards: beam.PCollection) -> beam.PCollection:
+        """(shard, path) -> counts, one dict a shard."""
+        rows = shards | beam.Reshuffle() | beam.ParDo(self._read)
+        answered, other = rows | RunInference(self._handler).with_exception_handling()
+        predictions = answered | "ByShard" >> beam.Map(_prediction)
+        failures = other.failed_inferences | "FailedByShard" >> beam.FlatMap(_failures)
+        grouped = {"predictions": predictions, "failures": failures} | beam.CoGroupByKey()
+        return grouped | beam.ParDo(self._write)
+
+
+def _prediction(keyed: tuple[Key, PredictionResult]) -> tuple[int, dict]:
+    (shard, row), result = keyed
+    return shard, {"key": row, **result.example, **result.inference}
+
+
+def _failures(failed: tuple[Sequence[tuple[Key, Row]], tuple]) -> Iterator[tuple[int, dict]]:
+    """Names every row of a batch that failed: Beam says why, not which row of it."""
+    batch, (_, reason, _) = failed
+    for (shard, row), texts in batch:
+        yield shard, {"key": row, **texts, "reason": reason}

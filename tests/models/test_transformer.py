@@ -1,0 +1,205 @@
+"""The three models: nothing leaks from the future or from padding, sizes are the paper's, what is saved comes back."""
+
+import dataclasses
+import itertools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from models.config import ModelConfig, TrainingConfig
+from models.training import MaskedCrossEntropy, make_optimizer
+from models.transformer import DecoderLanguageModel, EncoderClassifier, Transformer
+from pipeline.config import PRESETS
+
+TINY = ModelConfig(num_encoder_layers=2, num_decoder_layers=2, d_model=16, num_heads=2, dff=32, dropout=0.0)
+KINDS = [
+    dict(positions=positions, norm_first=norm_first, activation=activation)
+    for (positions, norm_first), activation in zip(
+        itertools.product(("sinusoidal", "learned", "rotary"), (True, False)),
+        ("relu", "gelu", "swiglu", "swiglu", "relu", "gelu"),
+        strict=True,
+    )
+]
+EVERY_KIND = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind.values())))
+
+
+def make(kind, *args, seed=1, **changes):
+    keras.utils.set_random_seed(seed)
+    model = kind(dataclasses.replace(TINY, **changes), 20, *args)
+    model.build()
+    return model
+
+
+MODELS = {
+    "transformer": (lambda **changes: make(Transformer, **changes), lambda s, t: {"source": s, "target": t}),
+    "classifier": (lambda **changes: make(EncoderClassifier, 3, **changes), lambda s, t: s),
+    "language_model": (lambda **changes: make(DecoderLanguageModel, **changes), lambda s, t: t),
+}
+EVERY_MODEL = pytest.mark.parametrize("name", MODELS)
+
+
+@EVERY_MODEL
+def test_logits_are_float32_of_the_stated_shape(name, random_ids):
+    build, inputs = MODELS[name]
+    logits = build()(inputs(random_ids([5, 3]), random_ids([4, 2], seed=1)))
+    assert logits.shape == ((2, 3) if name == "classifier" else (2, 4, 20))
+    assert logits.dtype == tf.float32
+
+
+@EVERY_KIND
+def test_the_future_cannot_leak(kind, random_ids):
+    model = make(Transformer, **kind)
+    memory, mask = model.encode(random_ids([6]))
+    x = tf.Variable(np.random.default_rng(0).normal(size=(1, 5, 16)).astype(np.float32))
+    with tf.GradientTape(persistent=True) as tape:
+        logits = model.output_embedding.logits(model.decoder(x, memory, mask))
+        steps = [tf.reduce_sum(logits[:, t] ** 2) for t in range(5)]
+    for t, step in enumerate(steps):
+        gradient = tape.gradient(step, x).numpy()[0]
+        assert not gradient[t + 1 :].any()
+        assert gradient[: t + 1].any(axis=1).all()
+
+
+@EVERY_KIND
+def test_nothing_flows_from_padding(kind, random_ids):
+    model, source = make(Transformer, **kind), random_ids([3, 6])
+    embedded = tf.Variable(model.source_embedding(source))
+    mask = model.encode(source)[1]
+    with tf.GradientTape() as tape:
+        memory = model.encoder(embedded, mask)
+        seen = tf.cast(source != 0, tf.float32)[:, :, tf.newaxis]
+        total = tf.reduce_sum((memory * seen) ** 2)
+    gradient = tape.gradient(total, embedded).numpy()
+    np.testing.assert_array_equal(gradient.any(axis=2), source != 0)
+
+
+@EVERY_KIND
+def test_a_row_knows_nothing_of_its_batch_or_of_padding(kind, random_ids):
+    model, source, target = make(Transformer, **kind), random_ids([3, 7, 5]), random_ids([4, 2, 6], seed=1)
+    together = model({"source": source, "target": target}).numpy()
+    padded = model({"source": np.pad(source, [(0, 0), (0, 9)]), "target": np.pad(target, [(0, 0), (0, 5)])}).numpy()
+    for row, (s, t) in enumerate([(3, 4), (7, 2), (5, 6)]):
+        alone = model({"source": source[row : row + 1, :s], "target": target[row : row + 1, :t]})[0]
+        np.testing.assert_allclose(together[row, :t], alone, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(padded[row, :t], alone, rtol=1e-4, atol=1e-5)
+
+
+@EVERY_KIND
+def test_a_classifier_knows_nothing_of_padding(kind, random_ids):
+    model, source = make(EncoderClassifier, 3, **kind), random_ids([3, 7])
+    alone = model(source[:1, :3])[0]
+    np.testing.assert_allclose(model(np.pad(source, [(0, 0), (0, 4)]))[0], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_a_classifier_gives_a_row_without_tokens_its_bias():
+    model = make(EncoderClassifier, 3)
+    model.head.bias.assign([1.0, 2.0, 3.0])
+    np.testing.assert_array_equal(model(np.zeros((2, 4), np.int32)), [[1, 2, 3]] * 2)
+
+
+@EVERY_KIND
+def test_a_language_model_cannot_see_the_future(kind, random_ids):
+    model, ids = make(DecoderLanguageModel, **kind), random_ids([6])
+    changed = np.where(np.arange(6) < 4, ids, 4 + (ids - 3) % 16)
+    before, after = model(ids).numpy()[0], model(changed).numpy()[0]
+    np.testing.assert_array_equal(before[:4], after[:4])
+    assert (before[4:] != after[4:]).any(axis=1).all()
+
+
+@pytest.fixture(params=["float32", "mixed_float16", "mixed_bfloat16"])
+def precision(request):
+    keras.config.set_dtype_policy(request.param)
+    yield request.param
+    keras.config.set_dtype_policy("float32")
+
+
+@EVERY_MODEL
+def test_no_precision_gives_nan(name, precision, random_ids):
+    build, inputs = MODELS[name]
+    model, ids = build(dropout=0.1), random_ids([6, 3, 1])
+    ids[2] = 0  # a row of nothing but padding
+    with tf.GradientTape() as tape:
+        logits = model(inputs(ids, ids), training=True)
+        labels = ids[:, :1] % 3 if name == "classifier" else ids
+        loss = MaskedCrossEntropy(0.1)(labels, logits[:, tf.newaxis] if name == "classifier" else logits)
+    assert logits.dtype == tf.float32
+    assert np.isfinite(logits).all()
+    assert np.isfinite(loss)
+    for weight, gradient in zip(model.trainable_variables, tape.gradient(loss, model.trainable_weights), strict=True):
+        assert weight.dtype == gradient.dtype == "float32"
+        assert np.isfinite(tf.convert_to_tensor(gradient)).all(), weight.path
+
+
+def test_mixed_precision_computes_in_half(precision, random_ids):
+    memory, _ = make(Transformer).encode(random_ids([4]))
+    assert memory.dtype == {"mixed_float16": "float16", "mixed_bfloat16": "bfloat16"}.get(precision, "float32")
+
+
+@pytest.mark.parametrize("precision", ["mixed_float16"], indirect=True)
+def test_float16_trains_with_its_loss_scaled(precision, random_ids):
+    model, ids = make(Transformer, num_encoder_layers=1, num_decoder_layers=1), random_ids([6, 3])
+    model.compile(make_optimizer(TrainingConfig(warmup_steps=1)), MaskedCrossEntropy(0.1))
+    losses = model.fit({"source": ids, "target": ids}, ids, epochs=12, verbose=0).history["loss"]
+    assert np.isfinite(losses).all()
+    assert losses[-1] < losses[0]
+
+
+@EVERY_MODEL
+def test_saved_models_come_back(name, tmp_path, random_ids):
+    build, inputs = MODELS[name]
+    ids = inputs(random_ids([5, 3]), random_ids([4, 2], seed=1))
+    model = build(positions="learned", activation="swiglu", norm_first=False, dropout=0.1)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(ids), model(ids))
+    assert loaded.get_config() == model.get_config()
+    model.save_weights(tmp_path / "model.weights.h5")
+    rebuilt = type(model).from_config(model.get_config())
+    rebuilt.build()
+    rebuilt.load_weights(tmp_path / "model.weights.h5")
+    np.testing.assert_array_equal(rebuilt(ids), model(ids))
+
+
+@EVERY_MODEL
+def test_a_seed_decides_the_weights(name):
+    build, _ = MODELS[name]
+    first, again, other = (build(seed=seed, dropout=0.1).get_weights() for seed in (1, 1, 2))
+    for left, right in zip(first, again, strict=True):
+        np.testing.assert_array_equal(left, right)
+    assert any((left != right).any() for left, right in zip(first, other, strict=True))
+
+
+def test_a_seed_decides_dropout(random_ids):
+    ids = {"source": random_ids([5, 3]), "target": random_ids([4, 2], seed=1)}
+    first, again, other = (make(Transformer, seed=seed, dropout=0.3)(ids, training=True) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert not np.allclose(first, other)
+    model = make(Transformer, dropout=0.3)
+    assert not np.allclose(model(ids, training=True), model(ids, training=True))
+    np.testing.assert_array_equal(model(ids), model(ids))
+
+
+def test_embeddings_are_one_matrix_only_where_tied():
+    def matrices(tied):
+        return sum(weight.name == "matrix" for weight in make(Transformer, tie_embeddings=tied).weights)
+
+    assert (matrices(True), matrices(False)) == (1, 3)
+
+
+def test_a_source_vocabulary_of_its_own_needs_untied_embeddings():
+    config = dataclasses.replace(TINY, tie_embeddings=False)
+    model = Transformer(config, 20, source_vocab_size=30)
+    assert model({"source": np.array([[29]]), "target": np.array([[2]])}).shape == (1, 1, 20)
+    with pytest.raises(ValueError, match="tied embeddings need one vocabulary, not 30 and 20"):
+        Transformer(TINY, 20, source_vocab_size=30)
+
+
+@pytest.mark.parametrize(("preset", "millions"), [("base", 65), ("big", 213)])
+def test_presets_have_the_papers_sizes(preset, millions):
+    """Vaswani et al. 2017, table 3. In a StatelessScope variables have shapes but no values."""
+    with keras.StatelessScope(initialize_variables=False):
+        model = Transformer(PRESETS[preset].model, 37_000)
+        model.build()
+    assert model.count_params() / 1e6 == pytest.approx(millions, rel=0.04)
