@@ -5,6 +5,8 @@ Read next: models/test_decoding.py for how they are used. TensorFlow is imported
 """
 
 import dataclasses
+import functools
+import itertools
 
 import numpy as np
 import pytest
@@ -33,11 +35,11 @@ def make_transformer():
 
 @pytest.fixture(scope="session")
 def random_ids():
-    """Returns a function that draws int32 ids [len(lengths), max(lengths)], 0 after each row's length."""
+    """Returns a function that draws rows of ids of the given lengths, int32, padded with 0, `end` after each."""
 
-    def draw(lengths, seed: int = 0, low: int = 4) -> np.ndarray:
-        ids = np.random.default_rng(seed).integers(low, VOCAB_SIZE, (len(lengths), max(lengths)))
-        return np.where(np.arange(max(lengths)) < np.array(lengths)[:, np.newaxis], ids, 0).astype(np.int32)
+    def draw(lengths, seed: int = 0, end: tuple[int, ...] = ()) -> np.ndarray:
+        rng = np.random.default_rng(seed)
+        return _pad([[*rng.integers(4, VOCAB_SIZE, length), *end] for length in lengths])
 
     return draw
 
@@ -45,8 +47,6 @@ def random_ids():
 @pytest.fixture(scope="session")
 def train():
     """Returns a function that fits a model to (inputs, labels) batches with the project's own loss and optimizer."""
-    import itertools
-
     import tensorflow as tf
 
     from models.config import TrainingConfig
@@ -64,16 +64,16 @@ def train():
     return fit
 
 
+def _pad(rows: list[list[int]]) -> np.ndarray:
+    width = max(map(len, rows))
+    return np.array([[*row, *[0] * (width - len(row))] for row in rows], np.int32)
+
+
 def _batch(rows: list[tuple[list[int], list[int]]]):
     """Pads (source, target) rows and adds the markers, as models/dataset.py does."""
     sources, targets = zip(*rows, strict=True)
-
-    def pad(lists):
-        width = max(map(len, lists))
-        return np.array([row + [0] * (width - len(row)) for row in lists], np.int32)
-
-    inputs = {"source": pad([row + [3] for row in sources]), "target": pad([[2, *row] for row in targets])}
-    return inputs, pad([row + [3] for row in targets])
+    inputs = {"source": _pad([[*row, 3] for row in sources]), "target": _pad([[2, *row] for row in targets])}
+    return inputs, _pad([[*row, 3] for row in targets])
 
 
 @pytest.fixture(scope="session")
@@ -89,6 +89,26 @@ def task_batches():
     return batches
 
 
+@pytest.fixture(scope="session")
+def decode():
+    """Returns a function that lets a model write, in a graph as on the server; limits are numbers or one a row."""
+    import tensorflow as tf
+
+    from models.decoding import Result, translate
+    from models.search import BeamSearch, Limits
+
+    @functools.cache
+    def graph(model, search: BeamSearch):
+        signature = [tf.TensorSpec([None, None], tf.int32), Limits(*[tf.TensorSpec([None], tf.int32)] * 2)]
+        return tf.function(lambda source, limits: translate(model, source, search, limits), input_signature=signature)
+
+    def write(model, source, search: BeamSearch, maximum=20, minimum=0) -> Result:
+        limits = Limits(*(np.broadcast_to(np.int32(limit), len(source)) for limit in (minimum, maximum)))
+        return Result(*(tensor.numpy() for tensor in graph(model, search)(source, limits)))
+
+    return write
+
+
 def noisy_reversal(source: list[int], rng: np.random.Generator) -> list[int]:
     """Reverses a sequence; a token may turn into its neighbour, come twice or go missing, so much is uncertain."""
     target = []
@@ -96,6 +116,14 @@ def noisy_reversal(source: list[int], rng: np.random.Generator) -> list[int]:
         token ^= int(rng.random() < 0.3)
         target += [token] * int(rng.choice([0, 1, 2], p=[0.1, 0.8, 0.1]))
     return target
+
+
+@pytest.fixture(scope="session")
+def reverser(make_transformer, train, task_batches):
+    """A Transformer that has learned to reverse sequences of up to eight tokens."""
+    model = make_transformer(d_model=32, dff=64)
+    train(model, task_batches(lambda source, rng: source[::-1]), steps=400)
+    return model
 
 
 @pytest.fixture(scope="session")

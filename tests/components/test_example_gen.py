@@ -1,6 +1,7 @@
 """ExampleGen: rows in = examples + rejects; splits and bytes depend on the rows alone."""
 
 import collections
+import gzip
 import hashlib
 import json
 import pathlib
@@ -167,6 +168,16 @@ def test_a_file_that_cannot_be_used_is_explained(tmp_path, content, message):
     (tmp_path / "a.tsv").write_bytes(content)
     with pytest.raises(UserError, match=message):
         generate(tmp_path / "a.tsv", tmp_path / "out")
+
+
+def test_a_compressed_file_gives_the_same_examples_and_one_cut_off_gives_none(tmp_path):
+    plain = write_tsv(tmp_path / "a.tsv", ROWS * 200)  # more than is read at a time
+    packed = gzip.compress(plain.read_bytes())
+    (tmp_path / "b.tsv.gz").write_bytes(packed)
+    (tmp_path / "c.tsv.gz").write_bytes(packed[:-9])
+    assert digest(generate(tmp_path / "b.tsv.gz", tmp_path / "one")) == digest(generate(plain, tmp_path / "two"))
+    with pytest.raises(UserError, match=r"c\.tsv\.gz: cut off or damaged: .*; fetch or make the file again"):
+        generate(tmp_path / "c.tsv.gz", tmp_path / "three")
 
 
 @pytest.mark.parametrize("shares", [(0.0, 0.1), (0.5, 0.5), (-0.1, 0.2)])

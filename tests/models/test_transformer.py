@@ -1,6 +1,7 @@
 """The three models: nothing leaks from the future or from padding, sizes are the paper's, what is saved comes back."""
 
 import dataclasses
+import functools
 import itertools
 
 import keras
@@ -32,6 +33,8 @@ def make(kind, *args, seed=1, **changes):
     return model
 
 
+shared = functools.cache(make)  # for tests that only read
+
 MODELS = {
     "transformer": (lambda **changes: make(Transformer, **changes), lambda s, t: {"source": s, "target": t}),
     "classifier": (lambda **changes: make(EncoderClassifier, 3, **changes), lambda s, t: s),
@@ -50,7 +53,7 @@ def test_logits_are_float32_of_the_stated_shape(name, random_ids):
 
 @EVERY_KIND
 def test_the_future_cannot_leak(kind, random_ids):
-    model = make(Transformer, **kind)
+    model = shared(Transformer, **kind)
     memory, mask = model.encode(random_ids([6]))
     x = tf.Variable(np.random.default_rng(0).normal(size=(1, 5, 16)).astype(np.float32))
     with tf.GradientTape(persistent=True) as tape:
@@ -64,7 +67,7 @@ def test_the_future_cannot_leak(kind, random_ids):
 
 @EVERY_KIND
 def test_nothing_flows_from_padding(kind, random_ids):
-    model, source = make(Transformer, **kind), random_ids([3, 6])
+    model, source = shared(Transformer, **kind), random_ids([3, 6])
     embedded = tf.Variable(model.source_embedding(source))
     mask = model.encode(source)[1]
     with tf.GradientTape() as tape:
@@ -77,7 +80,7 @@ def test_nothing_flows_from_padding(kind, random_ids):
 
 @EVERY_KIND
 def test_a_row_knows_nothing_of_its_batch_or_of_padding(kind, random_ids):
-    model, source, target = make(Transformer, **kind), random_ids([3, 7, 5]), random_ids([4, 2, 6], seed=1)
+    model, source, target = shared(Transformer, **kind), random_ids([3, 7, 5]), random_ids([4, 2, 6], seed=1)
     together = model({"source": source, "target": target}).numpy()
     padded = model({"source": np.pad(source, [(0, 0), (0, 9)]), "target": np.pad(target, [(0, 0), (0, 5)])}).numpy()
     for row, (s, t) in enumerate([(3, 4), (7, 2), (5, 6)]):
@@ -88,7 +91,7 @@ def test_a_row_knows_nothing_of_its_batch_or_of_padding(kind, random_ids):
 
 @EVERY_KIND
 def test_a_classifier_knows_nothing_of_padding(kind, random_ids):
-    model, source = make(EncoderClassifier, 3, **kind), random_ids([3, 7])
+    model, source = shared(EncoderClassifier, 3, **kind), random_ids([3, 7])
     alone = model(source[:1, :3])[0]
     np.testing.assert_allclose(model(np.pad(source, [(0, 0), (0, 4)]))[0], alone, rtol=1e-4, atol=1e-5)
 
@@ -101,7 +104,7 @@ def test_a_classifier_gives_a_row_without_tokens_its_bias():
 
 @EVERY_KIND
 def test_a_language_model_cannot_see_the_future(kind, random_ids):
-    model, ids = make(DecoderLanguageModel, **kind), random_ids([6])
+    model, ids = shared(DecoderLanguageModel, **kind), random_ids([6])
     changed = np.where(np.arange(6) < 4, ids, 4 + (ids - 3) % 16)
     before, after = model(ids).numpy()[0], model(changed).numpy()[0]
     np.testing.assert_array_equal(before[:4], after[:4])

@@ -1,0 +1,76 @@
+"""Decodes with an exported SavedModel of random weights, through the C++ runtime; prints one JSON line.
+
+Run by speed.py beside the peers, which print lines of the same form. As they do, it writes exactly as many tokens as it
+is told, so every program does the same work.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from models.config import ModelConfig
+from models.decoding import translate
+from models.runtime import SavedModelRuntime
+from models.search import BeamSearch, Limits
+from models.transformer import Transformer
+
+
+def export(arguments: argparse.Namespace, directory: str) -> None:
+    """Writes a SavedModel: `source` int32 [B, S] -> `ids` int32 [B, N, T]."""
+    keras.utils.set_random_seed(1)
+    layers, length = arguments.num_layers, arguments.target_length
+    config = ModelConfig(layers, layers, arguments.d_model, arguments.num_heads, arguments.dff)
+    model = Transformer(config, arguments.vocab)
+    model.build()
+    search = BeamSearch(arguments.beam, 1, 0.0)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32, name="source")])
+    def serve(source):
+        exactly = tf.fill([tf.shape(source)[0]], length)
+        return {"ids": translate(model, source, search, Limits(exactly, exactly)).ids}
+
+    module = tf.Module()
+    module.weights = [variable.value for variable in model.weights]
+    tf.saved_model.save(module, directory, signatures={"serving_default": serve})
+
+
+def main() -> None:
+    """Times it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    sizes = {"num-layers": 4, "d-model": 256, "num-heads": 8, "dff": 1024, "vocab": 8000, "batch": 32, "beam": 1}
+    for name, default in {**sizes, "source-length": 24, "target-length": 24, "repeat": 5}.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    arguments = parser.parse_args()
+    shape = (arguments.batch, arguments.source_length)
+    source = np.random.default_rng(0).integers(4, arguments.vocab, shape).astype(np.int32)
+    with tempfile.TemporaryDirectory() as directory:
+        export(arguments, directory)
+        served, seconds = SavedModelRuntime(directory), []
+        served.run("serving_default", {"source": source})
+        for _ in range(arguments.repeat):
+            begin = time.perf_counter()
+            ids = served.run("serving_default", {"source": source})["ids"]
+            seconds.append(time.perf_counter() - begin)
+    assert np.all(ids[:, 0, : arguments.target_length] != 0), "fewer tokens were written than were asked for"
+    rate = arguments.batch * arguments.target_length / statistics.median(seconds)
+    print(
+        json.dumps(
+            {
+                "program": "seq2serve",
+                "batch": arguments.batch,
+                "beam": arguments.beam,
+                "median_ms": round(statistics.median(seconds) * 1e3, 1),
+                "target_tokens_per_second": round(rate, 1),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

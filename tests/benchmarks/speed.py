@@ -1,0 +1,84 @@
+"""Times seq2serve beside the programs that users would pick instead: A B A B in one run, ratios of medians.
+
+    make .peers/installed
+    .venv/bin/python tests/benchmarks/speed.py --peers ../shared/peers
+
+--peers is the folder of the peers' scripts. Prints one line a cell: what each reached and ours / theirs.
+"""
+
+import argparse
+import collections
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+
+HERE = pathlib.Path(__file__).parent
+ROOT = HERE.parent.parent
+RATE = "target_tokens_per_second"
+
+
+def rate(command: list[str]) -> float:
+    """Runs a program in the project's folder and returns the rate in its JSON line."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=environment)
+    return json.loads(done.stdout.strip().splitlines()[-1])[RATE]
+
+
+def compare(title: str, programs: dict[str, list[str]], rounds: int) -> None:
+    """Runs every program in turn, `rounds` times, and prints the medians; the first program is ours."""
+    rates = collections.defaultdict(list)
+    for _ in range(rounds):
+        for name, command in programs.items():
+            rates[name].append(rate(command))
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    ours = next(iter(medians.values()))
+    others = ", ".join(f"{n} {m:.0f} (ours / theirs {ours / m:.2f})" for n, m in list(medians.items())[1:])
+    print(f"{title}: ours {ours:.0f} tokens/s; {others}", flush=True)
+
+
+def write_batches(path: str) -> None:
+    """Writes batches of random ids with the lengths of real text: 64 rows of 16 to 32 tokens, a tenth padding."""
+    generator, arrays = np.random.default_rng(0), {}
+    for number in range(4):
+        for side in ("src", "tgt"):
+            ids = generator.integers(4, 8000, (64, 32)).astype(np.int32)
+            lengths = generator.integers(26, 33, (64, 1))
+            arrays[f"{side}_{number}"] = np.where(np.arange(32) < lengths, ids, 0)
+    np.savez(path, **arrays)
+
+
+def main() -> None:
+    """Compares training and decoding."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--peers", type=pathlib.Path, required=True)
+    parser.add_argument("--peer-python", default=str(ROOT / ".peers/bin/python"))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", choices=["training", "decoding"])
+    arguments = parser.parse_args()
+    peer = [arguments.peer_python]
+    if arguments.only != "decoding":
+        with tempfile.TemporaryDirectory() as folder:
+            write_batches(f"{folder}/batches.npz")
+            torch = [*peer, str(arguments.peers / "train_torch.py"), "--batches", f"{folder}/batches.npz"]
+            ours = [sys.executable, str(HERE / "train.py"), "--batches", f"{folder}/batches.npz"]
+            programs = {"seq2serve": ours, "torch eager": torch, "torch.compile": [*torch, "--compile"]}
+            compare("training", programs, arguments.rounds)
+    if arguments.only != "training":
+        for batch, beam in ((32, 1), (32, 4), (1, 1), (1, 4)):
+            cell = [f"--batch={batch}", f"--beam={beam}"]
+            programs = {"seq2serve": [sys.executable, str(HERE / "decode.py"), *cell]}
+            for threads in (1, 2):
+                script = str(arguments.peers / "decode_ctranslate2.py")
+                programs[f"CTranslate2, {threads} threads"] = [*peer, script, *cell, f"--threads={threads}"]
+            programs["transformers"] = [*peer, str(arguments.peers / "decode_transformers.py"), *cell]
+            compare(f"decoding, batch {batch}, beam {beam}", programs, arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()

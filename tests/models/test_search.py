@@ -1,0 +1,136 @@
+"""Beam search finds what a plain search without caches finds, keeps to its limits, and a wider beam is no worse."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from models.search import BeamSearch, length_penalty, log_sum_exp
+
+BOS, EOS = 2, 3
+
+
+@pytest.fixture(scope="module")
+def source(random_ids):
+    return random_ids([1, 2, 3, 4, 5, 6, 7, 8, 8, 5, 3, 6], seed=7, end=(EOS,))
+
+
+@pytest.fixture(scope="module")
+def logits_of(noisy_reverser):
+    """Returns the model without caches: sources [N, S] and prefixes [N, T] -> the logits of each next token [N, V]."""
+    spec = tf.TensorSpec([None, None], tf.int32)
+    run = tf.function(lambda s, t: noisy_reverser({"source": s, "target": t})[:, -1], input_signature=[spec, spec])
+    return lambda source, prefixes: run(source, prefixes).numpy().astype(np.float64)
+
+
+class PlainSearch:
+    """Beam search as a textbook writes it: lists of hypotheses, and the whole model run anew for each token.
+
+    Without length penalty it goes on to the last step, to show that stopping earlier loses nothing.
+    """
+
+    def __init__(self, logits_of, beams, n_best, alpha):
+        self.logits_of, self.beams, self.n_best, self.alpha = logits_of, beams, n_best, alpha
+
+    def __call__(self, source, minimum, maximum):
+        """Returns the best hypotheses of each row: lists of (score, log probability, ids)."""
+        return [self.search_row(row[row != 0], *limits) for row, *limits in zip(source, minimum, maximum, strict=True)]
+
+    def search_row(self, source, minimum, maximum):
+        hypotheses, complete = [(0.0, ())], []
+        for step in range(maximum):
+            last = step + 1 == maximum
+            candidates = self.extend(source, hypotheses, without_end=step < minimum)[: 2 * self.beams]
+            for log_prob, ids in candidates[: self.beams]:
+                if ids[-1] == EOS or last:
+                    score = log_prob / self.penalty(step + 1)
+                    complete.append((score, log_prob, tuple(token for token in ids if token != EOS)))
+            hypotheses = [(log_prob, ids) for log_prob, ids in candidates if ids[-1] != EOS][: self.beams]
+            complete = sorted(complete, reverse=True)[: self.n_best]
+            if self.alpha and len(complete) == self.n_best and complete[-1][0] >= hypotheses[0][0] / self.penalty(step + 1):
+                break
+        return complete
+
+    def penalty(self, length):
+        return ((5 + length) / 6) ** self.alpha
+
+    def extend(self, source, hypotheses, without_end):
+        """Returns every hypothesis with every token after it, best first."""
+        prefixes = np.array([(BOS, *ids) for _, ids in hypotheses], np.int32)
+        logits = self.logits_of(np.tile(source, (len(prefixes), 1)), prefixes)
+        logits[:, EOS] = -np.inf if without_end else logits[:, EOS]
+        log_probs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+        extended = [
+            (log_prob + row[token], (*ids, token))
+            for (log_prob, ids), row in zip(hypotheses, log_probs, strict=True)
+            for token in range(len(row))
+        ]
+        return sorted(extended, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("beams", "n_best", "alpha"), [(1, 1, 0.0), (4, 1, 0.0), (4, 4, 0.0), (4, 1, 0.6), (4, 4, 0.6), (8, 3, 1.0)]
+)
+def test_it_finds_what_a_plain_search_finds(noisy_reverser, decode, logits_of, source, beams, n_best, alpha):
+    minimum = np.array([0, 3, 0, 5, 0, 2, 0, 0, 10, 0, 0, 7])
+    maximum = np.array([12, 4, 1, 5, 20, 12, 2, 12, 12, 33, 3, 9])
+    result = decode(noisy_reverser, source, BeamSearch(beams, n_best, alpha), maximum, minimum)
+    expected = PlainSearch(logits_of, beams, n_best, alpha)(source, minimum, maximum)
+    for row, hypotheses in enumerate(expected):
+        for rank, (score, log_prob, ids) in enumerate(hypotheses):
+            length = result.lengths[row, rank]
+            assert tuple(result.ids[row, rank, :length]) == ids
+            assert result.scores[row, rank] == pytest.approx(score, abs=1e-4)
+            assert result.log_probs[row, rank] == pytest.approx(log_prob, abs=1e-4)
+
+
+def test_a_beam_of_one_takes_the_likeliest_token_each_time(noisy_reverser, decode, logits_of, source):
+    result = decode(noisy_reverser, source, BeamSearch(beams=1, alpha=0.0), maximum=12)
+    for row in range(len(source)):
+        ids = [BOS]
+        while ids[-1] != EOS and len(ids) < 13:
+            ids.append(int(np.argmax(logits_of(source[row : row + 1], np.int32([ids])))))
+        written = [token for token in ids[1:] if token != EOS]
+        assert result.ids[row, 0, : result.lengths[row, 0]].tolist() == written
+
+
+def test_a_wider_beam_scores_no_lower_than_greedy(reverser, noisy_reverser, decode, random_ids):
+    """For every sentence where the model is sure; in total where it is not, as greedy may stumble upon a good one."""
+    source = random_ids([1 + i % 8 for i in range(200)], seed=8, end=(EOS,))
+    for model, compare in ((reverser, np.array), (noisy_reverser, np.sum)):
+        greedy, four, eight = (
+            decode(model, source, BeamSearch(beams, alpha=0.0)).log_probs[:, 0] for beams in (1, 4, 8)
+        )
+        assert (compare(four) >= compare(greedy) - 1e-4).all()
+        assert (compare(eight) >= compare(greedy) - 1e-4).all()
+    assert (four > greedy + 1e-4).mean() > 0.1
+
+
+def test_limits_hold_for_every_row_and_hypothesis(noisy_reverser, decode, source):
+    minimum, maximum = np.arange(12) % 5, np.arange(12) % 5 + np.arange(12) % 3 + 1
+    result = decode(noisy_reverser, source, BeamSearch(beams=4, n_best=4), maximum, minimum)
+    assert (result.lengths >= minimum[:, np.newaxis]).all()
+    assert (result.lengths <= maximum[:, np.newaxis]).all()
+
+
+def test_hypotheses_are_distinct_sorted_and_scored_by_their_length(noisy_reverser, decode, source):
+    result = decode(noisy_reverser, source, BeamSearch(beams=4, n_best=4, alpha=0.8), maximum=20)
+    assert (np.diff(result.scores, axis=1) <= 0).all()
+    assert all(len({tuple(ids) for ids in row}) == 4 for row in result.ids)
+    ended = np.where(result.lengths < 20, result.lengths + 1, 20)  # the end marker counts
+    np.testing.assert_allclose(result.scores, result.log_probs / ((5 + ended) / 6) ** 0.8, rtol=1e-5)
+
+
+def test_length_penalty_is_equation_14():
+    np.testing.assert_allclose(length_penalty(tf.constant([1, 7]), 0.5), [1, 2**0.5], rtol=1e-6)
+    np.testing.assert_array_equal(length_penalty(tf.constant([1, 7]), 0.0), [1, 1])
+
+
+def test_log_sum_exp_is_exact_for_large_logits():
+    logits = tf.constant([[1000.0, 999.0, -1e9], [-3.0, -3.0, -3.0]])
+    highest = tf.reduce_max(logits, 1, keepdims=True)
+    np.testing.assert_allclose(log_sum_exp(logits, highest)[:, 0], tf.reduce_logsumexp(logits, 1), rtol=1e-6)
+
+
+def test_more_hypotheses_than_beams_are_refused():
+    with pytest.raises(ValueError, match=r"n_best \(5\) must be between 1 and the number of beams \(4\)"):
+        BeamSearch(beams=4, n_best=5)
