@@ -96,28 +96,26 @@ def test_a_beam_of_one_takes_the_likeliest_token_each_time(noisy_reverser, decod
 def test_a_wider_beam_scores_no_lower_than_greedy(reverser, noisy_reverser, decode, random_ids):
     """For every sentence where the model is sure; in total where it is not, as greedy may stumble upon a good one."""
     source = random_ids([1 + i % 8 for i in range(200)], seed=8, end=(EOS,))
-    for model, compare in ((reverser, np.array), (noisy_reverser, np.sum)):
-        greedy, four, eight = (
-            decode(model, source, BeamSearch(beams, alpha=0.0)).log_probs[:, 0] for beams in (1, 4, 8)
-        )
-        assert (compare(four) >= compare(greedy) - 1e-4).all()
-        assert (compare(eight) >= compare(greedy) - 1e-4).all()
-    assert (four > greedy + 1e-4).mean() > 0.1
+    greedy, four = (decode(reverser, source, BeamSearch(beams, alpha=0.0)).log_probs for beams in (1, 4))
+    assert (four >= greedy - 1e-4).all()
+    greedy, four, eight = (decode(noisy_reverser, source, BeamSearch(k, alpha=0.0)).log_probs for k in (1, 4, 8))
+    assert eight.sum() > four.sum() > greedy.sum()
+    assert np.mean(four >= greedy - 1e-4) > 0.97
 
 
 def test_limits_hold_for_every_row_and_hypothesis(noisy_reverser, decode, source):
     minimum, maximum = np.arange(12) % 5, np.arange(12) % 5 + np.arange(12) % 3 + 1
-    result = decode(noisy_reverser, source, BeamSearch(beams=4, n_best=4), maximum, minimum)
+    result = decode(noisy_reverser, source, BeamSearch(beams=4, n_best=4, alpha=0.6), maximum, minimum)
     assert (result.lengths >= minimum[:, np.newaxis]).all()
     assert (result.lengths <= maximum[:, np.newaxis]).all()
 
 
 def test_hypotheses_are_distinct_sorted_and_scored_by_their_length(noisy_reverser, decode, source):
-    result = decode(noisy_reverser, source, BeamSearch(beams=4, n_best=4, alpha=0.8), maximum=20)
+    result = decode(noisy_reverser, source, BeamSearch(beams=4, n_best=4, alpha=0.6), maximum=20)
     assert (np.diff(result.scores, axis=1) <= 0).all()
     assert all(len({tuple(ids) for ids in row}) == 4 for row in result.ids)
     ended = np.where(result.lengths < 20, result.lengths + 1, 20)  # the end marker counts
-    np.testing.assert_allclose(result.scores, result.log_probs / ((5 + ended) / 6) ** 0.8, rtol=1e-5)
+    np.testing.assert_allclose(result.scores, result.log_probs / ((5 + ended) / 6) ** 0.6, rtol=1e-5)
 
 
 def test_length_penalty_is_equation_14():

@@ -1,0 +1,127 @@
+"""The decoding loop writes what the whole model would, whatever else is in the batch, and stops when all is written."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from models.decoding import CHUNK, translate
+from models.scoring import log_probabilities
+from models.search import BeamSearch, Limits
+
+EOS = 3
+KINDS = [
+    dict(positions=positions, norm_first=norm_first, activation=activation)
+    for (positions, norm_first), activation in zip(
+        itertools.product(("sinusoidal", "learned", "rotary"), (True, False)),
+        ("relu", "gelu", "swiglu", "swiglu", "relu", "gelu"),
+        strict=True,
+    )
+]
+
+
+def with_end(ids: np.ndarray, maximum: np.ndarray) -> np.ndarray:
+    """Puts the end marker back after each hypothesis that was not cut at its row's maximum: [N, T] -> [N, T + 1]."""
+    lengths = np.count_nonzero(ids, axis=1)
+    padded = np.pad(ids, [(0, 0), (0, 1)])
+    ended = np.flatnonzero(lengths < maximum)
+    padded[ended, lengths[ended]] = EOS
+    return padded
+
+
+@pytest.mark.parametrize(
+    ("kind", "beams"),
+    [*((kind, 4) for kind in KINDS), (KINDS[0], 1), (KINDS[3], 1), (KINDS[5], 1)],
+    ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else str(value),
+)
+def test_cached_log_probabilities_equal_those_of_the_whole_model(make_transformer, decode, random_ids, kind, beams):
+    """Random weights make beams change places at nearly every step; a high penalty keeps them long.
+
+    Lengths on both sides of CHUNK make the loop grow its caches and leave out rows that are done.
+    """
+    model, source = make_transformer(**kind), random_ids([5, 3, 7, 1, 6], end=(EOS,))
+    maximum = np.array([2 * CHUNK + 3, 2, CHUNK, CHUNK + 1, 7])
+    result = decode(model, source, BeamSearch(beams, n_best=beams, alpha=2.0), maximum)
+    assert result.lengths.max() > 2 * CHUNK
+    rows = np.repeat(np.arange(5), beams)
+    target = with_end(result.ids.reshape(5 * beams, -1), maximum[rows])
+    expected = log_probabilities(model, source[rows], target).numpy().sum(axis=1)
+    np.testing.assert_allclose(result.log_probs.reshape(-1), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def search():
+    return BeamSearch(beams=4, n_best=2, alpha=0.6)
+
+
+def test_a_sentence_is_written_the_same_alone_in_a_batch_and_padded(noisy_reverser, decode, random_ids, search):
+    lengths = [2, 8, 5, 1, 7, 3]
+    source = random_ids(lengths, seed=3, end=(EOS,))
+    together = decode(noisy_reverser, source, search)
+    padded = decode(noisy_reverser, np.pad(source, [(0, 0), (0, 11)]), search)
+    backwards = decode(noisy_reverser, source[::-1], search)
+    np.testing.assert_array_equal(padded.ids, together.ids)
+    np.testing.assert_allclose(padded.scores, together.scores, rtol=1e-4)
+    np.testing.assert_array_equal(backwards.ids[::-1], together.ids)
+    np.testing.assert_allclose(backwards.scores[::-1], together.scores, rtol=1e-4)
+    for row, length in enumerate(lengths):
+        alone = decode(noisy_reverser, source[row : row + 1, : length + 1], search)
+        np.testing.assert_array_equal(alone.ids[0], together.ids[row])
+        np.testing.assert_allclose(alone.scores[0], together.scores[row], rtol=1e-4)
+
+
+def test_limits_of_one_row_do_not_touch_another(noisy_reverser, decode, random_ids, search):
+    source = random_ids([8, 8, 8, 8], seed=4, end=(EOS,))
+    free, bound = (decode(noisy_reverser, source, search, maximum) for maximum in (20, np.array([20, 1, 20, 2])))
+    np.testing.assert_array_equal(free.ids[::2], bound.ids[::2])
+    assert bound.lengths[1::2].max(axis=1).tolist() == [1, 2]
+
+
+def test_results_hold_nothing_but_tokens(noisy_reverser, decode, random_ids, search):
+    result = decode(noisy_reverser, random_ids([1, 4, 8], end=(EOS,)), search)
+    places = np.arange(result.ids.shape[2])
+    np.testing.assert_array_equal(result.ids != 0, places < result.lengths[..., np.newaxis])
+    assert not np.isin(result.ids, [2, EOS]).any()
+
+
+def test_an_empty_batch_has_an_empty_result(noisy_reverser, decode, search):
+    result = decode(noisy_reverser, np.zeros((0, 4), np.int32), search)
+    assert result.ids.shape[:2] == result.scores.shape == (0, 2)
+
+
+def test_a_row_of_padding_gives_numbers_and_leaves_the_others_alone(noisy_reverser, decode, random_ids, search):
+    source = random_ids([5, 4], end=(EOS,))
+    result = decode(noisy_reverser, np.concatenate([source, 0 * source[:1]]), search)
+    assert np.isfinite(result.scores).all()
+    np.testing.assert_array_equal(result.ids[:2], decode(noisy_reverser, source, search).ids)
+
+
+def test_the_loop_stops_when_every_row_is_done(reverser, decode, random_ids):
+    """There is only ever room for one CHUNK more than has been written."""
+    result = decode(reverser, random_ids([3, 8], end=(EOS,)), BeamSearch(4), maximum=10_000)
+    assert result.lengths.max() <= CHUNK
+    assert result.ids.shape[2] == CHUNK
+
+
+def test_the_graph_runs_where_there_is_no_python_and_no_xla(noisy_reverser, search):
+    spec = tf.TensorSpec([None, None], tf.int32)
+    limit = tf.TensorSpec([None], tf.int32)
+    run = tf.function(lambda source, low, high: translate(noisy_reverser, source, search, Limits(low, high)))
+    graph = run.get_concrete_function(spec, limit, limit).graph.as_graph_def()
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    assert not {node.op for node in nodes} & {"PyFunc", "PyFuncStateless", "EagerPyFunc", "XlaLaunch"}
+    assert not any(function.attr["_XlaMustCompile"].b for function in graph.library.function)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_half_precision_writes_numbers(make_transformer, decode, random_ids, policy):
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = make_transformer(num_encoder_layers=1, num_decoder_layers=1)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    result = decode(model, random_ids([5, 0, 3]), BeamSearch(4), maximum=5)
+    assert np.isfinite(result.scores).all()
+    assert result.scores.dtype == np.float32
