@@ -16,7 +16,7 @@ from models.layers import Dropout, FeedForward, LayerNormalization
 
 @keras.saving.register_keras_serializable("seq2serve")
 class Residual(keras.layers.Layer):
-    """Joins a sub-layer f (section 3.1): post-norm LayerNorm(x + f(x)), as in the paper, or pre-norm x + f(LayerNorm(x))
+    """Joins a sub-layer f (section 3.1): post-norm LayerNorm(x + f(x)) (the paper) or pre-norm x + f(LayerNorm(x)).
 
     Pre-norm trains without a warm-up that must be tuned (Xiong et al. 2020).
 
