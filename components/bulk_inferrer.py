@@ -32,6 +32,7 @@ def BulkInferrer(
         context: Beam options.
     Raises:
         ComponentError: not one row could be answered; gives the first reason.
+        ValueError: there is no SavedModel where it was pushed to.
     Source: https://www.tensorflow.org/tfx/guide/bulkinferrer
     """
     import apache_beam as beam

@@ -4,6 +4,7 @@ Comes in: shards of Examples. Goes out: for each a shard of predictions and one 
 Read next: models/runtime.py, the C++ runtime that answers.
 """
 
+import dataclasses
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,12 +15,19 @@ import tensorflow as tf
 from apache_beam.ml.inference.base import KeyedModelHandler, ModelHandler, PredictionResult, RunInference
 
 from components.examples_io import read_batches, shard_name
-from models.runtime import SavedModelRuntime
+from models.runtime import SavedModelRuntime, TensorFlowError
 
 BATCH_ROWS = 64
 
 Key = tuple[int, int]  # shard, row
 Row = dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """What stands in the place of an answer. `reason`: the runtime's."""
+
+    reason: str
 
 
 class SavedModelHandler(ModelHandler[Row, PredictionResult, SavedModelRuntime]):
@@ -38,11 +46,25 @@ class SavedModelHandler(ModelHandler[Row, PredictionResult, SavedModelRuntime]):
         """Loads the model; a folder without one fails here, before any row is read."""
         return SavedModelRuntime(self._saved_model)
 
-    def run_inference(self, batch: Sequence[Row], model: SavedModelRuntime, inference_args=None) -> Iterator:
-        """Answers a batch: a PredictionResult a row, whose inference is output name -> value."""
-        outputs = model.run("serving_default", {"text": [row[self._column] for row in batch]})
-        for index, row in enumerate(batch):
-            yield PredictionResult(row, {name: _json_value(values[index]) for name, values in outputs.items()})
+    def run_inference(
+        self, batch: Sequence[Row], model: SavedModelRuntime, inference_args=None
+    ) -> Iterator[PredictionResult]:
+        """Answers a batch; one that fails is asked row by row, so that a bad row takes none down with it.
+
+        Yields:
+            A PredictionResult a row, whose inference is output name -> value, or a Failure.
+        """
+        try:
+            outputs = model.run("serving_default", {"text": [row[self._column] for row in batch]})
+        except TensorFlowError as error:
+            if len(batch) == 1:
+                yield PredictionResult(batch[0], Failure(str(error)))
+            else:
+                for row in batch:
+                    yield from self.run_inference([row], model)
+        else:
+            for index, row in enumerate(batch):
+                yield PredictionResult(row, {name: _json_value(values[index]) for name, values in outputs.items()})
 
 
 def _json_value(value: object) -> object:
@@ -76,7 +98,7 @@ class ReadRows(beam.DoFn):
 
 
 class WriteResults(beam.DoFn):
-    """(shard, (predictions, failures)) -> two files, rows in order; yields their counts.
+    """(shard, results) -> two files, rows in order; yields their counts.
 
     Args:
         target: folder of the InferenceResult.
@@ -86,17 +108,21 @@ class WriteResults(beam.DoFn):
     def __init__(self, target: str, num_shards: int):
         self._target, self._num_shards = target, num_shards
 
-    def process(self, element: tuple[int, dict[str, Iterable]]) -> Iterator[dict]:
+    def process(self, element: tuple[int, Iterable[tuple[int, PredictionResult]]]) -> Iterator[dict]:
         """Yields {"num_predictions", "num_failures", "first_failure"}."""
-        shard, groups = element
-        written = {kind: sorted(groups[kind], key=lambda result: result["key"]) for kind in groups}
-        for kind, results in written.items():
+        shard, results = element
+        predictions, failures = [], []
+        for row, result in sorted(results, key=lambda result: result[0]):
+            if isinstance(result.inference, Failure):
+                failures.append({"key": row, **result.example, "reason": result.inference.reason})
+            else:
+                predictions.append({"key": row, **result.example, **result.inference})
+        for kind, lines in (("predictions", predictions), ("failures", failures)):
             path = os.path.join(self._target, f"{shard_name(kind, shard, self._num_shards)}.jsonl")
             with tf.io.gfile.GFile(path, "w") as file:
-                file.write("".join(json.dumps(result, ensure_ascii=False) + "\n" for result in results))
-        failures = written["failures"]
+                file.write("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
         yield {
-            "num_predictions": len(written["predictions"]),
+            "num_predictions": len(predictions),
             "num_failures": len(failures),
             "first_failure": failures[0]["reason"] if failures else "",
         }
@@ -121,21 +147,10 @@ class InferShards(beam.PTransform):
 
     def expand(self, shards: beam.PCollection) -> beam.PCollection:
         """(shard, path) -> counts, one dict a shard."""
-        rows = shards | beam.Reshuffle() | beam.ParDo(self._read)
-        answered, other = rows | RunInference(self._handler).with_exception_handling()
-        predictions = answered | "ByShard" >> beam.Map(_prediction)
-        failures = other.failed_inferences | "FailedByShard" >> beam.FlatMap(_failures)
-        grouped = {"predictions": predictions, "failures": failures} | beam.CoGroupByKey()
-        return grouped | beam.ParDo(self._write)
+        results = shards | beam.Reshuffle() | beam.ParDo(self._read) | RunInference(self._handler)
+        return results | beam.Map(_by_shard) | beam.GroupByKey() | beam.ParDo(self._write)
 
 
-def _prediction(keyed: tuple[Key, PredictionResult]) -> tuple[int, dict]:
+def _by_shard(keyed: tuple[Key, PredictionResult]) -> tuple[int, tuple[int, PredictionResult]]:
     (shard, row), result = keyed
-    return shard, {"key": row, **result.example, **result.inference}
-
-
-def _failures(failed: tuple[Sequence[tuple[Key, Row]], tuple]) -> Iterator[tuple[int, dict]]:
-    """Names every row of a batch that failed: Beam says why, not which row of it."""
-    batch, (_, reason, _) = failed
-    for (shard, row), texts in batch:
-        yield shard, {"key": row, **texts, "reason": reason}
+    return shard, (row, result)

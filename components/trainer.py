@@ -6,9 +6,11 @@ Read next: trainer_callbacks.py for checkpoints and logs, models/training.py for
 
 import dataclasses
 import json
+import shutil
 
 from components.artifact import Model, ModelRun, Tokenizer, TransformedExamples
 from components.component import Context, Input, Output, component
+from components.progress import progress
 from components.tasks import get_task
 from models.config import DecodingConfig, ModelConfig, TrainingConfig
 
@@ -52,7 +54,6 @@ def Trainer(
     Source: https://www.tensorflow.org/tfx/guide/trainer
     """
     import keras
-    import tensorflow as tf
 
     from components import trainer_callbacks as callbacks
     from models.tokenizer import load_tokenizer
@@ -70,22 +71,25 @@ def Trainer(
     checkpoint = callbacks.Checkpoint(network, context.scratch, config.checkpoint_steps)
     start = checkpoint.restore()
     eval_batches = tuple(_eval_batches(spec, transformed_examples, config))
-    watch = [
-        checkpoint,
-        callbacks.StopAtNaN(),
-        callbacks.TensorBoardLog(context.scratch, eval_batches, config.checkpoint_steps),
-        callbacks.ProgressBar(config.steps, start),
-    ]
+    evaluation = callbacks.Evaluation(network, eval_batches)
+    log = callbacks.TensorBoardLog(context.scratch, evaluation, config.checkpoint_steps)
     if start < config.steps:
         files = _files(transformed_examples, "train")
         batches = spec.make_batches(files, config.batch_tokens, config.seed, start)
-        network.fit(batches, steps_per_epoch=config.steps - start, callbacks=watch, verbose=0)
+        with progress("Trainer", config.steps, "steps", start) as reporter:
+            watch = [callbacks.StopAtNaN(), log, checkpoint, callbacks.ProgressBar(reporter, start)]
+            network.fit(batches, steps_per_epoch=config.steps - start, callbacks=watch, verbose=0)
     optimizer.finalize_variable_values(network.trainable_variables)
+    quality = evaluation.run()
+    callbacks.check_finite(quality["loss"], optimizer)
     _write(network, text_tokenizer, spec, recipe, model, _samples(eval_batches, text_tokenizer))
-    tf.io.gfile.rename(f"{context.scratch}/logs", model_run.path("logs"))
-    loss, accuracy = callbacks.evaluate(network, eval_batches)
+    # A copy: killed before all is published, the next execution needs them once more.
+    shutil.copytree(f"{context.scratch}/logs", model_run.path("logs"))
     model.properties.update(
-        num_parameters=network.count_params(), steps=config.steps, eval_loss=loss, eval_accuracy=accuracy
+        num_parameters=network.count_params(),
+        steps=config.steps,
+        eval_loss=quality["loss"],
+        eval_accuracy=quality["accuracy"],
     )
 
 

@@ -29,12 +29,15 @@ class Checkpoint(keras.callbacks.Callback):
     def __init__(self, model: keras.Model, folder: str, every: int):
         super().__init__()
         self._every, self._optimizer = every, model.optimizer
-        checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
-        self._manager = tf.train.CheckpointManager(checkpoint, f"{folder}/checkpoints", max_to_keep=2)
+        # The variables one by one: a checkpoint of the model itself has no states of random generators.
+        state = [variable.value for variable in (*model.variables, *model.optimizer.variables)]
+        self._checkpoint = tf.train.Checkpoint(state=state)
+        self._manager = tf.train.CheckpointManager(self._checkpoint, f"{folder}/checkpoints", max_to_keep=2)
 
     def restore(self) -> int:
         """Restores the last checkpoint; returns how many steps were done by then, 0 where there is none."""
-        self._manager.restore_or_initialize()
+        if self._manager.latest_checkpoint:
+            self._checkpoint.restore(self._manager.latest_checkpoint).assert_consumed()
         return int(self._optimizer.iterations)
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
@@ -45,104 +48,133 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict | None = None) -> None:
         """Saves the last step, so that a kill while exporting costs no training."""
-        self._manager.save(checkpoint_number=int(self._optimizer.iterations))
+        step = int(self._optimizer.iterations)
+        if step % self._every:
+            self._manager.save(checkpoint_number=step)
 
 
 class StopAtNaN(keras.callbacks.Callback):
     """Stops a run whose loss is no longer a number."""
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Looks at the loss.
+        """Looks at the loss; raises UserError."""
+        check_finite(logs["loss"], self.model.optimizer)
 
-        Raises:
-            UserError: it is NaN or infinite.
-        """
-        if not np.isfinite(logs["loss"]):
-            optimizer = self.model.optimizer
-            step, rate = int(optimizer.iterations), float(optimizer.learning_rate)
-            raise UserError(
-                f"The loss is {logs['loss']} at step {step}, at learning rate {rate:.2g}. Try a smaller "
-                "training.learning_rate, a longer training.warmup_steps or a smaller training.clip_norm."
-            )
+
+def check_finite(loss: float, optimizer: keras.optimizers.Optimizer) -> None:
+    """Checks that training has not gone astray.
+
+    Args:
+        loss: of a step, or of the eval split after it.
+        optimizer: knows the step and its learning rate.
+    Raises:
+        UserError: the loss is NaN or infinite.
+    """
+    if not np.isfinite(loss):
+        step, rate = int(optimizer.iterations), float(optimizer.learning_rate)
+        raise UserError(
+            f"The loss is {loss} at step {step}, at learning rate {rate:.2g}. Try a smaller "
+            "training.learning_rate, a longer training.warmup_steps or a smaller training.clip_norm."
+        )
 
 
 class ProgressBar(keras.callbacks.Callback):
     """Shows steps, their rate, the time left and the loss.
 
     Args:
-        steps: of the whole training.
-        start: done before.
+        reporter: shows them.
+        start: steps done before.
     """
 
-    def __init__(self, steps: int, start: int):
+    def __init__(self, reporter: Reporter, start: int):
         super().__init__()
-        self._steps, self._start = steps, start
-
-    def on_train_begin(self, logs: dict | None = None) -> None:
-        """Opens the bar."""
-        self._reporter = Reporter("Trainer", self._steps, "steps", self._start)
+        self._reporter, self._start = reporter, start
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Moves the bar."""
         self._reporter.update(self._start + batch + 1, f"loss {logs['loss']:.3f}")
 
-    def on_train_end(self, logs: dict | None = None) -> None:
-        """Closes the bar."""
-        self._reporter.close()
-
 
 class TensorBoardLog(keras.callbacks.Callback):
     """Writes the curves of training and evaluation (TensorBoard's tags as Keras names them).
 
+    The events between two checkpoints have a file of their own, named by the step it begins at: those a killed run
+    wrote after its last checkpoint are removed with their file, for the steps will be taken again. It must come before
+    Checkpoint, so that a checkpoint never knows of a step that the log does not.
+
     Args:
         folder: `logs/train` and `logs/validation` are made in it.
-        eval_batches: (inputs, labels) of the eval split.
-        every: steps between two evaluations.
+        evaluation: computes loss and accuracy on the eval split.
+        every: steps between two evaluations, and between two checkpoints.
     """
 
-    def __init__(self, folder: str, eval_batches: tuple, every: int):
+    def __init__(self, folder: str, evaluation: "Evaluation", every: int):
         super().__init__()
-        self._eval_batches, self._every = eval_batches, every
-        self._train = tf.summary.create_file_writer(f"{folder}/logs/train")
-        self._validation = tf.summary.create_file_writer(f"{folder}/logs/validation")
+        self._logs, self._evaluation, self._every = f"{folder}/logs", evaluation, every
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Removes what is about to be written again, and opens the files."""
+        step = int(self.model.optimizer.iterations)
+        for path in tf.io.gfile.glob(f"{self._logs}/*/*.from-*"):
+            if int(path.rpartition("-")[2]) >= step:
+                tf.io.gfile.remove(path)
+        self._open(step)
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Writes the step's loss, accuracy and learning rate, and now and then the eval split's."""
+        """Writes the mean loss and accuracy since the last point, the learning rate, now and then the eval split's."""
         step = int(self.model.optimizer.iterations)
-        if step % LOG_STEPS == 0:
-            with self._train.as_default(step):
-                tf.summary.scalar("loss", logs["loss"])
-                tf.summary.scalar("accuracy", logs["accuracy"])
-                tf.summary.scalar("learning_rate", self.model.optimizer.learning_rate)
-            self.model.reset_metrics()  # so that a point of the curve is the mean since the last one
-        if step % self._every == 0:
-            loss, accuracy = evaluate(self.model, self._eval_batches)
-            with self._validation.as_default(step):
-                tf.summary.scalar("loss", loss)
-                tf.summary.scalar("accuracy", accuracy)
+        at_checkpoint = step % self._every == 0
+        if at_checkpoint or step % LOG_STEPS == 0:
+            rate = self.model.optimizer.learning_rate
+            _write_scalars(self._train, step, {**logs, "learning_rate": rate})
+            self.model.reset_metrics()
+        if at_checkpoint:
+            _write_scalars(self._validation, step, self._evaluation.run())
+            self._close()
+            self._open(step)
 
     def on_train_end(self, logs: dict | None = None) -> None:
-        """Flushes the files."""
+        """Closes the files."""
+        self._close()
+
+    def _open(self, step: int) -> None:
+        self._train, self._validation = (
+            tf.summary.create_file_writer(f"{self._logs}/{name}", filename_suffix=f".from-{step}")
+            for name in ("train", "validation")
+        )
+
+    def _close(self) -> None:
         self._train.close()
         self._validation.close()
 
 
-def evaluate(model: keras.Model, batches: tuple) -> tuple[float, float]:
+def _write_scalars(writer: tf.summary.SummaryWriter, step: int, values: dict) -> None:
+    with writer.as_default(step):
+        for name, value in values.items():
+            tf.summary.scalar(name, value)
+
+
+class Evaluation:
     """Computes the mean loss and accuracy of a model's answers, weighted by tokens.
 
     Args:
         model: compiled.
         batches: (inputs, labels) each.
-    Returns:
-        Loss in nats a token, label smoothing included; accuracy, 0 to 1.
     """
 
+    def __init__(self, model: keras.Model, batches: tuple):
+        self._model, self._batches = model, batches
+
+    def run(self) -> dict[str, float]:
+        """Returns `loss` in nats a token, label smoothing included, and `accuracy`, 0 to 1."""
+        sums = [self._sums(inputs, labels).numpy() for inputs, labels in self._batches]
+        loss, right, tokens = np.sum(sums, axis=0)
+        return {"loss": float(loss / tokens), "accuracy": float(right / tokens)}
+
     @tf.function(reduce_retracing=True)
-    def sums(inputs, labels):
-        logits = model(inputs, training=False)
+    def _sums(self, inputs: dict[str, tf.Tensor], labels: tf.Tensor) -> tf.Tensor:
+        logits = self._model(inputs, training=False)
         tokens = tf.math.count_nonzero(labels, dtype=tf.float32)
         right = (tf.argmax(logits, -1, output_type=labels.dtype) == labels) & (labels != 0)
-        return tf.stack([model.loss(labels, logits) * tokens, tf.math.count_nonzero(right, dtype=tf.float32), tokens])
-
-    loss, right, tokens = np.sum([sums(inputs, labels).numpy() for inputs, labels in batches], axis=0)
-    return float(loss / tokens), float(right / tokens)
+        loss = self._model.loss(labels, logits) * tokens
+        return tf.stack([loss, tf.math.count_nonzero(right, dtype=tf.float32), tokens])

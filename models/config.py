@@ -62,11 +62,12 @@ class TrainingConfig:
 
     Args:
         steps: optimizer updates.
+        optimizer: adam as in section 5.3, or muon (Jordan et al. 2024), which needs fewer steps.
         batch_tokens: budget of a batch in target tokens, padding included.
         learning_rate: the peak, reached after `warmup_steps`.
         schedule: how the rate falls after the peak: inverse_sqrt as in section 5.3, or half a cosine down to zero.
         label_smoothing: the paper's epsilon (section 5.4).
-        beta_2: Adam's decay of the second moment.
+        beta_2: Adam's decay of the second moment, for muon that of the embeddings and biases.
         clip_norm: largest global norm of the gradients.
         average_decay: decay of the moving average of the weights, which is what is exported; 0 exports the last.
         checkpoint_steps: steps between two checkpoints, and between two evaluations on the eval split.
@@ -74,6 +75,7 @@ class TrainingConfig:
     """
 
     steps: int = 100_000
+    optimizer: Literal["adam", "muon"] = "adam"
     batch_tokens: int = 25_000
     learning_rate: float = 7e-4
     warmup_steps: int = 4_000

@@ -229,16 +229,27 @@ def _nearest(name: str, names: Sequence[str]) -> str:
 PRESETS = {
     "demo": PipelineConfig(
         tokenizer=TokenizerConfig(vocab_size=4000),
-        model=ModelConfig(num_encoder_layers=3, num_decoder_layers=3, d_model=192, num_heads=4, dff=768),
+        model=ModelConfig(
+            num_encoder_layers=2,
+            num_decoder_layers=2,
+            d_model=128,
+            num_heads=4,
+            dff=512,
+            dropout=0.0,
+            positions="rotary",
+        ),
+        # Muon, no dropout: in a few minutes a model sees its text a dozen times, too seldom to learn it by heart.
         training=TrainingConfig(
-            steps=2500,
-            batch_tokens=4096,
-            learning_rate=2e-3,
-            warmup_steps=400,
-            average_decay=0.995,
+            steps=3000,
+            optimizer="muon",
+            batch_tokens=1000,
+            learning_rate=3e-3,
+            warmup_steps=200,
+            schedule="cosine",
+            average_decay=0.99,
             checkpoint_steps=500,
         ),
-        data=DataConfig(max_length=64),
+        data=DataConfig(eval_share=0.03, test_share=0.03, max_length=64),
     ),
     "tiny": PipelineConfig(
         tokenizer=TokenizerConfig(vocab_size=2000),

@@ -6,6 +6,7 @@ Read next: dag.py for where each artifact comes from.
 
 import glob
 import json
+import shlex
 
 from rich.console import Console
 from rich.table import Table
@@ -62,11 +63,15 @@ def _metrics(report: dict) -> Table:
 def _print_next_steps(console: Console, result: RunResult, pushed: dict) -> None:
     root, destination = result.pipeline.pipeline_root, pushed["pushed_destination"]
     steps = {
-        "Watch training": f"tensorboard --logdir {root}/Trainer/model_run",
-        "Where it came from": f"seq2serve lineage --pipeline-root {root} {destination}",
-        "Translate": f"seq2serve predict --model {destination} 'Turn on the light.'",
-        "Serve": f"tensorflow_model_server --model_name=translation --model_base_path={destination.rpartition('/')[0]}",
+        "Watch training": ["tensorboard", "--logdir", f"{root}/Trainer/model_run"],
+        "Where it came from": ["seq2serve", "lineage", "--pipeline-root", root, destination],
+        "Translate": ["seq2serve", "predict", "--model", destination, "Turn on the light."],
+        "Serve": [
+            "tensorflow_model_server",
+            "--model_name=translation",
+            f"--model_base_path={destination.rpartition('/')[0]}",
+        ],
     }
     console.print(f"Version {pushed['pushed_version']} is in {destination} ({result.seconds:.0f} s). Next:")
     for what, command in steps.items():
-        console.print(f"  {what}:", command, soft_wrap=True)
+        console.print(f"  {what}:", shlex.join(command), soft_wrap=True, markup=False)

@@ -1,0 +1,111 @@
+"""The pipeline is ten components and a look at the result, in data order, and every setting reaches one of them."""
+
+import os
+import subprocess
+import sys
+import typing
+from pathlib import Path
+
+import pytest
+
+from components.errors import UserError
+from pipeline.config import PipelineConfig, preset, setting_names, with_settings
+from pipeline.dag import make_pipeline
+from pipeline.fingerprint import as_json
+from pipeline.runner import Pipeline
+
+COMPONENTS = [
+    "ExampleGen",
+    "StatisticsGen",
+    "SchemaGen",
+    "ExampleValidator",
+    "Transform",
+    "Trainer",
+    "Evaluator",
+    "InfraValidator",
+    "Pusher",
+    "BulkInferrer",
+]
+# Where a setting is used first; what is not named here is the Trainer's.
+FIRST_USE = {
+    "data": "ExampleGen",
+    "data.max_length": "Transform",
+    "tokenizer": "Transform",
+    "evaluation": "Evaluator",
+}
+
+
+def pipeline(config: PipelineConfig) -> Pipeline:
+    return make_pipeline(config, "text.tsv", "runs", "serving")
+
+
+def parameters(config: PipelineConfig) -> dict[str, dict]:
+    return {node.id: as_json(node.id, node.parameters) for node in pipeline(config).nodes}
+
+
+def other_value(config: PipelineConfig, name: str) -> object:
+    """Returns a value that a setting may have and has not."""
+    section, key = name.split(".")
+    value = getattr(getattr(config, section), key)
+    hint = typing.get_type_hints(type(getattr(config, section)))[key]
+    if typing.get_origin(hint) is typing.Literal:
+        return next((choice for choice in typing.get_args(hint) if choice != value), None)
+    if hint is bool:
+        return not value
+    if hint is int:
+        return value * 2 or 1
+    return f"other_{value}" if hint is str else (value * 0.95 or 0.1)
+
+
+def test_the_components_stand_in_the_order_of_the_data():
+    assert [node.id for node in pipeline(preset("demo", "translation")).nodes] == ["RawFiles", *COMPONENTS]
+
+
+def test_what_is_judged_is_what_is_pushed_and_only_with_both_blessings():
+    nodes = {node.id: node for node in pipeline(preset("demo", "translation")).nodes}
+    model = nodes["Trainer"].outputs["model"]
+    assert all(nodes[name].inputs["model"] == model for name in ("Evaluator", "InfraValidator", "Pusher"))
+    assert nodes["Pusher"].inputs["model_blessing"] == nodes["Evaluator"].outputs["blessing"]
+    assert nodes["Pusher"].inputs["infra_blessing"] == nodes["InfraValidator"].outputs["blessing"]
+    assert nodes["BulkInferrer"].inputs["pushed_model"] == nodes["Pusher"].outputs["pushed_model"]
+
+
+@pytest.mark.parametrize("name", setting_names())
+def test_every_setting_reaches_one_component(name):
+    config = preset("demo", "translation")
+    value = other_value(config, name)
+    if value is None:
+        pytest.skip("it has one value only")
+    before, after = parameters(config), parameters(with_settings(config, [f"{name}={value}"]))
+    changed = [component for component in before if before[component] != after[component]]
+    assert changed == [FIRST_USE.get(name) or FIRST_USE.get(name.partition(".")[0], "Trainer")]
+
+
+def test_the_users_columns_get_the_tasks_names():
+    config = with_settings(preset("demo", "translation"), ["data.source=english", "data.target=german"])
+    assert parameters(config)["ExampleGen"]["columns"] == {"source": "english", "target": "german"}
+
+
+def test_folders_do_not_depend_on_where_one_stands_later(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = pipeline(preset("demo", "translation"))
+    assert made.pipeline_root == str(tmp_path / "runs")
+    (pusher,) = (node for node in made.nodes if node.id == "Pusher")
+    assert pusher.parameters["destination"] == str(tmp_path / "serving")
+
+
+def test_an_unknown_task_is_bad_input():
+    with pytest.raises(UserError, match="translate"):
+        preset("demo", "translate")
+
+
+def test_a_pipeline_is_built_without_tensorflow_and_beam():
+    code = """
+import sys
+from pipeline.config import preset
+from pipeline.dag import make_pipeline
+make_pipeline(preset("demo", "translation"), "text.tsv", "runs", "serving")
+assert not {"tensorflow", "apache_beam", "keras"} & set(sys.modules)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)

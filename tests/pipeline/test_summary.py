@@ -1,0 +1,86 @@
+"""The summary shows what the model says as it is, its metrics beside the baseline's, and commands that can be pasted."""
+
+import json
+import shlex
+
+import pytest
+
+from components.artifact import InferenceResult, ModelEvaluation, PushedModel
+from pipeline.config import preset
+from pipeline.dag import NUM_SAMPLES
+from pipeline.runner import NodeResult, Pipeline, RunResult
+from pipeline.summary import print_summary
+
+CONFIG = preset("demo", "translation")
+REPORT = {
+    "model": {"bleu": 25.04, "chrf": 50.06},
+    "baseline": {"bleu": 3.14, "chrf": 20.0},
+    "signature": {"bleu": "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0", "chrf": "nrefs:1|nc:6"},
+    "num_examples": 1442,
+}
+
+
+@pytest.fixture
+def summary(tmp_path, monkeypatch, capsys):
+    """Returns a function that prints the summary of a run whose model gave some answers, and returns the text."""
+    root = tmp_path / "my runs"
+
+    def summary(rows, columns=200):
+        inferred, where = root / "BulkInferrer", root / "serving" / "17"
+        inferred.mkdir(parents=True)
+        middle = len(rows) // 2
+        for shard, part in enumerate((rows[:middle], rows[middle:])):
+            lines = "".join(json.dumps(row) + "\n" for row in part)
+            (inferred / f"predictions-{shard:05d}-of-00002.jsonl").write_text(lines)
+        outputs = {
+            "Evaluator": {"evaluation": ModelEvaluation("", REPORT)},
+            "Pusher": {"pushed_model": PushedModel("", {"pushed_destination": str(where), "pushed_version": 17})},
+            "BulkInferrer": {"inference_result": InferenceResult(str(inferred))},
+        }
+        nodes = {name: NodeResult(output, False, "first run", 1.0) for name, output in outputs.items()}
+        monkeypatch.setenv("COLUMNS", str(columns))
+        print_summary(RunResult(1, Pipeline("translation", str(root), ()), nodes, 95.4), CONFIG)
+        return capsys.readouterr().out
+
+    return summary
+
+
+def rows(number):
+    return [
+        {"key": i, "source": f"source {i}", "target": f"target {i}", "translation": f"answer {i}"}
+        for i in range(number)
+    ]
+
+
+def test_held_out_texts_stand_beside_the_answer_and_the_reference(summary):
+    lines = summary(rows(NUM_SAMPLES + 3)).splitlines()
+    for i in range(NUM_SAMPLES):
+        assert any(line.split() == f"│ source {i} │ answer {i} │ target {i} │".split() for line in lines), i
+    assert not any(f"answer {NUM_SAMPLES}" in line for line in lines)
+
+
+def test_text_is_shown_as_it_is(summary):
+    odd = {"source": "[bold]a[/bold] :smile:", "translation": "[/] {x} \\", "target": "[red] 日本語"}
+    assert "│ [bold]a[/bold] :smile: │ [/] {x} \\   │ [red] 日本語     │" in summary([odd])
+
+
+def test_metrics_stand_beside_the_baselines_with_their_signatures(summary):
+    text = summary(rows(2))
+    assert "Test set, 1442 examples" in text
+    lines = [line.replace("│", " ").split() for line in text.splitlines()]
+    assert ["bleu", "25.0", "3.1"] in lines
+    assert ["chrf", "50.1", "20.0"] in lines
+    assert "bleu: nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0\n" in text
+
+
+def test_commands_can_be_pasted(summary, tmp_path):
+    """Each is one line whatever the width of the terminal, and a folder with a space in its name is one word of it."""
+    text = summary(rows(2), columns=40)
+    commands = dict(line.strip().split(": ", 1) for line in text.partition("Next:\n")[2].splitlines())
+    root = f"{tmp_path}/my runs"
+    assert {what: shlex.split(command) for what, command in commands.items()} == {
+        "Watch training": ["tensorboard", "--logdir", f"{root}/Trainer/model_run"],
+        "Where it came from": ["seq2serve", "lineage", "--pipeline-root", root, f"{root}/serving/17"],
+        "Translate": ["seq2serve", "predict", "--model", f"{root}/serving/17", "Turn on the light."],
+        "Serve": ["tensorflow_model_server", "--model_name=translation", f"--model_base_path={root}/serving"],
+    }
