@@ -85,7 +85,7 @@ def plan_batches(source: np.ndarray, target: np.ndarray, batch_tokens: int, rng:
     """
     order = rng.permutation(len(target))
     order = order[np.lexsort((source[order], target[order]))]
-    longest = np.maximum(source, target)[order] + 1  # the end marker
+    longest = _padded(np.maximum(source, target)[order] + 1)  # with the end marker
     batches, first, width = [], 0, 0
     for i, length in enumerate(longest):
         width = max(width, int(length))
@@ -100,11 +100,15 @@ def plan_batches(source: np.ndarray, target: np.ndarray, batch_tokens: int, rng:
 def pad(rows: list[np.ndarray], before: Sequence[int] = (), after: Sequence[int] = ()) -> np.ndarray:
     """Pads rows of ids with 0 to one length, with markers before and after each: int32 [B, length]."""
     extra = len(before) + len(after)
-    width = max(len(row) for row in rows) + extra
-    batch = np.zeros((len(rows), -(-width // SHAPE_MULTIPLE) * SHAPE_MULTIPLE), np.int32)
+    batch = np.zeros((len(rows), _padded(max(len(row) for row in rows) + extra)), np.int32)
     for line, row in zip(batch, rows, strict=True):
         line[: len(row) + extra] = np.concatenate([before, row, after])
     return batch
+
+
+def _padded(length):
+    """Returns the next multiple of SHAPE_MULTIPLE, for a number or an array."""
+    return -(-length // SHAPE_MULTIPLE) * SHAPE_MULTIPLE
 
 
 def pair_batches(files: Sequence[str], batch_tokens: int, seed: int, start: int = 0) -> tf.data.Dataset:
@@ -140,6 +144,8 @@ def _pair_batches(files, batch_tokens, seed, start) -> Iterator[tuple]:
 def _epochs(files: Sequence[str], columns: Sequence[str]) -> Iterator[Iterable[Pool]]:
     """Yields the pools of each epoch without end; a corpus of one pool is read once and kept."""
     first = list(itertools.islice(read_pools(files, columns), 2))
+    if not first:
+        raise ValueError(f"there are no examples in {', '.join(files)}")
     while True:
         yield first if len(first) == 1 else read_pools(files, columns)
 

@@ -1,7 +1,7 @@
 """The decoding loop: one token a step, keys and values cached, all inside one graph.
 
 Comes in: source ids [B, S]. Goes out: the best hypotheses of each row.
-Read next: search.py for how a token is chosen, export.py for the strings around it.
+Read next: inference.py for a step of the decoder, search.py for how a token is chosen.
 
 Two nested loops. The inner one writes tokens; its tensors have fixed shapes, so the caches are updated in place. The
 outer one makes room for the next CHUNK tokens and drops the rows that are done, so nobody pays for them.
@@ -11,12 +11,13 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from models.attention import mask_bias, rotate
-from models.blocks import DecoderLayer
-from models.layers import linear
+from models.attention import mask_bias
+from models.inference import StepDecoder, Weights, attend, attend_of_few, prepare, put
 from models.search import BeamSearch, Hypotheses, Limits, begin
 
 CHUNK = 16  # tokens of room added at a time: less wastes time on copies, more on attention to empty places
+
+FEW = 8  # rows up to which `attend_of_few` is the faster
 
 
 class Result(NamedTuple):
@@ -38,20 +39,29 @@ class Result(NamedTuple):
 class _Rows(NamedTuple):
     """What belongs to the rows still being written.
 
-    `number` int32 [B]: their places in the batch that came in. `caches`: for each layer the keys and values of the
-    tokens so far, [2 * B * H * C * K, d]. `memories`: for each layer those of the source, [2, B, H, S, d].
-    `memory_bias` [B, 1, 1, S].
+    Args:
+        number: int32 [B], their places in the batch that came in.
+        limits: of each row.
+        hypotheses: C tokens of room in each.
+        seen: float [B, K, C * K], added to attention scores: 0 where a hypothesis sees a place of the cache. What a
+            hypothesis wrote stays where it is when beams change places; it is these rows that are reordered.
+        caches: for each layer the keys and values of the tokens so far, [2 * B * H, C * K * d].
+        memories: for each layer those of the source, [2, B, H, S, d].
+        memory_bias: float [B, 1, 1, S].
     """
 
     number: tf.Tensor
     limits: Limits
     hypotheses: Hypotheses
+    seen: tf.Tensor
     caches: tuple
     memories: tuple
     memory_bias: tf.Tensor
 
 
-def translate(model, source: tf.Tensor, search: BeamSearch, limits: Limits, bos_id: int = 2) -> Result:
+def translate(
+    model, source: tf.Tensor, search: BeamSearch, limits: Limits, bos_id: int = 2, weights: Weights | None = None
+) -> Result:
     """Writes the target of each source.
 
     Args:
@@ -60,136 +70,113 @@ def translate(model, source: tf.Tensor, search: BeamSearch, limits: Limits, bos_
         search: how tokens are chosen.
         limits: each row's lengths.
         bos_id: the begin marker.
+        weights: `prepare(model)`, tensors or variables; None prepares them anew in every call.
     Returns:
         A Result for B rows.
     """
-    memory, memory_mask = model.encode(source)
-    batch, beams = tf.shape(source)[0], search.beams
-    memories = tuple(tf.stack(layer.cross_attention.project_memory(memory)) for layer in model.decoder.layers)
-    hypotheses = begin(batch, beams, search.n_best, CHUNK)
-    size = model.config.d_model // model.config.num_heads
-    places = 2 * batch * model.config.num_heads * CHUNK * beams
-    caches = tuple(tf.zeros([places, size], memory.dtype) for _ in memories)
-    rows = _Rows(tf.range(batch), limits, hypotheses, caches, memories, mask_bias(memory_mask, memory.dtype))
-    result = Result(hypotheses.best_ids, hypotheses.best_lengths, hypotheses.best_scores, hypotheses.best_log_probs)
+    weights = tf.nest.map_structure(tf.convert_to_tensor, weights or prepare(model))
+    decoder, few = (StepDecoder(model.config, weights, search.beams, how) for how in (attend, attend_of_few))
+    rows = _begin(model, decoder, source, search, limits, bos_id)
+    h = rows.hypotheses
+    result = Result(h.best_ids, h.best_lengths, h.best_scores, h.best_log_probs)
+
+    def write(step, rows):
+        if search.beams > 1:
+            return _write(model, decoder, search, step, rows)
+        return tf.cond(
+            tf.size(rows.number) <= FEW,
+            lambda: _write(model, few, search, step, rows),
+            lambda: _write(model, decoder, search, step, rows),
+        )
 
     def outer(step, rows, result):
-        step, rows = _write(model, search, step, rows, bos_id)
+        step, rows = write(step, rows)
         result = _record(result, rows)
-        room = tf.shape(rows.hypotheses.ids)[2]
-        rows = _grow(rows, tf.where(step == room, CHUNK, 0), model.config.num_heads, beams)
-        return step, _keep(rows, tf.where(~rows.hypotheses.done)[:, 0], model.config.num_heads), result
+        done = rows.hypotheses.done
+        rows = _if(tf.reduce_any(done), lambda: _keep(rows, tf.where(~done)[:, 0]), rows)
+        full = step == tf.shape(rows.hypotheses.ids)[2]
+        return step, _if(full, lambda: _grow(rows, search.beams), rows), result
 
     loop = (tf.constant(0), rows, result)
     _, _, result = tf.while_loop(
-        lambda step, rows, result: tf.size(rows.number) > 0, outer, loop, shape_invariants=_any_size(loop)
+        lambda step, rows, result: tf.size(rows.number) > 0, outer, loop, shape_invariants=_any_size(*loop)
     )
     return result
 
 
-def _any_size(structure):
+def _begin(model, decoder: StepDecoder, source, search: BeamSearch, limits: Limits, bos_id: int) -> _Rows:
+    """Encodes the source and makes room for the first CHUNK tokens."""
+    with tf.name_scope("encoder"):
+        memory, memory_mask = model.encode(source)
+        memories = decoder.memories(memory)
+    batch, beams, width = tf.shape(source)[0], search.beams, model.config.d_model
+    cache = tf.zeros([2 * batch * model.config.num_heads, CHUNK * beams * (width // model.config.num_heads)], memory.dtype)
+    return _Rows(
+        number=tf.range(batch),
+        limits=limits,
+        hypotheses=begin(batch, beams, search.n_best, CHUNK, bos_id),
+        seen=tf.fill([batch, beams, CHUNK * beams], _hidden(memory.dtype)),
+        caches=(cache,) * model.config.num_decoder_layers,
+        memories=memories,
+        memory_bias=mask_bias(memory_mask, memory.dtype),
+    )
+
+
+def _hidden(dtype: tf.DType) -> tf.Tensor:
+    return mask_bias(tf.constant(False), dtype)
+
+
+def _any_size(step, rows: _Rows, result: Result) -> tuple:
     """Returns shapes for tf.while_loop: rows, room and source length may change; beams, heads and channels do not."""
-    varying = {0: (), 1: (0,), 2: (0,), 3: (0, 2), 4: (0, 3), 5: (1, 3)}
 
-    def shape(tensor):
-        free = varying[tensor.shape.rank]
-        return tf.TensorShape([None if axis in free else size for axis, size in enumerate(tensor.shape)])
+    def free(*axes):
+        def shape(tensor):
+            return tf.TensorShape([None if axis in axes else size for axis, size in enumerate(tensor.shape)])
 
-    return tf.nest.map_structure(shape, structure)
+        return lambda structure: tf.nest.map_structure(shape, structure)
+
+    hypotheses = free(0)(rows.hypotheses)._replace(ids=free(0, 2)(rows.hypotheses.ids))
+    rows_shapes = _Rows(
+        number=free(0)(rows.number),
+        limits=free(0)(rows.limits),
+        hypotheses=hypotheses._replace(best_ids=free(0, 2)(rows.hypotheses.best_ids)),
+        seen=free(0, 2)(rows.seen),
+        caches=free(0, 1)(rows.caches),
+        memories=free(1, 3)(rows.memories),
+        memory_bias=free(0, 3)(rows.memory_bias),
+    )
+    return step.shape, rows_shapes, free(0)(result)._replace(ids=free(0, 2)(result.ids))
 
 
-def _write(model, search, step, rows: _Rows, bos_id: int) -> tuple[tf.Tensor, _Rows]:
+def _if(condition: tf.Tensor, change, structure):
+    """Returns what `change()` makes of the structure where the condition holds, else the structure."""
+    return tf.cond(condition, change, lambda: tf.nest.map_structure(tf.identity, structure))
+
+
+def _write(model, decoder: StepDecoder, search: BeamSearch, step, rows: _Rows) -> tuple[tf.Tensor, _Rows]:
     """Writes tokens until there is no more room or half of the rows are done."""
-    room = tf.shape(rows.hypotheses.ids)[2]
-    batch = tf.size(rows.number)
-    beams = search.beams
-    last = tf.fill([batch, beams], bos_id)
-    position = tf.maximum(step - 1, 0)
-    tokens = tf.ensure_shape(tf.where(step == 0, last, tf.gather(rows.hypotheses.ids, position, axis=2)), [None, beams])
+    batch, room, beams = tf.size(rows.number), tf.shape(rows.hypotheses.ids)[2], search.beams
+    places = decoder.places(batch)
+    positions = model.decoder.positions(tf.zeros([room, model.config.d_model]), tf.range(room))
+    own = tf.repeat(mask_bias(tf.eye(beams, dtype=tf.bool), rows.seen.dtype)[tf.newaxis], batch, axis=0)
 
-    def unfinished(step, tokens, hypotheses, caches):
+    def unfinished(step, hypotheses, seen, caches):
         return (step < room) & (2 * tf.math.count_nonzero(hypotheses.done, dtype=tf.int32) < batch)
 
-    def body(step, tokens, hypotheses, caches):
-        logits, caches = _step(model, step, tokens, hypotheses.slots, caches, rows)
-        hypotheses = search.advance(hypotheses, logits, step, rows.limits)
-        tokens = tf.ensure_shape(tf.gather(hypotheses.ids, step, axis=2), [None, beams])
-        return step + 1, tokens, hypotheses, caches
+    def body(step, hypotheses, seen, caches):
+        seen = put(seen, step * beams, own)
+        logits, caches = decoder(
+            hypotheses.tokens, step, positions[step], caches, rows.memories, seen[:, tf.newaxis], rows.memory_bias, places
+        )
+        with tf.name_scope("choose"):
+            hypotheses = search.advance(hypotheses, logits, step, rows.limits)
+        if beams > 1:
+            seen = tf.gather(seen, hypotheses.parents, batch_dims=1)
+        return step + 1, hypotheses, seen, caches
 
-    step, _, hypotheses, caches = tf.while_loop(unfinished, body, (step, tokens, rows.hypotheses, rows.caches))
-    return step, rows._replace(hypotheses=hypotheses, caches=caches)
-
-
-def _step(model, step, tokens, slots, caches, rows: _Rows) -> tuple[tf.Tensor, tuple]:
-    """Runs the decoder for one token of each hypothesis.
-
-    Args:
-        step: int32 scalar, its position.
-        tokens: int32 [B, K].
-        slots: int32 [B, K, C], see search.Hypotheses.
-        caches: see _Rows.
-    Returns:
-        Logits float32 [B * K, V] and the caches with this position's keys and values.
-    """
-    decoder, heads = model.decoder, model.config.num_heads
-    batch, beams, room = tf.shape(slots)[0], tokens.shape[1], tf.shape(slots)[2]
-    x = model.target_embedding(tf.reshape(tokens, [-1]))  # [N, D]
-    x = decoder.positions(x, step)
-    where = tf.range(2 * batch * heads)[:, tf.newaxis] * (room * beams) + step * beams + tf.range(beams)
-    where = tf.reshape(where, [-1, 1])
-    bias = _slot_bias(slots, beams, step, x.dtype)
-    shape = (batch, beams, heads, room)
-    written = []
-    for layer, cache, memory in zip(decoder.layers, caches, rows.memories, strict=True):
-        x, cache = _layer_step(layer, x, cache, shape, step, where, bias, memory, rows.memory_bias)
-        written.append(cache)
-    return tf.cast(model.output_embedding.logits(decoder.finish(x)), tf.float32), tuple(written)
-
-
-def _slot_bias(slots: tf.Tensor, beams: int, step: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-    """Shows each hypothesis the cached positions that are its own: [B, 1, K, C * K]."""
-    batch, room = tf.shape(slots)[0], tf.shape(slots)[2]
-    position = tf.range(room)
-    if beams == 1:
-        return mask_bias(position <= step, dtype)
-    place = tf.range(beams)
-    past = (slots[..., tf.newaxis] == place) & (position < step)[:, tf.newaxis]  # [B, K, C, K]
-    own = (place[:, tf.newaxis] == place)[:, tf.newaxis, :] & (position == step)[:, tf.newaxis]
-    return mask_bias(tf.reshape(past | own, [batch, 1, beams, room * beams]), dtype)
-
-
-def _layer_step(layer: DecoderLayer, x, cache, shape, step, where, bias, memory, memory_bias):
-    batch, beams, heads, room = shape
-    attention = layer.self_attention
-    d_model = attention.d_model
-    size = d_model // heads
-    qkv = linear(layer.self_residual.before(x), attention.in_kernel, attention.in_bias)
-    split = tf.transpose(tf.reshape(qkv, [batch, beams, 3, heads, size]), [2, 0, 3, 1, 4])  # [3, B, H, K, d]
-    query, new = split[0], split[1:]
-    if attention.rotary:
-        query = rotate(query, step[tf.newaxis])
-        new = tf.concat([rotate(new[0], step[tf.newaxis])[tf.newaxis], new[1:]], 0)
-    cache = tf.tensor_scatter_nd_update(cache, where, tf.reshape(new, [-1, size]))
-    keys, values = tf.unstack(tf.reshape(cache, [2, batch, heads, room * beams, size]))
-    x = layer.self_residual(x, _join(attention, _attend(query, keys, values, bias)))
-    if layer.cross_attention is not None:
-        attention = layer.cross_attention
-        query = linear(layer.cross_residual.before(x), attention.in_kernel[:, :d_model], attention.in_bias[:d_model])
-        query = tf.transpose(tf.reshape(query, [batch, beams, heads, size]), [0, 2, 1, 3])
-        keys, values = tf.unstack(memory)
-        x = layer.cross_residual(x, _join(attention, _attend(query, keys, values, memory_bias)))
-    return layer.feed_residual(x, layer.feed_forward(layer.feed_residual.before(x))), cache
-
-
-def _attend(query, keys, values, bias) -> tf.Tensor:
-    scores = tf.matmul(query * query.shape[-1] ** -0.5, keys, transpose_b=True) + bias
-    return tf.matmul(tf.nn.softmax(scores), values)
-
-
-def _join(attention, heads) -> tf.Tensor:
-    """[B, H, K, d] -> [B * K, D]"""
-    joined = tf.reshape(tf.transpose(heads, [0, 2, 1, 3]), [-1, attention.d_model])
-    return linear(joined, attention.out_kernel, attention.out_bias)
+    loop = (step, rows.hypotheses, rows.seen, rows.caches)
+    step, hypotheses, seen, caches = tf.while_loop(unfinished, body, loop)
+    return step, rows._replace(hypotheses=hypotheses, seen=seen, caches=caches)
 
 
 def _record(result: Result, rows: _Rows) -> Result:
@@ -206,36 +193,37 @@ def _record(result: Result, rows: _Rows) -> Result:
     )
 
 
-def _grow(rows: _Rows, more: tf.Tensor, heads: int, beams: int) -> _Rows:
-    """Makes room for `more` tokens."""
-    h, longer = rows.hypotheses, [[0, 0], [0, 0], [0, more]]
-    blocks = 2 * tf.size(rows.number) * heads
-    room = tf.shape(h.ids)[2]
+def _grow(rows: _Rows, beams: int) -> _Rows:
+    """Makes room for CHUNK more tokens."""
+    h, room = rows.hypotheses, tf.shape(rows.hypotheses.ids)[2]
+    ids, best_ids = (tf.pad(ids, [[0, 0], [0, 0], [0, CHUNK]]) for ids in (h.ids, h.best_ids))
+    seen = tf.pad(rows.seen, [[0, 0], [0, 0], [0, CHUNK * beams]], constant_values=_hidden(rows.seen.dtype))
 
     def grow(cache):
-        size = cache.shape[-1]
-        wide = tf.pad(tf.reshape(cache, [blocks, room * beams, size]), [[0, 0], [0, more * beams], [0, 0]])
-        return tf.reshape(wide, [-1, size])
+        wide = tf.pad(cache, [[0, 0], [0, tf.shape(cache)[1] // room * CHUNK]])
+        return tf.ensure_shape(wide, cache.shape)
 
-    padded = {name: tf.pad(getattr(h, name), longer) for name in ("ids", "slots", "best_ids")}
-    return rows._replace(hypotheses=h._replace(**padded), caches=tuple(grow(cache) for cache in rows.caches))
+    caches = tuple(grow(cache) for cache in rows.caches)
+    return rows._replace(hypotheses=h._replace(ids=ids, best_ids=best_ids), seen=seen, caches=caches)
 
 
-def _keep(rows: _Rows, kept: tf.Tensor, heads: int) -> _Rows:
+def _keep(rows: _Rows, kept: tf.Tensor) -> _Rows:
     """Leaves out the rows that are not in `kept`, int64 [rows]."""
 
-    def by_row(tensor):
-        return tf.gather(tensor, kept)
+    def by_row(structure):
+        return tf.nest.map_structure(lambda tensor: tf.gather(tensor, kept), structure)
 
     def keep_cache(cache):
-        blocks = tf.reshape(cache, [2, tf.size(rows.number), -1, cache.shape[-1]])
-        return tf.reshape(tf.gather(blocks, kept, axis=1), [-1, cache.shape[-1]])
+        width = tf.shape(cache)[1]
+        blocks = tf.reshape(cache, [2, tf.size(rows.number), -1, width])
+        return tf.reshape(tf.gather(blocks, kept, axis=1), [-1, width])
 
     return _Rows(
-        by_row(rows.number),
-        Limits(*map(by_row, rows.limits)),
-        Hypotheses(*map(by_row, rows.hypotheses)),
-        tuple(keep_cache(cache) for cache in rows.caches),
-        tuple(tf.gather(memory, kept, axis=1) for memory in rows.memories),
-        by_row(rows.memory_bias),
+        number=by_row(rows.number),
+        limits=by_row(rows.limits),
+        hypotheses=by_row(rows.hypotheses),
+        seen=by_row(rows.seen),
+        caches=tuple(keep_cache(cache) for cache in rows.caches),
+        memories=tuple(tf.gather(memory, kept, axis=1) for memory in rows.memories),
+        memory_bias=by_row(rows.memory_bias),
     )

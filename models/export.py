@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from models.config import DecodingConfig
 from models.decoding import translate
+from models.inference import as_variables, prepare
 from models.search import BeamSearch, Limits
 from models.tokenizer import SentencePieceTokenizer
 from models.transformer import Transformer
@@ -33,8 +34,11 @@ class TranslationServer(tf.Module):
         self.tokenizer, self.decoding = tokenizer, decoding
         # Keras's own variable objects restore a copy of each weight, which Python's loader swaps in and a C++ session
         # does not: what is saved has to be TensorFlow's variables, and the model itself stay out of sight.
-        self.weights = [variable.value for variable in model.weights]
-        self._translate = functools.partial(translate, model)
+        encoding = (*model.source_embedding.weights, *model.encoder.weights, *model.decoder.positions.weights)
+        self.encoding_weights = [variable.value for variable in encoding]
+        # Made ready here, once, and not in every request.
+        self.decoding_weights = weights = as_variables(prepare(model))
+        self._translate = functools.partial(translate, model, weights=weights)
 
     def source_ids(self, text: tf.Tensor) -> tf.Tensor:
         """Tokenizes, cuts at `max_source_length` and marks the end: tf.string [B] -> int32 [B, S], padded with 0."""
@@ -56,7 +60,7 @@ class TranslationServer(tf.Module):
         longest = tf.cast(self.decoding.max_length_ratio * tf.cast(length, tf.float32), tf.int32)
         limits = Limits(tf.zeros_like(length), longest + self.decoding.max_length_extra)
         search = BeamSearch(self.decoding.beam_size, 1, self.decoding.length_penalty, self.tokenizer.eos_id)
-        result = self._translate(source, search, limits, self.tokenizer.bos_id)
+        result = self._translate(source, search, limits, bos_id=self.tokenizer.bos_id)
         empty = length == 0
         translation = self.tokenizer.detokenize(result.ids[:, 0])
         return {

@@ -169,6 +169,27 @@ class FeedForward(keras.layers.Layer):
         return {**super().get_config(), **own, "dropout": self.dropout.rate}
 
 
+@tf.custom_gradient
+def lookup(matrix: tf.Tensor, ids: tf.Tensor):
+    """Picks rows of a matrix.
+
+    The gradient is dense, with the rows that were picked several times summed up. TensorFlow's own is a list of slices,
+    and Keras takes the norm and the squares of each slice as if no row came twice.
+
+    Args:
+        matrix: float [V, D].
+        ids: int [...].
+    Returns:
+        float [..., D] and its gradient function.
+    """
+
+    def gradient(upstream):
+        slices = tf.reshape(upstream, [-1, matrix.shape[1]])
+        return tf.math.unsorted_segment_sum(slices, tf.reshape(ids, [-1]), matrix.shape[0]), None
+
+    return tf.gather(matrix, ids), gradient
+
+
 @keras.saving.register_keras_serializable("seq2serve")
 class TokenEmbedding(keras.layers.Layer):
     """Embedding that is also the output projection (section 3.4; Press and Wolf 2017).
@@ -192,7 +213,7 @@ class TokenEmbedding(keras.layers.Layer):
 
     def call(self, ids: tf.Tensor) -> tf.Tensor:
         """Int [B, T] -> float [B, T, D]."""
-        return tf.gather(tf.convert_to_tensor(self.matrix), ids) * self.d_model**0.5
+        return lookup(tf.convert_to_tensor(self.matrix), ids) * self.d_model**0.5
 
     def logits(self, x: tf.Tensor) -> tf.Tensor:
         """Float [..., D] -> [..., V]."""
@@ -241,7 +262,7 @@ class PositionalEncoding(keras.layers.Layer):
             return x
         if self.kind == "learned":
             positions = tf.minimum(positions, self.max_positions - 1)
-            return x + tf.gather(tf.convert_to_tensor(self.table), positions)
+            return x + lookup(tf.convert_to_tensor(self.table), positions)
         return x + tf.cast(sinusoids(positions, self.d_model), x.dtype)
 
     def get_config(self) -> dict:

@@ -42,9 +42,7 @@ def log_probabilities(model: Transformer, source: tf.Tensor, target: tf.Tensor, 
     return _of_tokens(model({"source": source, "target": _shift_right(target, bos_id)}), target)
 
 
-def language_model_log_probabilities(
-    model: DecoderLanguageModel, target: tf.Tensor, bos_id: int = 2
-) -> tf.Tensor:
+def language_model_log_probabilities(model: DecoderLanguageModel, target: tf.Tensor, bos_id: int = 2) -> tf.Tensor:
     """Scores given text: log P(token | tokens before it).
 
     Args:

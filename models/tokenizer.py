@@ -126,6 +126,7 @@ def learn_sentencepiece(word_counts: Iterable[tuple[str, int]], config: Tokenize
 
 def _train(rows: list[str], config: TokenizerConfig) -> bytes:
     model = io.BytesIO()
+    sentencepiece.set_min_log_level(2)  # the normalizer takes no level of its own
     try:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(rows),

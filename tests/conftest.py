@@ -19,6 +19,22 @@ import pytest
 
 VOCAB_SIZE = 20
 
+# Models that between them have every kind of positions, norm position and activation.
+KINDS = [
+    {"positions": "sinusoidal", "norm_first": True, "activation": "relu"},
+    {"positions": "sinusoidal", "norm_first": False, "activation": "gelu"},
+    {"positions": "learned", "norm_first": True, "activation": "swiglu"},
+    {"positions": "learned", "norm_first": False, "activation": "relu"},
+    {"positions": "rotary", "norm_first": True, "activation": "gelu"},
+    {"positions": "rotary", "norm_first": False, "activation": "swiglu"},
+]
+
+
+@pytest.fixture(params=KINDS, ids=lambda kind: "-".join(map(str, kind.values())))
+def kind(request):
+    """Each of KINDS in turn: changes to a ModelConfig."""
+    return request.param
+
 
 @pytest.fixture(scope="session")
 def make_transformer():

@@ -6,6 +6,7 @@ is told, so every program does the same work.
 
 import argparse
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -16,6 +17,7 @@ import tensorflow as tf
 
 from models.config import ModelConfig
 from models.decoding import translate
+from models.inference import as_variables, prepare
 from models.runtime import SavedModelRuntime
 from models.search import BeamSearch, Limits
 from models.transformer import Transformer
@@ -29,26 +31,44 @@ def export(arguments: argparse.Namespace, directory: str) -> None:
     model = Transformer(config, arguments.vocab)
     model.build()
     search = BeamSearch(arguments.beam, 1, 0.0)
+    weights = as_variables(prepare(model))
 
     @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32, name="source")])
     def serve(source):
         exactly = tf.fill([tf.shape(source)[0]], length)
-        return {"ids": translate(model, source, search, Limits(exactly, exactly)).ids}
+        return {"ids": translate(model, source, search, Limits(exactly, exactly), weights=weights).ids}
 
     module = tf.Module()
-    module.weights = [variable.value for variable in model.weights]
+    module.weights = [[variable.value for variable in model.weights], weights]
     tf.saved_model.save(module, directory, signatures={"serving_default": serve})
+
+
+def parse(description: str) -> argparse.Namespace:
+    """Reads sizes from the command line and sets the number of threads, which the runtime reads when it starts.
+
+    A server has an option for them (`--tensorflow_intra_op_parallelism`, `--tensorflow_inter_op_parallelism`).
+    """
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=description, formatter_class=formatter)
+    sizes = {"num-layers": 4, "d-model": 256, "num-heads": 8, "dff": 1024, "vocab": 8000, "batch": 32, "beam": 1}
+    work = {"source-length": 24, "target-length": 24, "repeat": 5, "threads": 1}
+    for name, default in {**sizes, **work}.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    arguments = parser.parse_args()
+    os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = str(arguments.threads)
+    return arguments
+
+
+def sources(arguments: argparse.Namespace) -> np.ndarray:
+    """Draws random ids, int32 [B, S]."""
+    shape = (arguments.batch, arguments.source_length)
+    return np.random.default_rng(0).integers(4, arguments.vocab, shape).astype(np.int32)
 
 
 def main() -> None:
     """Times it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    sizes = {"num-layers": 4, "d-model": 256, "num-heads": 8, "dff": 1024, "vocab": 8000, "batch": 32, "beam": 1}
-    for name, default in {**sizes, "source-length": 24, "target-length": 24, "repeat": 5}.items():
-        parser.add_argument(f"--{name}", type=int, default=default)
-    arguments = parser.parse_args()
-    shape = (arguments.batch, arguments.source_length)
-    source = np.random.default_rng(0).integers(4, arguments.vocab, shape).astype(np.int32)
+    arguments = parse(__doc__)
+    source = sources(arguments)
     with tempfile.TemporaryDirectory() as directory:
         export(arguments, directory)
         served, seconds = SavedModelRuntime(directory), []
@@ -63,6 +83,7 @@ def main() -> None:
         json.dumps(
             {
                 "program": "seq2serve",
+                "threads": arguments.threads,
                 "batch": arguments.batch,
                 "beam": arguments.beam,
                 "median_ms": round(statistics.median(seconds) * 1e3, 1),

@@ -30,16 +30,30 @@ def rate(command: list[str]) -> float:
     return json.loads(done.stdout.strip().splitlines()[-1])[RATE]
 
 
+def with_threads(programs: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Makes two programs of each: for each, the better number of threads counts."""
+    return {
+        f"{name}, {threads} threads": [*command, f"--threads={threads}"]
+        for name, command in programs.items()
+        for threads in (1, 2)
+    }
+
+
 def compare(title: str, programs: dict[str, list[str]], rounds: int) -> None:
-    """Runs every program in turn, `rounds` times, and prints the medians; the first program is ours."""
+    """Runs every program in turn, `rounds` times, and prints the medians; the first name is ours."""
     rates = collections.defaultdict(list)
     for _ in range(rounds):
         for name, command in programs.items():
             rates[name].append(rate(command))
-    medians = {name: statistics.median(values) for name, values in rates.items()}
-    ours = next(iter(medians.values()))
-    others = ", ".join(f"{n} {m:.0f} (ours / theirs {ours / m:.2f})" for n, m in list(medians.items())[1:])
-    print(f"{title}: ours {ours:.0f} tokens/s; {others}", flush=True)
+    best = {}
+    print(f"{title}, tokens/s:")
+    for name, values in rates.items():
+        print(f"    {name:24s} {statistics.median(values):8.0f}   ({min(values):.0f} to {max(values):.0f})")
+        program = name.split(", ")[0]
+        best[program] = max(best.get(program, 0), statistics.median(values))
+    ours, *others = best.items()
+    ratios = ", ".join(f"{name} {ours[1] / value:.2f}" for name, value in others)
+    print(f"    {ours[0]} / theirs: {ratios}", flush=True)
 
 
 def write_batches(path: str) -> None:
@@ -72,12 +86,12 @@ def main() -> None:
     if arguments.only != "training":
         for batch, beam in ((32, 1), (32, 4), (1, 1), (1, 4)):
             cell = [f"--batch={batch}", f"--beam={beam}"]
-            programs = {"seq2serve": [sys.executable, str(HERE / "decode.py"), *cell]}
-            for threads in (1, 2):
-                script = str(arguments.peers / "decode_ctranslate2.py")
-                programs[f"CTranslate2, {threads} threads"] = [*peer, script, *cell, f"--threads={threads}"]
-            programs["transformers"] = [*peer, str(arguments.peers / "decode_transformers.py"), *cell]
-            compare(f"decoding, batch {batch}, beam {beam}", programs, arguments.rounds)
+            programs = {
+                "seq2serve": [sys.executable, str(HERE / "decode.py"), *cell],
+                "CTranslate2": [*peer, str(arguments.peers / "decode_ctranslate2.py"), *cell],
+                "transformers": [*peer, str(arguments.peers / "decode_transformers.py"), *cell],
+            }
+            compare(f"decoding, batch {batch}, beam {beam}", with_threads(programs), arguments.rounds)
 
 
 if __name__ == "__main__":

@@ -58,10 +58,8 @@ def test_the_parts_of_a_task_fit_together(task, house, tmp_path):
     from models.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(house.output("Transform", "tokenizer").uri)
-    sizes = dataclasses.replace(
-        ModelConfig(), num_encoder_layers=1, num_decoder_layers=1, d_model=8, num_heads=2, dff=8
-    )
-    model = task.make_model(sizes, tokenizer.vocab_size)
+    tiny = ModelConfig(num_encoder_layers=1, num_decoder_layers=1, d_model=8, num_heads=2, dff=8)
+    model = task.make_model(tiny, tokenizer.vocab_size)
     files = [str(path) for path in Path(house.output("Transform", "transformed_examples").uri).glob("Split-train/*")]
     inputs, labels = next(iter(task.make_batches(files, 64, 1, 0)))
     assert np.isfinite(task.make_loss(0.1)(labels, model(inputs)).numpy())

@@ -1,11 +1,10 @@
 """Trainer: the same weights whatever interrupts it, the averaged ones exported, the curves whole, NaN explained."""
 
 import dataclasses
-import functools
 import json
 import os
 import pathlib
-import re
+import random
 import signal
 import sys
 
@@ -15,89 +14,124 @@ import pytest
 from components.artifact import Model, ModelRun
 from components.component import Context
 from components.errors import UserError
+from components.tasks import TASKS, TRANSLATION
 from components.trainer import Recipe, Trainer
 from models.config import DecodingConfig, ModelConfig, TrainingConfig
-from pipeline.config import preset, with_settings
 
-# Small enough that making its graph takes longest; dropout is on, so that the random states matter.
+# Dropout and averages are on, so that all that a checkpoint must hold matters.
 TINY = Recipe(
     ModelConfig(num_encoder_layers=1, num_decoder_layers=1, d_model=8, num_heads=2, dff=16, dropout=0.3),
-    TrainingConfig(steps=3, batch_tokens=512, learning_rate=0.01, warmup_steps=2, average_decay=0.0),
-    DecodingConfig(beam_size=1),
+    TrainingConfig(
+        steps=8, batch_tokens=512, learning_rate=0.01, warmup_steps=2, average_decay=0.25, checkpoint_steps=3
+    ),
+    DecodingConfig(),
 )
+# Exporting takes longer than all else here, and the house's own model has been exported.
+TASK = "translation that is not exported"
 
-# A process that trains and is gone after a number of steps.
-KILLED = """
-import json, os, signal, sys
-from components import trainer_callbacks
+# A process that trains, and is gone after a step.
+KILLED = f"""
+import dataclasses, json, os, signal, sys
+from components import trainer, trainer_callbacks
 from components.artifact import Artifact
 from components.component import Context
-from components.trainer import Recipe, Trainer
-from pipeline.config import preset, with_settings
+from components.tasks import TASKS, TRANSLATION
+from models.config import DecodingConfig, ModelConfig, TrainingConfig
 
 arguments = json.loads(sys.argv[1])
 move_bar = trainer_callbacks.ProgressBar.on_train_batch_end
 
 def move_bar_and_die(self, batch, logs=None):
     move_bar(self, batch, logs)
-    if int(self.model.optimizer.iterations) == arguments["steps"]:
+    if int(self.model.optimizer.iterations) == arguments["killed_after"]:
         os.kill(os.getpid(), signal.SIGKILL)
 
 trainer_callbacks.ProgressBar.on_train_batch_end = move_bar_and_die
-config = with_settings(preset("demo", "translation"), arguments["settings"])
-Trainer.function(
-    **{key: Artifact(**artifact) for key, artifact in arguments["artifacts"].items()},
-    task="translation",
-    recipe=Recipe(config.model, config.training, config.decoding),
+TASKS[{TASK!r}] = dataclasses.replace(TRANSLATION, export=lambda *_: None)
+recipe = arguments["recipe"]
+trainer.Trainer.function(
+    **{{key: Artifact(**artifact) for key, artifact in arguments["artifacts"].items()}},
+    task={TASK!r},
+    recipe=trainer.Recipe(
+        ModelConfig(**recipe["model"]), TrainingConfig(**recipe["training"]), DecodingConfig(**recipe["decoding"])
+    ),
     context=Context(scratch=arguments["scratch"]),
 )
 """
 
 
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What a training left, and the weights that it had after each step."""
+
+    model: Model
+    model_run: ModelRun
+    scratch: pathlib.Path
+    steps: list[list[np.ndarray]]
+
+
 @pytest.fixture(scope="module")
 def train(house, tmp_path_factory):
-    """Returns a function that trains on the house's text; what it did it does not do again."""
+    """Returns a function that trains on the house's text."""
+    from components import trainer_callbacks
 
-    @functools.cache
-    def train(recipe, scratch=None, name=None):
+    class Record(trainer_callbacks.ProgressBar):
+        def on_train_batch_end(self, batch, logs=None):
+            super().on_train_batch_end(batch, logs)
+            steps.append([variable.numpy() for variable in self.model.trainable_variables])
+
+    steps = []
+
+    def train(recipe, scratch=None):
         folder = tmp_path_factory.mktemp("trained")
-        model, model_run = Model(str(folder / "model")), ModelRun(str(folder / "run"))
-        scratch = scratch or folder / "scratch"
-        for path in (model.uri, model_run.uri, scratch):
+        trained = Trained(Model(f"{folder}/model"), ModelRun(f"{folder}/run"), scratch or folder / "scratch", [])
+        for path in (trained.model.uri, trained.model_run.uri, trained.scratch):
             os.makedirs(path, exist_ok=True)
         Trainer.function(
             transformed_examples=house.output("Transform", "transformed_examples"),
             tokenizer=house.output("Transform", "tokenizer"),
-            model=model,
-            model_run=model_run,
-            task="translation",
+            model=trained.model,
+            model_run=trained.model_run,
+            task=TASK,
             recipe=recipe,
-            context=Context(scratch=str(scratch)),
+            context=Context(scratch=str(trained.scratch)),
         )
-        return Trained(model, model_run, pathlib.Path(scratch))
+        trained.steps[:] = steps
+        steps.clear()
+        return trained
 
-    return train
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(TASKS, TASK, dataclasses.replace(TRANSLATION, export=lambda *_: None))
+        patch.setattr(trainer_callbacks, "ProgressBar", Record)
+        yield train
 
 
-@dataclasses.dataclass(frozen=True)
-class Trained:
-    model: Model
-    model_run: ModelRun
-    scratch: pathlib.Path
+@pytest.fixture(scope="module")
+def uninterrupted(train):
+    """TINY, trained from beginning to end."""
+    return train(TINY)
 
 
 def with_training(**changes):
     return dataclasses.replace(TINY, training=dataclasses.replace(TINY.training, **changes))
 
 
-def weights(model):
-    """Returns the names and values of the exported Keras weights."""
-    import h5py
+def reload(model):
+    """Makes the model again of what is in Format-Keras, as a person would who wants to go on in Python."""
+    from models.transformer import Transformer
 
-    found = {}
-    with h5py.File(model.path("Format-Keras", "model.weights.h5")) as file:
-        file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
-    return {name: value for name, value in found.items() if not re.search("optimizer|seed_generator", name)}
+    config = json.loads(pathlib.Path(model.path("Format-Keras", "config.json")).read_text())
+    assert config.pop("class") == "Transformer"
+    network = Transformer.from_config(config)
+    network.build()
+    network.load_weights(model.path("Format-Keras", "model.weights.h5"))
+    return network
+
+
+def assert_same_weights(one, other):
+    names = [variable.path for variable in reload(one).weights]
+    for name, *values in zip(names, reload(one).weights, reload(other).weights, strict=True):
+        assert values[0].numpy().tobytes() == values[1].numpy().tobytes(), name
 
 
 def curves(model_run):
@@ -113,103 +147,86 @@ def curves(model_run):
     return found
 
 
-def assert_same_weights(one, other):
-    assert one.keys() == other.keys()
-    for name in one:
-        assert one[name].tobytes() == other[name].tobytes(), name
-
-
 # Same data, seed and code, same weights.
 
 
-def test_killed_it_ends_with_the_weights_and_the_curves_of_an_uninterrupted_run(house, train, tmp_path):
-    """The uninterrupted run is the house's own, in another process, so this is also: same seed, same weights."""
-    settings = [argument.removeprefix("--set=") for argument in house.command() if argument.startswith("--set=")]
-    config = with_settings(preset("demo", "translation"), settings)
-    every = config.training.checkpoint_steps
-    steps = int(np.random.default_rng().integers(every + 1, 2 * every))
-    arguments = json.dumps({**_arguments(house, tmp_path), "steps": steps, "settings": settings})
-    run = house.execute([sys.executable, "-c", KILLED, arguments])
-    assert run.returncode == -signal.SIGKILL, run.stderr
-    assert f"ckpt-{every}.index" in os.listdir(tmp_path / "scratch" / "checkpoints")
-
-    recipe = Recipe(config.model, config.training, config.decoding)
-    # The second time everything is done and in the scratch folder, as for one killed before its outputs were published.
-    for name in ("killed while training", "killed while publishing"):
-        trained = train(recipe, scratch=tmp_path / "scratch", name=name)
-        assert_same_weights(weights(trained.model), weights(house.output("Trainer", "model")))
-        assert curves(trained.model_run) == curves(house.output("Trainer", "model_run")), f"{name}, step {steps}"
-
-
-def _arguments(house, folder):
+def test_killed_it_ends_with_the_weights_and_the_curves_of_an_uninterrupted_run(house, train, uninterrupted, tmp_path):
+    """`kill -9` after any step; the uninterrupted run is in another process, so also: same seed, same weights."""
+    killed_after = random.randint(1, TINY.training.steps)
     inputs = {key: house.output("Transform", key) for key in ("transformed_examples", "tokenizer")}
     artifacts = {key: {"uri": artifact.uri, "properties": artifact.properties} for key, artifact in inputs.items()}
     for key in ("model", "model_run", "scratch"):
-        (folder / key).mkdir()
-    artifacts |= {key: {"uri": str(folder / key)} for key in ("model", "model_run")}
-    return {"artifacts": artifacts, "scratch": str(folder / "scratch")}
+        (tmp_path / key).mkdir()
+    arguments = {
+        "artifacts": {**artifacts, **{key: {"uri": str(tmp_path / key)} for key in ("model", "model_run")}},
+        "scratch": str(tmp_path / "scratch"),
+        "recipe": dataclasses.asdict(TINY),
+        "killed_after": killed_after,
+    }
+    killed = house.execute([sys.executable, "-c", KILLED, json.dumps(arguments)])
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+
+    trained = train(TINY, tmp_path / "scratch")
+    every = TINY.training.checkpoint_steps
+    assert len(trained.steps) == TINY.training.steps - killed_after // every * every, "it goes on from its checkpoint"
+    assert_same_weights(trained.model, uninterrupted.model)
+    assert curves(trained.model_run) == curves(uninterrupted.model_run), f"killed after step {killed_after}"
 
 
-def test_another_seed_gives_other_weights(train):
-    one, other = (weights(train(with_training(seed=seed, steps=1)).model) for seed in (1, 2))
-    assert any((one[name] != other[name]).any() for name in one)
+def test_killed_with_all_done_and_nothing_published_it_need_not_train_again(train, uninterrupted):
+    trained = train(TINY, uninterrupted.scratch)
+    assert not trained.steps
+    assert_same_weights(trained.model, uninterrupted.model)
+    assert curves(trained.model_run) == curves(uninterrupted.model_run)
 
 
-def test_a_checkpoint_holds_every_variable_that_training_changes(train):
+def test_a_checkpoint_holds_every_variable_that_training_changes(uninterrupted):
     import tensorflow as tf
 
-    trained = train(with_training(steps=2, average_decay=0.25))
-    variables = tf.train.list_variables(str(trained.scratch / "checkpoints" / "ckpt-2"))
+    steps = TINY.training.steps
+    variables = tf.train.list_variables(str(uninterrupted.scratch / "checkpoints" / f"ckpt-{steps}"))
     sizes = [np.prod(shape, dtype=int) for name, shape in variables if name.startswith("state/")]
     # Of each weight itself, Adam's two moments and the average; the step; and a random state of two numbers for each
     # dropout: one after each of the two embeddings, two in the encoder's layer, three in the decoder's.
-    assert sum(sizes) == 4 * trained.model.properties["num_parameters"] + 1 + 2 * 7
+    assert sum(sizes) == 4 * uninterrupted.model.properties["num_parameters"] + 1 + 2 * 7
+
+
+def test_another_seed_gives_other_weights(train, uninterrupted):
+    other = train(with_training(seed=2, steps=1))
+    assert all((one != two).any() for one, two in zip(uninterrupted.steps[0], other.steps[0], strict=True))
 
 
 # What is exported.
+
+
+def test_the_average_of_the_weights_is_exported(uninterrupted):
+    decay, average = TINY.training.average_decay, uninterrupted.steps[0]
+    for step in uninterrupted.steps[1:]:
+        average = [decay * old + (1 - decay) * new for old, new in zip(average, step, strict=True)]
+    for expected, variable in zip(average, reload(uninterrupted.model).trainable_variables, strict=True):
+        np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-5, atol=1e-6, err_msg=variable.path)
 
 
 def test_the_model_has_its_layout(house):
     model = house.output("Trainer", "model")
     for name in ("saved_model.pb", "variables/variables.index", "assets.extra/tf_serving_warmup_requests"):
         assert os.path.isfile(model.path("Format-Serving", name)), name
-    config = json.loads(pathlib.Path(model.path("Format-Keras", "config.json")).read_text())
-    assert config["class"] == "Transformer"
-    assert config["config"]["d_model"] == 32
+    network = reload(model)
+    assert network.config.d_model == 32
     assert model.properties["steps"] == 120
-    assert model.properties["num_parameters"] == sum(value.size for value in weights(model).values())
+    assert model.properties["num_parameters"] == network.count_params()
     assert 0 < model.properties["eval_loss"] < 3
     assert 0.5 < model.properties["eval_accuracy"] < 1
 
 
-def test_going_on_in_python_from_what_is_exported(house):
-    """Format-Keras makes the same model again, and Format-Serving serves the same weights."""
+def test_what_is_served_has_the_weights_that_one_can_go_on_from(house):
     import tensorflow as tf
 
-    from models.config import ModelConfig
-    from models.transformer import Transformer
-
     model = house.output("Trainer", "model")
-    config = json.loads(pathlib.Path(model.path("Format-Keras", "config.json")).read_text())
-    assert ModelConfig(**config["config"])
-    del config["class"]
-    network = Transformer.from_config(config)
-    network.build()
-    network.load_weights(model.path("Format-Keras", "model.weights.h5"))
     served = tf.train.load_checkpoint(model.path("Format-Serving", "variables", "variables"))
-    for index, variable in enumerate(network.weights):
-        value = served.get_tensor(f"weights/{index}/.ATTRIBUTES/VARIABLE_VALUE")
-        assert value.tobytes() == variable.numpy().tobytes(), variable.path
-
-
-def test_the_average_of_the_weights_is_exported(train):
-    after_one, after_two, averaged = (
-        weights(train(with_training(steps=steps, average_decay=decay)).model)
-        for steps, decay in ((1, 0.0), (2, 0.0), (2, 0.25))
-    )
-    for name, value in averaged.items():
-        np.testing.assert_allclose(value, 0.25 * after_one[name] + 0.75 * after_two[name], rtol=1e-6, atol=1e-7)
-    assert any((averaged[name] != after_two[name]).any() for name in averaged)
+    values = [served.get_tensor(name) for name in served.get_variable_to_shape_map() if name.startswith("weights/")]
+    expected = [variable.numpy() for variable in reload(model).weights]
+    assert sorted(value.tobytes() for value in values) == sorted(value.tobytes() for value in expected)
 
 
 # What is shown.
@@ -224,8 +241,9 @@ def test_the_curves_are_what_tensorboard_needs(house):
     }
     losses = [value for _, value in found["train", "loss"]]
     assert losses[-1] < losses[0] / 2
-    assert max(value for _, value in found["train", "learning_rate"]) <= 0.01
-    assert found["train", "learning_rate"][-1][1] < 0.01 / 2
+    rates = [value for _, value in found["train", "learning_rate"]]
+    assert max(rates) <= 0.01
+    assert rates[-1] < 0.01 / 2
 
 
 # What goes wrong.
@@ -239,7 +257,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_step(train):
 def test_weights_broken_by_the_last_step_are_never_exported(train, tmp_path):
     """No later step's loss tells of it; and run again, training goes on from a checkpoint at which all is done."""
     recipe = with_training(steps=1, learning_rate=1e38, warmup_steps=0, checkpoint_steps=1)
-    for name in ("first", "again"):
+    for _ in range(2):
         with pytest.raises(UserError, match="The loss is nan at step 1"):
-            train(recipe, scratch=tmp_path, name=name)
+            train(recipe, tmp_path)
     assert (tmp_path / "checkpoints" / "ckpt-1.index").is_file()

@@ -33,9 +33,7 @@ def test_linear_multiplies_the_last_axis(shape):
 
 def test_sinusoids_are_those_of_the_paper():
     position, d_model = 7, 6
-    expected = [
-        f(position / 10000 ** (2 * i / d_model)) for i in range(d_model // 2) for f in (np.sin, np.cos)
-    ]
+    expected = [f(position / 10000 ** (2 * i / d_model)) for i in range(d_model // 2) for f in (np.sin, np.cos)]
     np.testing.assert_allclose(sinusoids(tf.constant([position]), d_model)[0], expected, rtol=1e-5)
 
 
@@ -132,6 +130,19 @@ def test_embedding_starts_small_and_is_scaled_back():
     np.testing.assert_allclose(y[0], layer.matrix.numpy() * 8, rtol=1e-6)
 
 
+def test_gradients_of_an_embedding_are_dense_with_repeated_rows_summed():
+    layer = TokenEmbedding(10, 4)
+    layer.build(None)
+    upstream = normal(1, 3, 4)
+    with tf.GradientTape() as tape:
+        y = layer(tf.constant([[7, 2, 7]]))
+    gradient = tape.gradient(y, layer.matrix.value, tf.constant(upstream))
+    expected = np.zeros((10, 4), np.float32)
+    np.add.at(expected, [7, 2, 7], upstream[0] * 2)
+    assert isinstance(gradient, tf.Tensor)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-6)
+
+
 def test_logits_are_products_with_the_embeddings():
     layer = TokenEmbedding(10, 4)
     layer.build(None)
@@ -162,7 +173,7 @@ def test_rotary_adds_nothing_to_embeddings():
 
 @pytest.mark.parametrize("make", [lambda: FeedForward(4, 8, "tanh"), lambda: PositionalEncoding("relative", 8, 4)])
 def test_unknown_kinds_are_refused_with_the_known_ones(make):
-    with pytest.raises(ValueError, match="must be .*, not '"):
+    with pytest.raises(ValueError, match=r"must be .*, not '"):
         make()
 
 

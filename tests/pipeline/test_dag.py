@@ -49,7 +49,7 @@ def other_value(config: PipelineConfig, name: str) -> object:
     value = getattr(getattr(config, section), key)
     hint = typing.get_type_hints(type(getattr(config, section)))[key]
     if typing.get_origin(hint) is typing.Literal:
-        return next((choice for choice in typing.get_args(hint) if choice != value), None)
+        return next(choice for choice in typing.get_args(hint) if choice != value)
     if hint is bool:
         return not value
     if hint is int:
@@ -70,13 +70,11 @@ def test_what_is_judged_is_what_is_pushed_and_only_with_both_blessings():
     assert nodes["BulkInferrer"].inputs["pushed_model"] == nodes["Pusher"].outputs["pushed_model"]
 
 
-@pytest.mark.parametrize("name", setting_names())
+@pytest.mark.parametrize("name", sorted({*setting_names()} - {"tokenizer.kind"}))  # it has one value only
 def test_every_setting_reaches_one_component(name):
     config = preset("demo", "translation")
-    value = other_value(config, name)
-    if value is None:
-        pytest.skip("it has one value only")
-    before, after = parameters(config), parameters(with_settings(config, [f"{name}={value}"]))
+    other = with_settings(config, [f"{name}={other_value(config, name)}"])
+    before, after = parameters(config), parameters(other)
     changed = [component for component in before if before[component] != after[component]]
     assert changed == [FIRST_USE.get(name) or FIRST_USE.get(name.partition(".")[0], "Trainer")]
 

@@ -1,4 +1,4 @@
-"""The summary shows what the model says as it is, its metrics beside the baseline's, and commands that can be pasted."""
+"""The summary shows the model's answers as they are, its metrics beside the baseline's, commands that can be pasted."""
 
 import json
 import shlex

@@ -1,0 +1,146 @@
+"""Batches keep to their budget, hold every example once an epoch, and depend on seed and position alone."""
+
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models import dataset
+from models.dataset import BOS_ID, EOS_ID, pad, pair_batches, plan_batches, read_pools
+
+BUDGET = 256
+
+
+def write_pairs(path, pairs) -> str:
+    def feature(ids):
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=ids))
+
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for source, target in pairs:
+            features = tf.train.Features(feature={"source_ids": feature(source), "target_ids": feature(target)})
+            writer.write(tf.train.Example(features=features).SerializeToString())
+    return str(path)
+
+
+def draw_pairs(count, seed=0):
+    """Draws pairs whose lengths vary as those of sentences do; the first source token is the pair's number."""
+    rng = np.random.default_rng(seed)
+    lengths = np.clip(rng.lognormal(2, 0.6, count), 1, 60).astype(int)
+    return [
+        ([4 + number, *rng.integers(4, 50, length)], rng.integers(4, 50, max(1, round(length * rng.uniform(0.7, 1.4)))))
+        for number, length in enumerate(lengths)
+    ]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pairs")
+    pairs = draw_pairs(600)
+    return [write_pairs(folder / f"{shard}.tfrecord", pairs[shard * 200 : (shard + 1) * 200]) for shard in range(3)]
+
+
+def take(files, count, seed=1, start=0):
+    return list(itertools.islice(pair_batches(files, BUDGET, seed, start).as_numpy_iterator(), count))
+
+
+def numbers(batch) -> list[int]:
+    """Returns which examples a batch holds."""
+    return (batch[0]["source"][:, 0] - 4).tolist()
+
+
+def epoch(files, seed=1, start=0):
+    """Returns the batches of one epoch: those until 600 examples have come."""
+    batches, seen = [], 0
+    for batch in pair_batches(files, BUDGET, seed, start).as_numpy_iterator():
+        batches.append(batch)
+        seen += len(batch[1])
+        if seen >= 600:
+            return batches
+
+
+LENGTHS = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), min_size=1, max_size=60)
+
+
+@settings(max_examples=200, deadline=None)
+@given(LENGTHS, st.integers(1, 200), st.integers(0, 9))
+def test_plans_hold_every_example_once_within_the_budget(lengths, budget, seed):
+    source, target = np.array(lengths).T
+    batches = plan_batches(source, target, budget, np.random.default_rng(seed))
+    assert sorted(np.concatenate(batches)) == list(range(len(lengths)))
+    for batch in batches:
+        longest = np.zeros(max(source[batch].max(), target[batch].max()))
+        assert len(batch) == 1 or len(batch) * pad([longest], after=[EOS_ID]).shape[1] <= budget
+
+
+def test_every_example_comes_once_an_epoch(files):
+    batches = epoch(files)
+    assert sorted(itertools.chain(*map(numbers, batches))) == list(range(600))
+
+
+def test_no_batch_exceeds_its_budget(files):
+    for inputs, labels in epoch(files):
+        assert max(inputs["source"].size, labels.size) <= BUDGET
+
+
+def test_little_of_a_batch_is_padding():
+    """Lengths as in a corpus: in batches put together at random more than half would be padding."""
+    source, target = np.array([(len(source), len(target)) for source, target in draw_pairs(20_000)]).T
+    batches = plan_batches(source, target, 4096, np.random.default_rng(0))
+
+    def padding(lengths):
+        widths = [pad([np.zeros(lengths[batch].max())], after=[EOS_ID]).shape[1] for batch in batches]
+        return 1 - (lengths + 1).sum() / sum(len(batch) * width for batch, width in zip(batches, widths, strict=True))
+
+    assert padding(target) < 0.1
+    assert padding(source) < 0.3
+
+
+def test_markers_stand_where_the_model_expects_them(files):
+    inputs, labels = take(files, 1)[0]
+    for source, target, label in zip(inputs["source"], inputs["target"], labels, strict=True):
+        source, target, label = (row[row != 0] for row in (source, target, label))
+        assert source[-1] == EOS_ID
+        assert target[0] == BOS_ID
+        assert label[-1] == EOS_ID
+        np.testing.assert_array_equal(target[1:], label[:-1])
+    assert inputs["source"].dtype == inputs["target"].dtype == labels.dtype == np.int32
+
+
+@pytest.mark.parametrize("start", [1, 17, 100])
+def test_training_goes_on_at_the_exact_batch(files, start):
+    assert 20 < len(epoch(files)) < 50  # so that 100 lies in a later epoch
+    whole, rest = take(files, start + 3)[start:], take(files, 3, start=start)
+    for left, right in zip(whole, rest, strict=True):
+        tf.nest.map_structure(np.testing.assert_array_equal, left, right)
+
+
+def test_each_epoch_and_each_seed_has_an_order_of_its_own(files):
+    first = epoch(files)
+    second = epoch(files, start=len(first))
+    other = epoch(files, seed=2)
+    again = epoch(files)
+    orders = [list(itertools.chain(*map(numbers, batches))) for batches in (first, second, other, again)]
+    assert orders[0] == orders[3]
+    assert orders[0] != orders[1] != orders[2] != orders[0]
+    assert [batch[1].shape for batch in first] != [batch[1].shape for batch in second]
+
+
+def test_a_corpus_of_several_pools_is_read_pool_by_pool(files, monkeypatch):
+    """Memory is bounded, and nothing else changes: every example once, and the exact batch found again."""
+    monkeypatch.setattr(dataset, "POOL_EXAMPLES", 128)
+    monkeypatch.setattr(dataset, "READ_EXAMPLES", 64)
+    assert [len(pool.lengths("source")) for pool in read_pools(files, ["source"])] == [128, 128, 128, 128, 88]
+    batches = epoch(files)
+    assert sorted(itertools.chain(*map(numbers, batches))) == list(range(600))
+    second = epoch(files, start=len(batches))
+    assert sorted(itertools.chain(*map(numbers, second))) == list(range(600))
+    tf.nest.map_structure(np.testing.assert_array_equal, take(files, 9)[-1], take(files, 1, start=8)[0])
+
+
+def test_a_corpus_without_examples_is_refused(tmp_path):
+    empty = write_pairs(tmp_path / "empty.tfrecord", [])
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"no examples in .*empty\.tfrecord"):
+        take([empty], 1)
