@@ -110,7 +110,9 @@ def _begin(model, decoder: StepDecoder, source, search: BeamSearch, limits: Limi
         memory, memory_mask = model.encode(source)
         memories = decoder.memories(memory)
     batch, beams, width = tf.shape(source)[0], search.beams, model.config.d_model
-    cache = tf.zeros([2 * batch * model.config.num_heads, CHUNK * beams * (width // model.config.num_heads)], memory.dtype)
+    cache = tf.zeros(
+        [2 * batch * model.config.num_heads, CHUNK * beams * (width // model.config.num_heads)], memory.dtype
+    )
     return _Rows(
         number=tf.range(batch),
         limits=limits,
@@ -166,7 +168,14 @@ def _write(model, decoder: StepDecoder, search: BeamSearch, step, rows: _Rows) -
     def body(step, hypotheses, seen, caches):
         seen = put(seen, step * beams, own)
         logits, caches = decoder(
-            hypotheses.tokens, step, positions[step], caches, rows.memories, seen[:, tf.newaxis], rows.memory_bias, places
+            hypotheses.tokens,
+            step,
+            positions[step],
+            caches,
+            rows.memories,
+            seen[:, tf.newaxis],
+            rows.memory_bias,
+            places,
         )
         with tf.name_scope("choose"):
             hypotheses = search.advance(hypotheses, logits, step, rows.limits)

@@ -21,7 +21,7 @@ from components.transform import Transform
 from pipeline.config import PipelineConfig
 from pipeline.runner import Pipeline
 
-NUM_SAMPLES = 8  # rows of a shard of the test split that the pushed model answers, to be looked at
+NUM_SAMPLES = 64  # rows of a shard of the test split that the pushed model answers, to be looked at
 
 
 def make_pipeline(config: PipelineConfig, files: str, pipeline_root: str, serving_dir: str) -> Pipeline:

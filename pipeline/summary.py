@@ -14,8 +14,9 @@ from rich.text import Text
 
 from components.tasks import Task, get_task
 from pipeline.config import PipelineConfig
-from pipeline.dag import NUM_SAMPLES
 from pipeline.runner import RunResult
+
+NUM_SHOWN = 8
 
 
 def print_summary(result: RunResult, config: PipelineConfig) -> None:
@@ -46,7 +47,8 @@ def _answers(task: Task, result: RunResult) -> Table:
     table = Table(title="Held-out texts, answered by the pushed SavedModel", title_justify="left", show_lines=True)
     for header in (source, task.output, f"reference {target}"):
         table.add_column(header, overflow="fold")
-    for row in rows[:NUM_SAMPLES]:
+    different = list({row[source]: row for row in rows}.values())  # interface text repeats itself
+    for row in different[:: max(1, len(different) // NUM_SHOWN)][:NUM_SHOWN]:
         table.add_row(*(Text(row[column]) for column in (source, task.output, target)))
     return table
 

@@ -6,7 +6,6 @@ One call is traced operation by operation, which itself takes time: shares mean 
 what was tried to make decoding faster and did not help.
 """
 
-import argparse
 import collections
 import tempfile
 

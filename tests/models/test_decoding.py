@@ -21,13 +21,8 @@ def whole_model_log_probs(model, source, ids, lengths, maximum) -> np.ndarray:
     return np.where(np.arange(target.shape[1]) < written[:, np.newaxis], log_probs, 0).sum(axis=1)
 
 
-@pytest.mark.parametrize("beams", [1, 4])
-def test_cached_log_probabilities_equal_those_of_the_whole_model(make_transformer, decode, random_ids, kind, beams):
-    """Random weights make beams change places at nearly every step; a high penalty keeps them long.
-
-    Lengths on both sides of CHUNK make the loop grow its caches and leave out rows that are done.
-    """
-    model, source = make_transformer(num_encoder_layers=1, **kind), random_ids([5, 3, 7, 1, 6], end=(EOS,))
+def check_log_probs(model, decode, source, beams):
+    """Lengths on both sides of CHUNK make the loop grow its caches and leave out rows that are done."""
     maximum = np.array([2 * CHUNK + 3, 2, CHUNK, CHUNK + 1, 7])
     result = decode(model, source, BeamSearch(beams, n_best=beams, alpha=2.0), maximum)
     assert result.lengths.max() > CHUNK
@@ -35,6 +30,18 @@ def test_cached_log_probabilities_equal_those_of_the_whole_model(make_transforme
     ids, lengths = result.ids.reshape(5 * beams, -1), result.lengths.reshape(-1)
     expected = whole_model_log_probs(model, source[rows], ids, lengths, maximum[rows])
     np.testing.assert_allclose(result.log_probs.reshape(-1), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_cached_log_probabilities_equal_those_of_the_whole_model(make_transformer, decode, random_ids, kind):
+    """Random weights make beams change places at nearly every step; a high penalty keeps them long."""
+    model = make_transformer(num_encoder_layers=1, **kind)
+    check_log_probs(model, decode, random_ids([5, 3, 7, 1, 6], end=(EOS,)), beams=4)
+
+
+@pytest.mark.parametrize("positions", ["sinusoidal", "rotary"])
+def test_cached_log_probabilities_are_right_for_greedy(make_transformer, decode, random_ids, positions):
+    model = make_transformer(positions=positions)
+    check_log_probs(model, decode, random_ids([5, 3, 7, 1, 6], end=(EOS,)), beams=1)
 
 
 def assert_same(result, expected, rows=slice(None)):
