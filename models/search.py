@@ -98,9 +98,9 @@ class BeamSearch:
     """Beam search with length penalty and n-best.
 
     At each step the 2K best extensions are looked at. Those of the first K that end are complete; the K best that do
-    not end stay open. A row is done when it has N complete hypotheses and its best open one, penalised at its present
-    length, is worse than the worst of those: without penalty nothing better can follow; with one this is the usual
-    heuristic, for a longer hypothesis is divided by more.
+    not end stay open. A row is done when it has N complete hypotheses and its best open one, were it to end for certain
+    with the next token, would be worse than the worst of those: without penalty nothing better can follow; with one it
+    seldom does, for a longer hypothesis is divided by more but has lost more as well.
 
     Args:
         beams: K; 1 is greedy search.
@@ -163,7 +163,7 @@ class BeamSearch:
         open_log_probs, order = tf.math.top_k(tf.where(tokens == self.eos_id, NEVER, log_probs), k)
         parents = tf.gather(parents, order, batch_dims=1)
         tokens = tf.gather(tokens, order, batch_dims=1)
-        bound = open_log_probs[:, 0] / length_penalty(step + 1, self.alpha)
+        bound = open_log_probs[:, 0] / length_penalty(step + 2, self.alpha)  # with the end marker it still lacks
         return best._replace(
             tokens=tokens,
             parents=parents,
@@ -199,9 +199,11 @@ class BeamSearch:
             return tf.gather(tf.concat([old, new], 1), index, batch_dims=1)
 
         # What comes from an old one keeps its place and gets no further token.
-        origin = pick(tf.zeros_like(h.best_lengths) + tf.range(n), parents + n)
+        is_old, candidate = index < n, tf.maximum(index - n, 0)
+        origin = tf.where(is_old, index, tf.gather(parents, candidate, batch_dims=1) + n)
         ids = tf.gather(tf.concat([h.best_ids, h.ids], 1), origin, batch_dims=1)
-        token = pick(tf.zeros_like(h.best_lengths), tf.where(is_end, 0, tokens))
+        token = tf.gather(tf.where(is_end, 0, tokens), candidate, batch_dims=1)
+        token = tf.where(is_old, 0, token)
         return h._replace(
             best_ids=put(ids, step, token[..., tf.newaxis]),
             best_lengths=pick(h.best_lengths, step + tf.cast(~is_end, tf.int32)),

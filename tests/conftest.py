@@ -149,11 +149,21 @@ def reverser(make_transformer, train, task_batches):
 
 
 @pytest.fixture(scope="session")
-def noisy_reverser(make_transformer, train, task_batches):
-    """A Transformer trained on `noisy_reversal`: peaked enough to be sensible, open enough for beams to differ."""
-    model = make_transformer(num_encoder_layers=1, num_decoder_layers=1, d_model=32, dff=64, seed=3)
-    train(model, task_batches(noisy_reversal), steps=300, label_smoothing=0.1)
-    return model
+def train_noisy_reverser(make_transformer, train, task_batches):
+    """Returns a function that trains a Transformer on `noisy_reversal`; its keywords change the ModelConfig."""
+
+    def trained(**changes):
+        model = make_transformer(d_model=32, dff=64, seed=3, **changes)
+        train(model, task_batches(noisy_reversal), steps=300, label_smoothing=0.1)
+        return model
+
+    return trained
+
+
+@pytest.fixture(scope="session")
+def noisy_reverser(train_noisy_reverser):
+    """A Transformer that has learned an ambiguous task: what it writes makes sense and has near rivals."""
+    return train_noisy_reverser(num_encoder_layers=1, num_decoder_layers=1)
 
 
 # A text of our own: sentences as on a control panel, from a small grammar, and their word-by-word translations.
@@ -223,15 +233,15 @@ class House:
         changes = [f"--set={setting}" for setting in (*SHRUNKEN_DEMO, *settings)]
         return [sys.executable, *python, "run", self.file, "--preset", "demo", *where, *changes]
 
-    def execute(self, command: list[str], **options) -> subprocess.CompletedProcess:
+    def execute(self, command: list[str]) -> subprocess.CompletedProcess:
         """Runs a command in the house and waits for it."""
         return subprocess.run(
-            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False, **options
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
         )
 
-    def run(self, *settings: str, **options) -> subprocess.CompletedProcess:
+    def run(self, *settings: str, python: tuple[str, ...] = ("-m", "pipeline")) -> subprocess.CompletedProcess:
         """Runs the pipeline and waits for it."""
-        return self.execute(self.command(*settings, **options))
+        return self.execute(self.command(*settings, python=python))
 
     @property
     def environment(self) -> dict[str, str]:

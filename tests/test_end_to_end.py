@@ -1,14 +1,16 @@
 """The demo, shrunken, on a text of our own, by the real command line: run, run again, change, kill, run out of disk."""
 
-import os
+import dataclasses
+import itertools
+import json
 import pathlib
+import random
 import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -25,23 +27,53 @@ COMPONENTS = [
     "BulkInferrer",
 ]
 # Outputs that hold times, process numbers or versions, and so differ between two runs that are the same.
-OF_THE_MOMENT = {"model_run", "blessing", "pushed_model"}
+OF_THE_MOMENT = ("Trainer/model_run", "InfraValidator/blessing", "Pusher/pushed_model")
+# So does this file: its functions are numbered by how many were made before, and a resumed training makes fewer.
+NUMBERED = "Format-Serving/saved_model.pb"
 
-# The command line, but for a process that is gone when the component named first is about to be published.
-KILLED_WHILE_PUBLISHING = """
-import os, signal, sys
+# Runs the command line again and again, each time in a process that is gone in the next component: in the Trainer after
+# a step, in the others with all written and nothing published. They are forked from one that has imported what takes
+# long. A line of JSON tells of each run.
+KILLS = """
+import contextlib, json, os, pathlib, signal, sys
+import components.bulk_inferrer_beam, components.transform_beam, models.export
+from components import trainer_callbacks
 from pipeline.__main__ import main
 from pipeline.root import PipelineRoot
+from tensorboard.backend.event_processing.io_wrapper import GetLogdirSubdirectories
 
-victim, publish = sys.argv.pop(1), PipelineRoot.publish
+arguments = json.loads(sys.argv[1])
+sys.argv = arguments["command"]
+publish, move_bar = PipelineRoot.publish, trainer_callbacks.ProgressBar.on_train_batch_end
 
-def publish_or_die(self, component, execution_id, keys):
-    if component == victim:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return publish(self, component, execution_id, keys)
+def run(victim):
+    def publish_or_die(self, component, execution_id, keys):
+        if component == victim:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return publish(self, component, execution_id, keys)
 
-PipelineRoot.publish = publish_or_die
-main()
+    def move_bar_or_die(self, batch, logs=None):
+        move_bar(self, batch, logs)
+        if victim == "Trainer" and int(self.model.optimizer.iterations) == arguments["killed_after"]:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    PipelineRoot.publish, trainer_callbacks.ProgressBar.on_train_batch_end = publish_or_die, move_bar_or_die
+    with open("stdout.txt", "w") as out, contextlib.redirect_stdout(out):
+        main()
+
+for victim in arguments["victims"]:
+    if not (process := os.fork()):
+        run(victim)
+    _, status = os.waitpid(process, 0)
+    report = {
+        "victim": victim,
+        "ended": os.waitstatus_to_exitcode(status),
+        "stdout": pathlib.Path("stdout.txt").read_text(),
+        "staged": [str(path) for path in pathlib.Path("runs/.staging").rglob("*")],
+        "served": [path.name for path in pathlib.Path("serving").glob("[0-9]*")],
+        "curves": [pathlib.Path(folder).name for folder in GetLogdirSubdirectories("runs")],
+    }
+    print(json.dumps(report), flush=True)
 """
 
 
@@ -118,8 +150,6 @@ def test_the_next_steps_work_as_they_are_printed(house):
 
 
 def _predictions(house):
-    import json
-
     with open(house.output("Evaluator", "evaluation").path("predictions.jsonl"), encoding="utf-8") as file:
         return [json.loads(line) for line in file]
 
@@ -133,54 +163,66 @@ def changed(house, tmp_path_factory):
     return house.copy(tmp_path_factory.mktemp("changed") / "house")
 
 
-def test_a_changed_training_setting_runs_the_trainer_and_what_follows(changed):
-    done = changed.run("training.steps=2", "evaluation.min_bleu_over_baseline=-100")
-    assert done.returncode == 0, done.stderr
-    verbs = {component: verb for component, (verb, _) in told(done.stdout).items()}
-    assert verbs == {component: "reused" if i < 5 else "ran" for i, component in enumerate(COMPONENTS)}
-    reasons = {component: reason for component, (_, reason) in told(done.stdout).items()}
-    assert reasons["Trainer"] == "parameter recipe.training.steps: 120 -> 2"
-    assert reasons["InfraValidator"] == "input model changed"
-    assert reasons["BulkInferrer"] == "input pushed_model changed"
-    assert len(versions(changed)) == 2
-    assert_nothing_half_written(changed)
-
-
-def test_a_touched_line_runs_everything_but_no_model_that_is_not_blessed_is_pushed(changed):
-    """Two steps of training are no better than copying the source, so the Pusher runs, and refuses."""
+def test_a_changed_training_setting_runs_the_trainer_and_what_follows_and_a_worse_model_is_not_pushed(changed):
     before = versions(changed)
-    text = (changed.folder / "pairs.tsv").read_text()
-    (changed.folder / "pairs.tsv").write_text(text.replace("Prüfe", "Kontrolliere", 1))
     done = changed.run("training.steps=2")
     assert done.returncode == 3
-    assert [(component, verb) for component, (verb, _) in told(done.stdout).items()] == [
-        (component, "ran") for component in COMPONENTS[:8]
-    ]
-    reasons = {component: reason for component, (_, reason) in told(done.stdout).items()}
-    assert reasons["ExampleGen"] == "input files changed"
-    assert reasons["Trainer"] == "input tokenizer changed; input transformed_examples changed"
-    assert done.stderr.startswith("seq2serve: Pusher: the model was not pushed; the Evaluator did not bless it: bleu ")
-    assert len(done.stderr.splitlines()) == 1
+    reused = ("reused", "nothing changed since run 1")
+    assert told(done.stdout) == {
+        **dict.fromkeys(COMPONENTS[:5], reused),
+        "Trainer": ("ran", "parameter recipe.training.steps: 120 -> 2"),
+        "Evaluator": ("ran", "input model changed"),
+        "InfraValidator": ("ran", "input model changed"),
+    }
+    refusal = r"seq2serve: Pusher: the model was not pushed; .*Evaluator did not bless it: bleu \S+ is below .*\n"
+    assert re.fullmatch(refusal, done.stderr)
     assert versions(changed) == before
     assert_nothing_half_written(changed)
+
+
+def test_a_touched_line_runs_everything(changed):
+    """Interrupted in the Trainer, for what follows that was seen to follow above."""
+    text = (changed.folder / "pairs.tsv").read_text()
+    (changed.folder / "pairs.tsv").write_text(text.replace("Prüfe", "Kontrolliere", 1))
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(changed.command(), cwd=changed.folder, env=changed.environment, **pipes) as process:
+        stdout = "".join(itertools.islice(process.stdout, 5))
+        process.send_signal(signal.SIGINT)
+        rest, stderr = process.communicate()
+    assert process.returncode == 130, stderr
+    assert stderr == "seq2serve: interrupted; run the same command again to go on\n"
+    assert told(stdout + rest) == {
+        "ExampleGen": ("ran", "input files changed"),
+        "StatisticsGen": ("ran", "input examples changed"),
+        "SchemaGen": ("ran", "input statistics changed"),
+        "ExampleValidator": ("ran", "input schema changed; input statistics changed"),
+        "Transform": ("ran", "input examples changed; input schema changed"),
+    }
+    runs = changed.execute([sys.executable, "-m", "pipeline", "runs", "3"]).stdout.splitlines()
+    assert re.fullmatch(r"Trainer +CANCELED .* input tokenizer changed; input transformed_examples changed", runs[-1])
 
 
 # Killing it.
 
 
 def test_killed_in_every_component_it_completes_as_if_it_had_not_been(house, new_house):
-    """`kill -9` in the Trainer after its first checkpoint, in the others with all written and nothing published."""
-    for number, component in enumerate(COMPONENTS):
-        done = _kill_in_trainer(new_house) if component == "Trainer" else _kill_while_publishing(new_house, component)
-        assert done.returncode == -signal.SIGKILL, done.stderr
-        assert told(done.stdout) == _told_after_kill(number)
-        assert os.listdir(new_house.folder / "runs" / ".staging"), "it was not killed half-way"
-        assert len(versions(new_house)) == (component in ("Pusher", "BulkInferrer"))
-
-    done = new_house.run()
+    killed_after = random.randint(51, 119)
+    command = ["seq2serve", *new_house.command()[3:]]
+    arguments = {"command": command, "victims": [*COMPONENTS, None], "killed_after": killed_after}
+    done = new_house.execute([sys.executable, "-c", KILLS, json.dumps(arguments)])
     assert done.returncode == 0, done.stderr
-    assert told(done.stdout) == _told_after_kill(len(COMPONENTS))
-    assert len(versions(new_house)) == 1
+    *killed, last = [json.loads(line) for line in done.stdout.splitlines()]
+    for number, run in enumerate(killed):
+        assert run["ended"] == -signal.SIGKILL, done.stderr
+        assert told(run["stdout"]) == _told_after_kill(number)
+        assert run["staged"], "it was not killed half-way"
+        assert len(run["served"]) == (run["victim"] in ("Pusher", "BulkInferrer"))
+        # TensorBoard sees it train, and sees what it was once it is published.
+        assert sorted(run["curves"]) == (["train", "validation"] if number >= 5 else [])
+
+    assert last["ended"] == 0, done.stderr
+    assert told(last["stdout"]) == _told_after_kill(len(COMPONENTS))
+    assert len(last["served"]) == 1
     assert_nothing_half_written(new_house)
     _assert_same_outputs(house, new_house)
 
@@ -191,42 +233,19 @@ def _told_after_kill(number):
     return lines | dict.fromkeys(list(lines)[-1:], ("ran", "an earlier execution was interrupted; going on"))
 
 
-def _kill_while_publishing(house, component):
-    return house.run(python=("-c", KILLED_WHILE_PUBLISHING, component))
-
-
-def _kill_in_trainer(house):
-    from tensorboard.backend.event_processing.io_wrapper import GetLogdirSubdirectories
-
-    root = house.folder / house.root
-    options = {"cwd": house.folder, "env": house.environment, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(house.command(), text=True, **options) as process:
-        while not list(root.glob(".scratch/*/checkpoints/ckpt-50.index")) and process.poll() is None:
-            time.sleep(0.01)
-        process.kill()
-        stdout, stderr = process.communicate()
-    curves = {pathlib.Path(folder).name for folder in GetLogdirSubdirectories(str(root))}
-    assert curves == {"train", "validation"}, "TensorBoard would not see it train"
-    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
-
-
 def _assert_same_outputs(one, other):
-    outputs = [
-        (component, path.name)
-        for component in COMPONENTS
-        for path in sorted((one.folder / one.root / component).iterdir())
+    keys = [
+        f"{component}/{path.name}" for component in COMPONENTS for path in (one.folder / "runs" / component).iterdir()
     ]
-    assert len(outputs) == 13
-    for component, key in outputs:
-        if key not in OF_THE_MOMENT or component == "Evaluator":
-            expected, found = (contents(house.output(component, key).uri) for house in (one, other))
-            assert expected.keys() == found.keys()
-            for name in expected:
-                assert expected[name] == found[name], (component, key, name)
-    # The second process went on where the first was killed: it began no log at step 0.
+    assert len(keys) == 13
+    for key in sorted(set(keys) - set(OF_THE_MOMENT)):
+        expected, found = (contents(house.output(*key.split("/")).uri) for house in (one, other))
+        assert expected.keys() == found.keys(), key
+        assert [name for name in expected if expected[name] != found[name]] in ([], [NUMBERED]), key
+    # The second process went on from the first's checkpoint, and so began no curve at step 0.
     logs = [path.name for path in pathlib.Path(other.output("Trainer", "model_run").uri).rglob("*tfevents*")]
-    begun = {name.rpartition(".from-")[2]: name.split(".")[5] for name in logs}
-    assert begun["0"] != begun["50"] == begun["100"]
+    processes = {name.rpartition(".from-")[2]: name.split(".")[5] for name in logs}
+    assert processes["0"] != processes["50"] == processes["100"]
 
 
 # What cannot work.
@@ -238,10 +257,9 @@ def _assert_same_outputs(one, other):
         (None, (), "no file 'pairs.tsv'"),
         ("", (), "pairs.tsv is empty"),
         ("source\ttarget\nA b\tC d\n", ("training.step=2",), "did you mean training.steps?"),
-        ("source\tgerman\nA b\tC d\n", (), "pairs.tsv, line 1: no column 'target'"),
-        ("source\ttarget\n" + "no tab in it\n" * 3, (), "pairs.tsv, line 2: "),
+        ("source\ttarget\nA b\tC d\n" + "no tab in it\n" * 3, (), "pairs.tsv, line 3: "),
     ],
-    ids=["missing file", "empty file", "unknown setting", "wrong column", "ragged rows"],
+    ids=["missing file", "empty file", "unknown setting", "ragged rows"],
 )
 def test_bad_input_is_one_message_and_leaves_nothing(new_house, file, settings, message):
     path = new_house.folder / "pairs.tsv"
@@ -258,28 +276,28 @@ def test_bad_input_is_one_message_and_leaves_nothing(new_house, file, settings, 
     assert not [path for folder in published for path in folder.rglob("*") if path.is_file()]
 
 
-# A file system of 1 MiB more than what is there already, then of as much as is needed.
+# The first two arguments: a folder to be a disk of its own, and its size; the others: the command.
 ON_A_SMALL_DISK = """
-set -u
-mount -t tmpfs -o size=64m tmpfs "$1" || exit 77
-cp -r "$2" "$1/house"
-cd "$1/house"
-mount -o "remount,size=$(( $(df --output=used -k "$1" | tail -1) + 1024 ))k" "$1" || exit 77
+mount -t tmpfs -o size="$2" tmpfs "$1" || exit 77
+cd "$1"
 shift 2
 "$@"
-echo "exit code $?, staged: $(ls -A runs/.staging)"
-mount -o remount,size=64m /proc/self/cwd/..
-"$@"
 echo "exit code $?"
+echo "left: $(find runs -type f ! -name 'metadata.sqlite*' ! -path '*/.locks/*') $(ls -A runs/.staging)"
 """
 
 
 @pytest.mark.skipif(not shutil.which("unshare"), reason="needs Linux's namespaces to mount a disk of its own")
-def test_a_full_disk_is_one_message_and_no_damage(house, tmp_path):
-    """The Trainer's checkpoints fill the disk; with more room the same command goes on."""
-    (tmp_path / "disk").mkdir()
-    namespace = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", ON_A_SMALL_DISK, "sh"]
-    done = house.execute([*namespace, str(tmp_path / "disk"), str(house.folder), *house.command("training.seed=2")])
+def test_a_full_disk_is_one_message_and_no_damage(new_house):
+    header, *rows = (new_house.folder / "pairs.tsv").read_text().splitlines(keepends=True)
+    (new_house.folder / "pairs.tsv").write_text(header + "".join(rows) * 20)
+    (new_house.folder / "disk").mkdir()
+    namespace = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", ON_A_SMALL_DISK, "sh", "disk", "1m"]
+    house = dataclasses.replace(new_house, file="../pairs.tsv")
+    done = house.execute([*namespace, *house.command()])
     if done.returncode == 77:
         pytest.skip(f"may not mount a disk: {done.stderr}")
-    print(done.stdout, done.stderr)
+    root = house.folder / "disk" / "runs"
+    message = f"no space left on the disk (the pipeline root is {root}); free some, then run again to go on"
+    assert done.stderr == f"seq2serve: ExampleGen failed: {message}\n"
+    assert done.stdout == "exit code 1\nleft:  \n"

@@ -1,0 +1,150 @@
+"""CTranslate2, given our weights, writes what we write.
+
+Runs where ctranslate2 is installed (`make test-peers`). Both prune by log probability alone, so a length penalty only
+orders what has been completed. CTranslate2's is |Y| ** alpha, applied when K hypotheses are complete; ours is GNMT's.
+So there CTranslate2 is made to go on to the last step and to return all it completed, and GNMT's formula is applied to
+that: the same hypotheses under the same penalty, and no stopping rule that could hide what ours leaves out.
+"""
+
+import numpy as np
+import pytest
+
+from models.layers import LAYER_NORM_EPSILON, sinusoids
+from models.search import BeamSearch
+
+ctranslate2 = pytest.importorskip("ctranslate2", reason="ctranslate2 is not installed: make test-peers")
+
+MAXIMUM = 20  # tokens
+INPUTS = 500
+TOKENS = ["<pad>", "<unk>", "<s>", "</s>", *(f"t{i}" for i in range(4, 20))]
+EOS = 3
+
+
+def copy_linear(spec, kernel, bias) -> None:
+    spec.weight, spec.bias = np.ascontiguousarray(kernel.T), bias
+
+
+def copy_norm(spec, norm) -> None:
+    spec.gamma, spec.beta = norm.gamma.numpy(), norm.beta.numpy()
+
+
+def copy_self_attention(spec, attention, norm) -> None:
+    copy_norm(spec.layer_norm, norm)
+    copy_linear(spec.linear[0], attention.in_kernel.numpy(), attention.in_bias.numpy())
+    copy_linear(spec.linear[1], attention.out_kernel.numpy(), attention.out_bias.numpy())
+
+
+def copy_cross_attention(spec, attention, norm) -> None:
+    copy_norm(spec.layer_norm, norm)
+    d_model, kernel, bias = attention.d_model, attention.in_kernel.numpy(), attention.in_bias.numpy()
+    copy_linear(spec.linear[0], kernel[:, :d_model], bias[:d_model])
+    copy_linear(spec.linear[1], kernel[:, d_model:], bias[d_model:])
+    copy_linear(spec.linear[2], attention.out_kernel.numpy(), attention.out_bias.numpy())
+
+
+def copy_layer(spec, layer) -> None:
+    copy_self_attention(spec.self_attention, layer.self_attention, layer.self_residual.norm)
+    if hasattr(layer, "cross_attention"):
+        copy_cross_attention(spec.attention, layer.cross_attention, layer.cross_residual.norm)
+    feed = layer.feed_forward
+    copy_norm(spec.ffn.layer_norm, layer.feed_residual.norm)
+    copy_linear(spec.ffn.linear_0, feed.kernel_1.numpy(), feed.bias_1.numpy())
+    copy_linear(spec.ffn.linear_1, feed.kernel_2.numpy(), feed.bias_2.numpy())
+
+
+def convert(model, folder: str) -> "ctranslate2.Translator":
+    """Loads a pre-norm or post-norm Transformer with sinusoidal positions and ReLU into CTranslate2."""
+    config = model.config
+    spec = ctranslate2.specs.TransformerSpec.from_config(
+        (config.num_encoder_layers, config.num_decoder_layers), config.num_heads, pre_norm=config.norm_first
+    )
+    spec.config.layer_norm_epsilon = LAYER_NORM_EPSILON
+    matrix = model.target_embedding.matrix.numpy()
+    spec.encoder.embeddings[0].weight = spec.decoder.embeddings.weight = spec.decoder.projection.weight = matrix
+    spec.decoder.projection.bias = np.zeros(len(matrix), np.float32)
+    for side, ours in ((spec.encoder, model.encoder), (spec.decoder, model.decoder)):
+        side.position_encodings.encodings = sinusoids(np.arange(64), config.d_model).numpy()
+        if config.norm_first:
+            copy_norm(side.layer_norm, ours.norm)
+        for layer_spec, layer in zip(side.layer, ours.layers, strict=True):
+            copy_layer(layer_spec, layer)
+    spec.register_source_vocabulary(TOKENS)
+    spec.register_target_vocabulary(TOKENS)
+    spec.validate()
+    spec.save(folder)
+    return ctranslate2.Translator(folder, device="cpu", compute_type="float32", intra_threads=1)
+
+
+def to_ids(tokens: list[str]) -> tuple[int, ...]:
+    return tuple(TOKENS.index(token) for token in tokens)
+
+
+def theirs(translator, source, beams: int, **options) -> list[list[tuple[float, tuple[int, ...]]]]:
+    """Returns what CTranslate2 completed for each row: score and ids."""
+    rows = [[TOKENS[token] for token in row if token] for row in source]
+    results = translator.translate_batch(
+        rows,
+        beam_size=beams,
+        length_penalty=0,
+        max_decoding_length=MAXIMUM,
+        min_decoding_length=0,
+        return_scores=True,
+        **options,
+    )
+    return [list(zip(result.scores, map(to_ids, result.hypotheses), strict=True)) for result in results]
+
+
+def gnmt_best(completed, alpha: float) -> tuple[float, tuple[int, ...]]:
+    """Returns the best under ((5 + |Y|) / 6) ** alpha; |Y| counts the end marker, which cut hypotheses lack."""
+    return max((log_prob / ((5 + min(len(ids) + 1, MAXIMUM)) / 6) ** alpha, ids) for log_prob, ids in completed)
+
+
+def check_agreement(ours, expected) -> None:
+    """Asserts the same best sequence for 99 % of the rows and, wherever it is the same, the same score to 1e-3."""
+    written = [tuple(row[0, : lengths[0]]) for row, lengths in zip(ours.ids, ours.lengths, strict=True)]
+    same = np.array([ids == best for ids, (_, best) in zip(written, expected, strict=True)])
+    scores = np.array([score for score, _ in expected])
+    print("SAME", same.mean(), np.abs(ours.scores[same, 0]-scores[same]).max(), [(w,e,o) for w,e,o,s in zip(written,expected,ours.scores[:,0],same) if not s][:4])
+    assert same.mean() >= 0.99
+    np.testing.assert_allclose(ours.scores[same, 0], scores[same], atol=1e-3)
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["pre_norm", "post_norm"])
+def model(request, train_noisy_reverser):
+    return train_noisy_reverser(norm_first=request.param)
+
+
+@pytest.fixture(scope="module")
+def translator(model, tmp_path_factory):
+    return convert(model, str(tmp_path_factory.mktemp("ctranslate2")))
+
+
+@pytest.fixture(scope="module")
+def source(random_ids):
+    return random_ids([1 + row % 8 for row in range(INPUTS)], seed=11, end=(EOS,))
+
+
+@pytest.mark.parametrize("beams", [1, 4, 8])
+def test_without_length_penalty(model, translator, decode, source, beams):
+    ours = decode(model, source, BeamSearch(beams, alpha=0.0), MAXIMUM)
+    check_agreement(ours, [completed[0] for completed in theirs(translator, source, beams)])
+
+
+@pytest.mark.parametrize("beams", [1, 4, 8])
+@pytest.mark.parametrize("alpha", [0.6, 1.0])
+def test_with_length_penalty(model, translator, decode, source, beams, alpha):
+    ours = decode(model, source, BeamSearch(beams, alpha=alpha), MAXIMUM)
+    everything = {} if beams == 1 else {"patience": MAXIMUM, "num_hypotheses": beams * MAXIMUM}
+    completed = theirs(translator, source, beams, **everything)
+    check_agreement(ours, [gnmt_best(row, alpha) for row in completed])
+
+
+def test_the_search_completes_what_theirs_completes(model, translator, decode, source):
+    """All n-best, not the best alone: under no penalty the first four of either list are the same."""
+    ours = decode(model, source, BeamSearch(4, n_best=4, alpha=0.0), MAXIMUM)
+    completed = theirs(translator, source, 4, patience=MAXIMUM, num_hypotheses=4 * MAXIMUM)
+    same = 0
+    for row, hypotheses in enumerate(completed):
+        written = [tuple(ours.ids[row, rank, : ours.lengths[row, rank]]) for rank in range(4)]
+        same += written == [ids for _, ids in sorted(hypotheses, reverse=True)[:4]]
+    print("SAMEN", same); assert same >= 0.99 * len(source)

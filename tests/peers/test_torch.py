@@ -1,0 +1,177 @@
+"""PyTorch's own Transformer, given our weights, computes what ours computes: forward, loss and gradients.
+
+Runs where torch is installed (`make test-peers`).
+"""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from models.attention import MultiHeadAttention, causal_mask, padding_mask
+from models.layers import LAYER_NORM_EPSILON
+from models.training import MaskedCrossEntropy
+
+torch = pytest.importorskip("torch", reason="torch is not installed: make test-peers")
+
+
+def tensor(array) -> "torch.Tensor":
+    return torch.tensor(tf.convert_to_tensor(array).numpy())
+
+
+def copy_attention(ours: MultiHeadAttention, theirs) -> None:
+    theirs.in_proj_weight.data = tensor(ours.in_kernel).T.contiguous()
+    theirs.in_proj_bias.data = tensor(ours.in_bias)
+    theirs.out_proj.weight.data = tensor(ours.out_kernel).T.contiguous()
+    theirs.out_proj.bias.data = tensor(ours.out_bias)
+
+
+def copy_norm(ours, theirs) -> None:
+    theirs.weight.data, theirs.bias.data = tensor(ours.gamma), tensor(ours.beta)
+
+
+def copy_layer(ours, theirs) -> None:
+    copy_attention(ours.self_attention, theirs.self_attn)
+    residuals, norms = [ours.self_residual, ours.feed_residual], [theirs.norm1, theirs.norm2]
+    if hasattr(theirs, "multihead_attn"):
+        copy_attention(ours.cross_attention, theirs.multihead_attn)
+        residuals.insert(1, ours.cross_residual)
+        norms.append(theirs.norm3)
+    for residual, norm in zip(residuals, norms, strict=True):
+        copy_norm(residual.norm, norm)
+    feed = ours.feed_forward
+    for linear, kernel, bias in (
+        (theirs.linear1, feed.kernel_1, feed.bias_1),
+        (theirs.linear2, feed.kernel_2, feed.bias_2),
+    ):
+        linear.weight.data, linear.bias.data = tensor(kernel).T.contiguous(), tensor(bias)
+
+
+def torch_transformer(model) -> "torch.nn.Transformer":
+    """Returns torch.nn.Transformer with the weights of ours; post-norm without the final norms that torch would add."""
+    config = model.config
+    sizes = {"d_model": config.d_model, "nhead": config.num_heads, "dim_feedforward": config.dff, "dropout": 0.0}
+    options = {"activation": config.activation, "layer_norm_eps": LAYER_NORM_EPSILON, "batch_first": True}
+    options["norm_first"] = config.norm_first
+
+    def final_norm():
+        return torch.nn.LayerNorm(config.d_model, LAYER_NORM_EPSILON) if config.norm_first else None
+
+    encoder = torch.nn.TransformerEncoder(
+        torch.nn.TransformerEncoderLayer(**sizes, **options),
+        config.num_encoder_layers,
+        final_norm(),
+        enable_nested_tensor=False,
+    )
+    decoder = torch.nn.TransformerDecoder(
+        torch.nn.TransformerDecoderLayer(**sizes, **options), config.num_decoder_layers, final_norm()
+    )
+    peer = torch.nn.Transformer(  # draws all weights anew
+        config.d_model, config.num_heads, custom_encoder=encoder, custom_decoder=decoder, batch_first=True
+    )
+    for ours, theirs in ((model.encoder, encoder), (model.decoder, decoder)):
+        for our_layer, their_layer in zip(ours.layers, theirs.layers, strict=True):
+            copy_layer(our_layer, their_layer)
+        if config.norm_first:
+            copy_norm(ours.norm, theirs.norm)
+    return peer
+
+
+@pytest.fixture
+def shaken(make_transformer):
+    """Returns a function that makes a Transformer whose biases and norms are not the zeros and ones they start as."""
+
+    def make(**changes):
+        model, rng = make_transformer(**changes), np.random.default_rng(0)
+        for weight in model.weights:
+            if any(kind in weight.name for kind in ("bias", "gamma", "beta")):
+                weight.assign(weight + rng.normal(scale=0.2, size=weight.shape))
+        return model
+
+    return make
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_multi_head_attention(causal):
+    keras.utils.set_random_seed(1)
+    ours, theirs = MultiHeadAttention(32, 4), torch.nn.MultiheadAttention(32, 4, batch_first=True)
+    ours.build(None)
+    ours.in_bias.assign(np.random.default_rng(1).normal(size=96))
+    ours.out_bias.assign(np.random.default_rng(2).normal(size=32))
+    copy_attention(ours, theirs)
+    rng = np.random.default_rng(0)
+    query, memory = (tf.constant(rng.normal(size=(3, length, 32)), tf.float32) for length in (6, 6 if causal else 9))
+    seen = np.arange(memory.shape[1]) < np.array([[memory.shape[1]], [4], [1]])
+    mask = tf.constant(seen)[:, tf.newaxis, tf.newaxis]
+    if causal:
+        mask &= causal_mask(6)
+    y, weights = theirs(
+        tensor(query),
+        tensor(memory),
+        tensor(memory),
+        key_padding_mask=tensor(~seen),
+        attn_mask=tensor(~np.tri(6, dtype=bool)) if causal else None,
+        average_attn_weights=False,
+    )
+    np.testing.assert_allclose(ours(query, memory, attention_mask=mask), y.detach(), atol=1e-5)
+    np.testing.assert_allclose(ours.weights_of(query, memory, attention_mask=mask), weights.detach(), atol=1e-5)
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+@pytest.mark.parametrize("norm_first", [True, False])
+def test_transformer(shaken, random_ids, norm_first, activation):
+    model = shaken(norm_first=norm_first, activation=activation, d_model=32, dff=64, num_heads=4)
+    peer = torch_transformer(model).eval()
+    source, target = random_ids([7, 3, 5]), random_ids([4, 6, 2], seed=1)
+    x = tensor(model.encoder.start(model.source_embedding(source)))
+    y = tensor(model.decoder.start(model.target_embedding(target)))
+    hidden = tensor(source == 0)
+    with torch.no_grad():
+        memory = peer.encoder(x, src_key_padding_mask=hidden)
+        output = peer(
+            x,
+            y,
+            tgt_mask=tensor(~np.tri(6, dtype=bool)),
+            src_key_padding_mask=hidden,
+            memory_key_padding_mask=hidden,
+            tgt_is_causal=True,
+        )
+    our_memory, mask = model.encode(source)
+    np.testing.assert_array_equal(mask, padding_mask(tf.constant(source)))
+    np.testing.assert_allclose(our_memory[source != 0], memory[source != 0], atol=1e-5)
+    our_output = model.decoder(model.target_embedding(target), our_memory, mask)
+    np.testing.assert_allclose(our_output[target != 0], output[target != 0], atol=1e-5)
+
+
+@pytest.mark.parametrize("norm_first", [True, False])
+def test_loss_and_gradients(shaken, random_ids, norm_first):
+    """One training step: the gradients that our fused layer norm, loss and projections send back are autograd's."""
+    model = shaken(norm_first=norm_first)
+    peer = torch_transformer(model)
+    source, target = random_ids([7, 3]), random_ids([4, 6], seed=1)
+    with tf.GradientTape() as tape:
+        logits = model({"source": source, "target": target})
+        loss = MaskedCrossEntropy(0.1)(target, logits)
+    weights = [layer.self_attention.in_kernel for layer in (*model.encoder.layers, *model.decoder.layers)]
+    weights += [layer.feed_residual.norm.gamma for layer in (*model.encoder.layers, *model.decoder.layers)]
+    gradients = tape.gradient(loss, [weight.value for weight in weights])
+    output = peer(
+        tensor(model.encoder.start(model.source_embedding(source))),
+        tensor(model.decoder.start(model.target_embedding(target))),
+        tgt_mask=tensor(~np.tri(6, dtype=bool)),
+        src_key_padding_mask=tensor(source == 0),
+        memory_key_padding_mask=tensor(source == 0),
+    )
+    their_loss = torch.nn.functional.cross_entropy(
+        (output @ tensor(model.output_embedding.matrix).T).flatten(0, 1),
+        tensor(target).long().flatten(),
+        ignore_index=0,
+        label_smoothing=0.1,
+    )
+    their_loss.backward()
+    layers = [*peer.encoder.layers, *peer.decoder.layers]
+    theirs = [layer.self_attn.in_proj_weight.grad.T for layer in layers]
+    theirs += [(layer.norm3 if hasattr(layer, "norm3") else layer.norm2).weight.grad for layer in layers]
+    assert float(loss) == pytest.approx(their_loss.item(), abs=1e-5)
+    for ours, their in zip(gradients, theirs, strict=True):
+        np.testing.assert_allclose(ours, their, atol=1e-5)
