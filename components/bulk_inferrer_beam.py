@@ -5,6 +5,7 @@ Read next: models/runtime.py, the C++ runtime that answers.
 """
 
 import dataclasses
+import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,7 +32,7 @@ class Failure:
 
 
 class SavedModelHandler(ModelHandler[Row, PredictionResult, SavedModelRuntime]):
-    """Beam's way to a SavedModel: loaded once a process, asked in batches.
+    """Beam's way to a SavedModel: loaded once a process, asked a batch at a time.
 
     Args:
         saved_model: folder of a version.
@@ -39,7 +40,7 @@ class SavedModelHandler(ModelHandler[Row, PredictionResult, SavedModelRuntime]):
     """
 
     def __init__(self, saved_model: str, column: str):
-        super().__init__(max_batch_size=BATCH_ROWS)
+        super().__init__()
         self._saved_model, self._column = saved_model, column
 
     def load_model(self) -> SavedModelRuntime:
@@ -74,7 +75,10 @@ def _json_value(value: object) -> object:
 
 
 class ReadRows(beam.DoFn):
-    """(shard, path) -> ((shard, row), {column: text}).
+    """(shard, path) -> batches of ((shard, row), {column: text}).
+
+    Batches are made here, not by Beam, which makes them as large as time allows: how many sentences are computed
+    together shows in the last digits of a score.
 
     Args:
         columns: of the examples.
@@ -84,17 +88,18 @@ class ReadRows(beam.DoFn):
     def __init__(self, columns: list[str], num_examples: int):
         self._columns, self._num_examples = columns, num_examples
 
-    def process(self, element: tuple[int, str]) -> Iterator[tuple[Key, Row]]:
-        """Yields the rows of a shard."""
+    def process(self, element: tuple[int, str]) -> Iterator[list[tuple[Key, Row]]]:
+        """Yields the rows of a shard, BATCH_ROWS at a time."""
         shard, path = element
-        number = 0
+        rows = itertools.islice(enumerate(self._rows(path)), self._num_examples or None)
+        while batch := [((shard, number), row) for number, row in itertools.islice(rows, BATCH_ROWS)]:
+            yield batch
+
+    def _rows(self, path: str) -> Iterator[Row]:
         for batch in read_batches(path, self._columns):
             for values in zip(*batch.values(), strict=True):
-                if self._num_examples and number >= self._num_examples:
-                    return
                 texts = (value[0].decode() if value else "" for value in values)
-                yield (shard, number), dict(zip(batch, texts, strict=True))
-                number += 1
+                yield dict(zip(batch, texts, strict=True))
 
 
 class WriteResults(beam.DoFn):
@@ -141,7 +146,7 @@ class InferShards(beam.PTransform):
 
     def __init__(self, saved_model: str, columns: list[str], num_examples: int, target: str, num_shards: int):
         super().__init__()
-        self._handler = KeyedModelHandler(SavedModelHandler(saved_model, columns[0]))
+        self._handler = KeyedModelHandler(SavedModelHandler(saved_model, columns[0])).with_no_batching()
         self._read = ReadRows(columns, num_examples)
         self._write = WriteResults(target, num_shards)
 

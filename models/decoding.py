@@ -210,11 +210,8 @@ def _grow(rows: _Rows, beams: int) -> _Rows:
     ids, best_ids = (tf.pad(ids, [[0, 0], [0, 0], [0, CHUNK]]) for ids in (h.ids, h.best_ids))
     seen = tf.pad(rows.seen, [[0, 0], [0, 0], [0, CHUNK * beams]], constant_values=_hidden(rows.seen.dtype))
 
-    def grow(cache):
-        wide = tf.pad(cache, [[0, 0], [0, tf.shape(cache)[1] // room * CHUNK]])
-        return tf.ensure_shape(wide, cache.shape)
-
-    caches = tuple(grow(cache) for cache in rows.caches)
+    wider = [[0, 0], [0, tf.shape(rows.caches[0])[1] // room * CHUNK]]
+    caches = tuple(tf.pad(cache, wider) for cache in rows.caches)
     return rows._replace(hypotheses=h._replace(ids=ids, best_ids=best_ids), seen=seen, caches=caches)
 
 

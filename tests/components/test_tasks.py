@@ -9,7 +9,7 @@ from sacrebleu.metrics import BLEU, CHRF
 
 from components.errors import UserError
 from components.tasks import TASKS, get_task
-from models.config import DecodingConfig, ModelConfig
+from models.config import ModelConfig
 
 
 @pytest.fixture(params=TASKS)
@@ -50,22 +50,17 @@ def test_a_translation_is_measured_by_sacrebleu():
         assert 0 < values[name] < 100
 
 
-def test_the_parts_of_a_task_fit_together(task, house, tmp_path):
+def test_the_parts_of_a_task_fit_together(task, house):
     """Its batches feed its model, its loss takes what comes out, and what it exports answers as it says it does."""
     import numpy as np
 
     from models.runtime import SavedModelRuntime
-    from models.tokenizer import load_tokenizer
 
-    tokenizer = load_tokenizer(house.output("Transform", "tokenizer").uri)
     tiny = ModelConfig(num_encoder_layers=1, num_decoder_layers=1, d_model=8, num_heads=2, dff=8)
-    model = task.make_model(tiny, tokenizer.vocab_size)
+    model = task.make_model(tiny, house.output("Transform", "tokenizer").properties["vocab_size"])
     files = [str(path) for path in Path(house.output("Transform", "transformed_examples").uri).glob("Split-train/*")]
     inputs, labels = next(iter(task.make_batches(files, 64, 1, 0)))
     assert np.isfinite(task.make_loss(0.1)(labels, model(inputs)).numpy())
-    task.export(
-        model, tokenizer, DecodingConfig(beam_size=1), str(tmp_path / "model"), ["one", "two words", "and three"]
-    )
-    with SavedModelRuntime(str(tmp_path / "model")) as served:
+    with SavedModelRuntime(house.output("Trainer", "model").path("Format-Serving")) as served:
         answers = served.run("serving_default", {"text": ["Turn on the light.", ""]})
     assert len(answers[task.output]) == 2

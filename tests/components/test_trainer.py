@@ -214,14 +214,21 @@ def test_the_model_has_its_layout(house):
     assert 0.5 < model.properties["eval_accuracy"] < 1
 
 
-def test_what_is_served_has_the_weights_that_one_can_go_on_from(house):
+def test_what_is_served_is_what_one_can_go_on_from(house):
     import tensorflow as tf
 
-    model = house.output("Trainer", "model")
-    served = tf.train.load_checkpoint(model.path("Format-Serving", "variables", "variables"))
-    values = [served.get_tensor(name) for name in served.get_variable_to_shape_map() if name.startswith("weights/")]
-    expected = [variable.numpy() for variable in reload(model).weights]
-    assert sorted(value.tobytes() for value in values) == sorted(value.tobytes() for value in expected)
+    from models.export import TranslationServer
+    from models.runtime import SavedModelRuntime
+    from models.tokenizer import load_tokenizer
+
+    model, texts = house.output("Trainer", "model"), ["Turn on the light in the hall.", "Open", ""]
+    tokenizer = load_tokenizer(house.output("Transform", "tokenizer").uri)
+    again = TranslationServer(reload(model), tokenizer, DecodingConfig(beam_size=2))
+    expected = again.serving_default(tf.constant(texts))
+    with SavedModelRuntime(model.path("Format-Serving")) as served:
+        answers = served.run("serving_default", {"text": texts})
+    assert answers["translation"].tolist() == expected["translation"].numpy().tolist()
+    np.testing.assert_allclose(answers["score"], expected["score"].numpy(), rtol=1e-4, atol=1e-5)
 
 
 # What is shown.

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.decoding import CHUNK, translate
+from models.decoding import CHUNK, Result, translate
 from models.search import BeamSearch, Limits
 
 EOS = 3
@@ -33,8 +33,11 @@ def check_log_probs(model, decode, source, beams):
 
 
 def test_cached_log_probabilities_equal_those_of_the_whole_model(make_transformer, decode, random_ids, kind):
-    """Random weights make beams change places at nearly every step; a high penalty keeps them long."""
-    model = make_transformer(num_encoder_layers=1, **kind)
+    """Random weights make beams change places at nearly every step; a high penalty keeps them long.
+
+    The vocabulary is large enough for its best tokens to be looked for group by group.
+    """
+    model = make_transformer(num_encoder_layers=1, vocab_size=300, **kind)
     check_log_probs(model, decode, random_ids([5, 3, 7, 1, 6], end=(EOS,)), beams=4)
 
 
@@ -91,6 +94,16 @@ def test_a_row_of_padding_gives_numbers_and_leaves_the_others_alone(noisy_revers
     result = decode(noisy_reverser, np.concatenate([source, 0 * source[:1]]), search)
     assert np.isfinite(result.scores).all()
     assert_same(decode(noisy_reverser, source, search), result, [0, 1])
+
+
+@pytest.mark.parametrize("run", [tf.function, lambda function: function], ids=["fixed_batch", "eager"])
+def test_a_graph_for_one_batch_or_none_at_all_writes_the_same(make_transformer, decode, random_ids, search, run):
+    model = make_transformer(num_encoder_layers=1, num_decoder_layers=1)
+    source = random_ids([1, 8, 3, 6, 2], end=(EOS,))
+    limit = np.array([20, 9, 2, 30, 1], np.int32)
+    result = run(lambda: translate(model, tf.constant(source), search, Limits(0 * limit, limit)))()
+    assert result.lengths.numpy().max() > CHUNK
+    assert_same(Result(*(tensor.numpy() for tensor in result)), decode(model, source, search, limit))
 
 
 def test_the_loop_stops_when_every_row_is_done(reverser, decode, random_ids):

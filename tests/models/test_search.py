@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from models.search import BeamSearch, length_penalty, log_sum_exp
+from models.search import BeamSearch, length_penalty, log_sum_exp, top_k
 
 BOS, EOS = 2, 3
 
@@ -46,11 +48,8 @@ class PlainSearch:
                     complete.append((score, log_prob, tuple(token for token in ids if token != EOS)))
             hypotheses = [(log_prob, ids) for log_prob, ids in candidates if ids[-1] != EOS][: self.beams]
             complete = sorted(complete, reverse=True)[: self.n_best]
-            if (
-                self.alpha
-                and len(complete) == self.n_best
-                and complete[-1][0] >= hypotheses[0][0] / self.penalty(step + 1)
-            ):
+            bound = hypotheses[0][0] / self.penalty(step + 2)
+            if self.alpha and len(complete) == self.n_best and complete[-1][0] >= bound:
                 break
         return complete
 
@@ -131,6 +130,17 @@ def test_log_sum_exp_is_exact_for_large_logits():
     logits = tf.constant([[1000.0, 999.0, -1e9], [-3.0, -3.0, -3.0]])
     highest = tf.reduce_max(logits, 1, keepdims=True)
     np.testing.assert_allclose(log_sum_exp(logits, highest)[:, 0], tf.reduce_logsumexp(logits, 1), rtol=1e-6)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 999), st.integers(1, 4), st.sampled_from([1, 2, 8, 16]), st.sampled_from([32, 256, 320, 1024]))
+def test_top_k_by_groups_finds_what_top_k_finds(seed, rows, k, vocab_size):
+    """Rounded to tenths, so that there are ties."""
+    logits = np.random.default_rng(seed).normal(size=(rows, vocab_size)).round(1).astype(np.float32)
+    values, indices = top_k(tf.constant(logits), k)
+    np.testing.assert_array_equal(values, tf.math.top_k(logits, k).values)
+    np.testing.assert_array_equal(tf.gather(logits, indices, batch_dims=1), values)
+    assert all(len(set(row)) == k for row in indices.numpy())
 
 
 def test_more_hypotheses_than_beams_are_refused():
