@@ -68,12 +68,15 @@ def _layout(path: str, columns: dict[str, str]) -> "Layout":
         raise UserError(f"{path}, line 1: not valid UTF-8; save the file as UTF-8") from error
     if header == [""]:
         raise UserError(f"{path}: empty; its first line must name the columns, separated by tabs")
-    for name in columns.values():
+    for column, name in columns.items():
         if header.count(name) != 1:
             nearest = difflib.get_close_matches(name, header, n=1)
-            hint = f", did you mean {nearest[0]!r}?" if nearest and name not in header else ";"
+            hint = f", did you mean {nearest[0]!r}?" if nearest and name not in header else "."
             how = "several columns" if name in header else "no column"
-            raise UserError(f"{path}, line 1: {how} {name!r}{hint} It has: {', '.join(map(repr, header))}")
+            raise UserError(
+                f"{path}, line 1: {how} {name!r}{hint} It has: {', '.join(map(repr, header))}. Name the right one with "
+                f"--{column}"
+            )
     return Layout({column: header.index(name) for column, name in columns.items()}, len(header))
 
 

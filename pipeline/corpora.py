@@ -52,8 +52,8 @@ def fetch_translation(language: str) -> str:
     if language not in LANGUAGES:
         names = {name.casefold(): name for name in LANGUAGES}
         nearest = difflib.get_close_matches(language.casefold().replace("_", "-"), names, n=1)
-        hint = f"did you mean {names[nearest[0]]!r}? " if nearest else ""
-        raise UserError(f"there is no demo into {language!r}; {hint}It can be: {', '.join(LANGUAGES)}")
+        hint = f"Did you mean {names[nearest[0]]!r}? " if nearest else ""
+        raise UserError(f"there is no demo into {language!r}. {hint}It can be: {', '.join(LANGUAGES)}")
     # The name carries a hash of this file: under other rules it is another corpus.
     rules = hashlib.sha256(pathlib.Path(__file__).read_bytes()).hexdigest()[:8]
     path = _cache() / f"{_PACKAGE}-{_VERSION}-en-{language}-{rules}.tsv"

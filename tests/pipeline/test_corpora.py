@@ -97,7 +97,7 @@ def test_what_is_cached_is_used_as_it_is(wheel):
 def test_an_unknown_language_is_met_with_the_nearest_and_the_list(cache, language, nearest):
     with pytest.raises(UserError) as error:
         corpora.fetch_translation(language)
-    assert f"did you mean {nearest!r}?" in str(error.value) if nearest else "did you" not in str(error.value)
+    assert f"Did you mean {nearest!r}?" in str(error.value) if nearest else "Did you" not in str(error.value)
     assert ", de, " in str(error.value)
     assert not cache.exists()
 
