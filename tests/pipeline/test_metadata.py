@@ -23,7 +23,7 @@ def execute(store: MetadataStore, run_id: int, component: str, inputs: dict, **o
     """Records one COMPLETE execution; its outputs lie in folders named after it."""
     fingerprint = f"{component} of {sorted(artifact.fingerprint for artifact in inputs.values())}"
     execution_id = store.begin_execution(run_id, component, fingerprint, {"component": component}, "first run")
-    made = {key: kind(f"/root/{component}/{key}/{execution_id}", {}, fingerprint) for key, kind in outputs.items()}
+    made = {key: kind(f"/runs/{component}/{key}/{execution_id}", {}, fingerprint) for key, kind in outputs.items()}
     return store.publish(execution_id, inputs, made)
 
 
@@ -125,7 +125,7 @@ def test_publish_that_fails_half_way_changes_nothing(store):
     execution_id = store.begin_execution(run_id, "Train", "f", {}, "first run")
     unknown = Examples("/nowhere", id=999)  # breaks a foreign key in the last statement of the transaction
     with pytest.raises(sa.exc.IntegrityError):
-        store.publish(execution_id, {"examples": unknown}, {"model": Model("/root/Train/model/1")})
+        store.publish(execution_id, {"examples": unknown}, {"model": Model("/runs/Train/model/1")})
     assert contents(store, "Train") == (["RUNNING"], 0, 0)
 
 
@@ -133,7 +133,7 @@ def test_publish_after_a_sweep_is_refused(store):
     execution_id = store.begin_execution(store.begin_run("toy"), "Train", "f", {}, "first run")
     store.end_execution(execution_id, "CANCELED", "killed")
     with pytest.raises(Seq2ServeError, match="declared dead"):
-        store.publish(execution_id, {}, {"model": Model("/root/Train/model/1")})
+        store.publish(execution_id, {}, {"model": Model("/runs/Train/model/1")})
     assert contents(store, "Train") == (["CANCELED"], 0, 0)
 
 
@@ -146,7 +146,7 @@ def test_an_ending_is_recorded_once(store):
 
 def test_published_outputs_come_back_with_their_types(store):
     execution_id = store.begin_execution(store.begin_run("toy"), "Train", "f", {"a": [1]}, "first run")
-    made = store.publish(execution_id, {}, {"model": Model("/root/Train/model/1", {"steps": [1, None, "ä"]}, "ff")})
+    made = store.publish(execution_id, {}, {"model": Model("/runs/Train/model/1", {"steps": [1, None, "ä"]}, "ff")})
     assert store.outputs(execution_id, {"model": Model}) == made
     assert made["model"].id > 0
     assert store.execution(execution_id).parts == {"a": [1]}
