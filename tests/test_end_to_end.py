@@ -127,11 +127,9 @@ def test_run_again_everything_is_reused_and_nothing_heavy_imported(house):
     imported = set(re.findall(r"^import time:.*\| +([\w.]+)$", done.stderr, re.MULTILINE))
     assert "pipeline.runner" in imported
     assert not {"tensorflow", "apache_beam", "keras", "numpy"} & imported
-    # What it shows is the same, from the title on, but for how long it took.
-    assert (
-        re.sub(r"\(\d+ s\)", "", done.stdout).partition("Held-out")[2]
-        == (re.sub(r"\(\d+ s\)", "", first).partition("Held-out")[2])
-    )
+    # What it shows is the same, but for how long it took.
+    one, other = (re.sub(r"\(\d+ s\)", "", text).partition("Held-out")[2] for text in (first, done.stdout))
+    assert one == other
 
 
 def test_the_next_steps_work_as_they_are_printed(house):
@@ -157,14 +155,8 @@ def _predictions(house):
 # Changing something.
 
 
-@pytest.fixture(scope="module")
-def changed(house, tmp_path_factory):
-    """A copy of the house to change things in, one after the other."""
-    return house.copy(tmp_path_factory.mktemp("changed") / "house")
-
-
-def test_a_changed_training_setting_runs_the_trainer_and_what_follows_and_a_worse_model_is_not_pushed(changed):
-    before = versions(changed)
+def test_a_changed_training_setting_runs_the_trainer_and_what_follows_and_a_worse_model_is_not_pushed(house, tmp_path):
+    changed = house.copy(tmp_path / "house")
     done = changed.run("training.steps=2")
     assert done.returncode == 3
     reused = ("reused", "nothing changed since run 1")
@@ -176,12 +168,13 @@ def test_a_changed_training_setting_runs_the_trainer_and_what_follows_and_a_wors
     }
     refusal = r"seq2serve: Pusher: the model was not pushed; .*Evaluator did not bless it: bleu \S+ is below .*\n"
     assert re.fullmatch(refusal, done.stderr)
-    assert versions(changed) == before
+    assert versions(changed) == versions(house)
     assert_nothing_half_written(changed)
 
 
-def test_a_touched_line_runs_everything(changed):
+def test_a_touched_line_runs_everything(house, tmp_path):
     """Interrupted in the Trainer, for what follows that was seen to follow above."""
+    changed = house.copy(tmp_path / "house")
     text = (changed.folder / "pairs.tsv").read_text()
     (changed.folder / "pairs.tsv").write_text(text.replace("Prüfe", "Kontrolliere", 1))
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
