@@ -11,6 +11,7 @@ import itertools
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -259,6 +260,14 @@ class House:
         """Copies the house. What was published stays where it was, for the store names it by its whole path."""
         shutil.copytree(self.folder, folder)
         return dataclasses.replace(self, folder=folder)
+
+
+@pytest.fixture
+def heeds_ctrl_c():
+    """Lets this process and those it starts heed SIGINT, which a shell makes its background processes ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
