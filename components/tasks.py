@@ -1,7 +1,7 @@
 """The tasks there are, by name.
 
 Comes in: a task's name. Goes out: its Task.
-Read next: task.py for what a Task says; task_translation.py, task_classification.py and task_language_model.py for each.
+Read next: task.py for what a Task says; then the file of each, which is named like it.
 """
 
 import difflib

@@ -166,7 +166,7 @@ class Evaluation:
         self._model, self._batches = model, batches
 
     def run(self) -> dict[str, float]:
-        """Returns `loss` in nats a label (of a text's tokens, each is one), label smoothing included, and `accuracy`."""
+        """Returns `loss` in nats a label (each of a text's tokens is one), label smoothing included, and `accuracy`."""
         sums = [self._sums(inputs, labels).numpy() for inputs, labels in self._batches]
         loss, weight, right, number = np.sum(sums, axis=0)
         return {"loss": float(loss / weight), "accuracy": float(right / number)}
