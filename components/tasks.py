@@ -65,9 +65,10 @@ def _make_pair_batches(files: Sequence[str], batch_tokens: int, seed: int, start
 
 
 def _export_translation(model, tokenizer, decoding: DecodingConfig, directory: str, samples: list[str]) -> None:
-    from models.export import TranslationServer, export_translation
+    from models.export import export
+    from models.export_translation import TranslationServer
 
-    export_translation(TranslationServer(model, tokenizer, decoding), directory, samples)
+    export(TranslationServer(model, tokenizer, decoding), directory, samples)
 
 
 def _measure_translation(predictions: list[str], references: list[str]) -> tuple[dict[str, float], dict[str, str]]:
