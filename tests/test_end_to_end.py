@@ -36,7 +36,7 @@ NUMBERED = {"Format-Serving/saved_model.pb", "Format-Serving/fingerprint.pb"}
 # long. A line of JSON tells of each run.
 KILLS = """
 import contextlib, json, os, pathlib, signal, sys
-import components.bulk_inferrer_beam, components.transform_beam, models.export
+import components.bulk_inferrer_beam, components.transform_beam, models.export_translation
 from components import trainer_callbacks
 from pipeline.__main__ import main
 from pipeline.root import PipelineRoot
