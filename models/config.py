@@ -104,6 +104,7 @@ class DecodingConfig:
         length_penalty: alpha of GNMT's length penalty (Wu et al. 2016, equation 14); 0 switches it off.
         max_length_ratio, max_length_extra: a translation has at most ratio * source tokens + extra tokens.
         max_source_length: tokens of the source that are read; the rest is cut.
+        temperature, top_p, max_new_tokens: how a language model goes on from a text, see models/sampling.py.
     """
 
     beam_size: int = 4
@@ -111,3 +112,6 @@ class DecodingConfig:
     max_length_ratio: float = 2.0
     max_length_extra: int = 10
     max_source_length: int = 256
+    temperature: float = 0.8
+    top_p: float = 0.9
+    max_new_tokens: int = 48

@@ -163,6 +163,9 @@ _RANGES = {
     "decoding.max_length_ratio": (0, 10),
     "decoding.max_length_extra": (1, _INF),
     "decoding.max_source_length": (1, _INF),
+    "decoding.temperature": (0, 100),
+    "decoding.top_p": (1e-6, 1),
+    "decoding.max_new_tokens": (1, _INF),
     "evaluation.min_over_baseline": (-100, 100),
     "evaluation.num_examples": (0, _INF),
 }
