@@ -40,8 +40,9 @@ class Artifact:
 class RawFiles(Artifact):
     """The user's own files, where they are: never copied, never changed.
 
-    `uri` is the path or pattern as the user gave it. properties: `files`, a list of {"path", "bytes", "sha256"}.
-    Its fingerprint is made of the files' contents alone, so a renamed file changes nothing.
+    `uri` is the path, pattern or roles as the user gave them. properties: `files`, a list of {"path", "bytes",
+    "sha256"} and, where given, {"split", "column"}. Its fingerprint is made of the files' contents, formats and roles,
+    so a file renamed within its format changes nothing.
     """
 
     def exists(self) -> bool:

@@ -39,9 +39,8 @@ def _make_batches(files: Sequence[str], recipe: Recipe, start: int, epochs: int 
 
 
 def _export(model, tokenizer, features: Features, recipe: Recipe, directory: str, samples: list[str]) -> None:
-    from models.export_classification import ClassificationServer
-
     from models.export import export
+    from models.export_classification import ClassificationServer
 
     server = ClassificationServer(model, tokenizer, list(features.label_counts), recipe.decoding)
     export(server, directory, samples)

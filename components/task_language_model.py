@@ -37,9 +37,8 @@ def _make_batches(files: Sequence[str], recipe: Recipe, start: int, epochs: int 
 
 
 def _export(model, tokenizer, features: Features, recipe: Recipe, directory: str, samples: list[str]) -> None:
-    from models.export_language_model import LanguageModelServer
-
     from models.export import export
+    from models.export_language_model import LanguageModelServer
 
     export(LanguageModelServer(model, tokenizer, recipe.decoding), directory, [_prompt(text) for text in samples])
 

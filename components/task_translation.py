@@ -31,9 +31,8 @@ def _make_batches(files: Sequence[str], recipe: Recipe, start: int, epochs: int 
 
 
 def _export(model, tokenizer, features: Features, recipe: Recipe, directory: str, samples: list[str]) -> None:
-    from models.export_translation import TranslationServer
-
     from models.export import export
+    from models.export_translation import TranslationServer
 
     export(TranslationServer(model, tokenizer, recipe.decoding), directory, samples)
 

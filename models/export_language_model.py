@@ -49,9 +49,7 @@ class LanguageModelServer(tf.Module):
         self.decoding_weights = weights = as_variables(prepare(model))
         self._context = model.config.max_positions
         search = Sampling(tokenizer.eos_id)
-        self._complete = functools.partial(
-            complete, model, search=search, weights=weights, bos_id=tokenizer.bos_id
-        )
+        self._complete = functools.partial(complete, model, search=search, weights=weights, bos_id=tokenizer.bos_id)
         self._logits = functools.partial(model, training=False)
         self._model_config = functools.partial(dataclasses.asdict, model.config)
 

@@ -86,7 +86,14 @@ def demo(
 
 @app.command()
 def run(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A TSV file with a header line, or a quoted pattern.")],
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE",
+            help="TSV, CSV, JSON lines or plain text, also .gz, .bz2 or .zst; or a quoted pattern; or several with "
+            "their parts, such as train=a.tsv,test=b.tsv or source=a.en,target=a.de.",
+        ),
+    ],
     beam_options: BeamArguments = None,
     task: Annotated[
         str, typer.Option(metavar="TASK", help=f"What the model is to do: {', '.join(TASKS)}.")

@@ -9,6 +9,7 @@ import difflib
 import math
 import typing
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from components.errors import UserError
 from components.tasks import TASKS
@@ -20,10 +21,14 @@ class DataConfig:
     """Which columns are read, and how rows are split.
 
     Args:
-        source: the file's column to translate from.
+        source: the file's column to translate from; a name, a number from 1 where there is no header, or for JSON a
+            field or fields joined by dots.
         target: the file's column to translate into.
-        text: the file's column of texts to classify, or to learn to go on with.
-        label: the file's column of their labels.
+        text: the file's column of texts, of tasks that read one text.
+        label: the file's column of labels.
+        format: of the files; auto goes by their names.
+        delimiter: between cells, where it is not the format's own.
+        unit: what a row of plain text is.
         eval_share: share of the rows held out to watch training with.
         test_share: share of the rows held out to judge the exported model with.
         seed: a different one deals the rows out differently.
@@ -35,6 +40,9 @@ class DataConfig:
     target: str = "target"
     text: str = "text"
     label: str = "label"
+    format: Literal["auto", "tsv", "csv", "jsonl", "text", "parquet", "tfrecord"] = "auto"
+    delimiter: str = ""
+    unit: Literal["line", "paragraph", "file"] = "line"
     eval_share: float = 0.05
     test_share: float = 0.05
     seed: int = 1
@@ -199,9 +207,10 @@ def _check_together(config: PipelineConfig) -> None:
             f"setting tokenizer.vocab_size must be above 260 with byte_fallback (256 bytes, 4 control pieces), got "
             f"{tokenizer.vocab_size}"
         )
-    for one, other in (("source", "target"), ("text", "label")):
-        if getattr(data, one) == getattr(data, other):
-            raise UserError(f"data.{one} and data.{other} are both {getattr(data, one)!r}: name two columns")
+    names = [getattr(data, column) for column in TASKS[config.task].columns]
+    if same := next((name for name in names if names.count(name) > 1), None):
+        columns = " and ".join(f"data.{column}" for column in TASKS[config.task].columns)
+        raise UserError(f"{columns} are both {same!r}: name {len(names)} columns")
 
 
 def _coerced(name: str, text: str, hint: typing.Any) -> typing.Any:
@@ -288,6 +297,7 @@ PRESETS = {
 _TASK_SETTINGS = {
     # A document is cut by the packing into rows, not before.
     ("", "language_model"): (
+        "data.unit=paragraph",
         "data.max_length=1000000000",
         "evaluation.min_over_baseline=0.1",
         "training.label_smoothing=0",
@@ -313,6 +323,7 @@ _TASK_SETTINGS = {
         "training.checkpoint_steps=250",
     ),
     ("demo", "language_model"): (
+        "data.unit=file",
         "data.eval_share=0.04",
         "data.test_share=0.06",
         "model.max_positions=128",

@@ -9,8 +9,9 @@ import os
 from components.bulk_inferrer import BulkInferrer
 from components.component import raw_files
 from components.evaluator import Evaluator
-from components.example_gen import ExampleGen
+from components.example_gen import ExampleGen, Splitting
 from components.example_validator import ExampleValidator
+from components.file_formats import Reading
 from components.infra_validator import InfraValidator
 from components.pusher import Pusher
 from components.schema_gen import SchemaGen
@@ -30,7 +31,7 @@ def make_pipeline(config: PipelineConfig, files: str, pipeline_root: str, servin
 
     Args:
         config: every setting.
-        files: path or pattern of the user's files.
+        files: path or pattern of the user's files, or several with their roles (components/file_formats.py).
         pipeline_root: where artifacts and metadata are kept.
         serving_dir: where model versions are pushed.
     Returns:
@@ -42,9 +43,8 @@ def make_pipeline(config: PipelineConfig, files: str, pipeline_root: str, servin
     example_gen = ExampleGen(
         files=source,
         columns={column: getattr(data, column) for column in task.columns},
-        eval_share=data.eval_share,
-        test_share=data.test_share,
-        seed=data.seed,
+        reading=Reading(data.format, data.delimiter.replace("\\t", "\t"), data.unit),
+        splitting=Splitting(data.eval_share, data.test_share, data.seed),
         max_reject_share=data.max_reject_share,
     )
     examples = example_gen.outputs["examples"]
