@@ -54,7 +54,7 @@ class Examples(Artifact):
     """Rows as tf.Example records, split (TFX: Examples).
 
     Split-<split>/data_tfrecord-SSSSS-of-NNNNN   TFRecord of tf.Example, one bytes feature a column (UTF-8)
-    rejects/rejects-SSSSS-of-NNNNN.jsonl         one object a rejected row: file, line (1-based), reason, text
+    rejects/rejects-SSSSS-of-NNNNN.jsonl         one object a rejected row: file, line (or row, from 1), reason, text
     properties: splits (list), columns (list), num_rows (rows read), num_examples {split: n}, num_rejected,
     num_rejected_by_reason {reason: n}.
     """
