@@ -97,8 +97,9 @@ class TransformedExamples(Artifact):
     """Token ids, ready for training (TFX: Examples, transformed).
 
     Split-<split>/transformed_examples-SSSSS-of-NNNNN   TFRecord of tf.Example, one int64 list feature a text
-        column, named <column>_ids, without begin and end markers
-    properties: splits, num_examples {split: n}, num_truncated {column: n}, max_length (tokens).
+        column, named <column>_ids, without begin and end markers; a label column's list holds one number
+    properties: splits, num_examples {split: n}, num_truncated {column: n}, max_length (tokens); where there is a label
+    column, label_counts {column: {label: rows of the train split}}, in the order of the labels' ids.
     """
 
 
@@ -121,9 +122,10 @@ class ModelRun(Artifact):
 class ModelEvaluation(Artifact):
     """How good the exported model is (TFX: ModelEvaluation).
 
-    metrics.json        {"model": {metric: value}, "baseline": {...}, "signature": {...}, "num_examples": n}
-    predictions.jsonl   one object a test example: source, target, prediction
-    properties: the headline metrics.
+    metrics.json        {"model": {metric: value}, "baseline": {...} (the one to beat), "baselines": {name: {...}},
+        "signature": {...}, "tables": [...] (see task.Table), "num_examples": n}
+    predictions.jsonl   one object a test example: its columns, and its prediction or what the model said of it
+    properties: what is in metrics.json.
     """
 
 
@@ -160,6 +162,7 @@ class PushedModel(Artifact):
 class InferenceResult(Artifact):
     """Predictions of BulkInferrer (TFX: InferenceResult).
 
-    predictions-SSSSS-of-NNNNN.jsonl   one object a row: key, the inputs, the outputs
+    predictions-SSSSS-of-NNNNN.jsonl   one object a row: key, the columns, the outputs (predicted_<name> where a column
+        has that name)
     failures-SSSSS-of-NNNNN.jsonl      one object a failed row: key, reason
     """

@@ -23,7 +23,7 @@ def BulkInferrer(
     """Asks the pushed model for an answer to every example of a split.
 
     Args:
-        examples: what is asked; of each row the task's first column.
+        examples: what is asked; of each row what the task makes of its first column.
         pushed_model: its version is read where the model server reads it.
         inference_result: see artifact.InferenceResult.
         task: name of a Task.
@@ -50,7 +50,7 @@ def BulkInferrer(
             | beam.Create(shards)
             | InferShards(
                 saved_model=pushed_model.properties["pushed_destination"],
-                columns=list(spec.columns),
+                task=task,
                 num_examples=num_examples,
                 target=inference_result.uri,
                 num_shards=len(shards),

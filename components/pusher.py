@@ -48,9 +48,7 @@ def Pusher(
         NotBlessedError: a blessing is missing; nothing was touched.
         UserError: the destination cannot be written or is full; no new version is visible.
     """
-    _check_blessed(
-        ("the Evaluator", model_blessing, "BLESSED"), ("the InfraValidator", infra_blessing, "INFRA_BLESSED")
-    )
+    _check_blessed(("Evaluator", model_blessing, "BLESSED"), ("InfraValidator", infra_blessing, "INFRA_BLESSED"))
     if "://" in destination:
         raise UserError(f"cannot push to {destination}: give a local folder, or one that is mounted")
     folder = pathlib.Path(destination).absolute()

@@ -31,6 +31,20 @@ class WarmupRequest(NamedTuple):
     inputs: Mapping[str, Any]
 
 
+def alone_and_together(signature: str, rows: Mapping[str, list]) -> list[WarmupRequest]:
+    """Makes a request of each row alone and one of all of them, for batches of one and of many run different code.
+
+    Args:
+        signature: its name.
+        rows: input name -> values, all of one length.
+    Returns:
+        The requests, the one of all rows last.
+    """
+    number = len(next(iter(rows.values())))
+    alone = [{name: values[row : row + 1] for name, values in rows.items()} for row in range(number)]
+    return [WarmupRequest(signature, inputs) for inputs in (*alone, dict(rows))]
+
+
 def write_warmup_requests(directory: str, requests: Iterable[WarmupRequest]) -> None:
     """Writes the requests that the model server replays before it calls the model ready.
 

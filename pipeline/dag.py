@@ -16,8 +16,9 @@ from components.infra_validator import InfraValidator
 from components.pusher import Pusher
 from components.schema_gen import SchemaGen
 from components.statistics_gen import StatisticsGen
+from components.task import Recipe
 from components.tasks import get_task
-from components.trainer import Recipe, Trainer
+from components.trainer import Trainer
 from components.transform import Transform
 from pipeline.config import PipelineConfig
 from pipeline.runner import Pipeline
@@ -55,9 +56,10 @@ def make_pipeline(config: PipelineConfig, files: str, pipeline_root: str, servin
     transform = Transform(
         examples=examples,
         schema=schema,
-        columns=task.columns,
+        columns=task.text_columns,
         tokenizer_config=config.tokenizer,
         max_length=data.max_length,
+        label_columns=task.label_columns,
     )
     trainer = Trainer(
         transformed_examples=transform.outputs["transformed_examples"],
@@ -70,7 +72,7 @@ def make_pipeline(config: PipelineConfig, files: str, pipeline_root: str, servin
         examples=examples,
         model=model,
         task=task.name,
-        min_over_baseline=config.evaluation.min_bleu_over_baseline,
+        min_over_baseline=config.evaluation.min_over_baseline,
         num_examples=config.evaluation.num_examples,
     )
     infra_validator = InfraValidator(model=model, examples=examples)
