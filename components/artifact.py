@@ -50,6 +50,14 @@ class RawFiles(Artifact):
         return True
 
 
+class SchemaFile(RawFiles):
+    """A schema.pbtxt that the user keeps."""
+
+
+class TokenizerFiles(RawFiles):
+    """A tokenizer that the user brings: a Tokenizer's folder, or a SentencePiece model."""
+
+
 class Examples(Artifact):
     """Rows as tf.Example records, split (TFX: Examples).
 
@@ -79,7 +87,7 @@ class ExampleAnomalies(Artifact):
     """Where the statistics break the schema (TFX: ExampleAnomalies).
 
     Split-<split>/SchemaDiff.pb   serialised tensorflow_metadata Anomalies
-    properties: num_anomalies {split: n}.
+    properties: num_anomalies {split: n}, warnings (a line each).
     """
 
 
