@@ -7,7 +7,6 @@ Read next: bulk_inferrer_beam.py for what runs on the workers, models/runtime.py
 from components.artifact import Examples, InferenceResult, PushedModel
 from components.component import Context, Input, Output, component
 from components.errors import ComponentError
-from components.tasks import get_task
 
 
 @component
@@ -41,7 +40,6 @@ def BulkInferrer(
     from components.bulk_inferrer_beam import InferShards
     from components.examples_io import shard_paths
 
-    spec = get_task(task)
     shards = list(enumerate(shard_paths(examples, split)))
     counts_path = inference_result.path("counts.jsonl")
     with beam_pipeline(context) as pipeline:

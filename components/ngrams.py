@@ -47,12 +47,15 @@ class NgramModel:
 
     def log_probability(self, text: str) -> float:
         """Returns the natural logarithm of the probability of a text and of its end."""
-        keys = self._keys(text, self._order)
+        return float(self._log_probabilities(self._keys(text, self._order)).sum())
+
+    def _log_probabilities(self, keys: np.ndarray) -> np.ndarray:
+        """Returns the log probability of the last character of each n-gram given the others."""
         probability = np.full(len(keys), 1 / self._num_ids)
         for order, level in enumerate(self._levels, start=1):
             probability = level.interpolate(keys & np.uint64((1 << _BITS * order) - 1), probability)
         rare = (keys & np.uint64((1 << _BITS) - 1)) == _RARE
-        return float(np.log(probability).sum() + rare.sum() * self._log_choice)
+        return np.log(probability) + rare * self._log_choice
 
     def _keys(self, text: str, order: int) -> np.ndarray:
         """Returns a number for each n-gram that ends with a character of the text or with its end, uint64."""

@@ -1,10 +1,10 @@
 """A Task as a value: all that differs between one application of the Transformer and another.
 
 Comes in: what an application wants of each component. Goes out: a frozen value that components ask, never by name.
-Read next: task_translation.py for an example of one; tasks.py, which lists them; trainer.py and evaluator.py, which ask.
+Read next: task_translation.py for an example of one; tasks.py, which lists them; trainer.py and evaluator.py, who ask.
 
-A new task is a new value: its columns, a model with its loss and batches, a server, a measure and a baseline. Nothing of
-it may import TensorFlow before it is called.
+A new task is a new value: its columns, a model with its loss and batches, a server, a measure and a baseline. Nothing
+of it may import TensorFlow before it is called.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ class Features:
 
     Args:
         vocab_size: pieces of the tokenizer.
-        label_counts: label -> its rows in the train split, in the order of the labels' ids; none without a label column.
+        label_counts: label -> its rows in the train split, in the order of the labels' ids; empty without labels.
     """
 
     vocab_size: int
@@ -90,6 +90,7 @@ class Task:
         judged: the signature that the Evaluator asks, with `text` alone.
         prompt: what of a held-out text is sent to `serving_default` for a person to look at.
         reference: (row, prompt) -> what a person compares the answer with.
+        example: what asking the model is called, and a text to ask.
         decimals: digits after the point that matter in the metrics.
     """
 
@@ -104,6 +105,7 @@ class Task:
     measure: Callable[[Answers, Sequence[Row]], Measurement]
     baselines: Callable[[Callable[[], list[Row]], Sequence[Row]], dict[str, Answers]]
     reference: Callable[[Row, str], str]
+    example: tuple[str, str]
     label_columns: tuple[str, ...] = ()
     higher_is_better: bool = True
     judged: str = "serving_default"

@@ -93,4 +93,5 @@ CLASSIFICATION = Task(
     measure=_measure,
     baselines=_baselines,
     reference=_reference,
+    example=("Classify", "What a lovely day!"),
 )

@@ -93,6 +93,7 @@ LANGUAGE_MODEL = Task(
     measure=_measure,
     baselines=_baselines,
     reference=_reference,
+    example=("Complete", "The people of the United States"),
     higher_is_better=False,
     judged="score",
     prompt=_prompt,

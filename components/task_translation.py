@@ -68,4 +68,5 @@ TRANSLATION = Task(
     measure=_measure,
     baselines=_baselines,
     reference=_reference,
+    example=("Translate", "Turn on the light."),
 )

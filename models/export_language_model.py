@@ -33,8 +33,8 @@ _OPTIONS = {
 class LanguageModelServer(tf.Module):
     """A `Server` of a DecoderLanguageModel.
 
-    It looks back on as many tokens as it was trained to (`max_positions`): of a text half of that at most is read before
-    it goes on, so that there is room for what it writes.
+    It looks back on as many tokens as it was trained to (`max_positions`): half of that is the most it reads of a text
+    to go on from, and the other half the most it writes.
 
     Args:
         model: built and trained.
