@@ -95,10 +95,11 @@ def find_drift(
         if not limit or expected.name not in now.keys() & before.keys():
             continue
         new, old = _shares(now[expected.name]), _shares(before[expected.name])
-        moved = max(sorted(new.keys() | old.keys()), key=lambda word: abs(new.get(word, 0) - old.get(word, 0)), default="")
-        was, now_is = old.get(moved, 0), new.get(moved, 0)
-        if abs(now_is - was) > limit:
-            text = f"{moved!r} was {was:.1%} of it in the last run and is {now_is:.1%}, a drift of more than {limit:.0%}"
+        drifts = {word: abs(new.get(word, 0) - old.get(word, 0)) for word in sorted(new.keys() | old.keys())}
+        moved = max(drifts, key=drifts.get, default="")
+        if drifts.get(moved, 0) > limit:
+            shares = f"{old.get(moved, 0):.1%} of it in the last run and is {new.get(moved, 0):.1%}"
+            text = f"{moved!r} was {shares}, a drift of more than {limit:.0%}"
             result.append(Anomaly(expected.name, "COMPARATOR_L_INFTY_HIGH", "WARNING", text))
     return result
 
@@ -155,9 +156,7 @@ def _label_anomalies(
         yield Anomaly(expected.name, "CUSTOM_VALIDATION", "WARNING", text)
 
 
-def _text_anomalies(
-    expected: schema_pb2.Feature, found: statistics_pb2.FeatureNameStatistics
-) -> Iterator[Anomaly]:
+def _text_anomalies(expected: schema_pb2.Feature, found: statistics_pb2.FeatureNameStatistics) -> Iterator[Anomaly]:
     words = natural_language(found)
     limits = expected.natural_language_domain.sequence_length_constraints
     if words.min_sequence_length < limits.min_sequence_length:

@@ -67,6 +67,7 @@ def _add_feature(
     from tensorflow_metadata.proto.v0 import schema_pb2
 
     from components.statistics_protos import label_counts, natural_language
+    from components.text_counts import MAX_LABELS
 
     common = found.string_stats.common_stats
     feature = schema.feature.add(name=name, type=schema_pb2.BYTES)
@@ -77,8 +78,8 @@ def _add_feature(
         labels = label_counts(found)
         if not labels:
             raise UserError(
-                f"column {name!r} has {found.string_stats.unique} different values, too many for labels; name the "
-                f"column of labels with --{name}"
+                f"column {name!r} has more than {MAX_LABELS} different values, too many for labels; name the column "
+                f"of labels with --{name}"
             )
         feature.domain = name
         schema.string_domain.add(name=name, value=sorted(labels))

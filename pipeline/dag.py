@@ -84,10 +84,8 @@ def make_pipeline(
     return Pipeline(task.name, os.path.abspath(pipeline_root), nodes)
 
 
-def make_validation_pipeline(
-    config: PipelineConfig, files: str, pipeline_root: str, schema_file: str = ""
-) -> Pipeline:
-    """Joins the components that look at the data; the arguments are those of `make_pipeline`, which begins with them."""
+def make_validation_pipeline(config: PipelineConfig, files: str, pipeline_root: str, schema_file: str = "") -> Pipeline:
+    """Joins the components that look at the data, with which `make_pipeline` begins; see there for the arguments."""
     return Pipeline(config.task, os.path.abspath(pipeline_root), _data_nodes(config, files, schema_file)[0])
 
 
