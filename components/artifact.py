@@ -50,11 +50,19 @@ class RawFiles(Artifact):
         return True
 
 
+class SchemaFile(RawFiles):
+    """A schema.pbtxt that the user keeps."""
+
+
+class TokenizerFiles(RawFiles):
+    """A tokenizer that the user brings: a Tokenizer's folder, or a SentencePiece model."""
+
+
 class Examples(Artifact):
     """Rows as tf.Example records, split (TFX: Examples).
 
     Split-<split>/data_tfrecord-SSSSS-of-NNNNN   TFRecord of tf.Example, one bytes feature a column (UTF-8)
-    rejects/rejects-SSSSS-of-NNNNN.jsonl         one object a rejected row: file, line (1-based), reason, text
+    rejects/rejects-SSSSS-of-NNNNN.jsonl         one object a rejected row: file, line (or row, from 1), reason, text
     properties: splits (list), columns (list), num_rows (rows read), num_examples {split: n}, num_rejected,
     num_rejected_by_reason {reason: n}.
     """
@@ -79,7 +87,7 @@ class ExampleAnomalies(Artifact):
     """Where the statistics break the schema (TFX: ExampleAnomalies).
 
     Split-<split>/SchemaDiff.pb   serialised tensorflow_metadata Anomalies
-    properties: num_anomalies {split: n}.
+    properties: num_anomalies {split: n}, warnings (a line each).
     """
 
 

@@ -9,25 +9,33 @@ import dataclasses
 import difflib
 import itertools
 
+import pyarrow
+from apache_beam.io.filesystem import BeamIOError
+
 from components.errors import UserError
 from components.file_formats import Reading, compression, file_format
+from components.record_readers import ParquetReader, TFRecordReader, open_parquet, parquet_columns
 from components.row_readers import (
     BYTE_ORDER_MARK,
     CsvReader,
     FileReader,
     JsonReader,
     Layout,
-    LineReader,
     ParagraphReader,
     ParallelReader,
+    RowReader,
     TextReader,
     TsvReader,
     csv_rows,
 )
-from components.text_files import TextFile, plan_shards, read_first_lines
+from components.text_files import DamagedFileError, TextFile, plan_shards, read_first_lines
 
 _CSV_DELIMITERS = (",", ";", "\t", "|")
 _MAX_HEADER_LINES = 20
+_TEXT_TYPES = tuple(
+    getattr(pyarrow.types, f"is_{kind}")
+    for kind in ("string", "large_string", "string_view", "binary", "large_binary", "integer", "floating", "boolean")
+)
 _TEXT_READERS = {"line": TextReader, "paragraph": ParagraphReader, "file": FileReader}
 
 
@@ -44,7 +52,7 @@ class Table:
 
     file: TextFile
     split: str
-    reader: LineReader
+    reader: RowReader
 
 
 def make_table(group: tuple[dict, ...], columns: dict[str, str], reading: Reading, shard_bytes: int) -> Table:
@@ -65,11 +73,11 @@ def make_table(group: tuple[dict, ...], columns: dict[str, str], reading: Readin
         paths = {file["column"]: file["path"] for file in group}
         return Table(files[0], split, ParallelReader(paths, segments))
     kind = file_format(path, reading, len(columns))
-    whole = kind == "text" and reading.unit == "file"
+    whole = kind == "tfrecord" or (kind == "text" and reading.unit == "file")
     return Table(TextFile(path, size, whole), split, _reader(path, kind, columns, reading))
 
 
-def _reader(path: str, kind: str, columns: dict[str, str], reading: Reading) -> LineReader:
+def _reader(path: str, kind: str, columns: dict[str, str], reading: Reading) -> RowReader:
     if kind == "text":
         if len(columns) > 1:
             raise UserError(
@@ -79,6 +87,12 @@ def _reader(path: str, kind: str, columns: dict[str, str], reading: Reading) -> 
         return _TEXT_READERS[reading.unit](*columns)
     if kind == "jsonl":
         return JsonReader(columns)
+    if kind == "parquet":
+        return _parquet_reader(path, columns)
+    if kind == "tfrecord":
+        if compression(path) not in ("", "gzip"):
+            raise UserError(f"{path}: TFRecords are read plain or as .gz; unpack the file")
+        return TFRecordReader(columns)
     if kind == "csv":
         return CsvReader(*_csv_layout(path, columns, reading.delimiter))
     delimiter = reading.delimiter or "\t"
@@ -138,6 +152,26 @@ def _layout(path: str, header: list[str], columns: dict[str, str], delimiter: st
                 f"--{column}"
             )
     return Layout({column: header.index(name) for column, name in columns.items()}, len(header))
+
+
+def _parquet_reader(path: str, columns: dict[str, str]) -> ParquetReader:
+    """Checks that every column is there and holds what can be text."""
+    if compression(path):
+        raise UserError(f"{path}: Parquet is compressed in itself; unpack the file")
+    try:
+        with open_parquet(path) as file:
+            found = parquet_columns(file.schema_arrow)
+    except (OSError, BeamIOError, DamagedFileError) as error:
+        raise UserError(str(error)) from error
+    for column, name in columns.items():
+        if name not in found:
+            nearest = difflib.get_close_matches(name, found, n=1)
+            hint = f", did you mean {nearest[0]!r}?" if nearest else "."
+            raise UserError(f"{path}: no column {name!r}{hint} It has: {', '.join(found)}. Name it with --{column}")
+        kind = found[name].value_type if pyarrow.types.is_dictionary(found[name]) else found[name]
+        if not any(is_kind(kind) for is_kind in _TEXT_TYPES):
+            raise UserError(f"{path}: column {name!r} holds {kind}, not text, numbers or truth values")
+    return ParquetReader(columns)
 
 
 def _first_text(path: str, number: int) -> str:

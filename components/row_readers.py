@@ -8,6 +8,7 @@ Two workers that read neighbouring segments must agree where a row begins withou
 scans them all.
 """
 
+import abc
 import csv
 import dataclasses
 import io
@@ -131,24 +132,18 @@ def parse_row(line: bytes, layout: Layout, delimiter: str = "\t") -> dict[str, s
     return layout.row(decoded(line).split(delimiter))
 
 
-class LineReader:
-    """Reads files in which a line is a row; what a row is, `parse` says. Empty lines are rows."""
-
-    skips_blank = False
-    has_header = False
+class RowReader(abc.ABC):
+    """Reads the rows of one kind of files. It is sent to Beam's workers, so it holds nothing but settings."""
 
     def to_scan(self, segments: list[Segment]) -> list[Segment]:
         """Returns the segments that must be scanned before those of a file can be read."""
-        return [segment for segment in segments if segment.end is not None]
+        return []
 
     def scan(self, segment: Segment) -> Scan:
         """Returns what the readers of later segments must know of one."""
-        return Scan(count_lines(segment))
+        return Scan()
 
-    def parse(self, line: bytes) -> dict[str, str]:
-        """Returns a line's columns; raises RejectedRowError if it has none."""
-        raise NotImplementedError
-
+    @abc.abstractmethod
     def read(self, segment: Segment, scans: Scans) -> Iterator[Row]:
         """Yields the rows that begin in a segment.
 
@@ -158,6 +153,25 @@ class LineReader:
         Raises:
             DamagedFileError: the file cannot be read to its end.
         """
+
+
+class LineReader(RowReader):
+    """Reads files in which a line is a row; what a row is, `parse` says. Empty lines are rows."""
+
+    skips_blank = False
+    has_header = False
+
+    def to_scan(self, segments: list[Segment]) -> list[Segment]:
+        return [segment for segment in segments if segment.end is not None]
+
+    def scan(self, segment: Segment) -> Scan:
+        return Scan(count_lines(segment))
+
+    @abc.abstractmethod
+    def parse(self, line: bytes) -> dict[str, str]:
+        """Returns a line's columns; raises RejectedRowError if it has none."""
+
+    def read(self, segment: Segment, scans: Scans) -> Iterator[Row]:
         for number, line in enumerate(read_lines(segment), start=1 + _before(segment, scans).lines):
             if number == 1:
                 if self.has_header:
@@ -211,19 +225,30 @@ class JsonReader(LineReader):
 
 
 def _json_text(record: dict[str, Any], field: str) -> str:
-    """Returns the text of a field; numbers and truth values, as labels often are, as JSON writes them."""
+    """Returns the text of a field."""
     value: Any = record
     for key in [field] if field in record else field.split("."):
         value = value.get(key) if isinstance(value, dict) else None
+    return as_text(value, field)
+
+
+def as_text(value: Any, name: str) -> str:
+    """Returns the text of a value; numbers and truth values, as labels often are, as JSON writes them.
+
+    Raises:
+        RejectedRowError: it is none of these, or no valid Unicode; names the column or field.
+    """
     if value is None:
-        raise RejectedRowError(f"no field {field!r}")
-    if isinstance(value, dict | list):
-        raise RejectedRowError(f"field {field!r} is no text")
+        raise RejectedRowError(f"no {name!r}")
+    if isinstance(value, bytes):
+        return decoded(value)
+    if not isinstance(value, str | int | float):
+        raise RejectedRowError(f"{name!r} is no text")
     text = value if isinstance(value, str) else json.dumps(value)
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise RejectedRowError(f"field {field!r} is not valid Unicode") from error
+        raise RejectedRowError(f"{name!r} is not valid Unicode") from error
     return text
 
 
@@ -361,7 +386,7 @@ def csv_rows(text: str, delimiter: str) -> list[list[str]]:
     return list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
 
 
-class ParallelReader(LineReader):
+class ParallelReader(RowReader):
     """Plain text in as many files as there are columns; lines of the same number are a row, empty lines too.
 
     Args:
@@ -375,6 +400,9 @@ class ParallelReader(LineReader):
 
     def to_scan(self, segments: list[Segment]) -> list[Segment]:
         return self._segments
+
+    def scan(self, segment: Segment) -> Scan:
+        return Scan(count_lines(segment))
 
     def read(self, segment: Segment, scans: Scans) -> Iterator[Row]:
         if not segment.start:

@@ -1,4 +1,4 @@
-"""The command line: demo, run, runs, lineage, predict, chat.
+"""The command line: demo, run, validate, runs, lineage, predict, chat.
 
 Comes in: arguments. Goes out: exit code 0, or one message and 1 (failed), 2 (bad input), 3 (not blessed), 130 (Ctrl-C).
 Read next: dag.py, what `run` runs; config.py, what `--set` sets. Whatever is slow to import is imported by the command
@@ -33,6 +33,27 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
+FileArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE",
+        help="TSV, CSV, JSON lines, Parquet, TFRecord or plain text, also .gz, .bz2 or .zst; or a quoted pattern; or "
+        "several with their parts, such as train=a.tsv,test=b.tsv or source=a.en,target=a.de.",
+    ),
+]
+PresetOption = Annotated[
+    str, typer.Option("--preset", metavar="NAME", help=f"Settings to start from: {', '.join(PRESETS)}.")
+]
+SourceOption = Annotated[str, typer.Option(metavar="COLUMN", help="Column to translate from.")]
+TargetOption = Annotated[str, typer.Option(metavar="COLUMN", help="Column to translate into.")]
+TextOption = Annotated[str, typer.Option(metavar="COLUMN", help="Column to classify, or to go on from.")]
+LabelOption = Annotated[str, typer.Option(metavar="COLUMN", help="Column of the labels.")]
+SchemaOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Hold the data against this schema.pbtxt, inferred once and edited, instead of its own."
+    ),
+]
 RootOption = Annotated[
     Path, typer.Option("--pipeline-root", metavar="DIR", help="Where artifacts, metadata and logs are kept.")
 ]
@@ -95,23 +116,15 @@ def demo(
 
 @app.command()
 def run(
-    file: Annotated[
-        str,
-        typer.Argument(
-            metavar="FILE",
-            help="TSV, CSV, JSON lines or plain text, also .gz, .bz2 or .zst; or a quoted pattern; or several with "
-            "their parts, such as train=a.tsv,test=b.tsv or source=a.en,target=a.de.",
-        ),
-    ],
+    file: FileArgument,
     beam_options: BeamArguments = None,
     task: TaskOption = "translation",
-    preset_name: Annotated[
-        str, typer.Option("--preset", metavar="NAME", help=f"Settings to start from: {', '.join(PRESETS)}.")
-    ] = "small",
-    source: Annotated[str, typer.Option(metavar="COLUMN", help="Column to translate from.")] = "source",
-    target: Annotated[str, typer.Option(metavar="COLUMN", help="Column to translate into.")] = "target",
-    text: Annotated[str, typer.Option(metavar="COLUMN", help="Column to classify, or to go on from.")] = "text",
-    label: Annotated[str, typer.Option(metavar="COLUMN", help="Column of the labels.")] = "label",
+    preset_name: PresetOption = "small",
+    source: SourceOption = "source",
+    target: TargetOption = "target",
+    text: TextOption = "text",
+    label: LabelOption = "label",
+    schema: SchemaOption = None,
     pipeline_root: RootOption = Path("runs"),
     serving_dir: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where model versions are pushed.", show_default="serving/<task>")
@@ -130,11 +143,43 @@ def run(
     seq2serve run 'books/*.txt' --task language_model --preset tiny
     """
     with _explained(verbose):
-        columns = [f"data.source={source}", f"data.target={target}", f"data.text={text}", f"data.label={label}"]
-        config = with_settings(preset(preset_name, task), [*columns, *(settings or [])])
+        columns = {"source": source, "target": target, "text": text, "label": label}
+        config = _config(preset_name, task, columns, settings)
         options = _checked_beam_options(beam_options)
         set_up_logs(verbose)
-        _run(config, file, pipeline_root, serving_dir or Path("serving", task), options, verbose)
+        _run(config, file, pipeline_root, serving_dir or Path("serving", task), options, verbose, schema)
+
+
+@app.command()
+def validate(
+    file: FileArgument,
+    beam_options: BeamArguments = None,
+    task: TaskOption = "translation",
+    preset_name: PresetOption = "small",
+    source: SourceOption = "source",
+    target: TargetOption = "target",
+    text: TextOption = "text",
+    label: LabelOption = "label",
+    schema: SchemaOption = None,
+    pipeline_root: RootOption = Path("runs"),
+    settings: SettingsOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Looks at your text and trains nothing: reads, counts, and says what is wrong or odd.
+
+    A later [bold]run[/bold] of the same text reuses what this has done.
+    """
+    with _explained(verbose):
+        columns = {"source": source, "target": target, "text": text, "label": label}
+        config = _config(preset_name, task, columns, settings)
+        options = _checked_beam_options(beam_options)
+        set_up_logs(verbose)
+        from pipeline.dag import make_validation_pipeline
+        from pipeline.runner import Runner
+        from pipeline.validation import print_validation
+
+        pipeline = make_validation_pipeline(config, file, str(pipeline_root), str(schema or ""))
+        print_validation(Runner(pipeline, options, verbose).run())
 
 
 @app.command()
@@ -223,14 +268,26 @@ def main() -> None:
     app(prog_name="seq2serve")
 
 
+def _config(preset_name: str, task: str, columns: dict[str, str], settings: list[str] | None) -> PipelineConfig:
+    """Returns the settings of a preset with the file's columns, and what --set changes."""
+    named = [f"data.{column}={name}" for column, name in columns.items()]
+    return with_settings(preset(preset_name, task), [*named, *(settings or [])])
+
+
 def _run(
-    config: PipelineConfig, file: str, root: Path, serving_dir: Path, beam_options: tuple[str, ...], verbose: bool
+    config: PipelineConfig,
+    file: str,
+    root: Path,
+    serving_dir: Path,
+    beam_options: tuple[str, ...],
+    verbose: bool,
+    schema: Path | None = None,
 ) -> None:
     from pipeline.dag import make_pipeline
     from pipeline.runner import Runner
     from pipeline.summary import print_summary
 
-    pipeline = make_pipeline(config, file, str(root), str(serving_dir))
+    pipeline = make_pipeline(config, file, str(root), str(serving_dir), str(schema or ""))
     print_summary(Runner(pipeline, beam_options, verbose).run(), config)
 
 

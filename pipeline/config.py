@@ -210,7 +210,7 @@ def _check_together(config: PipelineConfig) -> None:
     names = [getattr(data, column) for column in TASKS[config.task].columns]
     if same := next((name for name in names if names.count(name) > 1), None):
         columns = " and ".join(f"data.{column}" for column in TASKS[config.task].columns)
-        raise UserError(f"{columns} are both {same!r}: name {len(names)} columns")
+        raise UserError(f"{columns} are both {same!r}: name two columns")
 
 
 def _coerced(name: str, text: str, hint: typing.Any) -> typing.Any:

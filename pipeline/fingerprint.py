@@ -95,7 +95,7 @@ def resolve_raw_files(constant: RawFiles) -> RawFiles:
         constant: RawFiles whose uri is a path, a glob pattern (`**` for folders), or several of these with their roles
             (see components/file_formats.py).
     Returns:
-        RawFiles with the property `files`, in the order of their roles and paths, and a fingerprint of what they hold.
+        The same with the property `files`, in the order of their roles and paths, and a fingerprint of what they hold.
     Raises:
         UserError: no file, a folder, an empty file or one that cannot be read.
     """
@@ -107,7 +107,7 @@ def resolve_raw_files(constant: RawFiles) -> RawFiles:
             files.append(file | {key: value for key, value in given.items() if value})
             # Of a name only what decides how the file is read; parallel files go together by their place.
             contents.append([file["sha256"], role.split, role.column, named_format(path), place if role.column else 0])
-    return RawFiles(constant.uri, {"files": files}, fingerprint(sorted(contents, key=str)))
+    return type(constant)(constant.uri, {"files": files}, fingerprint(sorted(contents, key=str)))
 
 
 def _matches(pattern: str) -> list[str]:

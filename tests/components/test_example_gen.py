@@ -9,10 +9,12 @@ import pathlib
 import random
 import re
 
+import pyarrow
 import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from components import text_files
 from components.artifact import SPLITS, Examples, RawFiles
@@ -226,6 +228,15 @@ def test_splits_have_about_their_shares_and_another_seed_deals_anew():
     assert sum(a != b for a, b in zip(one, two, strict=True)) > 1500
 
 
+def example(features: dict[str, list]) -> bytes:
+    """Returns a serialised tf.Example."""
+    result = tf.train.Example()
+    for name, values in features.items():
+        feature = result.features.feature[name]
+        (feature.int64_list if isinstance(values[0], int) else feature.bytes_list).value.extend(values)
+    return result.SerializeToString()
+
+
 def write_formats(folder: pathlib.Path) -> dict[str, str]:
     """Writes ROWS in every format and returns what to give ExampleGen."""
     folder.mkdir()
@@ -238,15 +249,23 @@ def write_formats(folder: pathlib.Path) -> dict[str, str]:
     (folder / "a.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     for side, name in enumerate(("a.en", "a.de")):
         (folder / name).write_text("".join(row[side] + "\n" for row in ROWS))
+    table = pyarrow.table({"id": list(range(len(ROWS))), "pair": records})
+    parquet.write_table(table, folder / "a.parquet", row_group_size=7)
+    with tf.io.TFRecordWriter(str(folder / "a.tfrecord")) as file:
+        for record in records:
+            features = {name: [text.encode()] for name, text in record.items()}
+            file.write(example(features))
     return {
-        **{name: str(folder / name) for name in ("a.tsv", "a.csv", "a.jsonl")},
+        **{name: str(folder / name) for name in ("a.tsv", "a.csv", "a.jsonl", "a.parquet", "a.tfrecord")},
         "parallel": f"source={folder}/a.en,target={folder}/a.de",
     }
 
 
 def test_the_same_rows_give_the_same_bytes_in_every_format(tmp_path):
     formats = write_formats(tmp_path / "files")
-    digests = {name: digest(generate(path, tmp_path / name)) for name, path in formats.items()}
+    nested = {"source": "pair.en", "target": "pair.de"}
+    columns = {name: nested if name == "a.parquet" else COLUMNS for name in formats}
+    digests = {name: digest(generate(formats[name], tmp_path / name, columns=columns[name])) for name in formats}
     assert all(found == digests["a.tsv"] for found in digests.values())
 
 
