@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from components import interrupt
+
 PLAIN_SECONDS = 15  # between two lines where there is no terminal
 
 
@@ -41,7 +43,8 @@ class Reporter:
             self._task = self._bar.add_task(label, total=total, completed=start, note="")
 
     def update(self, done: int, note: str = "") -> None:
-        """Says that `done` units are done in all; `note` is shown beside them."""
+        """Says that `done` units are done in all, with a note beside them; raises KeyboardInterrupt after Ctrl-C."""
+        interrupt.check()
         now = time.monotonic()
         rate = (done - self._start) / max(now - self._began, 1e-6)
         text = f"{rate:.1f} {self._unit}/s{', ' + note if note else ''}"

@@ -45,9 +45,7 @@ def Pusher(
         NotBlessedError: a blessing is missing; nothing was touched.
         UserError: the destination cannot be written or is full; no new version is visible.
     """
-    _check_blessed(
-        ("the Evaluator", model_blessing, "BLESSED"), ("the InfraValidator", infra_blessing, "INFRA_BLESSED")
-    )
+    _check_blessed(("Evaluator", model_blessing, "BLESSED"), ("InfraValidator", infra_blessing, "INFRA_BLESSED"))
     folder = destination.rstrip("/") if "://" in destination else os.path.abspath(destination)
     known = _record(model, model_blessing.path("BLESSED"), infra_blessing.path("INFRA_BLESSED"))
     try:
@@ -64,7 +62,7 @@ def Pusher(
 
 def _check_blessed(*blessings: tuple[str, ModelBlessing | InfraBlessing, str]) -> None:
     missing = [
-        f"{judge} did not bless it: {blessing.properties.get('reason', 'it gave no reason')}"
+        f"the {judge} did not bless it: {blessing.properties.get('reason', 'it gave no reason')}"
         for judge, blessing, name in blessings
         if not os.path.isfile(blessing.path(name))
     ]

@@ -1,7 +1,7 @@
 """The decoding loop: one token a step, keys and values cached, all inside one graph.
 
-Comes in: source ids [B, S]. Goes out: the best hypotheses of each row.
-Read next: inference.py for a step of the decoder, search.py for how a token is chosen.
+Comes in: source ids [B, S] to translate, or a prompt [B, P] to go on from. Goes out: the best hypotheses of each row.
+Read next: inference.py for a step of the decoder, search.py and sampling.py for how a token is chosen.
 
 Two nested loops. The inner one writes tokens; its tensors have fixed shapes, so the caches are updated in place. The
 outer one makes room for the next CHUNK tokens and drops the rows that are done, so nobody pays for them.
@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from models.attention import mask_bias
-from models.inference import StepDecoder, Weights, attend, attend_of_few, prepare, put
+from models.attention import causal_mask, mask_bias
+from models.inference import Past, StepDecoder, Weights, attend, attend_of_few, prepare, put
+from models.sampling import Sampling, SamplingOptions
 from models.search import BeamSearch, Hypotheses, Limits, begin
 
 CHUNK = 16  # tokens of room added at a time: less wastes time on copies, more on attention to empty places
@@ -38,30 +39,32 @@ class Result(NamedTuple):
 
 
 class _Rows(NamedTuple):
-    """What belongs to the rows still being written.
+    """What belongs to the rows still being written. Their P places of prompt come first in the caches.
 
     Args:
         number: int32 [B], their places in the batch that came in.
         limits: of each row.
+        padding: int32 [B], places of the prompt that hold none of it.
         hypotheses: C tokens of room in each.
-        seen: float [B, K, C * K], added to attention scores: 0 where a hypothesis sees a place of the cache. What a
-            hypothesis wrote stays where it is when beams change places; it is these rows that are reordered.
-        caches: for each layer the keys and values of the tokens so far, [2 * B * H, C * K * d].
-        memories: for each layer those of the source, [2, B, H, S, d].
-        memory_bias: float [B, 1, 1, S].
+        seen: float [B, K, (P + C) * K], added to attention scores: 0 where a hypothesis sees a place of the cache. What
+            a hypothesis wrote stays where it is when beams change places; it is these rows that are reordered.
+        caches: for each layer the keys and values of the tokens so far, [2 * B * H, (P + C) * K * d].
+        memories: for each layer those of the source, [2, B, H, S, d]; empty where there is none.
+        memory_bias: float [B, 1, 1, S]; empty where there is no source.
     """
 
     number: tf.Tensor
-    limits: Limits
+    limits: Limits | SamplingOptions
+    padding: tf.Tensor
     hypotheses: Hypotheses
     seen: tf.Tensor
     caches: tuple
     memories: tuple
-    memory_bias: tf.Tensor
+    memory_bias: tf.Tensor | tuple[()]
 
 
 def translate(
-    model, source: tf.Tensor, search: BeamSearch, limits: Limits, bos_id: int = 2, weights: Weights | None = None
+    model, source: tf.Tensor, search: BeamSearch | Sampling, limits, bos_id: int = 2, weights: Weights | None = None
 ) -> Result:
     """Writes the target of each source.
 
@@ -69,51 +72,121 @@ def translate(
         model: a built models.transformer.Transformer.
         source: int32 [B, S], 0 where padded.
         search: how tokens are chosen.
-        limits: each row's lengths.
+        limits: each row's lengths, Limits; for Sampling its SamplingOptions.
         bos_id: the begin marker.
         weights: `prepare(model)`, tensors or variables; None prepares them anew in every call.
     Returns:
         A Result for B rows.
     """
-    weights = tf.nest.map_structure(tf.convert_to_tensor, weights or prepare(model))
-    decoder = StepDecoder(model.config, weights, search.beams, attend)
-    rows = _begin(model, decoder, source, search, limits, bos_id)
+    decoder = _decoder(model, search.beams, weights)
+    with tf.name_scope("encoder"):
+        memory, memory_mask = model.encode(source)
+        memories, bias = decoder.memories(memory), mask_bias(memory_mask, memory.dtype)
+    batch, heads = tf.shape(source)[0], model.config.num_heads
+    empty = tf.zeros([2 * batch * heads, 0], memory.dtype)
+    rows = _Rows(
+        number=tf.range(batch),
+        limits=limits,
+        padding=tf.zeros([batch], tf.int32),
+        hypotheses=begin(tf.fill([batch], bos_id), search.beams, search.n_best, CHUNK),
+        seen=tf.zeros([batch, search.beams, 0], memory.dtype),
+        caches=(empty,) * model.config.num_decoder_layers,
+        memories=memories,
+        memory_bias=bias,
+    )
+    return _loop(model, decoder, search, _widen(rows, decoder, CHUNK), tf.constant(0))
+
+
+def complete(
+    model, prompt: tf.Tensor, search: BeamSearch | Sampling, limits, bos_id: int = 2, weights: Weights | None = None
+) -> Result:
+    """Goes on from each prompt with a language model.
+
+    Args:
+        model: a built models.transformer.DecoderLanguageModel.
+        prompt: int32 [B, P], 0 where padded, without begin marker; a row may be empty.
+        search: how tokens are chosen.
+        limits: each row's lengths, the prompt not counted: Limits; for Sampling its SamplingOptions.
+        bos_id: the begin marker.
+        weights: `prepare(model)`, tensors or variables; None prepares them anew in every call.
+    Returns:
+        A Result for B rows, without the prompts.
+    """
+    decoder = _decoder(model, search.beams, weights)
+    ids = _align_right(tf.pad(prompt, [[0, 0], [1, 0]], constant_values=bos_id))
+    earlier, batch = ids[:, :-1], tf.shape(ids)[0]
+    caches = _read(model, decoder, earlier)
+    # Of the K slots that a place has in the cache, a prompt's tokens take the first.
+    seen = tf.pad(tf.not_equal(earlier, 0)[..., tf.newaxis], [[0, 0], [0, 0], [0, search.beams - 1]])
+    seen = tf.repeat(tf.reshape(seen, [batch, 1, -1]), search.beams, axis=1)
+    rows = _Rows(
+        number=tf.range(batch),
+        limits=limits,
+        padding=tf.math.count_nonzero(earlier == 0, 1, dtype=tf.int32),
+        hypotheses=begin(ids[:, -1], search.beams, search.n_best, CHUNK),
+        seen=mask_bias(seen, caches[0].dtype),
+        caches=caches,
+        memories=((),) * model.config.num_decoder_layers,
+        memory_bias=(),
+    )
+    return _loop(model, decoder, search, _widen(rows, decoder, CHUNK), tf.shape(earlier)[1])
+
+
+def _decoder(model, beams: int, weights: Weights | None) -> StepDecoder:
+    return StepDecoder(
+        model.config, tf.nest.map_structure(tf.convert_to_tensor, weights or prepare(model)), beams, attend
+    )
+
+
+def _align_right(ids: tf.Tensor) -> tf.Tensor:
+    """Moves each row's padding from its end to its beginning, where there is at least one: int [B, P] -> [B, P + 1]."""
+    lengths = tf.math.count_nonzero(ids, 1, dtype=tf.int32)
+    return tf.pad(tf.reverse(tf.reverse_sequence(ids, lengths, seq_axis=1), [1]), [[0, 0], [1, 0]])
+
+
+def _read(model, decoder: StepDecoder, ids: tf.Tensor) -> tuple:
+    """Decodes all of a prompt at once; returns the caches, with room for it alone and K slots at each place.
+
+    Args:
+        model: for its positions.
+        decoder: of one token a step.
+        ids: int32 [B, P], padded at the beginning.
+    """
+    batch, width, size = tf.shape(ids)[0], tf.shape(ids)[1], decoder.size
+    known, place = tf.not_equal(ids, 0), tf.range(width)
+    positions = tf.cumsum(tf.cast(known, tf.int32), 1, exclusive=True)
+    encoding = model.decoder.positions(tf.zeros([batch, width, model.config.d_model], model.compute_dtype), positions)
+    reader = dataclasses.replace(decoder, beams=width)
+    seen = mask_bias(causal_mask(width) & known[:, tf.newaxis, tf.newaxis], encoding.dtype)
+    past = Past(seen, ((),) * model.config.num_decoder_layers, (), reader.places(batch))
+    empty = tf.zeros([2 * batch * model.config.num_heads, width * size], encoding.dtype)
+    _, caches = reader(ids, place, encoding, (empty,) * model.config.num_decoder_layers, past)
+    slots = [[0, 0], [0, 0], [0, (decoder.beams - 1) * size]]
+    rows = tf.shape(empty)[0]
+    return tuple(
+        tf.reshape(tf.pad(tf.reshape(cache, [rows, width, size]), slots), [rows, width * decoder.beams * size])
+        for cache in caches
+    )
+
+
+def _loop(model, decoder: StepDecoder, search, rows: _Rows, prefix: tf.Tensor) -> Result:
+    """Writes until every row is done; the first `prefix` places of the caches are a prompt's."""
     h = rows.hypotheses
     result = Result(h.best_ids, h.best_lengths, h.best_scores, h.best_log_probs)
 
     def outer(step, rows, result):
-        step, rows = _write(model, decoder, search, step, rows)
+        step, rows = _write(model, decoder, search, step, rows, prefix)
         result = _record(result, rows)
         done = rows.hypotheses.done
         rows = _if(tf.reduce_any(done), lambda: _keep(rows, tf.where(~done)[:, 0]), rows)
         full = step == tf.shape(rows.hypotheses.ids)[2]
-        return step, _if(full, lambda: _grow(rows, search.beams), rows), result
+        return step, _if(full, lambda: _grow(rows, decoder), rows), result
 
     loop = (tf.constant(0), rows, result)
     _, _, result = tf.while_loop(
         lambda step, rows, result: tf.size(rows.number) > 0, outer, loop, shape_invariants=_any_size(*loop)
     )
     return result
-
-
-def _begin(model, decoder: StepDecoder, source, search: BeamSearch, limits: Limits, bos_id: int) -> _Rows:
-    """Encodes the source and makes room for the first CHUNK tokens."""
-    with tf.name_scope("encoder"):
-        memory, memory_mask = model.encode(source)
-        memories = decoder.memories(memory)
-    batch, beams, width = tf.shape(source)[0], search.beams, model.config.d_model
-    cache = tf.zeros(
-        [2 * batch * model.config.num_heads, CHUNK * beams * (width // model.config.num_heads)], memory.dtype
-    )
-    return _Rows(
-        number=tf.range(batch),
-        limits=limits,
-        hypotheses=begin(batch, beams, search.n_best, CHUNK, bos_id),
-        seen=tf.fill([batch, beams, CHUNK * beams], _hidden(memory.dtype)),
-        caches=(cache,) * model.config.num_decoder_layers,
-        memories=memories,
-        memory_bias=mask_bias(memory_mask, memory.dtype),
-    )
 
 
 def _hidden(dtype: tf.DType) -> tf.Tensor:
@@ -133,6 +206,7 @@ def _any_size(step, rows: _Rows, result: Result) -> tuple:
     rows_shapes = _Rows(
         number=free(0)(rows.number),
         limits=free(0)(rows.limits),
+        padding=free(0)(rows.padding),
         hypotheses=hypotheses._replace(best_ids=free(0, 2)(rows.hypotheses.best_ids)),
         seen=free(0, 2)(rows.seen),
         caches=free(0, 1)(rows.caches),
@@ -147,38 +221,32 @@ def _if(condition: tf.Tensor, change, structure):
     return tf.cond(condition, change, lambda: tf.nest.map_structure(tf.identity, structure))
 
 
-def _write(model, decoder: StepDecoder, search: BeamSearch, step, rows: _Rows) -> tuple[tf.Tensor, _Rows]:
+def _write(model, decoder: StepDecoder, search, step, rows: _Rows, prefix) -> tuple[tf.Tensor, _Rows]:
     """Writes tokens until there is no more room or half of the rows are done."""
 
     def write(how):
-        return _write_with(model, dataclasses.replace(decoder, attend=how), search, step, rows)
+        return _write_with(model, dataclasses.replace(decoder, attend=how), search, step, rows, prefix)
 
     if search.beams > 1:
         return write(attend)
     return tf.cond(tf.size(rows.number) <= FEW, lambda: write(attend_of_few), lambda: write(attend))
 
 
-def _write_with(model, decoder: StepDecoder, search: BeamSearch, step, rows: _Rows) -> tuple[tf.Tensor, _Rows]:
+def _write_with(model, decoder: StepDecoder, search, step, rows: _Rows, prefix) -> tuple[tf.Tensor, _Rows]:
     batch, room, beams = tf.size(rows.number), tf.shape(rows.hypotheses.ids)[2], search.beams
-    places = decoder.places(batch)
-    positions = model.decoder.positions(tf.zeros([room, model.config.d_model]), tf.range(room))
+    places, all_places = decoder.places(batch), tf.range(prefix + room)
+    table = model.decoder.positions(tf.zeros([prefix + room, model.config.d_model], rows.seen.dtype), all_places)
     own = tf.repeat(mask_bias(tf.eye(beams, dtype=tf.bool), rows.seen.dtype)[tf.newaxis], batch, axis=0)
 
     def unfinished(step, hypotheses, seen, caches):
         return (step < room) & (2 * tf.math.count_nonzero(hypotheses.done, dtype=tf.int32) < batch)
 
     def body(step, hypotheses, seen, caches):
-        seen = put(seen, step * beams, own)
-        logits, caches = decoder(
-            hypotheses.tokens,
-            step,
-            positions[step],
-            caches,
-            rows.memories,
-            seen[:, tf.newaxis],
-            rows.memory_bias,
-            places,
-        )
+        place = prefix + step
+        seen = put(seen, place * beams, own)
+        past = Past(seen[:, tf.newaxis], rows.memories, rows.memory_bias, places)
+        position = tf.gather(table, place - rows.padding)[:, tf.newaxis]
+        logits, caches = decoder(hypotheses.tokens, place[tf.newaxis], position, caches, past)
         with tf.name_scope("choose"):
             hypotheses = search.advance(hypotheses, logits, step, rows.limits)
         if beams > 1:
@@ -204,15 +272,20 @@ def _record(result: Result, rows: _Rows) -> Result:
     )
 
 
-def _grow(rows: _Rows, beams: int) -> _Rows:
+def _grow(rows: _Rows, decoder: StepDecoder) -> _Rows:
     """Makes room for CHUNK more tokens."""
-    h, room = rows.hypotheses, tf.shape(rows.hypotheses.ids)[2]
-    ids, best_ids = (tf.pad(ids, [[0, 0], [0, 0], [0, CHUNK]]) for ids in (h.ids, h.best_ids))
-    seen = tf.pad(rows.seen, [[0, 0], [0, 0], [0, CHUNK * beams]], constant_values=_hidden(rows.seen.dtype))
+    ids, best_ids = (
+        tf.pad(ids, [[0, 0], [0, 0], [0, CHUNK]]) for ids in (rows.hypotheses.ids, rows.hypotheses.best_ids)
+    )
+    return _widen(rows._replace(hypotheses=rows.hypotheses._replace(ids=ids, best_ids=best_ids)), decoder, CHUNK)
 
-    wider = [[0, 0], [0, tf.shape(rows.caches[0])[1] // room * CHUNK]]
-    caches = tuple(tf.pad(cache, wider) for cache in rows.caches)
-    return rows._replace(hypotheses=h._replace(ids=ids, best_ids=best_ids), seen=seen, caches=caches)
+
+def _widen(rows: _Rows, decoder: StepDecoder, places: int) -> _Rows:
+    """Makes room in the caches, which nothing sees yet."""
+    slots = places * decoder.beams
+    seen = tf.pad(rows.seen, [[0, 0], [0, 0], [0, slots]], constant_values=_hidden(rows.seen.dtype))
+    caches = tuple(tf.pad(cache, [[0, 0], [0, slots * decoder.size]]) for cache in rows.caches)
+    return rows._replace(seen=seen, caches=caches)
 
 
 def _keep(rows: _Rows, kept: tf.Tensor) -> _Rows:
@@ -229,9 +302,10 @@ def _keep(rows: _Rows, kept: tf.Tensor) -> _Rows:
     return _Rows(
         number=by_row(rows.number),
         limits=by_row(rows.limits),
+        padding=by_row(rows.padding),
         hypotheses=by_row(rows.hypotheses),
         seen=by_row(rows.seen),
         caches=tuple(keep_cache(cache) for cache in rows.caches),
-        memories=tuple(tf.gather(memory, kept, axis=1) for memory in rows.memories),
+        memories=tf.nest.map_structure(lambda memory: tf.gather(memory, kept, axis=1), rows.memories),
         memory_bias=by_row(rows.memory_bias),
     )

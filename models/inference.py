@@ -40,16 +40,20 @@ class Norm(NamedTuple):
     beta: tf.Tensor
 
 
-class LayerWeights(NamedTuple):
-    """The projections of a decoder layer, in the order of their use; `norms` is empty for pre-norm."""
+class SubLayer(NamedTuple):
+    """The projections into a sub-layer and out of it, and the norm that follows; `norm` is empty for pre-norm."""
 
-    self_in: Linear
-    self_out: Linear
-    cross_in: Linear
-    cross_out: Linear
-    feed_in: Linear
-    feed_out: Linear
-    norms: tuple
+    into: Linear
+    out: Linear
+    norm: Norm | tuple[()]
+
+
+class LayerWeights(NamedTuple):
+    """A decoder layer; `cross_attention` is empty in a language model."""
+
+    self_attention: SubLayer
+    cross_attention: SubLayer | tuple[()]
+    feed_forward: SubLayer
 
 
 class Weights(NamedTuple):
@@ -77,7 +81,7 @@ def prepare(model) -> Weights:
     - The output matrix is stored [D, V]: a product with its transpose takes up to twice as long.
 
     Args:
-        model: a built models.transformer.Transformer.
+        model: a built models.transformer.Transformer or DecoderLanguageModel.
     Returns:
         Weights in the dtype in which the model computes; the embedding is the model's own variable.
     """
@@ -88,11 +92,7 @@ def prepare(model) -> Weights:
     bias = tf.pad(output.bias, [[0, missing]], constant_values=NEVER)
     output = Linear(tf.pad(output.kernel, [[0, 0], [0, missing]]), bias)
     layers = model.decoder.layers
-    width = model.config.d_model
-    crosses = [layer.cross_attention for layer in layers]
-    kernels = [_tensor(cross.in_kernel)[:, width:] for cross in crosses]
-    memory = Linear(tf.concat(kernels, 1), tf.concat([_tensor(cross.in_bias)[width:] for cross in crosses], 0))
-    ready = (memory, tuple(_prepare_layer(layer) for layer in layers), output)
+    ready = (_prepare_memory(layers), tuple(_prepare_layer(layer) for layer in layers), output)
     cast = tf.nest.map_structure(lambda weight: tf.cast(weight, model.compute_dtype), ready)
     return Weights(model.target_embedding.matrix.value, *cast)
 
@@ -110,28 +110,40 @@ def _tensor(variable) -> tf.Tensor:
     return tf.convert_to_tensor(variable)
 
 
+def _prepare_memory(layers) -> Linear | tuple[()]:
+    """Puts the projections of the encoder's output side by side; a language model has none."""
+    crosses = [layer.cross_attention for layer in layers if layer.cross_attention is not None]
+    if not crosses:
+        return ()
+    kernels = [_tensor(cross.in_kernel)[:, cross.d_model :] for cross in crosses]
+    return Linear(tf.concat(kernels, 1), tf.concat([_tensor(cross.in_bias)[cross.d_model :] for cross in crosses], 0))
+
+
 def _prepare_layer(layer) -> LayerWeights:
     own, cross, feed = layer.self_attention, layer.cross_attention, layer.feed_forward
-    d_model = own.d_model
-    scale = (d_model // own.num_heads) ** -0.5
+    d_model, scale = own.d_model, (own.d_model // own.num_heads) ** -0.5
     scales = tf.repeat([scale, 1.0], [d_model, 2 * d_model])
-    into = [
-        Linear(_tensor(own.in_kernel) * scales, _tensor(own.in_bias) * scales),
-        Linear(_tensor(cross.in_kernel)[:, :d_model] * scale, _tensor(cross.in_bias)[:d_model] * scale),
-        Linear(_tensor(feed.kernel_1), _tensor(feed.bias_1)),
-    ]
-    out = [
-        Linear(_tensor(own.out_kernel), _tensor(own.out_bias)),
-        Linear(_tensor(cross.out_kernel), _tensor(cross.out_bias)),
-        Linear(_tensor(feed.kernel_2), _tensor(feed.bias_2)),
-    ]
-    norms = [residual.norm for residual in (layer.self_residual, layer.cross_residual, layer.feed_residual)]
-    if layer.config.norm_first:
-        into = [_after_norm(norm, linear) for norm, linear in zip(norms, into, strict=True)]
-        out = [Linear(_centre(linear.kernel), _centre(linear.bias)) for linear in out]
-        norms = []
-    pairs = [linear for pair in zip(into, out, strict=True) for linear in pair]
-    return LayerWeights(*pairs, tuple(Norm(_tensor(norm.gamma), _tensor(norm.beta)) for norm in norms))
+    self_in = Linear(_tensor(own.in_kernel) * scales, _tensor(own.in_bias) * scales)
+    cross_weights = ()
+    if cross is not None:
+        cross_in = Linear(_tensor(cross.in_kernel)[:, :d_model] * scale, _tensor(cross.in_bias)[:d_model] * scale)
+        cross_out = Linear(_tensor(cross.out_kernel), _tensor(cross.out_bias))
+        cross_weights = _prepare_sub_layer(layer.cross_residual, cross_in, cross_out)
+    return LayerWeights(
+        _prepare_sub_layer(layer.self_residual, self_in, Linear(_tensor(own.out_kernel), _tensor(own.out_bias))),
+        cross_weights,
+        _prepare_sub_layer(
+            layer.feed_residual,
+            Linear(_tensor(feed.kernel_1), _tensor(feed.bias_1)),
+            Linear(_tensor(feed.kernel_2), _tensor(feed.bias_2)),
+        ),
+    )
+
+
+def _prepare_sub_layer(residual, into: Linear, out: Linear) -> SubLayer:
+    if residual.norm_first:
+        return SubLayer(_after_norm(residual.norm, into), Linear(_centre(out.kernel), _centre(out.bias)), ())
+    return SubLayer(into, out, Norm(_tensor(residual.norm.gamma), _tensor(residual.norm.beta)))
 
 
 def _after_norm(norm, linear: Linear) -> Linear:
@@ -163,18 +175,18 @@ class Places(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class StepDecoder:
-    """Runs the decoder for one token of each hypothesis.
+    """Runs the decoder for K tokens of each row: one of each hypothesis, or those of a prompt all at once.
 
     Args:
         config: the model's.
         weights: from `prepare`.
-        beams: K.
+        beams: K; a tensor for a prompt.
         attend: the function for attention.
     """
 
     config: ModelConfig
     weights: Weights
-    beams: int
+    beams: int | tf.Tensor
     attend: Callable
 
     def places(self, batch: tf.Tensor) -> Places:
@@ -194,42 +206,40 @@ class StepDecoder:
         """Projects the encoder's output [B, S, D] to keys and values: for each layer [2, B, H, S, d]."""
         batch, length, heads = tf.shape(memory)[0], tf.shape(memory)[1], self.config.num_heads
         flat = self.weights.memory(tf.reshape(memory, [-1, self.config.d_model]))
-        split = tf.reshape(flat, [batch, length, len(self.weights.layers), 2, heads, self._size])
+        split = tf.reshape(flat, [batch, length, len(self.weights.layers), 2, heads, self.size])
         return tuple(tf.unstack(tf.transpose(split, [2, 3, 0, 4, 1, 5])))
 
     @property
-    def _size(self) -> int:
+    def size(self) -> int:
+        """Returns d, the channels of a head."""
         return self.config.d_model // self.config.num_heads
 
-    def __call__(self, tokens, step, position, caches, memories, seen, memory_bias, places: Places):
-        """Decodes one token.
+    def __call__(self, tokens, place: tf.Tensor, position, caches, past: "Past") -> tuple[tf.Tensor, tuple]:
+        """Decodes K tokens.
 
         Args:
             tokens: int32 [B, K].
-            step: int32 scalar, their position.
-            position: float [D], what is added to an embedding there.
+            place: int32 [1] or [K], where in the cache the tokens are; for rotary positions.
+            position: float, broadcasts to [B, K, D]: what is added to an embedding there.
             caches: for each layer the keys and values so far, [2 * B * H, C * K * d].
-            memories: from `memories`.
-            seen: float [B, 1, K, C * K], added to attention scores: hides what other hypotheses wrote.
-            memory_bias: float [B, 1, 1, S], hides the source's padding.
-            places: from `places`.
+            past: what else is attended to.
         Returns:
-            Logits float32 [N, V and those never chosen]; the caches with this token's keys and values.
+            Logits float32 [N, V and those never chosen]; the caches with these tokens' keys and values.
         """
         config, weights = self.config, self.weights
-        x = tf.gather(weights.embedding, tf.reshape(tokens, [-1]))
-        x = tf.cast(x, position.dtype) * config.d_model**0.5 + position
-        x, written = _centre(x) if config.norm_first else x, []
-        for layer, cache, memory in zip(weights.layers, caches, memories, strict=True):
-            norms = layer.norms or (None, None, None)
+        x = tf.cast(tf.gather(weights.embedding, tokens), position.dtype) * config.d_model**0.5 + position
+        x, written = tf.reshape(x, [-1, config.d_model]), []
+        x = _centre(x) if config.norm_first else x
+        for layer, cache, memory in zip(weights.layers, caches, past.memories, strict=True):
             with tf.name_scope("self_attention"):
-                y, cache = self._self_attention(layer, self._before(x), step, cache, seen, places)
-                x = self._after(x + y, norms[0])
-            with tf.name_scope("cross_attention"):
-                y = self._cross_attention(layer, self._before(x), memory, memory_bias, places)
-                x = self._after(x + y, norms[1])
+                y, cache = self._self_attention(layer.self_attention, self._before(x), place, cache, past)
+                x = self._after(x + y, layer.self_attention)
+            if layer.cross_attention:
+                with tf.name_scope("cross_attention"):
+                    y = self._cross_attention(layer.cross_attention, self._before(x), memory, past)
+                    x = self._after(x + y, layer.cross_attention)
             with tf.name_scope("feed_forward"):
-                x = self._after(x + self._feed_forward(layer, self._before(x)), norms[2])
+                x = self._after(x + self._feed_forward(layer.feed_forward, self._before(x)), layer.feed_forward)
             written.append(cache)
         with tf.name_scope("logits"):
             return tf.cast(weights.output(self._before(x)), tf.float32), tuple(written)
@@ -237,42 +247,61 @@ class StepDecoder:
     def _before(self, x: tf.Tensor) -> tf.Tensor:
         return _normalise(x) if self.config.norm_first else x
 
-    def _after(self, x: tf.Tensor, norm: Norm | None) -> tf.Tensor:
-        return _normalise(_centre(x)) * norm.gamma + norm.beta if norm else x
+    def _after(self, x: tf.Tensor, sub_layer: SubLayer) -> tf.Tensor:
+        return _normalise(_centre(x)) * sub_layer.norm.gamma + sub_layer.norm.beta if sub_layer.norm else x
 
-    def _self_attention(self, layer: LayerWeights, x, step, cache, seen, places) -> tuple[tf.Tensor, tf.Tensor]:
-        """Writes this token's keys and values into the cache, then attends to all that is there."""
-        rows = tf.gather(tf.reshape(layer.self_in(x), [-1, self._size]), places.into)
-        heads = tf.reshape(rows, [3, -1, self.config.num_heads, self.beams, self._size])
+    def _self_attention(self, weights: SubLayer, x, place, cache, past: "Past") -> tuple[tf.Tensor, tf.Tensor]:
+        """Writes these tokens' keys and values into the cache, then attends to all that is there."""
+        rows = tf.gather(tf.reshape(weights.into(x), [-1, self.size]), past.places.into)
+        heads = tf.reshape(rows, [3, -1, self.config.num_heads, self.beams, self.size])
         if self.config.positions == "rotary":
-            heads = tf.concat([rotate(heads[:2], step[tf.newaxis]), heads[2:]], 0)
-        width = self.beams * self._size
-        cache = put(cache, step * width, tf.reshape(heads[1:], [-1, width]))
-        batch, places_in_cache = tf.shape(seen)[0], tf.shape(seen)[3]
-        shape = [2, batch, self.config.num_heads, places_in_cache, self._size]
+            heads = tf.concat([rotate(heads[:2], place), heads[2:]], 0)
+        width = self.beams * self.size
+        cache = put(cache, place[0] * width, tf.reshape(heads[1:], [-1, width]))
+        shape = [2, tf.shape(past.seen)[0], self.config.num_heads, tf.shape(past.seen)[3], self.size]
         keys, values = tf.unstack(tf.reshape(cache, shape))
-        return layer.self_out(self._join(self.attend(heads[0], keys, values, seen), places)), cache
+        return weights.out(self._join(self.attend(heads[0], keys, values, past.seen), past.places)), cache
 
-    def _cross_attention(self, layer: LayerWeights, x, memory, memory_bias, places) -> tf.Tensor:
-        query = layer.cross_in(x)
-        if self.beams > 1:
-            query = tf.gather(tf.reshape(query, [-1, self._size]), places.query)
-        query = tf.reshape(query, [-1, self.config.num_heads, self.beams, self._size])
+    def _cross_attention(self, weights: SubLayer, x, memory, past: "Past") -> tf.Tensor:
+        query = weights.into(x)
+        if not self._alone:
+            query = tf.gather(tf.reshape(query, [-1, self.size]), past.places.query)
+        query = tf.reshape(query, [-1, self.config.num_heads, self.beams, self.size])
         keys, values = tf.unstack(memory)
-        return layer.cross_out(self._join(self.attend(query, keys, values, memory_bias), places))
+        return weights.out(self._join(self.attend(query, keys, values, past.memory_bias), past.places))
+
+    @property
+    def _alone(self) -> bool:
+        return isinstance(self.beams, int) and self.beams == 1
 
     def _join(self, heads: tf.Tensor, places: Places) -> tf.Tensor:
         """[B, H, K, d] -> [N, D]"""
-        if self.beams > 1:
-            heads = tf.gather(tf.reshape(heads, [-1, self._size]), places.back)
+        if not self._alone:
+            heads = tf.gather(tf.reshape(heads, [-1, self.size]), places.back)
         return tf.reshape(heads, [-1, self.config.d_model])
 
-    def _feed_forward(self, layer: LayerWeights, x) -> tf.Tensor:
-        inner = layer.feed_in(x)
+    def _feed_forward(self, weights: SubLayer, x) -> tf.Tensor:
+        inner = weights.into(x)
         if self.config.activation == "swiglu":
             gate, value = tf.split(inner, 2, axis=-1)
-            return layer.feed_out(tf.nn.silu(gate) * value)
-        return layer.feed_out(tf.nn.relu(inner) if self.config.activation == "relu" else tf.nn.gelu(inner))
+            return weights.out(tf.nn.silu(gate) * value)
+        return weights.out(tf.nn.relu(inner) if self.config.activation == "relu" else tf.nn.gelu(inner))
+
+
+class Past(NamedTuple):
+    """What a step attends to besides its own tokens.
+
+    Args:
+        seen: float [B, 1, K, C * K], added to attention scores: hides what other hypotheses wrote.
+        memories: for each layer the source's keys and values [2, B, H, S, d]; empty ones in a language model.
+        memory_bias: float [B, 1, 1, S], hides the source's padding; empty in a language model.
+        places: from `StepDecoder.places`.
+    """
+
+    seen: tf.Tensor
+    memories: tuple
+    memory_bias: tf.Tensor | tuple[()]
+    places: Places
 
 
 def _normalise(x: tf.Tensor) -> tf.Tensor:

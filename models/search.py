@@ -1,7 +1,7 @@
-"""How the next token is chosen: beam search (greedy is a beam of one) and sampling.
+"""How the next token is chosen: beam search; greedy is a beam of one.
 
 Comes in: logits [B * K, V] of K hypotheses a row. Goes out: the hypotheses one token longer.
-Read next: decoding.py, whose loop calls `advance` after each step of the decoder.
+Read next: sampling.py for chance; decoding.py, whose loop calls `advance` after each step of the decoder.
 
 K beams, N hypotheses returned, C positions there is room for; C grows while decoding.
 """
@@ -40,11 +40,14 @@ class Hypotheses(NamedTuple):
     done: tf.Tensor
 
 
-def begin(batch: tf.Tensor, beams: int, n_best: int, room: int, bos_id: int) -> Hypotheses:
-    """Makes empty hypotheses: only the first beam may be extended, for all are still alike."""
-    first = tf.constant([[0.0] + [NEVER] * (beams - 1)])
+def begin(last: tf.Tensor, beams: int, n_best: int, room: int) -> Hypotheses:
+    """Makes empty hypotheses after the token `last`, int32 [B], of each row.
+
+    Only the first beam may be extended, for all are still alike.
+    """
+    batch, first = tf.shape(last)[0], tf.constant([[0.0] + [NEVER] * (beams - 1)])
     return Hypotheses(
-        tokens=tf.fill([batch, beams], bos_id),
+        tokens=tf.repeat(last[:, tf.newaxis], beams, axis=1),
         parents=tf.zeros([batch, beams], tf.int32),
         ids=tf.zeros([batch, beams, room], tf.int32),
         log_probs=tf.repeat(first, batch, axis=0),

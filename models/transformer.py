@@ -211,13 +211,14 @@ class DecoderLanguageModel(_Model):
 
     def __init__(self, config: ModelConfig, vocab_size: int, **kwargs):
         super().__init__(config, vocab_size, **kwargs)
-        self.embedding = TokenEmbedding(vocab_size, config.d_model)
-        self.output_embedding = self.embedding if config.tie_embeddings else TokenEmbedding(vocab_size, config.d_model)
+        self.target_embedding = TokenEmbedding(vocab_size, config.d_model)
+        tied, apart = config.tie_embeddings, TokenEmbedding
+        self.output_embedding = self.target_embedding if tied else apart(vocab_size, config.d_model)
         self.decoder = Decoder(config, cross_attention=False)
 
     def build(self, *_shapes) -> None:
         """Makes the weights."""
-        for embedding in (self.embedding, self.output_embedding):
+        for embedding in (self.target_embedding, self.output_embedding):
             if not embedding.built:
                 embedding.build(None)
                 embedding.built = True
@@ -226,5 +227,5 @@ class DecoderLanguageModel(_Model):
 
     def call(self, target: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Int [B, T] -> logits, float32 [B, T, V]."""
-        x = self.decoder(self.embedding(target), training=training)
+        x = self.decoder(self.target_embedding(target), training=training)
         return tf.cast(self.output_embedding.logits(x), tf.float32)

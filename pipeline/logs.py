@@ -59,13 +59,13 @@ class _QuietImport(importlib.abc.MetaPathFinder):
 
 @contextlib.contextmanager
 def _stderr_aside() -> Iterator[None]:
-    """Sends file descriptor 2 to a temporary file, and shows that file only if an exception passes through."""
+    """Sends file descriptor 2 to a temporary file, and shows that file only if an error passes through."""
     saved = os.dup(2)
     with tempfile.TemporaryFile() as aside:
         os.dup2(aside.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:
             os.dup2(saved, 2)
             aside.seek(0)
             os.write(2, aside.read())

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 
+from components import interrupt
 from components.artifact import Artifact
 from components.component import Context, Node
 from components.errors import ComponentError, Seq2ServeError, UserError
@@ -107,7 +108,7 @@ class Runner:
             KeyboardInterrupt: recorded; running again goes on.
         """
         start, results = time.monotonic(), {}
-        with self._recorded_run() as run_id:
+        with interrupt.listening(), self._recorded_run() as run_id:
             published: dict[Node, dict[str, Artifact]] = {}
             for node in self.pipeline.nodes:
                 if node.component is None:
@@ -227,7 +228,10 @@ class Runner:
     def _call(self, node: Node, inputs: dict[str, Artifact], outputs: dict[str, Artifact], scratch: str) -> None:
         context = dataclasses.replace(self._context, scratch=scratch)
         extra = {node.component.context: context} if node.component.context else {}
-        node.component.function(**inputs, **outputs, **node.parameters, **extra)
+        try:
+            node.component.function(**inputs, **outputs, **node.parameters, **extra)
+        finally:
+            interrupt.check()  # whatever the component made of it
 
     def _failure(self, node: Node, execution_id: int, error: BaseException) -> BaseException:
         """Records a failed execution, removes what it left, and returns the exception to raise."""

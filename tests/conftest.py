@@ -11,6 +11,7 @@ import itertools
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -37,22 +38,37 @@ def kind(request):
 
 
 @pytest.fixture(scope="session")
-def make_transformer():
-    """Returns a function that builds a tiny Transformer; its keywords change the ModelConfig."""
+def make_model():
+    """Returns a function that builds a tiny model of a class; its keywords change the ModelConfig."""
     import keras
 
     from models.config import ModelConfig
-    from models.transformer import Transformer
 
     tiny = ModelConfig(num_encoder_layers=2, num_decoder_layers=2, d_model=16, num_heads=2, dff=32, dropout=0.0)
 
-    def make(vocab_size: int = VOCAB_SIZE, seed: int = 1, **changes) -> Transformer:
+    def make(kind: type, vocab_size: int = VOCAB_SIZE, seed: int = 1, **changes):
         keras.utils.set_random_seed(seed)
-        model = Transformer(dataclasses.replace(tiny, **changes), vocab_size)
+        model = kind(dataclasses.replace(tiny, **changes), vocab_size)
         model.build()
         return model
 
     return make
+
+
+@pytest.fixture(scope="session")
+def make_transformer(make_model):
+    """Returns a function that builds a tiny Transformer; its keywords change the ModelConfig."""
+    from models.transformer import Transformer
+
+    return functools.partial(make_model, Transformer)
+
+
+@pytest.fixture(scope="session")
+def make_language_model(make_model):
+    """Returns a function that builds a tiny DecoderLanguageModel; its keywords change the ModelConfig."""
+    from models.transformer import DecoderLanguageModel
+
+    return functools.partial(make_model, DecoderLanguageModel)
 
 
 @pytest.fixture(scope="session")
@@ -259,6 +275,14 @@ class House:
         """Copies the house. What was published stays where it was, for the store names it by its whole path."""
         shutil.copytree(self.folder, folder)
         return dataclasses.replace(self, folder=folder)
+
+
+@pytest.fixture
+def heeds_ctrl_c():
+    """Lets this process and those it starts heed SIGINT, which a shell makes its background processes ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

@@ -172,7 +172,7 @@ def test_a_changed_training_setting_runs_the_trainer_and_what_follows_and_a_wors
     assert_nothing_half_written(changed)
 
 
-def test_a_touched_line_runs_everything(house, tmp_path):
+def test_a_touched_line_runs_everything(house, tmp_path, heeds_ctrl_c):
     """Interrupted in the Trainer, for what follows that was seen to follow above."""
     changed = house.copy(tmp_path / "house")
     text = (changed.folder / "pairs.tsv").read_text()

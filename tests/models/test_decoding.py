@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.decoding import CHUNK, Result, translate
+from models.decoding import CHUNK, Result, complete, translate
+from models.scoring import language_model_log_probabilities
 from models.search import BeamSearch, Limits
 
 EOS = 3
@@ -39,6 +40,60 @@ def test_cached_log_probabilities_equal_those_of_the_whole_model(make_transforme
     """
     model = make_transformer(num_encoder_layers=1, vocab_size=300, **kind)
     check_log_probs(model, decode, random_ids([5, 3, 7, 1, 6], end=(EOS,)), beams=4)
+
+
+def go_on(model, prompt, search, limits) -> Result:
+    """Lets a language model go on from prompts, in a graph as on the server."""
+    signature = tf.nest.map_structure(lambda array: tf.TensorSpec([None, *array.shape[1:]], array.dtype), limits)
+    prompts = tf.TensorSpec([None, None], tf.int32)
+    graph = tf.function(
+        lambda *given: complete(model, given[0], search, given[1]), input_signature=[prompts, signature]
+    )
+    return Result(*(tensor.numpy() for tensor in graph(prompt, limits)))
+
+
+def limits_of(*maximum) -> Limits:
+    return Limits(np.zeros(len(maximum), np.int32), np.array(maximum, np.int32))
+
+
+def log_probs_after(model, prompt, ids, maximum) -> float:
+    """Returns log P(ids | prompt) of one row by one pass of the whole model; one cut at its maximum has no end."""
+    written = [*ids, EOS][:maximum]
+    scored = language_model_log_probabilities(model, tf.constant([[*prompt, *written]], tf.int32))
+    return float(tf.reduce_sum(scored[0, len(prompt) :]))
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_what_follows_a_prompt_has_the_log_probability_of_the_whole_text(make_language_model, random_ids, kind, beams):
+    model, lengths, maximum = make_language_model(**kind), [5, 1, 9, 2, 0], [2 * CHUNK + 3, 2, CHUNK, CHUNK + 1, 7]
+    prompt = random_ids(lengths)
+    result = go_on(model, prompt, BeamSearch(beams, n_best=beams, alpha=2.0), limits_of(*maximum))
+    assert result.lengths.max() > CHUNK
+    for row, length in enumerate(lengths):
+        for ids, size, found in zip(result.ids[row], result.lengths[row], result.log_probs[row], strict=True):
+            expected = log_probs_after(model, prompt[row, :length], ids[:size], maximum[row])
+            assert found == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+def test_greedy_goes_on_as_without_caches(make_language_model, random_ids):
+    model, prompt = make_language_model(positions="rotary", seed=2), random_ids([6])
+    text = prompt[0].tolist()
+    for _ in range(CHUNK + 2):
+        logits = model(tf.constant([[2, *text]]))[0, -1].numpy()
+        logits[EOS] = -np.inf
+        text.append(int(logits.argmax()))
+    limits = Limits(np.array([CHUNK + 2], np.int32), np.array([CHUNK + 2], np.int32))
+    assert go_on(model, prompt, BeamSearch(1), limits).ids[0, 0, : CHUNK + 2].tolist() == text[6:]
+
+
+def test_a_prompt_is_gone_on_from_the_same_alone_in_a_batch_and_padded(make_language_model, random_ids):
+    model, lengths = make_language_model(positions="learned"), [3, 8, 1, 5]
+    prompt, search, maximum = random_ids(lengths, seed=3), BeamSearch(2, n_best=2), 20
+    together = go_on(model, prompt, search, limits_of(*[maximum] * 4))
+    assert_same(go_on(model, np.pad(prompt, [(0, 0), (0, 7)]), search, limits_of(*[maximum] * 4)), together)
+    for row, length in enumerate(lengths):
+        alone = go_on(model, prompt[row : row + 1, :length], search, limits_of(maximum))
+        assert_same(alone, together, [row])
 
 
 @pytest.mark.parametrize("positions", ["sinusoidal", "rotary"])

@@ -288,7 +288,7 @@ def test_a_live_run_is_not_swept_and_its_heir_takes_over(toy):
     assert toy.states().count(("Train", "CANCELED")) == 1
 
 
-def test_interrupted_by_ctrl_c(toy):
+def test_interrupted_by_ctrl_c(toy, heeds_ctrl_c):
     process = toy.start(slow=600.0)
     wait_for(lambda: "Train from 0" in toy.calls())
     process.send_signal(signal.SIGINT)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -341,3 +342,17 @@ def test_two_nodes_of_one_name_are_refused():
     files, count, *_ = nodes()
     with pytest.raises(TypeError, match="two nodes are called Count"):
         Pipeline("toy", "unused", (files, count, Count(files=files.outputs["files"])))
+
+
+def test_ctrl_c_counts_even_if_the_component_turns_it_into_something_else(tmp_path, data, heeds_ctrl_c):
+    def lose_it(scratch: Path) -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except BaseException as error:
+            raise ValueError("something else") from error
+
+    TRAIN["do"] = lose_it
+    with pytest.raises(KeyboardInterrupt):
+        Runner(toy_pipeline(tmp_path / "root", data)).run()
+    TRAIN["do"] = lambda scratch: None
+    assert reasons(run(tmp_path / "root", data))["Train"] == "an earlier execution was interrupted; going on"
