@@ -74,7 +74,8 @@ class MaskedCrossEntropy(keras.losses.Loss):
 
 def balanced_weights(counts: Sequence[int]) -> list[float]:
     """Returns a weight for each label that makes all labels count alike together, of mean 1 over the examples."""
-    return [sum(counts) / (len(counts) * count) for count in counts]
+    seen = sum(count > 0 for count in counts)
+    return [sum(counts) / (seen * count) if count else 0.0 for count in counts]
 
 
 class Adam(keras.optimizers.Adam):
