@@ -38,6 +38,6 @@ def test_each_line_is_gone_on_from_and_an_empty_one_from_what_was_written(served
 
 
 def test_a_model_that_does_not_write_is_refused(house):
-    with SavedModelRuntime(house.output("Trainer", "model").path("Format-Serving")) as translator:
-        with pytest.raises(UserError, match="no signature 'sample'"):
-            chat(translator, ["a"], io.StringIO(), OPTIONS)
+    path = house.output("Trainer", "model").path("Format-Serving")
+    with SavedModelRuntime(path) as translator, pytest.raises(UserError, match="no signature 'sample'"):
+        chat(translator, ["a"], io.StringIO(), OPTIONS)
