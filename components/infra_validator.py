@@ -4,13 +4,16 @@ Comes in: Model and Examples. Goes out: InfraBlessing, with every check, what it
 Read next: infra_validator_child.py for the checks, pusher.py for what the blessing is for.
 """
 
+import functools
 import json
 import os
 import pathlib
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from typing import Any
 
 from components.artifact import Examples, InfraBlessing, Model
@@ -24,6 +27,7 @@ def InfraValidator(
     blessing: Output[InfraBlessing],
     num_sentences: int = 32,
     time_limit: int = 300,
+    model_server: str = "tensorflow_model_server",
 ) -> None:
     """Tries the exported model in a process that has the model server's C++ runtime and no Python TensorFlow.
 
@@ -37,8 +41,10 @@ def InfraValidator(
         blessing: INFRA_BLESSED or INFRA_NOT_BLESSED.
         num_sentences: how many sentences are asked, one by one and then in one batch.
         time_limit: seconds for all of it; a model that hangs is not blessed.
+        model_server: name or path of TensorFlow's own server, which is asked the same where it is installed.
     """
-    checks, measurements = _validate(model, examples, num_sentences, time_limit)
+    sentences = _test_sentences(examples, num_sentences)
+    checks, measurements = _validate(os.path.abspath(model.path("Format-Serving")), sentences, time_limit, model_server)
     failures = [f"{check['name']}: {check['saw']}" for check in checks if not check["passed"]]
     reason = "; ".join(failures) or f"all {len(checks)} checks passed"
     verdict = {"blessed": not failures, "reason": reason, "checks": checks, **measurements}
@@ -49,27 +55,52 @@ def InfraValidator(
 
 
 def _validate(
-    model: Model, examples: Examples, num_sentences: int, time_limit: int
+    directory: str, sentences: dict[str, list[bytes]], time_limit: int, model_server: str
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """Returns the checks, as {"name", "passed", "saw"}, and the measurements."""
     from components.infra_validator_child import Trial
     from models.warmup import read_warmup_requests
 
-    directory, warmup, warmup_error = os.path.abspath(model.path("Format-Serving")), [], ""
+    warmup, warmup_error = [], ""
     try:
         warmup = [tuple(request) for request in read_warmup_requests(directory)]
     except ValueError as error:
         warmup_error = str(error)
-    trial = Trial(directory, _test_sentences(examples, num_sentences), warmup, warmup_error, time_limit)
-    child = subprocess.run(
-        # -P: the current folder may hold modules with the names of ours.
-        [sys.executable, "-P", "-m", Trial.__module__],
-        input=pickle.dumps(trial),
-        capture_output=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
-    )
-    return _read_report(child, time_limit)
+    with tempfile.TemporaryDirectory() as scratch:
+        answers = pathlib.Path(scratch, "answers")
+        trial = Trial(directory, sentences, warmup, warmup_error, time_limit, str(answers))
+        child = subprocess.run(
+            # -P: the current folder may hold modules with the names of ours.
+            [sys.executable, "-P", "-m", Trial.__module__],
+            input=pickle.dumps(trial),
+            capture_output=True,
+            check=False,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
+        )
+        checks, measurements = _read_report(child, time_limit)
+        if all(check["passed"] for check in checks):  # else the graph may do anything to this process
+            checks += _ask_peers(directory, pickle.loads(answers.read_bytes()), time_limit, model_server)
+    return checks, measurements
+
+
+def _ask_peers(directory: str, exchanges: list, time_limit: int, model_server: str) -> list[dict[str, Any]]:
+    """Compares the answers of the C++ runtime with those of Python, and of the model server if there is one."""
+    from components import infra_validator_peers as peers
+    from components.infra_validator_child import Exchange, Refused
+
+    exchanges = [Exchange(*fields) for fields in exchanges]
+    comparisons = {"python": lambda: peers.compare_with_python(directory, exchanges)}
+    binary = shutil.which(model_server)
+    if binary:
+        compare = functools.partial(peers.compare_with_server, binary, directory, exchanges, time_limit)
+        comparisons["model_server"] = compare
+    checks = []
+    for name, compare in comparisons.items():
+        try:
+            checks.append({"name": name, "passed": True, "saw": compare()})
+        except Refused as error:
+            checks.append({"name": name, "passed": False, "saw": str(error)})
+    return checks
 
 
 def _test_sentences(examples: Examples, number: int) -> dict[str, list[bytes]]:

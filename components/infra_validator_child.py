@@ -40,6 +40,7 @@ class Trial(NamedTuple):
         warmup: (signature, inputs) of each warm-up request.
         warmup_error: why the warm-up requests could not be read, or "".
         time_limit: seconds after which the process ends itself.
+        answers_path: of a file for what was asked and answered, a pickled list of the fields of each `Exchange`.
     """
 
     directory: str
@@ -47,6 +48,15 @@ class Trial(NamedTuple):
     warmup: list[tuple[str, dict[str, np.ndarray]]]
     warmup_error: str
     time_limit: int
+    answers_path: str
+
+
+class Exchange(NamedTuple):
+    """One request and what the C++ runtime answered; inputs and outputs are by name."""
+
+    signature: str
+    inputs: dict[str, np.ndarray]
+    outputs: dict[str, np.ndarray]
 
 
 class Refused(Exception):
@@ -66,6 +76,7 @@ class Validation:
         self.model: runtime.SavedModelRuntime
         self.rows: list[dict[str, bytes]]
         self.answers: list[dict[str, np.ndarray]] = []
+        self.exchanges: list[Exchange] = []
 
     def stages(self) -> tuple[tuple[Callable[[], str], ...], ...]:
         """Returns the checks; those of a stage make sense only if all before it passed."""
@@ -74,7 +85,7 @@ class Validation:
             (self.ops, self.compiled_functions, self.signatures),
             (self.load,),
             (self.warm_up, self.one_by_one),
-            (self.batch, self.no_python),
+            (self.batch, self.batches_of_every_signature, self.no_python),
         )
 
     def graph(self) -> str:
@@ -124,10 +135,16 @@ class Validation:
             raise Refused(self.trial.warmup_error)
         for number, (signature, inputs) in enumerate(self.trial.warmup, 1):
             try:
-                _check_outputs(self.model.run(signature, inputs), _batch_size(inputs))
+                self.exchanges.append(self._ask(signature, inputs))
             except REFUSALS as error:
                 raise Refused(f"warm-up request {number}: {error}") from error
         return f"requests replayed: {len(self.trial.warmup)}"
+
+    def _ask(self, signature: str, inputs: Mapping[str, Any]) -> Exchange:
+        """Asks and checks the answer's form: what REST needs to write it row by row."""
+        answer = self.model.run(signature, inputs)
+        _check_outputs(answer, _batch_size(inputs))
+        return Exchange(signature, dict(inputs), answer)
 
     def one_by_one(self) -> str:
         """Asks serving_default for each sentence alone."""
@@ -148,22 +165,31 @@ class Validation:
 
     def batch(self) -> str:
         """Asks for all sentences at once and compares."""
-        inputs = {key: [row[key] for row in self.rows] for key in self.rows[0]}
-        together = self.model.run(saved_model.SERVING_DEFAULT, inputs)
-        _check_outputs(together, len(self.rows))
-        differing = [
-            index
-            for index, alone in enumerate(self.answers)
-            if not all(_alike(alone[key][0], together[key][index]) for key in together)
-        ]
-        if len(differing) > MAX_DIFFERING_SHARE * len(self.rows):
-            index = differing[0]
-            asked, alone, batched = self.rows[index], _row(self.answers[index], 0), _row(together, index)
-            raise Refused(
-                f"{len(differing)} of {len(self.rows)} rows differ between alone and in a batch; the first, "
-                f"{asked!s:.200}, gives {alone:.300} alone and {batched:.300} in a batch"
+        inputs = {key: np.array([row[key] for row in self.rows], object) for key in self.rows[0]}
+        together = self._ask(saved_model.SERVING_DEFAULT, inputs)
+        self.exchanges.append(together)
+        differing = _compare_rows(self.answers, together)
+        return f"{len(self.rows)} rows in one batch, {differing} unlike the row asked for alone"
+
+    def batches_of_every_signature(self) -> str:
+        """Asks for the rows of each signature's largest warm-up request one by one, and with a row repeated.
+
+        The model server joins requests, and fills a batch up to an allowed size by repeating a row of it.
+        """
+        largest = {}
+        for exchange in self.exchanges[: len(self.trial.warmup)]:
+            known = largest.setdefault(exchange.signature, exchange)
+            if _batch_size(exchange.inputs) > _batch_size(known.inputs):
+                largest[exchange.signature] = exchange
+        for name, together in largest.items():
+            size = _batch_size(together.inputs)
+            alone = [self._ask(name, _take(together.inputs, [row])).outputs for row in range(size)]
+            padded = self._ask(name, _take(together.inputs, [*range(size), *[0] * size]))
+            _compare_rows(alone, together)
+            _compare_rows(
+                [{key: array[[row]] for key, array in padded.outputs.items()} for row in range(size)], together
             )
-        return f"{len(self.rows)} rows in one batch, {len(differing)} unlike the row asked for alone"
+        return f"rows alone, in a batch and in a padded batch agree: {', '.join(largest) or 'nothing to ask'}"
 
     def no_python(self) -> str:
         """Checks that the trial was fair: nothing here had Python TensorFlow to lean on."""
@@ -183,6 +209,8 @@ def main() -> None:
         passed = [_run_check(check, report) for check in stage]
         if not all(passed):
             break
+    with open(trial.answers_path, "wb") as file:
+        pickle.dump([tuple(exchange) for exchange in validation.exchanges], file)
     _write(
         report, {"begun": "exit", "measurements": {**validation.measurements, "peak_memory_mib": _peak_memory_mib()}}
     )
@@ -235,6 +263,32 @@ def _rows(columns: Mapping[str, list[bytes]], signature: saved_model.Signature) 
     ]
 
 
+def _take(arrays: Mapping[str, np.ndarray], rows: list[int]) -> dict[str, np.ndarray]:
+    return {name: array[rows] for name, array in arrays.items()}
+
+
+def _compare_rows(alone: list[dict[str, np.ndarray]], together: Exchange) -> int:
+    """Compares answers of one row each with those of a batch; returns how many differ, which may be a few.
+
+    Raises:
+        Refused: too many do.
+    """
+    differing = [
+        row
+        for row, answer in enumerate(alone)
+        if not all(alike(answer[key][0], array[row]) for key, array in together.outputs.items())
+    ]
+    if len(differing) > MAX_DIFFERING_SHARE * len(alone):
+        row = differing[0]
+        asked = _row(together.inputs, row)
+        raise Refused(
+            f"{len(differing)} of {len(alone)} rows differ between alone and in a batch; the first, {asked:.200}, "
+            f"gives {_row(alone[row], 0):.300} alone and {_row(together.outputs, row):.300} in a batch "
+            f"({together.signature})"
+        )
+    return len(differing)
+
+
 def _batch_size(inputs: Mapping[str, np.ndarray]) -> int:
     return next((array.shape[0] for array in inputs.values() if array.ndim), 0)
 
@@ -256,7 +310,7 @@ def _check_utf8(name: str, text: bytes) -> None:
         raise Refused(f"output {name!r} is not valid UTF-8: {text!r:.200}") from error
 
 
-def _alike(alone: Any, together: Any) -> bool:
+def alike(alone: Any, together: Any) -> bool:
     """Compares one row of an output; what is longer in one of them is padding."""
     if isinstance(alone, bytes):
         return alone == together

@@ -35,6 +35,28 @@ class CountWords(beam.DoFn):
         yield words
 
 
+class CountLabels(beam.DoFn):
+    """(split, path of a shard) -> (split, {label: rows}).
+
+    Args:
+        column: of the labels.
+    """
+
+    def __init__(self, column: str):
+        self._column = column
+
+    def process(self, element: tuple[str, str]) -> Iterator[tuple[str, dict[str, int]]]:
+        split, path = element
+        labels = collections.Counter()
+        for batch in read_batches(path, [self._column]):
+            labels.update(_label(values) for values in batch[self._column])
+        yield split, dict(labels)
+
+
+def _label(values: list[bytes]) -> str:
+    return values[0].decode() if values else ""
+
+
 class AddCounters(beam.CombineFn):
     """Adds up Counters. One worker holds them all in the end, as SentencePiece must, too."""
 
@@ -62,12 +84,14 @@ class WriteIds(beam.DoFn):
         columns: names of the text columns; column `c` becomes the feature `c_ids`.
         max_length: ids a text may have; the rest is cut off.
         tokenizer_uri: folder of the Tokenizer artifact.
+        labels: label column -> its labels; column `c` becomes the feature `c_ids`, too, with one number.
     """
 
-    def __init__(self, columns: list[str], max_length: int, tokenizer_uri: str):
+    def __init__(self, columns: list[str], max_length: int, tokenizer_uri: str, labels: dict[str, list[str]]):
         self._columns = columns
         self._max_length = max_length
         self._tokenizer_uri = tokenizer_uri
+        self._labels = labels
 
     def setup(self) -> None:
         self._tokenizer = load_tokenizer(self._tokenizer_uri)
@@ -77,9 +101,10 @@ class WriteIds(beam.DoFn):
         split, source, target = element
         num_examples, num_truncated = 0, collections.Counter(dict.fromkeys(self._columns, 0))
         with tf.io.TFRecordWriter(target) as writer:
-            for batch in read_batches(source, self._columns):
-                ids = {column: self._tokenize(rows) for column, rows in batch.items()}
-                for row in zip(*ids.values(), strict=True):
+            for batch in read_batches(source, [*self._columns, *self._labels]):
+                texts = [self._tokenize(batch[column]) for column in self._columns]
+                labels = [[names.index(_label(v)) for v in batch[column]] for column, names in self._labels.items()]
+                for row in zip(*texts, *labels, strict=True):
                     writer.write(self._example(row, num_truncated))
                     num_examples += 1
         yield {"split": split, "num_examples": num_examples, "num_truncated": dict(num_truncated)}
@@ -88,9 +113,12 @@ class WriteIds(beam.DoFn):
         ids = self._tokenizer.tokenize(tf.constant([values[0] if values else b"" for values in rows], tf.string))
         return np.split(ids.flat_values.numpy(), ids.row_splits.numpy()[1:-1])
 
-    def _example(self, row: tuple[np.ndarray, ...], num_truncated: collections.Counter) -> bytes:
+    def _example(self, row: tuple[np.ndarray | int, ...], num_truncated: collections.Counter) -> bytes:
         example = tf.train.Example()
-        for column, ids in zip(self._columns, row, strict=True):
+        texts, labels = row[: len(self._columns)], row[len(self._columns) :]
+        for column, label in zip(self._labels, labels, strict=True):
+            example.features.feature[f"{column}_ids"].int64_list.value.append(label)
+        for column, ids in zip(self._columns, texts, strict=True):
             num_truncated[column] += len(ids) > self._max_length
             example.features.feature[f"{column}_ids"].int64_list.value.extend(ids[: self._max_length].tolist())
         return example.SerializeToString(deterministic=True)

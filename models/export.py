@@ -1,84 +1,78 @@
 """A trained model as a SavedModel that needs no file of ours: strings in, strings out.
 
-Comes in: a model and its tokenizer. Goes out: a folder that TF Serving loads as it is.
-Read next: runtime.py, which loads it as the server does; warmup.py for the requests that ride along.
-
-Dimension 0 of every input and output is the batch, so the server may join requests.
+Comes in: a server, which is a model with its tokenizer and named signatures. Goes out: a folder that TF Serving loads.
+Read next: export_translation.py for a server; runtime.py, which loads it as the model server does; warmup.py for the
+requests that ride along.
 """
 
-import functools
+import importlib.metadata
+import json
+import os
+from typing import Any, Protocol
 
-import numpy as np
 import tensorflow as tf
 
-from models.config import DecodingConfig
-from models.decoding import translate
-from models.inference import as_variables, prepare
-from models.search import BeamSearch, Limits
-from models.tokenizer import SentencePieceTokenizer
-from models.transformer import Transformer
 from models.warmup import WarmupRequest, write_warmup_requests
 
+EXTRA_FOLDER = "assets.extra"  # the model server leaves alone what it does not know there
+LIBRARIES = ("keras", "tensorflow", "tensorflow-text")  # those that shape the graph
 
-class TranslationServer(tf.Module):
-    """A Transformer with its tokenizer and its decoding loop in one graph.
 
-    Args:
-        model: built and trained.
-        tokenizer: of source and target.
-        decoding: how it writes.
+class Server(Protocol):
+    """What can be exported: a `tf.Module` with these methods.
+
+    Dimension 0 of every input and output is the batch, so that the model server may join requests; an option such as a
+    temperature is a vector with one number a row. Names are given by the functions themselves: of inputs in
+    `input_signature`, of outputs as keys of the dictionary they return.
+
+    It keeps every variable that its functions read as a `tf.Variable`, in attributes or lists of them; of a Keras
+    variable that is `variable.value`. Keras's own objects restore a copy, which Python's loader swaps in and a C++
+    session does not; so keep the model itself out of sight, in a closure or a `functools.partial`.
     """
 
-    def __init__(self, model: Transformer, tokenizer: SentencePieceTokenizer, decoding: DecodingConfig):
-        super().__init__(name="translation")
-        self.tokenizer, self.decoding = tokenizer, decoding
-        # Keras's own variable objects restore a copy of each weight, which Python's loader swaps in and a C++ session
-        # does not: what is saved has to be TensorFlow's variables, and the model itself stay out of sight.
-        encoding = (*model.source_embedding.weights, *model.encoder.weights, *model.decoder.positions.weights)
-        self.encoding_weights = [variable.value for variable in encoding]
-        # Made ready here, once, and not in every request.
-        self.decoding_weights = weights = as_variables(prepare(model))
-        self._translate = functools.partial(translate, model, weights=weights)
+    tokenizer: Any  # as in tokenizer.py
 
-    def source_ids(self, text: tf.Tensor) -> tf.Tensor:
-        """Tokenizes, cuts at `max_source_length` and marks the end: tf.string [B] -> int32 [B, S], padded with 0."""
-        ids = self.tokenizer.tokenize(text)[:, : self.decoding.max_source_length]
-        end = tf.fill([ids.nrows(), 1], self.tokenizer.eos_id)
-        return tf.concat([ids, end], axis=1).to_tensor()
+    def signatures(self) -> dict[str, Any]:
+        """Returns signature name -> tf.function; `serving_default` must be among them."""
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
-    def serving_default(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Translates.
+    def warmup_requests(self, samples: list[str]) -> list[WarmupRequest]:
+        """Returns requests to every signature, made of sample texts; see `warmup.alone_and_together`."""
 
-        Args:
-            text: tf.string [B]; a text without tokens has an empty translation.
-        Returns:
-            translation: tf.string [B], valid UTF-8; score: float32 [B], log probability over length penalty.
-        """
-        source = self.source_ids(text)
-        length = tf.math.count_nonzero(source, 1, dtype=tf.int32) - 1
-        longest = tf.cast(self.decoding.max_length_ratio * tf.cast(length, tf.float32), tf.int32)
-        limits = Limits(tf.zeros_like(length), longest + self.decoding.max_length_extra)
-        search = BeamSearch(self.decoding.beam_size, 1, self.decoding.length_penalty, self.tokenizer.eos_id)
-        result = self._translate(source, search, limits, bos_id=self.tokenizer.bos_id)
-        empty = length == 0
-        translation = self.tokenizer.detokenize(result.ids[:, 0])
-        return {
-            "translation": tf.where(empty, "", translation),
-            "score": tf.where(empty, 0.0, result.scores[:, 0]),
-        }
+    def config(self) -> dict[str, Any]:
+        """Returns what the model was made with, as JSON values."""
 
 
-def export_translation(server: TranslationServer, directory: str, samples: list[str]) -> None:
-    """Writes the SavedModel.
+def export(server: Server, directory: str, samples: list[str]) -> None:
+    """Writes the SavedModel, its warm-up requests, and what a person may want to know of it in `assets.extra/`:
+
+    vocabulary.tsv   piece, id
+    config.json      what the server says of itself
+    versions.json    library -> version
 
     Args:
         server: what to serve.
         directory: made where it is missing.
         samples: short, middle and long texts for the warm-up requests.
+    Raises:
+        ValueError: a warm-up request does not fit its signature.
     """
-    signatures = {"serving_default": server.serving_default}
-    tf.saved_model.save(server, directory, signatures=signatures)
-    requests = [{"text": np.array([text.encode()], object)} for text in samples]
-    requests.append({"text": np.array([text.encode() for text in samples], object)})
-    write_warmup_requests(directory, [WarmupRequest("serving_default", inputs) for inputs in requests])
+    tf.saved_model.save(server, directory, signatures=server.signatures())
+    write_warmup_requests(directory, server.warmup_requests(samples))
+    versions = {library: importlib.metadata.version(library) for library in LIBRARIES}
+    _write_json(directory, "config.json", server.config())
+    _write_json(directory, "versions.json", versions)
+    _write(directory, "vocabulary.tsv", _vocabulary(server.tokenizer))
+
+
+def _vocabulary(tokenizer: Any) -> bytes:
+    pieces = tokenizer.id_to_piece(tf.range(tokenizer.vocab_size)).numpy()
+    return b"".join(b"%s\t%d\n" % (piece, number) for number, piece in enumerate(pieces))
+
+
+def _write_json(directory: str, name: str, value: Any) -> None:
+    _write(directory, name, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n")
+
+
+def _write(directory: str, name: str, content: bytes) -> None:
+    with tf.io.gfile.GFile(os.path.join(directory, EXTRA_FOLDER, name), "wb") as file:
+        file.write(content)

@@ -137,7 +137,7 @@ def _train(rows: list[str], config: TokenizerConfig) -> bytes:
             character_coverage=config.character_coverage,
             byte_fallback=config.byte_fallback,
             hard_vocab_limit=False,
-            normalizer=sentencepiece.SentencePieceNormalizer(norm_map=_normalization()),
+            normalizer=sentencepiece.SentencePieceNormalizer(norm_map=_normalization(config.lowercase)),
             num_threads=_NUM_THREADS,
             minloglevel=2,
             **{f"{name}_id": index for index, name in enumerate(("pad", "unk", "bos", "eos"))},
@@ -153,7 +153,7 @@ def _parts(word: str) -> Iterable[str]:
     return (word[i : i + _MAX_WORD_CHARACTERS] for i in range(0, len(word), _MAX_WORD_CHARACTERS))
 
 
-def _normalization() -> list[tuple[str, str]]:
+def _normalization(lowercase: bool) -> list[tuple[str, str]]:
     """Returns the rules (from, to) that every text goes through before it is cut into pieces, sorted.
 
     Canonical composition (Unicode NFC), all white space to a space, control characters and byte order marks dropped.
@@ -167,7 +167,8 @@ def _normalization() -> list[tuple[str, str]]:
             rules[character] = ""
         else:
             composed = unicodedata.normalize("NFC", character)
-            rules.update((spelling, composed) for spelling in _spellings(character, composed))
+            written = composed.lower() if lowercase else composed
+            rules.update((spelling, written) for spelling in _spellings(character, composed))
     rules |= {_SPACE_PIECE: " ", _BYTE_ORDER_MARK: ""}
     return sorted((source, target) for source, target in rules.items() if source != target)
 

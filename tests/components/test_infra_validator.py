@@ -116,11 +116,12 @@ def examples(tmp_path_factory):
 def validate(tmp_path, examples):
     """Returns a function that exports a module, breaks the export, validates it and returns the verdict."""
 
-    def validate(module, breaking=lambda directory: None, **parameters):
+    def validate(module, breaking=lambda directory: None, compare=None, **parameters):
         model, blessing = Model(str(tmp_path / "model")), InfraBlessing(str(tmp_path / "blessing"))
         os.makedirs(blessing.uri)
         directory = model.path("Format-Serving")
-        tf.saved_model.save(module, directory, signatures={"serving_default": module.serve})
+        signatures = {"serving_default": module.serve, **({"compare": compare} if compare else {})}
+        tf.saved_model.save(module, directory, signatures=signatures)
         breaking(pathlib.Path(directory))
         InfraValidator.function(model=model, examples=examples, blessing=blessing, **parameters)
         (name,) = os.listdir(blessing.uri)
@@ -144,10 +145,27 @@ def test_good_model_is_blessed_with_its_measurements(validate):
     saw = {check["name"]: check["saw"] for check in verdict["checks"]}
     assert saw["warm_up"] == "requests replayed: 1"
     assert saw["batch"] == "37 rows in one batch, 0 unlike the row asked for alone"
+    assert saw["batches_of_every_signature"] == "rows alone, in a batch and in a padded batch agree: serving_default"
+    assert saw["python"] == "39 rows by Python, 0 unlike the C++ runtime's"
     assert saw["no_python"] == "Python TensorFlow was never imported"
     assert 0 < verdict["load_seconds"] < 60
     assert 0 < verdict["median_latency_ms"] < 1000
     assert 50 < verdict["peak_memory_mib"] < 5000
+
+
+def test_a_signature_that_looks_at_neighbours_is_named(validate):
+    class Second(Reverser):
+        @tf.function(input_signature=[TEXT])
+        def compare(self, text):
+            return {"longest": tf.zeros_like(tf.strings.length(text)) + tf.reduce_max(tf.strings.length(text))}
+
+    def add(directory):
+        requests = [WarmupRequest(name, {"text": ["a", "longer", "b"]}) for name in ("serving_default", "compare")]
+        write_warmup_requests(str(directory), requests)
+
+    module = Second()
+    reason = withheld(validate(module, add, compare=module.compare))
+    assert re.match(r"batches_of_every_signature: 2 of 3 rows differ .*\(compare\)", reason)
 
 
 @pytest.mark.parametrize(

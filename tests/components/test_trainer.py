@@ -217,7 +217,7 @@ def test_the_model_has_its_layout(house):
 def test_what_is_served_is_what_one_can_go_on_from(house):
     import tensorflow as tf
 
-    from models.export import TranslationServer
+    from models.export_translation import TranslationServer
     from models.runtime import SavedModelRuntime
     from models.tokenizer import load_tokenizer
 
