@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from models.inference import put
-from models.search import Hypotheses, Limits, log_sum_exp
+from models.search import Hypotheses, Limits, lengthen, log_sum_exp
 
 _COLD = 1e-6  # below it a temperature counts as 0
 
@@ -48,13 +47,14 @@ def draws(seeds: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """Draws one token a step; stands where a BeamSearch may stand, with one hypothesis a row.
+    """Draws one token a step; stands where a BeamSearch may stand, with one hypothesis a row and no length penalty.
 
     Args:
         eos_id: the end marker.
     """
 
     eos_id: int = 3
+    alpha: float = 0.0
     beams: int = 1
     n_best: int = 1
 
@@ -71,24 +71,11 @@ class Sampling:
         Returns:
             Hypotheses after the step. Log probabilities are the model's own, whatever was made of them for the draw.
         """
-        h = hypotheses
         logits = options.lengths.mask_end(logits, step, 1, self.eos_id)
         tokens = draw(logits, options, options.draws[:, step])[:, tf.newaxis]
-        highest = tf.reduce_max(logits, 1, keepdims=True)
-        more = tf.gather(logits, tokens, batch_dims=1) - log_sum_exp(logits, highest)
-        was_done, is_end = h.done[:, tf.newaxis], tokens == self.eos_id
-        log_probs = tf.where(was_done, h.log_probs, h.log_probs + more)
-        ids = put(h.ids, step, tf.where(was_done | is_end, 0, tokens)[..., tf.newaxis])
-        return h._replace(
-            tokens=tokens,
-            ids=ids,
-            log_probs=log_probs,
-            best_ids=ids,
-            best_lengths=h.best_lengths + tf.cast(~(was_done | is_end), tf.int32),
-            best_scores=log_probs,
-            best_log_probs=log_probs,
-            done=h.done | is_end[:, 0] | (step + 1 >= options.lengths.maximum),
-        )
+        gained = tf.gather(logits, tokens, batch_dims=1) - log_sum_exp(logits, tf.reduce_max(logits, 1, keepdims=True))
+        last = (step + 1 >= options.lengths.maximum)[:, tf.newaxis]
+        return lengthen(hypotheses, tokens, gained, step, last, self)
 
 
 def draw(logits: tf.Tensor, options: SamplingOptions, numbers: tf.Tensor) -> tf.Tensor:

@@ -96,6 +96,34 @@ def top_k(logits: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
     return values, group * GROUP + index % GROUP
 
 
+def lengthen(h: Hypotheses, tokens, gained, step, last, search) -> Hypotheses:
+    """Makes the one hypothesis of each row a token longer. It is also the best, so it is complete as far as it goes.
+
+    Args:
+        h: before the step.
+        tokens: int32 [B, 1].
+        gained: float32 [B, 1], their log probabilities.
+        step: int32 scalar, tokens that the hypotheses have.
+        last: bool [B, 1], whether a row may have no more.
+        search: has `eos_id` and `alpha`.
+    Returns:
+        Hypotheses after the step. Rows that are done stay as they are.
+    """
+    is_end, was_done = tokens == search.eos_id, h.done[:, tf.newaxis]
+    log_probs = tf.where(was_done, h.log_probs, h.log_probs + gained)
+    ids = put(h.ids, step, tf.where(was_done | is_end, 0, tokens)[..., tf.newaxis])
+    return h._replace(
+        tokens=tokens,
+        ids=ids,
+        log_probs=log_probs,
+        best_ids=ids,
+        best_lengths=h.best_lengths + tf.cast(~(was_done | is_end), tf.int32),
+        best_scores=tf.where(was_done, h.best_scores, log_probs / length_penalty(step + 1, search.alpha)),
+        best_log_probs=log_probs,
+        done=h.done | (is_end | last)[:, 0],
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class BeamSearch:
     """Beam search with length penalty and n-best.
@@ -140,22 +168,9 @@ class BeamSearch:
         return extend(hypotheses, logits, step, last)
 
     def _extend_one(self, h: Hypotheses, logits: tf.Tensor, step: tf.Tensor, last: tf.Tensor) -> Hypotheses:
-        """Greedy search: the one hypothesis is also the best, so it is complete as far as it goes."""
+        """Greedy search."""
         top, tokens = tf.math.top_k(logits, 1)
-        log_probs = h.log_probs + (top - log_sum_exp(logits, top))
-        is_end, was_done = tokens == self.eos_id, h.done[:, tf.newaxis]
-        log_probs = tf.where(was_done, h.log_probs, log_probs)
-        ids = put(h.ids, step, tf.where(was_done | is_end, 0, tokens)[..., tf.newaxis])
-        return h._replace(
-            tokens=tokens,
-            ids=ids,
-            log_probs=log_probs,
-            best_ids=ids,
-            best_lengths=h.best_lengths + tf.cast(~(was_done | is_end), tf.int32),
-            best_scores=tf.where(was_done, h.best_scores, log_probs / length_penalty(step + 1, self.alpha)),
-            best_log_probs=log_probs,
-            done=h.done | (is_end | last)[:, 0],
-        )
+        return lengthen(h, tokens, top - log_sum_exp(logits, top), step, last, self)
 
     def _extend(self, h: Hypotheses, logits: tf.Tensor, step: tf.Tensor, last: tf.Tensor) -> Hypotheses:
         """Beam search with more than one beam."""

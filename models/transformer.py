@@ -15,20 +15,19 @@ from models.config import ModelConfig
 from models.layers import Dropout, LayerNormalization, PositionalEncoding, TokenEmbedding
 
 
-@keras.saving.register_keras_serializable("seq2serve")
-class Encoder(keras.layers.Layer):
-    """Embeddings with positions, then a stack of encoder layers (section 3.1).
+class _Stack(keras.layers.Layer):
+    """Embeddings with positions, then layers one after the other (section 3.1).
 
     Args:
         config: sizes.
+        layers: encoder or decoder layers.
     """
 
-    def __init__(self, config: ModelConfig, **kwargs):
+    def __init__(self, config: ModelConfig, layers: list, **kwargs):
         super().__init__(**kwargs)
-        self.config = config
+        self.config, self.layers = config, layers
         self.positions = PositionalEncoding(config.positions, config.d_model, config.max_positions)
         self.dropout = Dropout(config.dropout)
-        self.layers = [EncoderLayer(config, name=f"layer_{i}") for i in range(config.num_encoder_layers)]
         self.norm = LayerNormalization() if config.norm_first else None
 
     def build(self, *_shapes) -> None:
@@ -36,15 +35,8 @@ class Encoder(keras.layers.Layer):
         for layer in [self.positions, *self.layers, *([self.norm] if self.norm else [])]:
             layer.build((None, None, self.config.d_model))
 
-    def call(self, x: tf.Tensor, attention_mask: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Float embeddings [B, S, D] and a mask for [B, H, S, S] -> float [B, S, D]."""
-        x = self.start(x, training)
-        for layer in self.layers:
-            x = layer(x, attention_mask, training=training)
-        return self.finish(x)
-
     def start(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Adds positions to embeddings, float [B, S, D]."""
+        """Adds positions to embeddings, float [B, T, D]."""
         return self.dropout(self.positions(x, tf.range(tf.shape(x)[1])), training=training)
 
     def finish(self, x: tf.Tensor) -> tf.Tensor:
@@ -53,8 +45,28 @@ class Encoder(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("seq2serve")
-class Decoder(keras.layers.Layer):
-    """Embeddings with positions, then a stack of decoder layers (section 3.1).
+class Encoder(_Stack):
+    """The stack on the left of the paper's figure 1.
+
+    Args:
+        config: sizes.
+    """
+
+    def __init__(self, config: ModelConfig, **kwargs):
+        layers = [EncoderLayer(config, name=f"layer_{i}") for i in range(config.num_encoder_layers)]
+        super().__init__(config, layers, **kwargs)
+
+    def call(self, x: tf.Tensor, attention_mask: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Float embeddings [B, S, D] and a mask for [B, H, S, S] -> float [B, S, D]."""
+        x = self.start(x, training)
+        for layer in self.layers:
+            x = layer(x, attention_mask, training=training)
+        return self.finish(x)
+
+
+@keras.saving.register_keras_serializable("seq2serve")
+class Decoder(_Stack):
+    """The stack on the right of the paper's figure 1.
 
     Args:
         config: sizes.
@@ -62,18 +74,8 @@ class Decoder(keras.layers.Layer):
     """
 
     def __init__(self, config: ModelConfig, cross_attention: bool, **kwargs):
-        super().__init__(**kwargs)
-        self.config = config
-        self.positions = PositionalEncoding(config.positions, config.d_model, config.max_positions)
-        self.dropout = Dropout(config.dropout)
         names = [f"layer_{i}" for i in range(config.num_decoder_layers)]
-        self.layers = [DecoderLayer(config, cross_attention, name=name) for name in names]
-        self.norm = LayerNormalization() if config.norm_first else None
-
-    def build(self, *_shapes) -> None:
-        """Makes the weights of every layer."""
-        for layer in [self.positions, *self.layers, *([self.norm] if self.norm else [])]:
-            layer.build((None, None, self.config.d_model))
+        super().__init__(config, [DecoderLayer(config, cross_attention, name=name) for name in names], **kwargs)
 
     def call(self, x, memory=None, memory_mask=None, self_mask=None, training=False) -> tf.Tensor:
         """Float embeddings [B, T, D] (and the encoder's output [B, S, D] with its mask) -> float [B, T, D].
@@ -86,21 +88,21 @@ class Decoder(keras.layers.Layer):
             x = layer(x, mask, memory, memory_mask, training=training)
         return self.finish(x)
 
-    def start(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Adds positions to embeddings, float [B, T, D]."""
-        return self.dropout(self.positions(x, tf.range(tf.shape(x)[1])), training=training)
-
-    def finish(self, x: tf.Tensor) -> tf.Tensor:
-        """Applies the norm that a pre-norm stack needs after its last layer."""
-        return self.norm(x) if self.norm else x
-
 
 class _Model(keras.Model):
-    """What the three models share: a config that saves and reloads."""
+    """What the three models share: weights that are made at once, a config that saves and reloads."""
 
     def __init__(self, config: ModelConfig, vocab_size: int, **kwargs):
         super().__init__(**kwargs)
         self.config, self.vocab_size = config, vocab_size
+
+    def build(self, *_shapes) -> None:
+        """Makes the weights; embeddings that are one are made once."""
+        for layer in self._flatten_layers(include_self=False, recursive=False):
+            if not layer.built:
+                layer.build((None, None, self.config.d_model))
+                layer.built = True
+        self.built = True
 
     def get_config(self) -> dict:
         """Returns what `from_config` needs."""
@@ -134,16 +136,6 @@ class Transformer(_Model):
         self.source_embedding = self.target_embedding if tied else apart(self.source_vocab_size, config.d_model)
         self.output_embedding = self.target_embedding if tied else apart(vocab_size, config.d_model)
         self.encoder, self.decoder = Encoder(config), Decoder(config, cross_attention=True)
-
-    def build(self, *_shapes) -> None:
-        """Makes the weights."""
-        for embedding in (self.target_embedding, self.source_embedding, self.output_embedding):
-            if not embedding.built:
-                embedding.build(None)
-                embedding.built = True
-        self.encoder.build(None)
-        self.decoder.build(None)
-        self.built = True
 
     def call(self, inputs: dict[str, tf.Tensor], training: bool = False) -> tf.Tensor:
         """Predicts each next target token from the source and the target so far.
@@ -184,13 +176,6 @@ class EncoderClassifier(_Model):
         self.embedding, self.encoder = TokenEmbedding(vocab_size, config.d_model), Encoder(config)
         self.dropout, self.head = Dropout(config.dropout), keras.layers.Dense(num_classes, name="head")
 
-    def build(self, *_shapes) -> None:
-        """Makes the weights."""
-        self.embedding.build(None)
-        self.encoder.build(None)
-        self.head.build((None, self.config.d_model))
-        self.built = True
-
     def call(self, source: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Int [B, S] -> logits, float32 [B, num_classes]. A row of padding alone gets the logits of a zero vector."""
         mask = padding_mask(source)
@@ -219,15 +204,6 @@ class DecoderLanguageModel(_Model):
         tied, apart = config.tie_embeddings, TokenEmbedding
         self.output_embedding = self.target_embedding if tied else apart(vocab_size, config.d_model)
         self.decoder = Decoder(config, cross_attention=False)
-
-    def build(self, *_shapes) -> None:
-        """Makes the weights."""
-        for embedding in (self.target_embedding, self.output_embedding):
-            if not embedding.built:
-                embedding.build(None)
-                embedding.built = True
-        self.decoder.build(None)
-        self.built = True
 
     def call(self, target: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Int [B, T] -> logits, float32 [B, T, V].
