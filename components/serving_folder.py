@@ -104,6 +104,7 @@ def rollback(destination: str, number: int | None = None) -> tuple[int, int]:
         UserError: there is no such version, or it is served already.
     """
     store = open_store(destination)
+    _rollback_target(destination, read_versions(destination), number)  # before anything is written
     with store.locked():
         known = read_versions(destination)
         target = _rollback_target(destination, known, number)

@@ -56,7 +56,8 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Re
         vars(module).update(contents)
         monkeypatch.setitem(sys.modules, name, module)
     # What these set is this process's, not the command's.
-    monkeypatch.setattr("pipeline.__main__.set_up_logs", lambda verbose: None)
+    for module in ("pipeline.__main__", "pipeline.serving_commands"):
+        monkeypatch.setattr(f"{module}.set_up_logs", lambda verbose: None)
     return lambda *arguments: CliRunner().invoke(app, arguments, terminal_width=100)
 
 
