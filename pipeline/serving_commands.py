@@ -1,7 +1,7 @@
 """The commands for a model that is ready: predict, chat, serve, versions, rollback.
 
 Comes in: arguments. Goes out: predictions, a server, or a changed serving folder.
-Read next: predictions.py for `predict`; chat.py; served_model.py and serving_rest.py for `serve`; components/serving_folder.py.
+Read next: predictions.py and chat.py; served_model.py and serving_rest.py for `serve`; components/serving_folder.py.
 """
 
 import sys
