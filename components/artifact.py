@@ -95,7 +95,8 @@ class Tokenizer(Artifact):
     """A tokenizer that works inside a TensorFlow graph (TFX: TransformGraph).
 
     tokenizer.json   kind and settings; see models/tokenizer.py
-    spm.model        the SentencePiece model, for kind "sentencepiece"
+    spm.model        the SentencePiece model, of kinds "sentencepiece", "characters" and "bytes"
+    wordpieces.json  the pieces, of kind "wordpiece"
     vocabulary.tsv   piece, id; for people
     properties: kind, vocab_size.
     """
@@ -106,7 +107,8 @@ class TransformedExamples(Artifact):
 
     Split-<split>/transformed_examples-SSSSS-of-NNNNN   TFRecord of tf.Example, one int64 list feature a text
         column, named <column>_ids, without begin and end markers; a label column's list holds one number
-    properties: splits, num_examples {split: n}, num_truncated {column: n}, max_length (tokens); where there is a label
+    properties: splits, num_examples {split: n}, num_truncated {column: n}, num_dropped, max_length (tokens),
+    token_lengths {column: {"median", "p99", "max", "total"}} before anything was cut; where there is a label
     column, label_counts {column: {label: rows of the train split}}, in the order of the labels' ids.
     """
 

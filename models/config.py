@@ -13,6 +13,7 @@ class TokenizerConfig:
     """How text becomes ids.
 
     Args:
+        kind: what a piece is: found by SentencePiece; found and used as BERT does; one character; one byte.
         model_type: SentencePiece's algorithm (Kudo 2018 for unigram, Sennrich et al. 2016 for bpe).
         vocab_size: number of pieces, the four control pieces included. A small corpus may yield fewer.
         character_coverage: share of the corpus's characters that get a piece of their own; the rest become bytes.
@@ -20,7 +21,7 @@ class TokenizerConfig:
         lowercase: read all text in lower case; what the model writes is in lower case, too.
     """
 
-    kind: Literal["sentencepiece"] = "sentencepiece"
+    kind: Literal["sentencepiece", "wordpiece", "characters", "bytes"] = "sentencepiece"
     model_type: Literal["unigram", "bpe"] = "unigram"
     vocab_size: int = 8000
     character_coverage: float = 1.0

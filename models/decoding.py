@@ -21,7 +21,9 @@ from models.search import BeamSearch, Hypotheses, Limits, begin
 
 CHUNK = 16  # tokens of room added at a time: less wastes time on copies, more on attention to empty places
 
-FEW = 8  # rows up to which `attend_of_few` is used: it is the faster with 1 row and the slower with 32
+# Up to so many rows with so many places each, `attend_of_few` is used: it is the faster with 1 row and 64 places, the
+# slower with 32 rows or with 200 places.
+FEW, NEAR = 8, 64
 
 
 MANY = 8  # rows from which a batch is halved: below, a step costs hardly less for half of them
@@ -258,7 +260,8 @@ def _write(model, decoder: StepDecoder, search, step, rows: _Rows, prefix) -> tu
 
     if search.beams > 1:
         return write(attend)
-    return tf.cond(tf.size(rows.number) <= FEW, lambda: write(attend_of_few), lambda: write(attend))
+    few = (tf.size(rows.number) <= FEW) & (tf.shape(rows.seen)[2] <= NEAR)
+    return tf.cond(few, lambda: write(attend_of_few), lambda: write(attend))
 
 
 def _write_with(model, decoder: StepDecoder, search, step, rows: _Rows, prefix) -> tuple[tf.Tensor, _Rows]:

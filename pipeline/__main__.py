@@ -19,6 +19,7 @@ from pipeline.logs import set_up_logs
 
 if TYPE_CHECKING:
     from pipeline.metadata import MetadataStore
+    from pipeline.runner import Pipeline
 
 app = typer.Typer(
     name="seq2serve",
@@ -50,6 +51,12 @@ SchemaOption = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE", help="Hold the data against this schema.pbtxt, inferred once and edited, instead of its own."
+    ),
+]
+TokenizerOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR|FILE", help="Use this tokenizer instead of learning one: a Tokenizer's folder, or a .model file."
     ),
 ]
 RootOption = Annotated[
@@ -109,7 +116,9 @@ def demo(
 
         file = fetch_corpus(task, language)
         serving_dir = serving_dir or Path("serving", f"en-{language}" if task == "translation" else task)
-        _run(config, file, pipeline_root, serving_dir, options, verbose)
+        from pipeline.dag import make_pipeline
+
+        _run(make_pipeline(config, file, str(pipeline_root), str(serving_dir)), config, options, verbose)
 
 
 @app.command()
@@ -123,6 +132,7 @@ def run(
     text: TextOption = "text",
     label: LabelOption = "label",
     schema: SchemaOption = None,
+    tokenizer: TokenizerOption = None,
     pipeline_root: RootOption = Path("runs"),
     serving_dir: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where model versions are pushed.", show_default="serving/<task>")
@@ -145,7 +155,12 @@ def run(
         config = _config(preset_name, task, columns, settings)
         options = _checked_beam_options(beam_options)
         set_up_logs(verbose)
-        _run(config, file, pipeline_root, serving_dir or Path("serving", task), options, verbose, schema)
+        from pipeline.dag import make_pipeline
+
+        folder = str(serving_dir or Path("serving", task))
+        tokenizer_files = str(tokenizer / "*" if tokenizer and tokenizer.is_dir() else tokenizer or "")
+        kept = {"schema_file": str(schema or ""), "tokenizer": tokenizer_files}
+        _run(make_pipeline(config, file, str(pipeline_root), folder, **kept), config, options, verbose)
 
 
 @app.command()
@@ -228,20 +243,10 @@ def _config(preset_name: str, task: str, columns: dict[str, str], settings: list
     return with_settings(preset(preset_name, task), [*named, *(settings or [])])
 
 
-def _run(
-    config: PipelineConfig,
-    file: str,
-    root: Path,
-    serving_dir: Path,
-    beam_options: tuple[str, ...],
-    verbose: bool,
-    schema: Path | None = None,
-) -> None:
-    from pipeline.dag import make_pipeline
+def _run(pipeline: "Pipeline", config: PipelineConfig, beam_options: tuple[str, ...], verbose: bool) -> None:
     from pipeline.runner import Runner
     from pipeline.summary import print_summary
 
-    pipeline = make_pipeline(config, file, str(root), str(serving_dir), str(schema or ""))
     print_summary(Runner(pipeline, beam_options, verbose).run(), config)
 
 

@@ -33,7 +33,8 @@ class DataConfig:
         test_share: share of the rows held out to judge the exported model with.
         seed: a different one deals the rows out differently.
         max_reject_share: a file of which a larger share is unusable stops the run.
-        max_length: tokens of a text that are kept for training; the rest is cut and counted.
+        max_length: tokens that a text may have.
+        too_long: whether a longer one is cut or its row dropped; either is counted.
     """
 
     source: str = "source"
@@ -48,6 +49,7 @@ class DataConfig:
     seed: int = 1
     max_reject_share: float = 0.01
     max_length: int = 256
+    too_long: Literal["cut", "drop"] = "cut"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,7 +204,8 @@ def _check_together(config: PipelineConfig) -> None:
             "setting model.positions=learned needs a model.max_positions of at least data.max_length and "
             "decoding.max_source_length"
         )
-    if tokenizer.byte_fallback and tokenizer.vocab_size <= 260:
+    has_bytes = tokenizer.byte_fallback and tokenizer.kind in ("sentencepiece", "characters")
+    if has_bytes and tokenizer.vocab_size <= 260:
         raise UserError(
             f"setting tokenizer.vocab_size must be above 260 with byte_fallback (256 bytes, 4 control pieces), got "
             f"{tokenizer.vocab_size}"

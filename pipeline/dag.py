@@ -6,7 +6,7 @@ Read next: any component you see named here; runner.py for how they are run.
 
 import os
 
-from components.artifact import SchemaFile
+from components.artifact import SchemaFile, TokenizerFiles
 from components.bulk_inferrer import BulkInferrer
 from components.component import Channel, Node, raw_files
 from components.evaluator import Evaluator
@@ -20,7 +20,7 @@ from components.statistics_gen import StatisticsGen
 from components.task import Recipe
 from components.tasks import get_task
 from components.trainer import Trainer
-from components.transform import Transform
+from components.transform import Transform, TransformByTokenizer
 from pipeline.config import PipelineConfig
 from pipeline.runner import Pipeline
 
@@ -44,14 +44,14 @@ def make_pipeline(
     """
     task = get_task(config.task)
     data_nodes, examples, schema = _data_nodes(config, files, schema_file)
-    transform = Transform(
-        examples=examples,
-        schema=schema,
-        columns=task.text_columns,
-        tokenizer_config=config.tokenizer,
-        max_length=config.data.max_length,
-        label_columns=task.label_columns,
-    )
+    text = {"columns": task.text_columns, "label_columns": task.label_columns}
+    limits = {"max_length": config.data.max_length, "too_long": config.data.too_long}
+    if tokenizer:
+        brought = raw_files(tokenizer, TokenizerFiles)
+        transform = TransformByTokenizer(examples=examples, schema=schema, files=brought, **text, **limits)
+        data_nodes = (*data_nodes, brought.node)
+    else:
+        transform = Transform(examples=examples, schema=schema, tokenizer_config=config.tokenizer, **text, **limits)
     trainer = Trainer(
         transformed_examples=transform.outputs["transformed_examples"],
         tokenizer=transform.outputs["tokenizer"],

@@ -6,10 +6,10 @@ import pathlib
 import pytest
 import tensorflow as tf
 
-from components.artifact import Examples, Schema, Tokenizer, TransformedExamples
+from components.artifact import Examples, Schema, Tokenizer, TokenizerFiles, TransformedExamples
 from components.component import Context
 from components.errors import UserError
-from components.transform import Transform
+from components.transform import Transform, TransformByTokenizer
 from models.config import TokenizerConfig
 from models.tokenizer import load_tokenizer
 
@@ -95,12 +95,19 @@ def test_ids_are_those_of_the_saved_graph_cut_to_the_limit_in_the_order_of_the_e
 
 def test_properties_count_examples_and_cut_texts(transformed):
     ids, tokenizer = transformed
+    lengths = ids.properties.pop("token_lengths")
     assert ids.properties == {
         "splits": ["train", "eval", "test"],
         "num_examples": {"train": 100, "eval": 1, "test": 6},
         "num_truncated": {"source": 1, "target": 1},
+        "num_dropped": 0,
         "max_length": MAX_LENGTH,
     }
+    ids.properties["token_lengths"] = lengths
+    tokenizer_ = load_tokenizer(tokenizer.uri)
+    sources = [source for parts in SPLITS.values() for part in parts for source, _ in part]
+    counted = sorted(tokenizer_.tokenize(tf.constant(sources)).row_lengths().numpy().tolist())
+    assert lengths["source"] == {"median": counted[53], "p99": counted[105], "max": counted[-1], "total": sum(counted)}
     pieces = pathlib.Path(tokenizer.uri, "vocabulary.tsv").read_text().splitlines()
     assert tokenizer.properties == {"kind": "sentencepiece", "vocab_size": len(pieces)}
 
@@ -204,3 +211,37 @@ def test_lower_case_is_part_of_the_tokenizer(labelled, tmp_path):
     loaded = load_tokenizer(tokenizer.uri)
     shouted, said = (loaded.tokenize(tf.constant([text])).to_list() for text in ("GOOD ÄRGER A\u0308", "good ärger ä"))
     assert shouted == said
+
+
+def test_rows_too_long_may_be_dropped_and_are_counted(inputs, transformed, tmp_path):
+    ids, _ = transform(inputs, tmp_path, too_long="drop")
+    assert ids.properties["num_dropped"] == 1
+    assert ids.properties["num_truncated"] == {"source": 0, "target": 0}
+    assert ids.properties["num_examples"] == {"train": 100, "eval": 1, "test": 5}
+    assert read_ids(ids, "test", 1) == read_ids(transformed[0], "test", 1)[:-1]
+    with pytest.raises(UserError, match=r"every row of the train split has more than data\.max_length=1 tokens"):
+        transform(inputs, tmp_path / "again", too_long="drop", max_length=1)
+
+
+def test_a_tokenizer_brought_along_gives_the_ids_that_it_gave(inputs, transformed, tmp_path):
+    files = [{"path": str(path)} for path in pathlib.Path(transformed[1].uri).iterdir()]
+    outputs = {
+        "transformed_examples": TransformedExamples(str(tmp_path / "i")),
+        "tokenizer": Tokenizer(str(tmp_path / "t")),
+    }
+    for artifact in outputs.values():
+        pathlib.Path(artifact.uri).mkdir()
+    settings = {"columns": ("source", "target"), "max_length": MAX_LENGTH, "context": Context()}
+    TransformByTokenizer.function(**inputs, **outputs, files=TokenizerFiles("t", {"files": files}), **settings)
+    for one, two in zip(transformed, outputs.values(), strict=True):
+        assert (digest(one), one.properties) == (digest(two), two.properties)
+    with pytest.raises(UserError, match=r"^t: neither a tokenizer's folder nor a SentencePiece model: .*; give a"):
+        TransformByTokenizer.function(**inputs, **outputs, files=TokenizerFiles("t", {"files": files[:1]}), **settings)
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "characters", "bytes"])
+def test_every_kind_of_tokenizer_can_be_learned(inputs, tmp_path, kind):
+    ids, tokenizer = transform(inputs, tmp_path, tokenizer_config=TokenizerConfig(vocab_size=400, kind=kind))
+    assert tokenizer.properties["kind"] == kind
+    expected = load_tokenizer(tokenizer.uri).tokenize(tf.constant(HOSTILE))[:, :MAX_LENGTH].to_list()
+    assert [source for source, _ in read_ids(ids, "test", 1)] == expected

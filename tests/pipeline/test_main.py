@@ -34,9 +34,14 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Re
     """Runs a command in an empty folder, with one toy component in the place of the real pipeline."""
 
     def toy_pipeline(
-        config: PipelineConfig, files: str, pipeline_root: str, serving_dir: str, schema_file: str = ""
+        config: PipelineConfig,
+        files: str,
+        pipeline_root: str,
+        serving_dir: str,
+        schema_file: str = "",
+        tokenizer: str = "",
     ) -> Pipeline:
-        SEEN.update(config=config, files=files, serving_dir=serving_dir, schema_file=schema_file)
+        SEEN.update(config=config, files=files, serving_dir=serving_dir, schema_file=schema_file, tokenizer=tokenizer)
         return Pipeline("toy", pipeline_root, (raw_files(files).node, Toy()))
 
     def print_summary(result: RunResult, config: PipelineConfig) -> None:
@@ -183,6 +188,13 @@ def test_verbose_shows_the_stack_trace(command):
     assert result.exit_code == 1
     assert "Traceback" in result.stderr
     assert "in fail" in result.stderr
+
+
+@pytest.mark.parametrize(("given", "pattern"), [("theirs.model", "theirs.model"), ("folder", "folder/*")])
+def test_a_schema_and_a_tokenizer_of_the_users_are_handed_on(command, tmp_path, given, pattern):
+    (tmp_path / "folder").mkdir()
+    assert command("run", "data.tsv", "--schema", "kept.pbtxt", "--tokenizer", given).exit_code == 0
+    assert (SEEN["schema_file"], SEEN["tokenizer"]) == ("kept.pbtxt", pattern)
 
 
 @pytest.mark.parametrize(
