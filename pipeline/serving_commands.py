@@ -65,7 +65,7 @@ def chat(
     model: Annotated[
         Path, typer.Option("--model", metavar="DIR", help="A language model, or a serving folder: its newest version.")
     ],
-    temperature: Annotated[float, typer.Option(min=0, help="Higher is bolder; 0 takes the likeliest.")] = 0.6,
+    temperature: Annotated[float, typer.Option(min=0, help="Higher is bolder; 0 takes the likeliest.")] = 0.5,
     top_k: Annotated[int, typer.Option(min=0, help="Draw from the k likeliest tokens; 0 for all.")] = 0,
     top_p: Annotated[float, typer.Option(min=0, max=1, help="Draw from the likeliest that reach p together.")] = 0.9,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 64,
