@@ -4,7 +4,8 @@ Comes in: logits and target ids. Goes out: numbers to minimise and to watch.
 Read next: components/trainer.py, which puts them together with Keras `fit`.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import keras
 import tensorflow as tf
@@ -130,6 +131,21 @@ def make_schedule(config: TrainingConfig) -> keras.optimizers.schedules.Learning
     return keras.optimizers.schedules.CosineDecay(
         0.0, config.steps - warmup, warmup_target=config.learning_rate, warmup_steps=warmup
     )
+
+
+@contextlib.contextmanager
+def precision(name: str) -> Iterator[None]:
+    """Makes the layers that are built within compute in float32, bfloat16 or float16.
+
+    It is Keras's policy of the whole process, for a model passes none on to its layers. For float16 `compile` scales
+    the loss.
+    """
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name if name == "float32" else f"mixed_{name}")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def make_optimizer(config: TrainingConfig) -> keras.optimizers.Optimizer:

@@ -20,6 +20,7 @@ from models.training import (
     balanced_weights,
     make_optimizer,
     make_schedule,
+    precision,
     smoothed_cross_entropy,
 )
 
@@ -69,6 +70,14 @@ def test_accuracy_counts_real_tokens_over_all_batches():
     metric.update_state(tf.constant([[4, 5, 0], [5, 0, 0]]), predicted)  # two of three
     metric.update_state(tf.constant([[4, 5, 6], [0, 0, 0]]), predicted)  # three of three
     assert float(metric.result()) == pytest.approx(5 / 6)
+
+
+@pytest.mark.parametrize("name", ["float32", "bfloat16", "float16"])
+def test_layers_built_within_a_precision_compute_in_it(name):
+    with precision(name):
+        inside = keras.layers.Dense(2)
+    assert (inside.compute_dtype, inside.variable_dtype) == (name, "float32")
+    assert keras.layers.Dense(2).compute_dtype == "float32"
 
 
 def eight_steps(optimizer, seed=1):
