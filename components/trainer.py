@@ -9,6 +9,7 @@ import shutil
 
 from components.artifact import Model, ModelRun, Tokenizer, TransformedExamples
 from components.component import Context, Input, Output, component
+from components.errors import UserError
 from components.progress import progress
 from components.task import Features, Recipe, Task
 from components.tasks import get_task
@@ -40,7 +41,7 @@ def Trainer(
         recipe: sizes, schedule, decoding.
         context: `scratch` holds checkpoints and logs while training runs.
     Raises:
-        UserError: the loss is no longer a number; says at which step.
+        UserError: the loss is no longer a number, says at which step; or this machine cannot compute in the precision.
     Source: https://www.tensorflow.org/tfx/guide/trainer
     """
     import keras
@@ -53,10 +54,10 @@ def Trainer(
     keras.utils.set_random_seed(config.seed)
     text_tokenizer = load_tokenizer(tokenizer.uri)
     features = _features(spec, text_tokenizer, transformed_examples)
-    network = spec.make_model(recipe.model, features)
-    optimizer, loss = make_optimizer(config), spec.make_loss(config, features)
+    network, loss = _make_model(spec, recipe, features), spec.make_loss(config, features)
     # No XLA: it would compile anew for every shape of a batch, and gains nothing on a CPU.
-    network.compile(optimizer, loss=loss, metrics=[MaskedAccuracy(loss.pad_id)], jit_compile=False)
+    network.compile(make_optimizer(config), loss=loss, metrics=[MaskedAccuracy(loss.pad_id)], jit_compile=False)
+    optimizer = network.optimizer  # for float16 Keras wraps ours in one that scales the loss
     optimizer.build(network.trainable_variables)
     checkpoint = callbacks.Checkpoint(network, context.scratch, config.checkpoint_steps)
     start = checkpoint.restore()
@@ -73,7 +74,9 @@ def Trainer(
     callbacks.check_finite(quality["loss"], optimizer)
     _write_weights(network, model)
     samples = _samples(eval_files, spec.text_columns[0], text_tokenizer)
-    spec.export(network, text_tokenizer, features, recipe, model.path("Format-Serving"), samples)
+    served = spec.make_model(recipe.model, features)  # computes in float32, whatever it was trained in
+    served.set_weights(network.get_weights())
+    spec.export(served, text_tokenizer, features, recipe, model.path("Format-Serving"), samples)
     # A copy: killed before all is published, the next execution needs them once more.
     shutil.copytree(f"{context.scratch}/logs", model_run.path("logs"))
     model.properties.update(
@@ -82,6 +85,18 @@ def Trainer(
         eval_loss=quality["loss"],
         eval_accuracy=quality["accuracy"],
     )
+
+
+def _make_model(spec: Task, recipe: Recipe, features: Features):
+    import tensorflow as tf
+
+    from models.training import precision
+
+    name = recipe.training.precision
+    if name == "float16" and not tf.config.list_physical_devices("GPU"):
+        raise UserError("setting training.precision=float16 needs a GPU, and there is none here; bfloat16 does not")
+    with precision(name):
+        return spec.make_model(recipe.model, features)
 
 
 def _files(examples: TransformedExamples, split: str) -> list[str]:

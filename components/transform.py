@@ -169,7 +169,7 @@ def _count_labels(examples: Examples, schema: Schema, column: str, path: str, co
                 f"column {column!r} has the label {label!r} {found[label]} times in the {split} split, and it is not "
                 f"among those it knows: {', '.join(map(repr, domain))}. Mend the rows, or add it to the schema's domain"
             )
-    if len(counts["train"]) < 2:
+    if len(domain) < 2:
         raise UserError(f"column {column!r} has one label only, {domain[0]!r}: there is nothing to tell apart")
     return {label: counts["train"][label] for label in domain}
 

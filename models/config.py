@@ -77,6 +77,8 @@ class TrainingConfig:
         clip_norm: largest global norm of the gradients.
         average_decay: decay of the moving average of the weights, which is what is exported; 0 exports the last.
         checkpoint_steps: steps between two checkpoints, and between two evaluations on the eval split.
+        precision: in which the layers compute; weights, loss and updates stay in float32 (Micikevicius et al. 2018),
+            and so does what is exported. float16 needs a GPU; bfloat16 gains speed only where a processor has it.
         seed: of the weights, the order of the data and dropout.
     """
 
@@ -93,6 +95,7 @@ class TrainingConfig:
     clip_norm: float = 1.0
     average_decay: float = 0.999
     checkpoint_steps: int = 1_000
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
     seed: int = 1
 
 
@@ -113,6 +116,6 @@ class DecodingConfig:
     max_length_ratio: float = 2.0
     max_length_extra: int = 10
     max_source_length: int = 256
-    temperature: float = 0.8
+    temperature: float = 0.5
     top_p: float = 0.9
     max_new_tokens: int = 48

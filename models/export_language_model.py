@@ -130,7 +130,8 @@ class LanguageModelServer(tf.Module):
         half = self._context // 2
         prompt = self.tokenizer.tokenize(text)[:, -half:].to_tensor()
         maximum = tf.clip_by_value(max_new_tokens, 1, half)
-        numbers = draws(seed, tf.reduce_max(tf.concat([maximum, [1]], 0)))
+        # With a row that is none: a batch may be empty, and neither a map nor a maximum of nothing is defined.
+        numbers = draws(tf.concat([seed, [0]], 0), tf.reduce_max(tf.concat([maximum, [1]], 0)))[:-1]
         limits = Limits(tf.zeros_like(maximum), maximum)
         written = self._complete(prompt, limits=SamplingOptions(limits, temperature, top_k, top_p, numbers)).ids[:, 0]
         # A piece tells of the space before it only where something is before it.

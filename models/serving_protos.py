@@ -9,6 +9,7 @@ get there Python would first run `tensorflow/__init__.py`, for five seconds and 
 
 import contextlib
 import importlib.util
+import math
 import sys
 import types
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from typing import Any
 
 import numpy as np
 from tensorboard.util import tensor_util
+
+MAX_ELEMENTS = 2**24
 
 
 @contextlib.contextmanager
@@ -37,7 +40,9 @@ def _hollow_tensorflow() -> Iterator[None]:
 
 
 with _hollow_tensorflow():
+    from tensorflow.core.example import example_pb2
     from tensorflow.core.framework import tensor_pb2
+    from tensorflow.core.protobuf import meta_graph_pb2
     from tensorflow_serving.apis import (
         classification_pb2,
         get_model_metadata_pb2,
@@ -45,19 +50,23 @@ with _hollow_tensorflow():
         input_pb2,
         model_service_pb2_grpc,
         predict_pb2,
+        prediction_log_pb2,
         prediction_service_pb2_grpc,
     )
     from tensorflow_serving.config import model_server_config_pb2
 
 __all__ = [
     "classification_pb2",
+    "example_pb2",
     "from_tensor_proto",
     "get_model_metadata_pb2",
     "get_model_status_pb2",
     "input_pb2",
+    "meta_graph_pb2",
     "model_server_config_pb2",
     "model_service_pb2_grpc",
     "predict_pb2",
+    "prediction_log_pb2",
     "prediction_service_pb2_grpc",
     "to_tensor_proto",
 ]
@@ -75,6 +84,9 @@ def from_tensor_proto(proto: Any) -> np.ndarray:
     Raises:
         ValueError: the message does not hold what its shape and type say.
     """
+    # A tensor of one value repeated may be written as that value; its size is then for the sender to choose.
+    if math.prod(dimension.size for dimension in proto.tensor_shape.dim) > MAX_ELEMENTS:
+        raise ValueError(f"a tensor has more than {MAX_ELEMENTS} elements")
     try:
         return tensor_util.make_ndarray(proto)
     except (TypeError, ValueError) as error:

@@ -4,7 +4,8 @@ Comes in: logits and target ids. Goes out: numbers to minimise and to watch.
 Read next: components/trainer.py, which puts them together with Keras `fit`.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import keras
 import tensorflow as tf
@@ -74,7 +75,8 @@ class MaskedCrossEntropy(keras.losses.Loss):
 
 def balanced_weights(counts: Sequence[int]) -> list[float]:
     """Returns a weight for each label that makes all labels count alike together, of mean 1 over the examples."""
-    return [sum(counts) / (len(counts) * count) for count in counts]
+    seen = sum(count > 0 for count in counts)
+    return [sum(counts) / (seen * count) if count else 0.0 for count in counts]
 
 
 class Adam(keras.optimizers.Adam):
@@ -129,6 +131,21 @@ def make_schedule(config: TrainingConfig) -> keras.optimizers.schedules.Learning
     return keras.optimizers.schedules.CosineDecay(
         0.0, config.steps - warmup, warmup_target=config.learning_rate, warmup_steps=warmup
     )
+
+
+@contextlib.contextmanager
+def precision(name: str) -> Iterator[None]:
+    """Makes the layers that are built within compute in float32, bfloat16 or float16.
+
+    It is Keras's policy of the whole process, for a model passes none on to its layers. For float16 `compile` scales
+    the loss.
+    """
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name if name == "float32" else f"mixed_{name}")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def make_optimizer(config: TrainingConfig) -> keras.optimizers.Optimizer:

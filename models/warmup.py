@@ -4,16 +4,19 @@ Comes in: requests by signature. Goes out: assets.extra/tf_serving_warmup_reques
 Read next: export.py, which writes them; components/infra_validator.py, which replays them as the server would.
 """
 
+import contextlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 from google.protobuf.message import DecodeError
-from tensorflow_serving.apis import prediction_log_pb2
+from tensorboard.compat.tensorflow_stub import errors
+from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import PyRecordReader_New
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from models import saved_model
+from models.serving_protos import from_tensor_proto, prediction_log_pb2, to_tensor_proto
 
 WARMUP_FILE = os.path.join("assets.extra", "tf_serving_warmup_requests")
 MAX_REQUESTS = 1000  # the model server refuses to load a model with more
@@ -62,7 +65,8 @@ def write_warmup_requests(directory: str, requests: Iterable[WarmupRequest]) -> 
     _check_number(len(logs))
     path = os.path.join(directory, WARMUP_FILE)
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    with tf.io.TFRecordWriter(path) as writer:
+    with open(path, "wb") as file:
+        writer = RecordWriter(file)
         for log in logs:
             writer.write(log.SerializeToString(deterministic=True))
 
@@ -82,14 +86,22 @@ def read_warmup_requests(directory: str) -> list[WarmupRequest]:
         return []
     requests = []
     try:
-        for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
+        for record in _records(path):
             requests.append(_warmup_request(record))
-    except tf.errors.OpError as error:
+    except errors.DataLossError as error:
         raise ValueError(f"{WARMUP_FILE}: the file is cut off or corrupted at request {len(requests) + 1}") from error
     except (DecodeError, TypeError, ValueError) as error:
         raise ValueError(f"{WARMUP_FILE}: request {len(requests) + 1} is broken: {error}") from error
     _check_number(len(requests))
     return requests
+
+
+def _records(path: str) -> Iterator[bytes]:
+    reader = PyRecordReader_New(path)
+    with contextlib.suppress(errors.OutOfRangeError):  # the end
+        while True:
+            reader.GetNext()
+            yield reader.record()
 
 
 def _check_number(number: int) -> None:
@@ -107,7 +119,7 @@ def _prediction_log(
     predict = log.predict_log.request
     predict.model_spec.signature_name = request.signature
     for name, array in inputs.items():
-        predict.inputs[name].CopyFrom(tf.make_tensor_proto(array, shape=array.shape))
+        predict.inputs[name].CopyFrom(to_tensor_proto(array))
     return log
 
 
@@ -116,5 +128,5 @@ def _warmup_request(record: bytes) -> WarmupRequest:
     if log.WhichOneof("log_type") != "predict_log":
         raise ValueError(f"it holds {log.WhichOneof('log_type') or 'nothing'}, not predict_log")
     predict = log.predict_log.request
-    inputs: dict[str, np.ndarray] = {name: tf.make_ndarray(proto) for name, proto in predict.inputs.items()}
+    inputs: dict[str, np.ndarray] = {name: from_tensor_proto(proto) for name, proto in predict.inputs.items()}
     return WarmupRequest(predict.model_spec.signature_name or saved_model.SERVING_DEFAULT, inputs)

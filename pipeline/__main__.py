@@ -1,22 +1,20 @@
-"""The command line: demo, run, validate, runs, lineage, predict, chat.
+"""The command line: demo, run, validate, runs, lineage, and those of serving_commands.py.
 
 Comes in: arguments. Goes out: exit code 0, or one message and 1 (failed), 2 (bad input), 3 (not blessed), 130 (Ctrl-C).
 Read next: dag.py, what `run` runs; config.py, what `--set` sets. Whatever is slow to import is imported by the command
 that needs it, so that help is instant and a fully cached run loads neither TensorFlow nor Beam.
 """
 
-import contextlib
-import sys
-import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from components.errors import Seq2ServeError, UserError
+from components.errors import UserError
 from components.tasks import TASKS
+from pipeline import serving_commands
 from pipeline.config import PRESETS, PipelineConfig, preset, with_settings
+from pipeline.exits import explained as _explained
 from pipeline.logs import set_up_logs
 
 if TYPE_CHECKING:
@@ -231,51 +229,7 @@ def lineage(
         print(lineage_text(_open_store(pipeline_root), artifact))
 
 
-@app.command()
-def predict(
-    model: Annotated[
-        Path, typer.Option("--model", metavar="DIR", help="A SavedModel, or a serving folder: its newest version.")
-    ],
-    texts: Annotated[list[str], typer.Argument(metavar="TEXT", help="Texts to translate; quote each.")],
-) -> None:
-    """Translates texts with a SavedModel, one line a text, as the model server would: C++ runtime, no Python graph."""
-    with _explained():
-        folder = _saved_model(model)
-        set_up_logs(verbose=False)
-        from models.runtime import SavedModelRuntime
-
-        try:
-            outputs = SavedModelRuntime(str(folder)).run("serving_default", {"text": texts})
-        except (ValueError, RuntimeError) as error:
-            raise UserError(f"{folder} cannot translate: {error}") from error
-        for translation in outputs["translation"]:
-            print(translation.decode())
-
-
-@app.command()
-def chat(
-    model: Annotated[
-        Path, typer.Option("--model", metavar="DIR", help="A language model, or a serving folder: its newest version.")
-    ],
-    temperature: Annotated[float, typer.Option(min=0, help="Higher is bolder; 0 takes the likeliest.")] = 0.8,
-    top_k: Annotated[int, typer.Option(min=0, help="Draw from the k likeliest tokens; 0 for all.")] = 0,
-    top_p: Annotated[float, typer.Option(min=0, max=1, help="Draw from the likeliest that reach p together.")] = 0.9,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 64,
-    seed: Annotated[int, typer.Option(help="Another seed, other answers.")] = 0,
-) -> None:
-    """Goes on from what you type, as you watch. An empty line lets the model go on from what it wrote; Ctrl-D ends."""
-    with _explained():
-        folder = _saved_model(model)
-        set_up_logs(verbose=False)
-        from models.runtime import SavedModelRuntime
-        from pipeline.chat import Options
-        from pipeline.chat import chat as go_on
-
-        try:
-            served = SavedModelRuntime(str(folder))
-        except (ValueError, RuntimeError) as error:
-            raise UserError(f"{folder} cannot be loaded: {error}") from error
-        go_on(served, sys.stdin, sys.stdout, Options(temperature, top_k, top_p, max_new_tokens, seed))
+serving_commands.register(app)
 
 
 def main() -> None:
@@ -313,30 +267,6 @@ def _open_store(pipeline_root: Path) -> "MetadataStore":
     if not path.is_file():
         raise UserError(f"no runs in {pipeline_root}: there is no {path}; name the folder with --pipeline-root")
     return MetadataStore(f"sqlite:///{path}")
-
-
-def _saved_model(folder: Path) -> Path:
-    """Returns the folder that holds saved_model.pb: the one given, or its newest version."""
-    versions = sorted((path for path in folder.glob("*/") if path.name.isdecimal()), key=lambda path: int(path.name))
-    for candidate in (folder, folder / "Format-Serving", *reversed(versions)):
-        if (candidate / "saved_model.pb").is_file():
-            return candidate
-    raise UserError(f"no SavedModel in {folder}: neither saved_model.pb nor a numbered version that has one")
-
-
-@contextlib.contextmanager
-def _explained(verbose: bool = False) -> Iterator[None]:
-    """Ends the process with one message and the exit code of what went wrong; a stack trace only when asked for."""
-    try:
-        yield
-    except Seq2ServeError as error:
-        if verbose:
-            traceback.print_exception(error)
-        print(f"seq2serve: {error}", file=sys.stderr)
-        raise typer.Exit(error.exit_code) from error
-    except KeyboardInterrupt as error:
-        print("seq2serve: interrupted; run the same command again to go on", file=sys.stderr)
-        raise typer.Exit(130) from error
 
 
 if __name__ == "__main__":

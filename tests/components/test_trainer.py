@@ -231,6 +231,28 @@ def test_what_is_served_is_what_one_can_go_on_from(house):
     np.testing.assert_allclose(answers["score"], expected["score"].numpy(), rtol=1e-4, atol=1e-5)
 
 
+def test_what_was_trained_in_half_precision_is_exported_in_single(train, monkeypatch):
+    exported = []
+    export = lambda network, *_: exported.append(network)  # noqa: E731
+    monkeypatch.setitem(TASKS, TASK, dataclasses.replace(TRANSLATION, export=export))
+    trained = train(with_training(precision="bfloat16", steps=3))
+    (served,) = exported
+    assert {layer.compute_dtype for layer in served._flatten_layers()} == {"float32"}
+    weights = {variable.path: variable.numpy() for variable in served.trainable_variables}
+    assert all(np.isfinite(weight).all() for weight in weights.values())
+    for weight, kept in zip(weights.values(), reload(trained.model).trainable_variables, strict=True):
+        np.testing.assert_array_equal(weight, kept)
+
+
+def test_a_precision_that_the_machine_lacks_is_refused(train):
+    import tensorflow as tf
+
+    if tf.config.list_physical_devices("GPU"):
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(UserError, match=r"precision=float16 needs a GPU"):
+        train(with_training(precision="float16"))
+
+
 # What is shown.
 
 

@@ -144,6 +144,75 @@ def test_a_vocabulary_too_small_for_its_characters_is_explained(inputs, tmp_path
         transform(inputs, tmp_path, tokenizer_config=TokenizerConfig(vocab_size=265))
 
 
+# Labels.
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    """Returns a function that writes rows of each split, (text, label), as Examples with a schema."""
+
+    def write(schema="", **splits) -> dict:
+        for split, rows in splits.items():
+            (tmp_path / f"Split-{split}").mkdir()
+            with tf.io.TFRecordWriter(str(tmp_path / f"Split-{split}/data_tfrecord-00000-of-00001")) as writer:
+                for text, label in rows:
+                    example = tf.train.Example()
+                    example.features.feature["text"].bytes_list.value.append(text.encode())
+                    example.features.feature["label"].bytes_list.value.append(label.encode())
+                    writer.write(example.SerializeToString())
+        text = 'feature { name: "text" type: BYTES } feature { name: "label" type: BYTES ' + schema + "}"
+        (tmp_path / "schema.pbtxt").write_text(text)
+        return {"examples": Examples(str(tmp_path), {"splits": list(splits)}), "schema": Schema(str(tmp_path))}
+
+    return write
+
+
+def label_ids(artifact, split):
+    (path,) = pathlib.Path(artifact.uri, f"Split-{split}").iterdir()
+    records = tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
+    return [list(tf.train.Example.FromString(r).features.feature["label_ids"].int64_list.value) for r in records]
+
+
+LABELLED = {"columns": ("text",), "label_columns": ("label",), "tokenizer_config": TokenizerConfig(vocab_size=300)}
+WORDS = [("good day", "good"), ("bad day", "bad"), ("a day", "good"), ("no day", "so so")]
+
+
+def test_a_label_becomes_its_place_among_the_labels(labelled, tmp_path):
+    ids, tokenizer = transform(labelled(train=WORDS, test=[("x", "so so")]), tmp_path / "out", **LABELLED)
+    assert label_ids(ids, "train") == [[1], [0], [1], [2]]
+    assert label_ids(ids, "test") == [[2]]
+    assert ids.properties["label_counts"] == {"label": {"bad": 1, "good": 2, "so so": 1}}
+    assert list(ids.properties["label_counts"]["label"]) == ["bad", "good", "so so"]
+    assert "so" not in pathlib.Path(tokenizer.uri, "vocabulary.tsv").read_text().replace("</s>", "")
+
+
+def test_the_schemas_domain_decides_the_order(labelled, tmp_path):
+    domain = 'string_domain { name: "label" value: "so so" value: "good" value: "bad" value: "never seen" }'
+    ids, _ = transform(labelled(domain, train=WORDS), tmp_path / "out", **LABELLED)
+    assert label_ids(ids, "train") == [[1], [2], [1], [0]]
+    assert ids.properties["label_counts"]["label"] == {"so so": 1, "good": 2, "bad": 1, "never seen": 0}
+
+
+def test_a_label_that_training_has_not_is_named(labelled, tmp_path):
+    inputs = labelled(train=WORDS, test=[("x", "awful"), ("y", "awful")])
+    with pytest.raises(UserError, match=r"the label 'awful' 2 times in the test split, .* 'bad', 'good', 'so so'"):
+        transform(inputs, tmp_path / "out", **LABELLED)
+
+
+def test_one_label_is_nothing_to_tell_apart(labelled, tmp_path):
+    with pytest.raises(UserError, match="one label only, 'good'"):
+        transform(labelled(train=[("a", "good"), ("b", "good")]), tmp_path / "out", **LABELLED)
+
+
+def test_lower_case_is_part_of_the_tokenizer(labelled, tmp_path):
+    config = TokenizerConfig(vocab_size=300, lowercase=True)
+    inputs = labelled(train=[*WORDS, ("ÄRGER İs Good", "bad")])
+    _, tokenizer = transform(inputs, tmp_path / "out", **LABELLED | {"tokenizer_config": config})
+    loaded = load_tokenizer(tokenizer.uri)
+    shouted, said = (loaded.tokenize(tf.constant([text])).to_list() for text in ("GOOD ÄRGER A\u0308", "good ärger ä"))
+    assert shouted == said
+
+
 def test_rows_too_long_may_be_dropped_and_are_counted(inputs, transformed, tmp_path):
     ids, _ = transform(inputs, tmp_path, too_long="drop")
     assert ids.properties["num_dropped"] == 1

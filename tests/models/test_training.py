@@ -17,8 +17,10 @@ from models.training import (
     InverseSquareRoot,
     MaskedAccuracy,
     MaskedCrossEntropy,
+    balanced_weights,
     make_optimizer,
     make_schedule,
+    precision,
     smoothed_cross_entropy,
 )
 
@@ -68,6 +70,14 @@ def test_accuracy_counts_real_tokens_over_all_batches():
     metric.update_state(tf.constant([[4, 5, 0], [5, 0, 0]]), predicted)  # two of three
     metric.update_state(tf.constant([[4, 5, 6], [0, 0, 0]]), predicted)  # three of three
     assert float(metric.result()) == pytest.approx(5 / 6)
+
+
+@pytest.mark.parametrize("name", ["float32", "bfloat16", "float16"])
+def test_layers_built_within_a_precision_compute_in_it(name):
+    with precision(name):
+        inside = keras.layers.Dense(2)
+    assert (inside.compute_dtype, inside.variable_dtype) == (name, "float32")
+    assert keras.layers.Dense(2).compute_dtype == "float32"
 
 
 def eight_steps(optimizer, seed=1):
@@ -200,3 +210,18 @@ def test_the_same_seed_trains_the_same_weights(make_transformer, task_batches):
         weights.append(model.get_weights())
     for left, right in zip(*weights, strict=True):
         np.testing.assert_array_equal(left, right)
+
+
+def test_label_weights_count_as_rows_do():
+    """A label of weight two has the loss and the gradient of its row standing there twice."""
+    logits = tf.constant(np.random.default_rng(0).normal(size=(3, 2)), tf.float32)
+    labels = tf.constant([0, 1, 1])
+    weighted = MaskedCrossEntropy(0.1, pad_id=-1, label_weights=[2.0, 1.0])
+    repeated = MaskedCrossEntropy(0.1, pad_id=-1)(tf.gather(labels, [0, 0, 1, 2]), tf.gather(logits, [0, 0, 1, 2]))
+    assert float(weighted(labels, logits)) == pytest.approx(float(repeated), rel=1e-5)
+
+
+def test_balanced_labels_count_alike_together():
+    weights = balanced_weights([90, 10])
+    assert 90 * weights[0] == pytest.approx(10 * weights[1])
+    assert 90 * weights[0] + 10 * weights[1] == pytest.approx(100)

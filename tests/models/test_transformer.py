@@ -129,7 +129,7 @@ def test_mixed_precision_computes_in_half(precision, random_ids):
 def test_float16_trains_with_its_loss_scaled(precision, random_ids):
     model, ids = make(Transformer, num_encoder_layers=1, num_decoder_layers=1), random_ids([6, 3])
     optimizer = make_optimizer(TrainingConfig(warmup_steps=1))
-    model.compile(optimizer, MaskedCrossEntropy(0.1), run_eagerly=True)
+    model.compile(optimizer, MaskedCrossEntropy(0.1), jit_compile=False)
     losses = model.fit({"source": ids, "target": ids}, ids, epochs=6, verbose=0).history["loss"]
     assert np.isfinite(losses).all()
     assert losses[-1] < losses[0]
@@ -192,3 +192,15 @@ def test_presets_have_the_papers_sizes(preset, millions):
         model = Transformer(PRESETS[preset].model, 37_000)
         model.build()
     assert model.count_params() / 1e6 == pytest.approx(millions, rel=0.04)
+
+
+def test_a_document_of_a_packed_row_sees_none_of_those_before_it(kind):
+    """Relative positions make the second document's logits those it has alone; others differ by its place alone."""
+    model = shared(DecoderLanguageModel, **kind)
+    one, other, document = [2, 5, 6, 7, 3], [2, 9, 8, 4, 3], [2, 10, 11, 12]
+    logits = [model(tf.constant([[*before, *document]]))[0, len(before) :].numpy() for before in (one, other)]
+    np.testing.assert_allclose(*logits, atol=1e-5)
+    if kind["positions"] == "rotary":
+        np.testing.assert_allclose(logits[0], model(tf.constant([document]))[0].numpy(), atol=1e-4)
+    unmarked = [model(tf.constant([[*before, 13, *document[1:]]]))[0, -1].numpy() for before in (one, other)]
+    assert np.abs(unmarked[0] - unmarked[1]).max() > 1e-3

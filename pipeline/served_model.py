@@ -1,0 +1,221 @@
+"""A model that is being served: the versions of a serving folder, loaded, warmed up and changed while requests go on.
+
+Comes in: a serving folder or a SavedModel. Goes out: answers by the version, or the label, that a request names.
+Read next: serving_rest.py and serving_grpc.py, which ask; models/runtime.py, which answers.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import grpc
+import numpy as np
+
+from components.serving_folder import labels, read_versions
+from models import saved_model
+from models.runtime import SavedModelRuntime, TensorFlowError
+from models.serving_protos import get_model_metadata_pb2, get_model_status_pb2, meta_graph_pb2
+from models.warmup import read_warmup_requests
+
+POLL_SECONDS = 1.0  # as the model server does
+
+_State = get_model_status_pb2.ModelVersionStatus
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+class ServingError(Exception):
+    """A request that is refused; `code`: a grpc.StatusCode."""
+
+    def __init__(self, code: grpc.StatusCode, message: str):
+        super().__init__(message)
+        self.code = code
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """Which version a request asks for: by number, by label, or neither for the newest."""
+
+    version: int | None = None
+    label: str = ""
+
+
+@dataclasses.dataclass(eq=False)
+class Loaded:
+    """A version in memory; freed when it is retired and its last request is answered."""
+
+    number: int
+    runtime: SavedModelRuntime
+    signatures: Any  # tensorflow.serving.SignatureDefMap
+    users: int = 0
+    retired: bool = False
+
+
+class ServedModel:
+    """Keeps the versions in memory that the folder's labels name (the model server's version policy "specific").
+
+    A version is answered with once it is loaded and warmed up, and let go once its successor is. One that does not load
+    leaves what there was.
+
+    Args:
+        name: the model's, in requests.
+        folder: a serving folder, or the folder of one SavedModel, which then is version 1.
+    """
+
+    def __init__(self, name: str, folder: str):
+        self.name, self.folder = name, folder
+        self._lock, self._stopped = threading.Lock(), threading.Event()
+        self._loaded: dict[int, Loaded] = {}
+        self._labels: dict[str, int] = {}
+        self._failures: dict[int, str] = {}
+        self._thread = threading.Thread(target=self._watch, daemon=True, name=f"watch {name}")
+
+    def start(self) -> None:
+        """Loads what there is, then looks every second.
+
+        Raises:
+            ServingError: nothing there can be served.
+        """
+        self.refresh()
+        if not self._loaded:
+            reasons = "; ".join(f"version {number}: {reason}" for number, reason in self._failures.items())
+            raise ServingError(grpc.StatusCode.NOT_FOUND, reasons or f"there is no version in {self.folder}")
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stops looking, and frees each version when its last request is answered."""
+        self._stopped.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        for number in list(self._loaded):
+            self._retire(number)
+
+    def refresh(self) -> None:
+        """Loads and lets go of versions, as the folder says now."""
+        wanted = self._wanted()
+        if not wanted:  # the folder is away for a while; what is loaded goes on answering
+            return
+        for number in sorted(set(wanted.values()) - set(self._loaded) - set(self._failures), reverse=True):
+            self._load(number)
+        self._failures = {number: reason for number, reason in self._failures.items() if number in wanted.values()}
+        with self._lock:
+            self._labels = {label: number for label, number in wanted.items() if number in self._loaded}
+            superfluous = set(self._loaded) - set(wanted.values())
+        if not self._failures:
+            for number in superfluous:
+                self._retire(number)
+
+    def run(self, choice: Choice, signature: str, inputs: Mapping[str, Any]) -> tuple[int, dict[str, np.ndarray]]:
+        """Calls a signature; returns the version that answered, and its outputs.
+
+        Raises:
+            ServingError: no such version or signature, inputs that do not fit it, or the graph failed.
+        """
+        with self.use(choice) as loaded:
+            try:
+                return loaded.number, loaded.runtime.run(signature, inputs)
+            except ValueError as error:
+                raise ServingError(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
+            except TensorFlowError as error:
+                raise ServingError(_CODES.get(error.code, grpc.StatusCode.UNKNOWN), str(error)) from error
+            except MemoryError as error:
+                raise ServingError(grpc.StatusCode.RESOURCE_EXHAUSTED, "not enough memory for this request") from error
+
+    @contextlib.contextmanager
+    def use(self, choice: Choice) -> Iterator[Loaded]:
+        """Lends a version, which stays in memory meanwhile.
+
+        Raises:
+            ServingError: there is none.
+        """
+        with self._lock:
+            loaded = self._find(choice)
+            loaded.users += 1
+        try:
+            yield loaded
+        finally:
+            with self._lock:
+                loaded.users -= 1
+                last = loaded.retired and not loaded.users
+            if last:
+                loaded.runtime.close()
+
+    def status(self, choice: Choice) -> Any:
+        """Returns a GetModelStatusResponse on the chosen version, or on all."""
+        response = get_model_status_pb2.GetModelStatusResponse()
+        with self._lock:
+            states = dict.fromkeys(self._loaded, (_State.AVAILABLE, ""))
+            states.update({number: (_State.END, reason) for number, reason in self._failures.items()})
+            if choice != Choice():
+                number = choice.version or self._find(choice).number
+                if number not in states:
+                    message = f"Could not find version {number} of model {self.name}"
+                    raise ServingError(grpc.StatusCode.NOT_FOUND, message)
+                states = {number: states[number]}
+        for number, (state, reason) in sorted(states.items(), reverse=True):
+            status = response.model_version_status.add(version=number, state=state)
+            code = grpc.StatusCode.UNKNOWN if reason else grpc.StatusCode.OK
+            status.status.error_code, status.status.error_message = code.value[0], reason
+        return response
+
+    def _find(self, choice: Choice) -> Loaded:
+        number = choice.version
+        if choice.label:
+            if choice.label not in self._labels:
+                message = f"Unrecognized servable version label: {choice.label}"
+                raise ServingError(grpc.StatusCode.INVALID_ARGUMENT, message)
+            number = self._labels[choice.label]
+        if number is None:
+            number = max(self._loaded, default=0)
+        if number not in self._loaded:
+            asked = f"Specific({self.name}, {number})" if number else f"Latest({self.name})"
+            raise ServingError(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: {asked}")
+        return self._loaded[number]
+
+    def _wanted(self) -> dict[str, int]:
+        """Returns label -> version; a SavedModel on its own has no labels, and so stands under an empty one."""
+        return {"": 1} if self._is_single() else labels(read_versions(self.folder))
+
+    def _is_single(self) -> bool:
+        return os.path.isfile(os.path.join(self.folder, "saved_model.pb"))
+
+    def _load(self, number: int) -> None:
+        directory = self.folder if self._is_single() else os.path.join(self.folder, str(number))
+        try:
+            loaded = Loaded(number, SavedModelRuntime(directory), _signature_map(directory))
+            for request in read_warmup_requests(directory):
+                loaded.runtime.run(request.signature, request.inputs)
+        except (OSError, ValueError, TensorFlowError) as error:
+            logging.getLogger(__name__).error("version %d of %s cannot be served: %s", number, self.name, error)
+            self._failures[number] = str(error)
+            return
+        with self._lock:
+            self._loaded[number] = loaded
+
+    def _retire(self, number: int) -> None:
+        with self._lock:
+            loaded = self._loaded.pop(number)
+            loaded.retired = True
+            idle = not loaded.users
+        if idle:
+            loaded.runtime.close()
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(POLL_SECONDS):
+            try:
+                self.refresh()
+            except OSError as error:
+                logging.getLogger(__name__).error("cannot look into %s: %s", self.folder, error)
+
+
+def _signature_map(directory: str) -> Any:
+    """Returns the signatures as the model server describes them."""
+    result = get_model_metadata_pb2.SignatureDefMap()
+    for name, definition in saved_model.read_meta_graph(directory).signature_def.items():
+        if not name.startswith("__saved_model"):
+            definition = meta_graph_pb2.SignatureDef.FromString(definition.SerializeToString())
+            result.signature_def[name].CopyFrom(definition)
+    return result

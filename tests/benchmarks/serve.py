@@ -1,0 +1,142 @@
+"""How fast a SavedModel loads, answers and is served, and whether a server stands load while versions change.
+
+    python -m tests.benchmarks.serve serving/en-de/1795352227
+
+Prints one JSON object: what the issue asks for beside what was measured.
+"""
+
+import argparse
+import concurrent.futures
+import contextlib
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+from components.serving_client import ServingClient, free_port
+from components.serving_folder import publish, rollback
+from models.runtime import SavedModelRuntime
+from models.warmup import read_warmup_requests
+
+CLIENTS = 32
+SENTENCES = ["Turn on the light", "The device could not be found", "Open", "Enter the code that is shown in the app"]
+
+
+def milliseconds(action) -> float:
+    start = time.perf_counter()
+    action()
+    return 1000 * (time.perf_counter() - start)
+
+
+def request(text: str) -> dict[str, np.ndarray]:
+    return {"text": np.array([text.encode()], object)}
+
+
+def measure_runtime(directory: str, repeat: int) -> tuple[dict[str, float], dict[str, bytes]]:
+    """Returns times of the C++ runtime alone, and the answers by which the server's are judged."""
+    start = time.perf_counter()
+    model = SavedModelRuntime(directory)
+    load = time.perf_counter() - start
+    for warm in read_warmup_requests(directory):
+        model.run(warm.signature, warm.inputs)
+    warmup = time.perf_counter() - start - load
+
+    def ask():
+        model.run("serving_default", request(SENTENCES[0]))
+
+    first = milliseconds(ask)
+    median = statistics.median(milliseconds(ask) for _ in range(repeat))
+    answers = {text: model.run("serving_default", request(text))["translation"][0] for text in SENTENCES}
+    times = {"load_s": load, "warmup_s": warmup, "first_ms": first, "median_ms": median, "first/median": first / median}
+    return times, answers
+
+
+@contextlib.contextmanager
+def serving(folder: str):
+    """Runs `seq2serve serve`; yields its client and its process."""
+    rest, rpc = free_port(), free_port()
+    command = [sys.executable, "-m", "pipeline", "serve", folder, "--name", "m", "--port", str(rest)]
+    process = subprocess.Popen([*command, "--grpc-port", str(rpc)], stdout=subprocess.DEVNULL)
+    try:
+        with ServingClient("m", rest, rpc) as client:
+            assert client.wait_until_ready(120, lambda: process.poll() is None)
+            yield client, process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def measure_latency(client: ServingClient, repeat: int) -> dict[str, float]:
+    """Returns the medians of one sentence asked for again and again."""
+    asks = {
+        "rest_ms": lambda: client.predict_by_rest("serving_default", request(SENTENCES[0]), ["translation"]),
+        "grpc_ms": lambda: client.predict_by_grpc("serving_default", request(SENTENCES[0])),
+    }
+    return {name: statistics.median(milliseconds(ask) for _ in range(repeat)) for name, ask in asks.items()}
+
+
+def measure_load(client: ServingClient, process, folder: str, source: str, answers, seconds: float) -> dict[str, float]:
+    """Lets many clients ask at once while versions are pushed and rolled back."""
+    end, memory = time.monotonic() + seconds, []
+
+    def ask(number: int) -> tuple[int, int, int]:
+        asked = failed = wrong = 0
+        while time.monotonic() < end:
+            text = SENTENCES[asked % len(SENTENCES)]
+            try:
+                if number % 2:
+                    answer = client.predict_by_rest("serving_default", request(text), ["translation"])
+                else:
+                    answer = client.predict_by_grpc("serving_default", request(text))
+                wrong += answer["translation"][0] != answers[text]
+            except Exception:  # whatever it is, a request failed
+                failed += 1
+            asked += 1
+        return asked, failed, wrong
+
+    with concurrent.futures.ThreadPoolExecutor(CLIENTS) as pool:
+        clients = [pool.submit(ask, number) for number in range(CLIENTS)]
+        for number in range(10**6):
+            if time.monotonic() > end:
+                break
+            time.sleep(seconds / 12)
+            pages = int(pathlib.Path(f"/proc/{process.pid}/statm").read_text().split()[1])
+            memory.append(round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20))
+            # The same graph with another file beside it is another version.
+            pathlib.Path(source, "assets.extra", "note").write_text(str(number))
+            publish(folder, source, {}, 3) if number % 2 else rollback(folder)
+    asked, failed, wrong = (sum(counts) for counts in zip(*(client.result() for client in clients), strict=True))
+    return {"asked": asked, "failed": failed, "wrong": wrong, "per_second": asked / seconds, "memory_mib": memory}
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="the folder of a translation SavedModel")
+    parser.add_argument("--repeat", type=int, default=100)
+    parser.add_argument("--seconds", type=float, default=60)
+    arguments = parser.parse_args()
+    runtime, answers = measure_runtime(arguments.model, arguments.repeat)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder, source = f"{scratch}/m", f"{scratch}/source"
+        subprocess.run(["cp", "-r", arguments.model, source], check=True)
+        publish(folder, source, {}, 3)
+        pathlib.Path(source, "assets.extra", "note").write_text("second")
+        publish(folder, source, {}, 3)
+        with serving(folder) as (client, process):
+            latency = measure_latency(client, arguments.repeat)
+            load = measure_load(client, process, folder, source, answers, arguments.seconds)
+    added = {"rest_adds_ms": latency["rest_ms"] - runtime["median_ms"]}
+    wanted = {"load_s": "< 2", "first/median": "< 1.5", "median_ms": "< 50", "rest_adds_ms": "< 3", "failed": 0}
+    report = {"wanted": wanted, "runtime": runtime, "served": {**latency, **added}, "under_load": load}
+    print(json.dumps(report, indent=2, default=lambda value: round(float(value), 3)))
+
+
+if __name__ == "__main__":
+    main()
