@@ -14,6 +14,7 @@ from apache_beam.io.filesystem import BeamIOError
 
 from components.errors import UserError
 from components.file_formats import Reading, compression, file_format
+from components.parallel_reader import ParallelReader
 from components.record_readers import ParquetReader, TFRecordReader, open_parquet, parquet_columns
 from components.row_readers import (
     BYTE_ORDER_MARK,
@@ -22,7 +23,6 @@ from components.row_readers import (
     JsonReader,
     Layout,
     ParagraphReader,
-    ParallelReader,
     RowReader,
     TextReader,
     TsvReader,
