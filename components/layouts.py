@@ -14,6 +14,7 @@ from apache_beam.io.filesystem import BeamIOError
 
 from components.errors import UserError
 from components.file_formats import Reading, compression, file_format
+from components.parallel_reader import ParallelReader
 from components.record_readers import ParquetReader, TFRecordReader, open_parquet, parquet_columns
 from components.row_readers import (
     BYTE_ORDER_MARK,
@@ -22,7 +23,6 @@ from components.row_readers import (
     JsonReader,
     Layout,
     ParagraphReader,
-    ParallelReader,
     RowReader,
     TextReader,
     TsvReader,
@@ -105,8 +105,7 @@ def _csv_layout(path: str, columns: dict[str, str], delimiter: str) -> tuple[Lay
     lines = _first_text(path, _MAX_HEADER_LINES).split("\n")
     candidates = [delimiter] if delimiter else list(_CSV_DELIMITERS)
     headers = {candidate: _csv_header(lines, candidate) for candidate in candidates}
-    fitting = [one for one in candidates if all(_has(headers[one], name, columns) for name in columns.values())]
-    chosen = (fitting or candidates)[0]
+    chosen = max(candidates, key=lambda one: sum(_has(headers[one], name, columns) for name in columns.values()))
     return _layout(path, headers[chosen], columns, repr(chosen)), chosen
 
 

@@ -12,12 +12,11 @@ import abc
 import csv
 import dataclasses
 import io
-import itertools
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from components.text_files import MAX_LINE_BYTES, DamagedFileError, Segment, count_lines, read_lines
+from components.text_files import MAX_LINE_BYTES, Segment, count_lines, read_lines
 
 # A whole file that is one row may be longer than a line.
 MAX_FILE_BYTES = 16 << 20
@@ -172,7 +171,7 @@ class LineReader(RowReader):
         """Returns a line's columns; raises RejectedRowError if it has none."""
 
     def read(self, segment: Segment, scans: Scans) -> Iterator[Row]:
-        for number, line in enumerate(read_lines(segment), start=1 + _before(segment, scans).lines):
+        for number, line in enumerate(read_lines(segment), start=1 + scan_before(segment, scans).lines):
             if number == 1:
                 if self.has_header:
                     continue
@@ -274,7 +273,7 @@ class ParagraphReader(TextReader):
         return Scan(lines, ends_blank=not line.strip())
 
     def read(self, segment: Segment, scans: Scans) -> Iterator[Row]:
-        before = _before(segment, scans)
+        before = scan_before(segment, scans)
         mine = before.ends_blank  # or the first lines belong to a paragraph that begins in the segment before
         paragraph, first, size = [], 0, 0
         for number, (line, own) in enumerate(_onward(segment), start=before.lines + 1):
@@ -332,7 +331,7 @@ class CsvReader(LineReader):
         return Scan(lines, quotes)
 
     def read(self, segment: Segment, scans: Scans) -> Iterator[Row]:
-        for first, lines in self._groups(segment, _before(segment, scans)):
+        for first, lines in self._groups(segment, scan_before(segment, scans)):
             if first == 1:
                 if self._layout.has_header:
                     continue
@@ -386,59 +385,7 @@ def csv_rows(text: str, delimiter: str) -> list[list[str]]:
     return list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
 
 
-class ParallelReader(RowReader):
-    """Plain text in as many files as there are columns; lines of the same number are a row, empty lines too.
-
-    Args:
-        paths: example column -> its file. Segments to read are those of the first.
-        segments: of all the files.
-    """
-
-    def __init__(self, paths: dict[str, str], segments: list[Segment]):
-        self._paths = paths
-        self._segments = segments
-
-    def to_scan(self, segments: list[Segment]) -> list[Segment]:
-        return self._segments
-
-    def scan(self, segment: Segment) -> Scan:
-        return Scan(count_lines(segment))
-
-    def read(self, segment: Segment, scans: Scans) -> Iterator[Row]:
-        if not segment.start:
-            self._check_lengths(scans)
-        first = _before(segment, scans).lines
-        others = [self._lines_from(path, first, scans) for path in list(self._paths.values())[1:]]
-        for number, lines in enumerate(zip(read_lines(segment), *others, strict=False), start=first + 1):
-            if number == 1:
-                lines = [line.removeprefix(BYTE_ORDER_MARK) for line in lines]
-            try:
-                cells = {column: decoded(line) for column, line in zip(self._paths, lines, strict=True)}
-                yield Row(number, b"\t".join(lines), checked(cells), "")
-            except RejectedRowError as error:
-                yield Row(number, b"\t".join(lines), {}, str(error))
-
-    def _check_lengths(self, scans: Scans) -> None:
-        mine = {path: [scans[s] for s in self._segments if s.path == path] for path in self._paths.values()}
-        for scan in itertools.chain.from_iterable(mine.values()):
-            if scan.damage:
-                raise DamagedFileError(scan.damage)
-        counts = {path: sum(scan.lines for scan in found) for path, found in mine.items()}
-        if len(set(counts.values())) > 1:
-            found = ", ".join(f"{path} has {n} lines" for path, n in counts.items())
-            raise DamagedFileError(f"parallel files must have a line for each other's: {found}")
-
-    def _lines_from(self, path: str, first: int, scans: Scans) -> Iterator[bytes]:
-        """Yields the lines of a file after the first `first`."""
-        mine = sorted((s for s in self._segments if s.path == path), key=lambda segment: segment.start)
-        start = 0
-        while start + 1 < len(mine) and scans[mine[start]].lines <= first:
-            first -= scans[mine[start]].lines
-            start += 1
-        return itertools.islice(read_lines(Segment(path, mine[start].start, None)), first, None)
-
-
-def _before(segment: Segment, scans: Scans) -> Scan:
+def scan_before(segment: Segment, scans: Scans) -> Scan:
     """Returns the scan of all that stands before a segment in its file."""
     earlier = [scans[s] for s in sorted(_earlier(segment, scans), key=lambda s: s.start)]
     return Scan(

@@ -4,6 +4,7 @@ Comes in: documents. Goes out: the Task of them, judged by the bits it needs for
 Read next: task.py for what each part is; ngrams.py for the baselines.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -12,6 +13,7 @@ from models.config import ModelConfig, TrainingConfig
 
 NUM_PROMPT_WORDS = 12
 NUM_REFERENCE_CHARACTERS = 300
+MAX_BASELINE_CHARACTERS = 50_000_000  # that the baselines learn from: they hold every n-gram in memory
 BASELINE_ORDERS = {"characters by frequency": 1, "5-gram of characters": 5}
 
 
@@ -62,6 +64,8 @@ def _baselines(train: Callable[[], list[Row]], rows: Sequence[Row]) -> dict[str,
     from components.ngrams import NgramModel, normalize
 
     texts, asked = [normalize(row["text"]) for row in train()], [normalize(row["text"]) for row in rows]
+    ends = itertools.accumulate(map(len, texts))
+    texts = [text for text, end in zip(texts, ends, strict=True) if end <= MAX_BASELINE_CHARACTERS] or texts[:1]
     answers = {}
     for name, order in BASELINE_ORDERS.items():
         model = NgramModel(texts, order)

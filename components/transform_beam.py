@@ -11,10 +11,9 @@ import typing
 from collections.abc import Iterable, Iterator
 
 import apache_beam as beam
-import numpy as np
 import tensorflow as tf
 
-from components.examples_io import read_batches
+from components.examples_io import read_texts
 from models.tokenizer import load_tokenizer
 
 if typing.TYPE_CHECKING:
@@ -33,9 +32,9 @@ class CountWords(beam.DoFn):
 
     def process(self, path: str) -> Iterator[collections.Counter]:
         words = collections.Counter()
-        for batch in read_batches(path, self._columns):
-            for rows in batch.values():
-                words.update(itertools.chain.from_iterable(values[0].decode().split() for values in rows if values))
+        for batch in read_texts(path, self._columns):
+            for texts in batch.values():
+                words.update(itertools.chain.from_iterable(text.decode().split() for text in texts.numpy().tolist()))
         yield words
 
 
@@ -52,13 +51,9 @@ class CountLabels(beam.DoFn):
     def process(self, element: tuple[str, str]) -> Iterator[tuple[str, dict[str, int]]]:
         split, path = element
         labels = collections.Counter()
-        for batch in read_batches(path, [self._column]):
-            labels.update(_label(values) for values in batch[self._column])
+        for batch in read_texts(path, [self._column]):
+            labels.update(label.decode() for label in batch[self._column].numpy().tolist())
         yield split, dict(labels)
-
-
-def _label(values: list[bytes]) -> str:
-    return values[0].decode() if values else ""
 
 
 class AddCounters(beam.CombineFn):
@@ -95,46 +90,48 @@ class WriteIds(beam.DoFn):
 
     def setup(self) -> None:
         self._tokenizer = load_tokenizer(self._tokenizer_uri)
+        self._feature_names = [f"{column}_ids" for column in (*self._limits.columns, *self._limits.labels)]
         self._label_ids = {
-            column: {label: number for number, label in enumerate(labels)}
+            column: {label.encode(): number for number, label in enumerate(labels)}
             for column, labels in self._limits.labels.items()
         }
 
     def process(self, element: tuple[str, str, str]) -> Iterator[dict]:
         """Yields {"split", "num_examples", "num_dropped", "num_truncated" {column: n}, "lengths" {column: {n: n}}}."""
         split, source, target = element
-        counts = _Counts(self._limits.columns)
+        columns = self._limits.columns
+        counts = _Counts(columns)
         with tf.io.TFRecordWriter(target) as writer:
-            for batch in read_batches(source, [*self._limits.columns, *self._limits.labels]):
-                texts = [self._tokenize(batch[column]) for column in self._limits.columns]
-                labels = [[ids[_label(v)] for v in batch[column]] for column, ids in self._label_ids.items()]
-                self._count_lengths(texts, counts)
+            for batch in read_texts(source, [*columns, *self._limits.labels]):
+                texts = [self._tokenize(batch[column], counts.lengths[column]) for column in columns]
+                labels = [[[ids[v]] for v in batch[column].numpy().tolist()] for column, ids in self._label_ids.items()]
                 for row in zip(*texts, *labels, strict=True):
                     self._write(row, writer, counts)
         yield {"split": split, **vars(counts)}
 
-    def _tokenize(self, rows: list[list[bytes]]) -> list[np.ndarray]:
-        ids = self._tokenizer.tokenize(tf.constant([values[0] if values else b"" for values in rows], tf.string))
-        return np.split(ids.flat_values.numpy(), ids.row_splits.numpy()[1:-1])
+    def _tokenize(self, texts: tf.Tensor, lengths: collections.Counter) -> list[list[int]]:
+        """Returns the ids of each text and counts how many there are."""
+        ragged = self._tokenizer.tokenize(texts)
+        ids, ends = ragged.flat_values.numpy().tolist(), ragged.row_splits.numpy().tolist()
+        found = [ids[start:end] for start, end in itertools.pairwise(ends)]
+        lengths.update(map(len, found))
+        return found
 
-    def _count_lengths(self, texts: list[list[np.ndarray]], counts: "_Counts") -> None:
-        for column, rows in zip(self._limits.columns, texts, strict=True):
-            counts.lengths[column].update(map(len, rows))
-
-    def _write(self, row: tuple[np.ndarray | int, ...], writer: tf.io.TFRecordWriter, counts: "_Counts") -> None:
-        example, limits = tf.train.Example(), self._limits
+    def _write(self, row: tuple[list[int], ...], writer: tf.io.TFRecordWriter, counts: "_Counts") -> None:
+        limits = self._limits
         texts, labels = row[: len(limits.columns)], row[len(limits.columns) :]
-        too_long = [column for column, ids in zip(limits.columns, texts, strict=True) if len(ids) > limits.max_length]
-        if too_long and limits.too_long == "drop":
-            counts.num_dropped += 1
-            return
-        counts.num_truncated.update(too_long)
+        if max(map(len, texts)) > limits.max_length:
+            if limits.too_long == "drop":
+                counts.num_dropped += 1
+                return
+            long = [len(ids) > limits.max_length for ids in texts]
+            counts.num_truncated.update(itertools.compress(limits.columns, long))
+            texts = [ids[: limits.max_length] for ids in texts]
         counts.num_examples += 1
+        example = tf.train.Example()
         features = example.features.feature
-        for column, label in zip(limits.labels, labels, strict=True):
-            features[f"{column}_ids"].int64_list.value.append(label)
-        for column, ids in zip(limits.columns, texts, strict=True):
-            features[f"{column}_ids"].int64_list.value.extend(ids[: limits.max_length].tolist())
+        for name, ids in zip(self._feature_names, (*texts, *labels), strict=True):
+            features[name].int64_list.value.extend(ids)
         writer.write(example.SerializeToString(deterministic=True))
 
 

@@ -116,6 +116,6 @@ class DecodingConfig:
     max_length_ratio: float = 2.0
     max_length_extra: int = 10
     max_source_length: int = 256
-    temperature: float = 0.6
+    temperature: float = 0.5
     top_p: float = 0.9
     max_new_tokens: int = 48

@@ -19,6 +19,9 @@ from models.tokenizer_sentencepiece import SPM_MODEL, SentencePieceTokenizer, le
 from models.tokenizer_wordpiece import WORDPIECES, WordPieceTokenizer, learn_wordpiece
 
 _SETTINGS = "tokenizer.json"
+# SentencePiece takes about 100 bytes of memory for each time that a word occurs, counted or not; what counts is how
+# often words occur beside each other, and of more than this the counts are scaled down.
+_MAX_WORDS = 2_000_000
 # SentencePiece leaves out longer "words" (4192 bytes); languages written without spaces have them.
 _MAX_WORD_CHARACTERS = 1000
 
@@ -52,7 +55,11 @@ def learn_tokenizer(word_counts: Iterable[tuple[str, int]], config: TokenizerCon
     Raises:
         ValueError: there are no words, or `config.vocab_size` is too small for the characters in them.
     """
-    rows = [f"{part}\t{count}" for word, count in sorted(word_counts) for part in _parts(word)]
+    words = sorted(word_counts)
+    total = sum(count for _, count in words)
+    if total > _MAX_WORDS:
+        words = [(word, max(1, count * _MAX_WORDS // total)) for word, count in words]
+    rows = [f"{part}\t{count}" for word, count in words for part in _parts(word)]
     if not rows:
         raise ValueError("there are no words to learn a vocabulary from")
     learn = learn_wordpiece if config.kind == "wordpiece" else learn_sentencepiece

@@ -1,7 +1,7 @@
 """The commands for a model that is ready: predict, chat, serve, versions, rollback.
 
 Comes in: arguments. Goes out: predictions, a server, or a changed serving folder.
-Read next: predictions.py for `predict`; served_model.py and serving_rest.py for `serve`; components/serving_folder.py.
+Read next: predictions.py and chat.py; served_model.py and serving_rest.py for `serve`; components/serving_folder.py.
 """
 
 import sys
@@ -65,7 +65,7 @@ def chat(
     model: Annotated[
         Path, typer.Option("--model", metavar="DIR", help="A language model, or a serving folder: its newest version.")
     ],
-    temperature: Annotated[float, typer.Option(min=0, help="Higher is bolder; 0 takes the likeliest.")] = 0.6,
+    temperature: Annotated[float, typer.Option(min=0, help="Higher is bolder; 0 takes the likeliest.")] = 0.5,
     top_k: Annotated[int, typer.Option(min=0, help="Draw from the k likeliest tokens; 0 for all.")] = 0,
     top_p: Annotated[float, typer.Option(min=0, max=1, help="Draw from the likeliest that reach p together.")] = 0.9,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 64,
@@ -76,14 +76,13 @@ def chat(
         folder = _saved_model(model)
         set_up_logs(verbose=False)
         from models.runtime import SavedModelRuntime
-        from pipeline.chat import Options
-        from pipeline.chat import chat as go_on
+        from pipeline import chat as loop
 
         try:
             served = SavedModelRuntime(str(folder))
         except (ValueError, RuntimeError) as error:
             raise UserError(f"{folder} cannot be loaded: {error}") from error
-        go_on(served, sys.stdin, sys.stdout, Options(temperature, top_k, top_p, max_new_tokens, seed))
+        loop.chat(served, sys.stdin, sys.stdout, loop.Options(temperature, top_k, top_p, max_new_tokens, seed))
 
 
 def serve(

@@ -179,6 +179,14 @@ def test_wordpieces_are_the_longest_that_fit(tmp_path):
     assert round_trip(tokenizer, "KALO k kx") == ["kalo k <unk>"]
 
 
+def test_a_large_corpus_gives_the_vocabulary_of_one_in_its_proportions(tmp_path, monkeypatch):
+    monkeypatch.setattr("models.tokenizer._MAX_WORDS", sum(count for _, count in WORD_COUNTS))
+    for name, scale in (("small", 1), ("large", 1000)):
+        (tmp_path / name).mkdir()
+        learn_tokenizer([(word, count * scale) for word, count in WORD_COUNTS], KINDS["unigram"], str(tmp_path / name))
+    assert (tmp_path / "small" / "spm.model").read_bytes() == (tmp_path / "large" / "spm.model").read_bytes()
+
+
 def test_words_that_sentencepiece_would_leave_out_are_learned_from(tmp_path):
     learn_tokenizer([("長い" * 3000, 1), ("z\0q", 5)], TokenizerConfig(), str(tmp_path))
     pieces = {line.split("\t")[0] for line in (tmp_path / "vocabulary.tsv").open()}

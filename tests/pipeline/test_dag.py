@@ -1,5 +1,6 @@
 """The pipeline is ten components and a look at the result, in data order, and every setting reaches one of them."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from components.errors import UserError
+from components.task_classification import CLASSIFICATION
+from components.tasks import TASKS
 from pipeline.config import PipelineConfig, preset, setting_names, with_settings
 from pipeline.dag import make_pipeline, make_validation_pipeline
 from pipeline.fingerprint import as_json
@@ -117,3 +120,13 @@ def test_what_a_user_brings_takes_the_place_of_what_would_be_learned():
     assert [node.id for node in made.nodes][:8] == [*names, "TokenizerFiles", "TransformByTokenizer"]
     looked_at = make_validation_pipeline(preset("demo", "translation"), "text.tsv", "runs", "kept.pbtxt")
     assert [node.id for node in looked_at.nodes] == names
+
+
+def test_a_task_of_ones_own_is_one_more_value(monkeypatch):
+    spam = dataclasses.replace(CLASSIFICATION, name="spam", headline="macro_f1")
+    monkeypatch.setitem(TASKS, spam.name, spam)
+    config = with_settings(preset("tiny", "spam"), ["data.text=mail", "data.label=verdict"])
+    nodes = parameters(config)
+    assert nodes["ExampleGen"]["columns"] == {"text": "mail", "label": "verdict"}
+    assert nodes["Transform"]["label_columns"] == ["label"]
+    assert {nodes[name]["task"] for name in ("Trainer", "Evaluator", "BulkInferrer")} == {"spam"}

@@ -15,7 +15,7 @@ from components.component import Context, Output, component, raw_files
 from components.errors import NotBlessedError, UserError
 from pipeline import logs
 from pipeline.__main__ import app
-from pipeline.config import PipelineConfig
+from pipeline.config import PipelineConfig, preset
 from pipeline.runner import Pipeline, RunResult
 
 REPOSITORY = Path(__file__).parents[2]
@@ -54,7 +54,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Re
     modules = {
         "pipeline.dag": {"make_pipeline": toy_pipeline},
         "pipeline.summary": {"print_summary": print_summary},
-        "pipeline.corpora": {"fetch_translation": lambda language: tmp_path / "data.tsv"},
+        "pipeline.corpora": {"fetch_corpus": lambda task, language: str(tmp_path / "data.tsv")},
     }
     for name, contents in modules.items():
         module = types.ModuleType(name)
@@ -125,6 +125,27 @@ def test_demo_is_a_run_on_the_corpus(command, tmp_path):
     assert SEEN["config"].training.steps == 9
     assert SEEN["beam_options"] == ("--x",)
     assert "summary of run 1" in result.output
+
+
+@pytest.mark.parametrize("task", ["classification", "language_model"])
+def test_another_tasks_demo_is_that_tasks(command, task):
+    result = command("demo", "--task", task)
+    assert result.exit_code == 0, result.output
+    assert SEEN["config"] == preset("demo", task)
+    assert SEEN["serving_dir"] == f"serving/{task}"
+
+
+def test_a_labelled_file_may_name_its_columns_as_it_likes(command):
+    result = command("run", "data.tsv", "--task", "classification", "--text", "review", "--label", "stars")
+    assert result.exit_code == 0, result.output
+    assert (SEEN["config"].data.text, SEEN["config"].data.label) == ("review", "stars")
+    assert SEEN["serving_dir"] == "serving/classification"
+
+
+def test_an_unknown_demo_names_the_tasks(command):
+    result = command("demo", "--task", "summarisation")
+    assert result.exit_code == 2
+    assert "translation, classification, language_model" in result.stderr
 
 
 # Endings.
