@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -501,21 +502,52 @@ def test_the_validator_compares_with_a_server_over_rest_and_grpc(models, tmp_pat
 browser = next(filter(None, map(shutil.which, BROWSERS)), "")
 
 
+def browse(server, text, profile):
+    """Returns the page as a headless browser shows it after a text was typed."""
+    url = f"http://127.0.0.1:{server.rest_port}/?text={text}"
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}", "--dump-dom"]
+    command = [browser, *flags, "--virtual-time-budget=10000", url]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+
+
 @pytest.mark.skipif(not browser, reason="there is no headless browser")
 def test_the_page_shows_answer_alternatives_and_attention(server, tmp_path):
-    url = f"http://127.0.0.1:{server.rest_port}/?text=%3Cb%3Ehi"
-    flags = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--virtual-time-budget=10000",
-        f"--user-data-dir={tmp_path}",
-    ]
-    done = subprocess.run([browser, *flags, "--dump-dom", url], capture_output=True, text=True, check=True, timeout=60)
-    page = done.stdout
+    page = browse(server, "%3Cb%3Ehi", tmp_path)
     assert '<body data-ready="&lt;b&gt;hi">' in page  # nothing failed on the way
     assert ">one:&lt;b&gt;hi</div>" in page
     assert "<td>&lt;B&gt;HI</td>" in page
     assert "<th>Guten</th><th>Tag</th>" in page
     assert 'title="ten looks at Guten: 50 %"' in page
     assert '<section id="sampling" hidden="">' in page
+
+
+class Other(Echo):
+    """A model with classes, and one that samples."""
+
+    def signatures(self):
+        return {"serving_default": self.label, "sample": self.sample}
+
+    @tf.function(input_signature=[spec(tf.string, "text")])
+    def label(self, text):
+        size = tf.shape(text)[0]
+        best = {"label": tf.fill([size], "good"), "probability": tf.fill([size], 0.75)}
+        labels, probabilities = tf.constant([["bad", "good"]]), tf.constant([[0.25, 0.75]])
+        return {**best, "labels": tf.tile(labels, [size, 1]), "probabilities": tf.tile(probabilities, [size, 1])}
+
+    @tf.function(input_signature=[spec(tf.string, "text"), spec(tf.float32, "temperature"), spec(tf.int32, "top_k")])
+    def sample(self, text, temperature, top_k):
+        return {"completion": tf.strings.join([text, tf.strings.as_string(top_k)], " at ")}
+
+
+@pytest.mark.skipif(not browser, reason="there is no headless browser")
+def test_the_page_shows_labels_and_samples_where_the_signatures_have_them(tmp_path):
+    export(Other("other"), str(tmp_path / "model"), ["a"])
+    with running(tmp_path / "model", "--name", "echo") as server:
+        page = browse(server, "hi", tmp_path)
+    assert '<body data-ready="hi">' in page
+    assert ">good</div>" in page
+    assert re.search(r"<th>good</th>.* 75.0 %.*<th>bad</th>.* 25.0 %", page)
+    assert '<section id="nbest" hidden="">' in page
+    assert '<section id="attention" hidden="">' in page
+    assert '<input name="temperature" type="number" step="any">' in page
+    assert '<p id="sample">hi at 40</p>' in page
