@@ -40,8 +40,9 @@ class Artifact:
 class RawFiles(Artifact):
     """The user's own files, where they are: never copied, never changed.
 
-    `uri` is the path or pattern as the user gave it. properties: `files`, a list of {"path", "bytes", "sha256"}.
-    Its fingerprint is made of the files' contents alone, so a renamed file changes nothing.
+    `uri` is the path, pattern or roles as the user gave them. properties: `files`, a list of {"path", "bytes",
+    "sha256"} and, where given, {"split", "column"}. Its fingerprint is made of the files' contents, formats and roles,
+    so a file renamed within its format changes nothing.
     """
 
     def exists(self) -> bool:
@@ -49,11 +50,19 @@ class RawFiles(Artifact):
         return True
 
 
+class SchemaFile(RawFiles):
+    """A schema.pbtxt that the user keeps."""
+
+
+class TokenizerFiles(RawFiles):
+    """A tokenizer that the user brings: a Tokenizer's folder, or a SentencePiece model."""
+
+
 class Examples(Artifact):
     """Rows as tf.Example records, split (TFX: Examples).
 
     Split-<split>/data_tfrecord-SSSSS-of-NNNNN   TFRecord of tf.Example, one bytes feature a column (UTF-8)
-    rejects/rejects-SSSSS-of-NNNNN.jsonl         one object a rejected row: file, line (1-based), reason, text
+    rejects/rejects-SSSSS-of-NNNNN.jsonl         one object a rejected row: file, line (or row, from 1), reason, text
     properties: splits (list), columns (list), num_rows (rows read), num_examples {split: n}, num_rejected,
     num_rejected_by_reason {reason: n}.
     """
@@ -78,7 +87,7 @@ class ExampleAnomalies(Artifact):
     """Where the statistics break the schema (TFX: ExampleAnomalies).
 
     Split-<split>/SchemaDiff.pb   serialised tensorflow_metadata Anomalies
-    properties: num_anomalies {split: n}.
+    properties: num_anomalies {split: n}, warnings (a line each).
     """
 
 
@@ -86,7 +95,8 @@ class Tokenizer(Artifact):
     """A tokenizer that works inside a TensorFlow graph (TFX: TransformGraph).
 
     tokenizer.json   kind and settings; see models/tokenizer.py
-    spm.model        the SentencePiece model, for kind "sentencepiece"
+    spm.model        the SentencePiece model, of kinds "sentencepiece", "characters" and "bytes"
+    wordpieces.json  the pieces, of kind "wordpiece"
     vocabulary.tsv   piece, id; for people
     properties: kind, vocab_size.
     """
@@ -96,8 +106,10 @@ class TransformedExamples(Artifact):
     """Token ids, ready for training (TFX: Examples, transformed).
 
     Split-<split>/transformed_examples-SSSSS-of-NNNNN   TFRecord of tf.Example, one int64 list feature a text
-        column, named <column>_ids, without begin and end markers
-    properties: splits, num_examples {split: n}, num_truncated {column: n}, max_length (tokens).
+        column, named <column>_ids, without begin and end markers; a label column's list holds one number
+    properties: splits, num_examples {split: n}, num_truncated {column: n}, num_dropped, max_length (tokens),
+    token_lengths {column: {"median", "p99", "max", "total"}} before anything was cut; where there is a label
+    column, label_counts {column: {label: rows of the train split}}, in the order of the labels' ids.
     """
 
 
@@ -120,9 +132,10 @@ class ModelRun(Artifact):
 class ModelEvaluation(Artifact):
     """How good the exported model is (TFX: ModelEvaluation).
 
-    metrics.json        {"model": {metric: value}, "baseline": {...}, "signature": {...}, "num_examples": n}
-    predictions.jsonl   one object a test example: source, target, prediction
-    properties: the headline metrics.
+    metrics.json        {"model": {metric: value}, "baseline": {...} (the one to beat), "baselines": {name: {...}},
+        "signature": {...}, "tables": [...] (see task.Table), "num_examples": n}
+    predictions.jsonl   one object a test example: its columns, and its prediction or what the model said of it
+    properties: what is in metrics.json.
     """
 
 
@@ -159,6 +172,7 @@ class PushedModel(Artifact):
 class InferenceResult(Artifact):
     """Predictions of BulkInferrer (TFX: InferenceResult).
 
-    predictions-SSSSS-of-NNNNN.jsonl   one object a row: key, the inputs, the outputs
+    predictions-SSSSS-of-NNNNN.jsonl   one object a row: key, the columns, the outputs (predicted_<name> where a column
+        has that name)
     failures-SSSSS-of-NNNNN.jsonl      one object a failed row: key, reason
     """

@@ -7,7 +7,6 @@ Read next: bulk_inferrer_beam.py for what runs on the workers, models/runtime.py
 from components.artifact import Examples, InferenceResult, PushedModel
 from components.component import Context, Input, Output, component
 from components.errors import ComponentError
-from components.tasks import get_task
 
 
 @component
@@ -23,7 +22,7 @@ def BulkInferrer(
     """Asks the pushed model for an answer to every example of a split.
 
     Args:
-        examples: what is asked; of each row the task's first column.
+        examples: what is asked; of each row what the task makes of its first column.
         pushed_model: its version is read where the model server reads it.
         inference_result: see artifact.InferenceResult.
         task: name of a Task.
@@ -41,7 +40,6 @@ def BulkInferrer(
     from components.bulk_inferrer_beam import InferShards
     from components.examples_io import shard_paths
 
-    spec = get_task(task)
     shards = list(enumerate(shard_paths(examples, split)))
     counts_path = inference_result.path("counts.jsonl")
     with beam_pipeline(context) as pipeline:
@@ -50,7 +48,7 @@ def BulkInferrer(
             | beam.Create(shards)
             | InferShards(
                 saved_model=pushed_model.properties["pushed_destination"],
-                columns=list(spec.columns),
+                task=task,
                 num_examples=num_examples,
                 target=inference_result.uri,
                 num_shards=len(shards),

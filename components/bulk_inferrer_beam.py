@@ -16,6 +16,7 @@ import tensorflow as tf
 from apache_beam.ml.inference.base import KeyedModelHandler, ModelHandler, PredictionResult, RunInference
 
 from components.examples_io import read_batches, shard_name
+from components.tasks import get_task
 from models.runtime import SavedModelRuntime, TensorFlowError
 
 BATCH_ROWS = 64
@@ -36,12 +37,12 @@ class SavedModelHandler(ModelHandler[Row, PredictionResult, SavedModelRuntime]):
 
     Args:
         saved_model: folder of a version.
-        column: of a row, what is sent as `text`.
+        task: name of a Task, which says what of a row is sent as `text`, and what its answers are called.
     """
 
-    def __init__(self, saved_model: str, column: str):
+    def __init__(self, saved_model: str, task: str):
         super().__init__()
-        self._saved_model, self._column = saved_model, column
+        self._saved_model, self._task = saved_model, task
 
     def load_model(self) -> SavedModelRuntime:
         """Loads the model; a folder without one fails here, before any row is read."""
@@ -55,8 +56,10 @@ class SavedModelHandler(ModelHandler[Row, PredictionResult, SavedModelRuntime]):
         Yields:
             A PredictionResult a row, whose inference is output name -> value, or a Failure.
         """
+        task = get_task(self._task)
         try:
-            outputs = model.run("serving_default", {"text": [row[self._column] for row in batch]})
+            texts = [task.prompt(row[task.text_columns[0]]) for row in batch]
+            outputs = {task.answer_name(k): v for k, v in model.run("serving_default", {"text": texts}).items()}
         except TensorFlowError as error:
             if len(batch) == 1:
                 yield PredictionResult(batch[0], Failure(str(error)))
@@ -69,9 +72,11 @@ class SavedModelHandler(ModelHandler[Row, PredictionResult, SavedModelRuntime]):
 
 
 def _json_value(value: object) -> object:
-    if isinstance(value, bytes):
-        return value.decode()
-    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list):
+        return [_json_value(item) for item in value]
+    return value.decode() if isinstance(value, bytes) else value
 
 
 class ReadRows(beam.DoFn):
@@ -138,16 +143,16 @@ class InferShards(beam.PTransform):
 
     Args:
         saved_model: folder of a version.
-        columns: of the examples; the first is asked.
+        task: name of a Task.
         num_examples: rows of a shard, 0 for all.
         target: folder of the InferenceResult.
         num_shards: in all.
     """
 
-    def __init__(self, saved_model: str, columns: list[str], num_examples: int, target: str, num_shards: int):
+    def __init__(self, saved_model: str, task: str, num_examples: int, target: str, num_shards: int):
         super().__init__()
-        self._handler = KeyedModelHandler(SavedModelHandler(saved_model, columns[0])).with_no_batching()
-        self._read = ReadRows(columns, num_examples)
+        self._handler = KeyedModelHandler(SavedModelHandler(saved_model, task)).with_no_batching()
+        self._read = ReadRows(list(get_task(task).columns), num_examples)
         self._write = WriteResults(target, num_shards)
 
     def expand(self, shards: beam.PCollection) -> beam.PCollection:

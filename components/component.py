@@ -158,12 +158,13 @@ def component(function: Callable[..., None]) -> Component:
     return Component(function, inputs, outputs, parameters, context)
 
 
-def raw_files(uri: str) -> Channel:
+def raw_files(uri: str, artifact_type: type[RawFiles] = RawFiles) -> Channel:
     """Brings the user's own files into a pipeline (TFX: Importer).
 
     Args:
         uri: a path or a glob pattern. The runner finds and hashes the files when a run begins.
+        artifact_type: RawFiles or a kind of them; a pipeline has one node of each.
     Returns:
-        A Channel of RawFiles.
+        A Channel of that type.
     """
-    return Node(None, {}, {}, constant=RawFiles(uri)).outputs["files"]
+    return Node(None, {}, {}, constant=artifact_type(uri)).outputs["files"]

@@ -1,20 +1,35 @@
-"""ExampleGen: the user's files -> Examples, split by a hash, rejects kept with their reason.
+"""ExampleGen: the user's files -> Examples, split by a hash or as given, rejects kept with their reason.
 
-Comes in: RawFiles, tab-separated with a header, UTF-8, plain or .gz. Goes out: Examples; rows in = examples + rejects.
-Read next: example_gen_beam.py for what happens to each row, then statistics_gen.py.
+Comes in: RawFiles of any format in file_formats.py, UTF-8. Goes out: Examples; rows in = examples + rejects.
+Read next: row_readers.py for what a row is, example_gen_beam.py for what happens to each, then statistics_gen.py.
 """
 
 import collections
-import difflib
+import dataclasses
 import typing
 
 from components.artifact import SPLITS, Examples, RawFiles
 from components.component import Context, Input, Output, component
 from components.errors import UserError
+from components.file_formats import Reading, group_files
 
 if typing.TYPE_CHECKING:
-    from components.example_gen_beam import Layout, Splitter
-    from components.text_files import TextFile
+    from components.example_gen_beam import Splitter
+    from components.layouts import Table
+
+
+@dataclasses.dataclass(frozen=True)
+class Splitting:
+    """How rows are dealt out to the splits that no files were given for.
+
+    Args:
+        eval_share, test_share: shares of the rows that go there; the rest is for training.
+        seed: of the hash that splits.
+    """
+
+    eval_share: float = 0.05
+    test_share: float = 0.05
+    seed: int = 1
 
 
 @component
@@ -22,88 +37,80 @@ def ExampleGen(
     files: Input[RawFiles],
     examples: Output[Examples],
     columns: dict[str, str],
-    eval_share: float,
-    test_share: float,
-    seed: int,
+    reading: Reading,
+    splitting: Splitting,
     max_reject_share: float,
     context: Context,
 ) -> None:
-    """Reads files of text and writes every row as a tf.Example or as a reject (TFX: ExampleGen).
+    """Reads the user's files and writes every row as a tf.Example or as a reject (TFX: ExampleGen).
 
     Args:
-        files: as the runner found them; every file has a header line.
+        files: as the runner found them, with the split or the column that each was given for, if any.
         examples: is filled.
-        columns: example column -> the file's column. The first is what the model reads, and decides the split.
-        eval_share, test_share: shares of the rows that go there; the rest is for training.
-        seed: of the hash that splits.
+        columns: example column -> the file's column: a name; a number from 1 where there is no header; for JSON a field
+            or a path of fields. The first is what the model reads, and decides the split.
+        reading: formats, and what a row of plain text is.
+        splitting: shares; eval and test are taken from the rows for training unless they were given files.
         max_reject_share: the largest share of rejected rows that is put up with.
         context: Beam options.
     Raises:
         UserError: a column is missing or a file damaged, there are no rows or too many rejects, or a split stays empty.
     """
-    from components.example_gen_beam import Splitter
-    from components.text_files import TextFile
+    from components import text_files
+    from components.layouts import make_table
 
-    if not (eval_share > 0 and test_share > 0 and eval_share + test_share < 1):
-        raise UserError(
-            f"eval_share {eval_share} and test_share {test_share} leave a split without rows; "
-            "give each more than 0 and both together less than 1"
-        )
-    # In the order of their content: whatever files are called, the same text gives the same bytes.
-    ordered = sorted(files.properties["files"], key=lambda file: file["sha256"])
-    found = [TextFile(file["path"], file["bytes"]) for file in ordered]
-    layouts = {file.path: _layout(file.path, columns) for file in found}
-    summaries = _write_shards(found, layouts, Splitter(eval_share, test_share, seed), examples.uri, context)
+    given = {file.get("split", "") for file in files.properties["files"]}
+    splitter = _splitter(splitting, given)
+    groups = group_files(files.properties["files"], list(columns), reading)
+    tables = [make_table(group, columns, reading, text_files.SHARD_BYTES) for group in groups]
+    summaries = _write_shards(tables, splitter, examples.uri, context)
     _describe(examples, summaries, list(columns))
     _check(examples, summaries, files.uri, max_reject_share)
 
 
-def _layout(path: str, columns: dict[str, str]) -> "Layout":
-    from components.example_gen_beam import Layout
-    from components.text_files import read_first_line
+def _splitter(splitting: Splitting, given: set[str]) -> "Splitter":
+    """Returns what deals out the rows whose split was not given."""
+    from components.example_gen_beam import Splitter
 
-    try:
-        header = read_first_line(path).decode("utf-8-sig").split("\t")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}, line 1: not valid UTF-8; save the file as UTF-8") from error
-    if header == [""]:
-        raise UserError(f"{path}: empty; its first line must name the columns, separated by tabs")
-    for column, name in columns.items():
-        if header.count(name) != 1:
-            nearest = difflib.get_close_matches(name, header, n=1)
-            hint = f", did you mean {nearest[0]!r}?" if nearest and name not in header else "."
-            how = "several columns" if name in header else "no column"
-            raise UserError(
-                f"{path}, line 1: {how} {name!r}{hint} It has: {', '.join(map(repr, header))}. Name the right one with "
-                f"--{column}"
-            )
-    return Layout({column: header.index(name) for column, name in columns.items()}, len(header))
+    if not given & {"", "train"}:
+        raise UserError(f"there are files for {' and '.join(sorted(given))} and none for train; add train=FILE")
+    shares = {"eval": splitting.eval_share, "test": splitting.test_share}
+    shares = {split: 0.0 if split in given else share for split, share in shares.items()}
+    if not (all(share > 0 or split in given for split, share in shares.items()) and sum(shares.values()) < 1):
+        raise UserError(
+            f"eval_share {splitting.eval_share} and test_share {splitting.test_share} leave a split without rows; "
+            "give each more than 0 and both together less than 1"
+        )
+    return Splitter(shares["eval"], shares["test"], splitting.seed)
 
 
-def _write_shards(
-    found: list["TextFile"], layouts: dict[str, "Layout"], splitter: "Splitter", uri: str, context: Context
-) -> list[dict]:
+def _write_shards(tables: list["Table"], splitter: "Splitter", uri: str, context: Context) -> list[dict]:
     """Returns the summaries of the shards, in order."""
     import apache_beam as beam
     from apache_beam.io.filesystems import FileSystems
 
     from components import text_files
     from components.beam_runner import WriteJsonLines, beam_pipeline, read_json_lines
-    from components.example_gen_beam import CountLines, WriteShard
+    from components.example_gen_beam import ScanSegment, WriteShard
 
-    shards = list(enumerate(text_files.plan_shards(found, text_files.SHARD_BYTES)))
-    cut = [segment for _, segments in shards for segment in segments if segment.end is not None]
+    shards = list(enumerate(text_files.plan_shards([table.file for table in tables], text_files.SHARD_BYTES)))
+    to_scan = [
+        (table.file.path, segment)
+        for table in tables
+        for segment in table.reader.to_scan([s for _, shard in shards for s in shard if s.path == table.file.path])
+    ]
+    readers = {table.file.path: table for table in tables}
     for folder in (*(f"Split-{split}" for split in SPLITS), "rejects"):
         FileSystems.mkdirs(FileSystems.join(uri, folder))
     summaries_path = FileSystems.join(uri, "summaries.jsonl")
     with beam_pipeline(context) as pipeline:
-        segments = pipeline | "Segments" >> beam.Create(cut) | "ShareSegments" >> beam.Reshuffle()
-        line_counts = segments | beam.ParDo(CountLines())
+        segments = pipeline | "Segments" >> beam.Create(to_scan) | "ShareSegments" >> beam.Reshuffle()
+        scans = segments | beam.ParDo(ScanSegment(readers))
         (
             pipeline
             | "Shards" >> beam.Create(shards)
             | "ShareShards" >> beam.Reshuffle()
-            | beam.ParDo(WriteShard(uri, len(shards), layouts, splitter), beam.pvalue.AsDict(line_counts))
+            | beam.ParDo(WriteShard(uri, len(shards), readers, splitter), beam.pvalue.AsDict(scans))
             | WriteJsonLines(summaries_path)
         )
     return sorted(read_json_lines(summaries_path), key=lambda summary: summary["index"])
@@ -128,7 +135,7 @@ def _check(examples: Examples, summaries: list[dict], uri: str, max_reject_share
     found = examples.properties
     for summary in summaries:
         if summary["damage"]:
-            raise UserError(f"{summary['damage']}; fetch or make the file again")
+            raise UserError(summary["damage"])
     if not found["num_rows"]:
         raise UserError(f"{uri}: only a header and no rows; add the text, one row a line")
     if found["num_rejected"] > max_reject_share * found["num_rows"]:

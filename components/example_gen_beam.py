@@ -1,7 +1,7 @@
-"""What ExampleGen runs on Beam's workers: lines to rows, rows to splits, splits to TFRecord shards.
+"""What ExampleGen runs on Beam's workers: files to rows, rows to splits, splits to TFRecord shards.
 
-Comes in: shards of text files. Goes out: Split-*/ and rejects/, and one summary a shard.
-Read next: text_files.py (how files are cut), example_gen.py (what is made of the summaries).
+Comes in: shards of the user's files. Goes out: Split-*/ and rejects/, and one summary a shard.
+Read next: row_readers.py (what a row is), example_gen.py (what is made of the summaries).
 """
 
 import collections
@@ -17,28 +17,13 @@ import tensorflow as tf
 
 from components.artifact import SPLITS
 from components.examples_io import shard_name
-from components.text_files import DAMAGED, MAX_LINE_BYTES, Segment, count_lines, read_lines
+from components.layouts import Table
+from components.row_readers import Row, Scan, Scans
+from components.text_files import DamagedFileError, Segment
 
 _DIGITS = re.compile(r"\d+")
 # A rejected line is kept so that it can be recognised, not to be worked with.
 _MAX_REJECT_CHARACTERS = 1000
-
-
-class RejectedRowError(ValueError):
-    """A row that cannot become an example; the message is the reason, the same for all rows of its kind."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Layout:
-    """Where a file's columns are.
-
-    Args:
-        positions: example column -> 0-based position in the file's rows.
-        num_columns: cells that every row of the file has.
-    """
-
-    positions: dict[str, int]
-    num_columns: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,37 +58,22 @@ def normalize(text: str) -> str:
     return " ".join(_DIGITS.sub("0", unicodedata.normalize("NFKC", text).casefold()).split())
 
 
-def parse_row(line: bytes, layout: Layout) -> dict[str, str]:
-    """Takes the columns out of a line of tab-separated text.
+class ScanSegment(beam.DoFn):
+    """(Path, segment) -> (segment, its Scan), so that others of the file know what stands before them.
 
     Args:
-        line: without its end.
-        layout: of the file it stands in.
-    Returns:
-        example column -> text, as it stands in the file.
-    Raises:
-        RejectedRowError: it is too long, not UTF-8, has too few or too many cells, or an empty one.
+        tables: path -> Table. The path of an element is that of a table, the segment of one of the table's files.
     """
-    if len(line) > MAX_LINE_BYTES:
-        raise RejectedRowError(f"longer than {MAX_LINE_BYTES} bytes")
-    try:
-        cells = line.decode().split("\t")
-    except UnicodeDecodeError as error:
-        raise RejectedRowError("not valid UTF-8") from error
-    if len(cells) != layout.num_columns:
-        raise RejectedRowError("wrong number of columns")
-    row = {column: cells[position] for column, position in layout.positions.items()}
-    for column, text in row.items():
-        if not text.strip():
-            raise RejectedRowError(f"empty {column}")
-    return row
 
+    def __init__(self, tables: dict[str, Table]):
+        self._tables = tables
 
-class CountLines(beam.DoFn):
-    """Segment -> (segment, how many lines begin in it), so that others of the file know their line numbers."""
-
-    def process(self, segment: Segment) -> Iterator[tuple[Segment, int]]:
-        yield segment, count_lines(segment)
+    def process(self, element: tuple[str, Segment]) -> Iterator[tuple[Segment, Scan]]:
+        path, segment = element
+        try:
+            yield segment, self._tables[path].reader.scan(segment)
+        except DamagedFileError as error:
+            yield segment, Scan(damage=str(error))
 
 
 class WriteShard(beam.DoFn):
@@ -115,41 +85,36 @@ class WriteShard(beam.DoFn):
     Args:
         uri: folder of the Examples artifact.
         total: number of shards.
-        layouts: path -> Layout.
-        splitter: deals the rows out.
+        tables: path -> Table.
+        splitter: deals out the rows of tables that no split was given for.
     """
 
-    def __init__(self, uri: str, total: int, layouts: dict[str, Layout], splitter: Splitter):
+    def __init__(self, uri: str, total: int, tables: dict[str, Table], splitter: Splitter):
         self._uri = uri
         self._total = total
-        self._layouts = layouts
+        self._tables = tables
         self._splitter = splitter
 
-    def process(self, element: tuple[int, list[Segment]], line_counts: dict[Segment, int]) -> Iterator[dict]:
+    def process(self, element: tuple[int, list[Segment]], scans: Scans) -> Iterator[dict]:
         """Yields {"index", "num_examples" {split: n}, "reasons" {reason: n}, "first_reject", "damage"}."""
         index, segments = element
         writer = _ShardWriter(self._uri, index, self._total)
         damage = ""
         with writer:
             for segment in segments:
-                first = 1 + sum(n for s, n in line_counts.items() if s.path == segment.path and s.start < segment.start)
                 try:
-                    self._write_segment(segment, first, writer)
-                except DAMAGED as error:
-                    damage = f"{segment.path}: cut off or damaged: {error}"
+                    self._write_segment(segment, scans, writer)
+                except DamagedFileError as error:
+                    damage = str(error)
         yield {"index": index, "damage": damage, **writer.summary()}
 
-    def _write_segment(self, segment: Segment, first: int, writer: "_ShardWriter") -> None:
-        layout = self._layouts[segment.path]
-        for number, line in enumerate(read_lines(segment), start=first):
-            if number == 1:
-                continue  # the header
-            try:
-                row = parse_row(line, layout)
-            except RejectedRowError as error:
-                writer.reject(segment.path, number, str(error), line)
+    def _write_segment(self, segment: Segment, scans: Scans, writer: "_ShardWriter") -> None:
+        table = self._tables[segment.path]
+        for row in table.reader.read(segment, scans):
+            if row.reason:
+                writer.reject(segment.path, row)
             else:
-                writer.write(self._splitter.split(next(iter(row.values()))), row)
+                writer.write(table.split or self._splitter.split(next(iter(row.cells.values()))), row.cells)
 
 
 class _ShardWriter:
@@ -179,11 +144,11 @@ class _ShardWriter:
         self._records[split].write(example.SerializeToString(deterministic=True))
         self._num_examples[split] += 1
 
-    def reject(self, path: str, number: int, reason: str, line: bytes) -> None:
-        text = line.decode(errors="backslashreplace")[:_MAX_REJECT_CHARACTERS]
-        reject = {"file": path, "line": number, "reason": reason, "text": text}
+    def reject(self, path: str, row: Row) -> None:
+        text = row.raw[: 4 * _MAX_REJECT_CHARACTERS].decode(errors="backslashreplace")[:_MAX_REJECT_CHARACTERS]
+        reject = {"file": path, "line": row.number, "reason": row.reason, "text": text}
         self._rejects.write(json.dumps(reject, ensure_ascii=False) + "\n")
-        self._reasons[reason] += 1
+        self._reasons[row.reason] += 1
         self._first_reject = self._first_reject or reject
 
     def summary(self) -> dict:

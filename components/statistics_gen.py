@@ -9,13 +9,19 @@ from components.component import Context, Input, Output, component
 
 
 @component
-def StatisticsGen(examples: Input[Examples], statistics: Output[ExampleStatistics], context: Context) -> None:
-    """Counts rows, lengths, words, repetitions and the overlap of splits (TFX: StatisticsGen).
+def StatisticsGen(
+    examples: Input[Examples],
+    statistics: Output[ExampleStatistics],
+    context: Context,
+    label_columns: tuple[str, ...] = (),
+) -> None:
+    """Counts rows, lengths, words, labels, repetitions and the overlap of splits (TFX: StatisticsGen).
 
     Args:
         examples: as ExampleGen wrote them.
         statistics: is filled; see statistics_protos.py for the names of the statistics.
         context: Beam options.
+        label_columns: columns that hold labels, of which each is counted.
     """
     import apache_beam as beam
 
@@ -31,7 +37,7 @@ def StatisticsGen(examples: Input[Examples], statistics: Output[ExampleStatistic
             | beam.Create(shards)
             | beam.Reshuffle()
             | beam.ParDo(ReadBatches(examples.properties["columns"]))
-            | beam.CombinePerKey(CountSplit())
+            | beam.CombinePerKey(CountSplit(label_columns))
             | beam.combiners.ToDict()
             | beam.ParDo(WriteStatistics(statistics.uri))
         )

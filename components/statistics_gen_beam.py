@@ -34,13 +34,20 @@ class ReadBatches(beam.DoFn):
 
 
 class CountSplit(beam.CombineFn):
-    """Batches of columns -> SplitCounts. Samples are gathered in a list and merged when it has grown long."""
+    """Batches of columns -> SplitCounts. Samples are gathered in a list and merged when it has grown long.
+
+    Args:
+        label_columns: columns that hold labels.
+    """
+
+    def __init__(self, label_columns: tuple[str, ...]):
+        self._label_columns = label_columns
 
     def create_accumulator(self) -> list[SplitCounts]:
         return []
 
     def add_input(self, accumulator: list[SplitCounts], batch: Batch) -> list[SplitCounts]:
-        accumulator.append(count_batch(batch))
+        accumulator.append(count_batch(batch, self._label_columns))
         return self.compact(accumulator) if len(accumulator) >= _MAX_PARTS else accumulator
 
     def merge_accumulators(self, accumulators: Iterable[list[SplitCounts]]) -> list[SplitCounts]:

@@ -14,7 +14,7 @@ from components.text_counts import ColumnCounts, HashSample, SplitCounts
 
 # The feature that stands for whole rows, made of all columns; TFDV marks such a feature as derived.
 ROW = "row"
-_NUM_TOP_WORDS = 1000
+_MAX_RANKS = 1000
 _NUM_BUCKETS = 10
 
 
@@ -26,8 +26,9 @@ def split_statistics(split: str, counts: dict[str, SplitCounts]) -> statistics_p
         counts: split -> what was counted.
     Returns:
         One dataset. Each column is a feature with string statistics, natural language statistics (words) and custom
-        ones: characters, num_empty, num_repeated, share_in_<other split>. The feature `row` has the last two, too,
-        and share_untranslated.
+        ones: characters, num_empty, scripts, num_repeated, share_in_<other split>. A column of labels has them ranked
+        instead of words. The feature `row` has the last two, too, and share_untranslated, and where there are two
+        texts share_misaligned and length_ratio_percent.
     """
     mine = counts[split]
     others = {name: other for name, other in sorted(counts.items()) if name != split}
@@ -45,6 +46,11 @@ def split_statistics(split: str, counts: dict[str, SplitCounts]) -> statistics_p
     row.string_stats.common_stats.num_non_missing = mine.num_rows
     row.string_stats.unique = mine.rows.num_unique
     row.custom_stats.add(name="share_untranslated", num=mine.num_untranslated / max(mine.num_rows, 1))
+    if mine.length_ratios:
+        row.custom_stats.add(name="share_misaligned", num=mine.num_misaligned / mine.num_rows)
+        row.custom_stats.add(
+            name="length_ratio_percent", histogram=_quantiles("length_ratio_percent", mine.length_ratios)
+        )
     _add_overlaps(row, mine.rows, {name: other.rows for name, other in others.items()})
     dataset.features.append(row)
     return result
@@ -82,6 +88,20 @@ def natural_language(feature: statistics_pb2.FeatureNameStatistics) -> statistic
     return result
 
 
+def label_counts(feature: statistics_pb2.FeatureNameStatistics) -> dict[str, float]:
+    """Returns label -> rows of a column of labels, the most frequent first; empty for other columns."""
+    return _counts(feature.string_stats.rank_histogram)
+
+
+def script_counts(feature: statistics_pb2.FeatureNameStatistics) -> dict[str, float]:
+    """Returns script -> texts of a column of text, the most frequent first."""
+    return _counts(next((s.rank_histogram for s in feature.custom_stats if s.name == "scripts"), None))
+
+
+def _counts(histogram: statistics_pb2.RankHistogram | None) -> dict[str, float]:
+    return {bucket.label: bucket.sample_count for bucket in histogram.buckets} if histogram else {}
+
+
 def _column_statistics(column: str, counts: ColumnCounts) -> statistics_pb2.FeatureNameStatistics:
     num_texts = counts.characters.total()
     feature = statistics_pb2.FeatureNameStatistics(type=statistics_pb2.FeatureNameStatistics.STRING)
@@ -97,7 +117,11 @@ def _column_statistics(column: str, counts: ColumnCounts) -> statistics_pb2.Feat
     feature.custom_stats.add(name="min_characters", num=min(counts.characters, default=0))
     feature.custom_stats.add(name="max_characters", num=max(counts.characters, default=0))
     feature.custom_stats.add(name="characters", histogram=_quantiles("characters", counts.characters))
-    feature.custom_stats.add(name="nl_statistics").any.Pack(_words(counts), deterministic=True)
+    if counts.labels is None:
+        feature.custom_stats.add(name="scripts", rank_histogram=_ranked(counts.scripts))
+        feature.custom_stats.add(name="nl_statistics").any.Pack(_words(counts), deterministic=True)
+    else:
+        strings.rank_histogram.CopyFrom(_ranked(counts.labels))
     return feature
 
 
@@ -112,9 +136,15 @@ def _words(counts: ColumnCounts) -> statistics_pb2.NaturalLanguageStatistics:
         max_sequence_length=max(counts.words, default=0),
         sequence_length_histogram=_quantiles("words", counts.words),
     )
-    ranked = sorted(counts.word_counts.items(), key=lambda item: (-item[1], item[0]))
-    for rank, (word, count) in enumerate(ranked[:_NUM_TOP_WORDS]):
-        result.rank_histogram.buckets.add(low_rank=rank, high_rank=rank, label=word, sample_count=count)
+    result.rank_histogram.CopyFrom(_ranked(counts.word_counts))
+    return result
+
+
+def _ranked(counts: collections.Counter) -> statistics_pb2.RankHistogram:
+    result = statistics_pb2.RankHistogram()
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    for rank, (label, count) in enumerate(ranked[:_MAX_RANKS]):
+        result.buckets.add(low_rank=rank, high_rank=rank, label=label, sample_count=count)
     return result
 
 

@@ -8,15 +8,20 @@ import collections
 import dataclasses
 import hashlib
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from components.example_gen_beam import normalize
 from components.examples_io import Batch
+from components.text_scripts import script
 
 # How many different texts a HashSample tells apart before it begins to estimate: 8 MB of hashes.
 SAMPLE_CAPACITY = 1 << 20
+MAX_LABELS = 1000  # a column with more different values holds no labels
+# Texts of more than a few words that are each other's translation differ less in length (Moses, clean-corpus-n).
+MAX_RATIO = 9
+MIN_ALIGNED_CHARACTERS = 20
 
 
 @dataclasses.dataclass
@@ -83,40 +88,78 @@ class HashSample:
 
 @dataclasses.dataclass
 class ColumnCounts:
-    """What is counted of one column in one split. `characters` and `words`: length -> number of texts."""
+    """What is counted of one column in one split.
+
+    Args:
+        num_missing, num_empty: rows without the column, and with blank text in it.
+        characters, words: length -> number of texts.
+        word_counts: word -> how often.
+        scripts: script that a text is written in -> number of texts.
+        texts: of the normalised texts.
+        labels: text -> number of texts, of a column of labels; None once there are more than MAX_LABELS.
+    """
 
     num_missing: int = 0
     num_empty: int = 0
     characters: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     words: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     word_counts: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    scripts: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     texts: HashSample = dataclasses.field(default_factory=HashSample)
+    labels: collections.Counter | None = None
 
 
 @dataclasses.dataclass
 class SplitCounts:
-    """What is counted of one split. `rows`: of all columns together; `num_untranslated`: rows of equal columns."""
+    """What is counted of one split.
+
+    Args:
+        num_rows: rows.
+        num_untranslated: rows whose columns of text are equal.
+        length_ratios: characters of the second text in per cent of those of the first -> number of rows.
+        num_misaligned: rows of which one text is more than MAX_RATIO times as long as the other, and not short.
+        rows: of all columns together.
+        columns: column -> its counts.
+    """
 
     num_rows: int = 0
     num_untranslated: int = 0
+    length_ratios: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    num_misaligned: int = 0
     rows: HashSample = dataclasses.field(default_factory=HashSample)
     columns: dict[str, ColumnCounts] = dataclasses.field(default_factory=dict)
 
 
-def count_batch(batch: Batch) -> SplitCounts:
-    """Counts a batch of rows (column -> for each row its values, none where the row lacks the column)."""
+def count_batch(batch: Batch, label_columns: Sequence[str] = ()) -> SplitCounts:
+    """Counts a batch of rows.
+
+    Args:
+        batch: column -> for each row its values, none where the row lacks the column.
+        label_columns: of them, those that hold labels and no text.
+    """
     texts = {column: [values[0].decode() if values else None for values in rows] for column, rows in batch.items()}
     keys = {column: [text and normalize(text) for text in rows] for column, rows in texts.items()}
     rows = list(zip(*keys.values(), strict=True))
-    return SplitCounts(
+    text_rows = list(zip(*(keys[column] for column in keys if column not in label_columns), strict=True))
+    result = SplitCounts(
         num_rows=len(rows),
-        num_untranslated=sum(len(row) > 1 and len(set(row)) == 1 for row in rows),
+        num_untranslated=sum(len(row) > 1 and len(set(row)) == 1 for row in text_rows),
         rows=HashSample.of("\0".join(map(str, row)) for row in rows),
-        columns={column: _count_column(texts[column], keys[column]) for column in texts},
+        columns={column: _count_column(texts[column], keys[column], column in label_columns) for column in texts},
     )
+    _count_ratios(result, text_rows)
+    return result
 
 
-def _count_column(rows: list[str | None], keys: list[str | None]) -> ColumnCounts:
+def _count_ratios(counts: SplitCounts, rows: list[tuple[str | None, ...]]) -> None:
+    for first, second in (row[:2] for row in rows if len(row) > 1 and row[0] and row[1]):
+        percent = 100 * len(second) // len(first)
+        counts.length_ratios[percent] += 1
+        is_long = max(len(first), len(second)) >= MIN_ALIGNED_CHARACTERS
+        counts.num_misaligned += is_long and not 100 / MAX_RATIO <= percent <= 100 * MAX_RATIO
+
+
+def _count_column(rows: list[str | None], keys: list[str | None], is_label: bool) -> ColumnCounts:
     texts = [text for text in rows if text is not None]
     words = [text.split() for text in texts]
     return ColumnCounts(
@@ -125,8 +168,14 @@ def _count_column(rows: list[str | None], keys: list[str | None]) -> ColumnCount
         characters=collections.Counter(map(len, texts)),
         words=collections.Counter(map(len, words)),
         word_counts=collections.Counter(itertools.chain.from_iterable(words)),
+        scripts=collections.Counter(map(script, texts)),
         texts=HashSample.of(key for key in keys if key is not None),
+        labels=_bounded(collections.Counter(texts)) if is_label else None,
     )
+
+
+def _bounded(labels: collections.Counter) -> collections.Counter | None:
+    return labels if len(labels) <= MAX_LABELS else None
 
 
 def merge_counts(parts: list[SplitCounts]) -> SplitCounts:
@@ -134,18 +183,29 @@ def merge_counts(parts: list[SplitCounts]) -> SplitCounts:
     return SplitCounts(
         num_rows=sum(part.num_rows for part in parts),
         num_untranslated=sum(part.num_untranslated for part in parts),
+        length_ratios=_sum([part.length_ratios for part in parts]),
+        num_misaligned=sum(part.num_misaligned for part in parts),
         rows=HashSample.merged(part.rows for part in parts),
         columns={column: _merge_columns([part.columns[column] for part in parts]) for column in parts[0].columns},
     )
 
 
 def _merge_columns(parts: list[ColumnCounts]) -> ColumnCounts:
-    result = parts[0]
-    result.texts = HashSample.merged(part.texts for part in parts)
-    for part in parts[1:]:
-        result.num_missing += part.num_missing
-        result.num_empty += part.num_empty
-        result.characters.update(part.characters)
-        result.words.update(part.words)
-        result.word_counts.update(part.word_counts)
+    labels = [part.labels for part in parts]
+    return ColumnCounts(
+        num_missing=sum(part.num_missing for part in parts),
+        num_empty=sum(part.num_empty for part in parts),
+        characters=_sum([part.characters for part in parts]),
+        words=_sum([part.words for part in parts]),
+        word_counts=_sum([part.word_counts for part in parts]),
+        scripts=_sum([part.scripts for part in parts]),
+        texts=HashSample.merged(part.texts for part in parts),
+        labels=None if None in labels else _bounded(_sum(labels)),
+    )
+
+
+def _sum(counters: list[collections.Counter]) -> collections.Counter:
+    result, *others = counters
+    for other in others:
+        result.update(other)
     return result

@@ -1,42 +1,46 @@
 """Text files as numbered lines, cut so that several workers can share one file.
 
-Comes in: files on any of Beam's file systems. Goes out: shards of the files, and the lines of each.
-Read next: example_gen_beam.py, which makes examples of the lines.
+Comes in: files on any of Beam's file systems, plain or compressed. Goes out: shards of the files, and their lines.
+Read next: row_readers.py, which makes rows of the lines.
 """
 
+import contextlib
 import dataclasses
-import gzip
 import itertools
-import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
+import pyarrow
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from components.errors import UserError
+from components.file_formats import compression
 
 # A line longer than this is no sentence. It is reported, not held in memory.
 MAX_LINE_BYTES = 1 << 20
 # What one worker reads at a time, and so the size of a shard of Examples: with two workers, 100 MB keep both busy.
 SHARD_BYTES = 16 << 20
-# What a cut-off or damaged .gz raises.
-DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error)
 
 _CHUNK_BYTES = 1 << 20
 
 
+class DamagedFileError(Exception):
+    """A file is not what its name says, or ends too early; the message names it."""
+
+
 @dataclasses.dataclass(frozen=True)
 class TextFile:
-    """A file. `size`: bytes on disk."""
+    """A file. `size`: bytes on disk; `whole`: it may not be cut, though it could be."""
 
     path: str
     size: int
+    whole: bool = False
 
     @property
     def compressed(self) -> bool:
         """Returns whether the name says that it is compressed, and so can only be read from its beginning."""
-        return self.path.endswith(".gz")
+        return bool(compression(self.path))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +63,7 @@ def plan_shards(files: list[TextFile], shard_bytes: int) -> list[list[Segment]]:
     """
     shards, room = [], 0
     for file in files:
-        step = shard_bytes if not file.compressed else max(file.size, 1)
+        step = max(file.size, 1) if file.compressed or file.whole else shard_bytes
         for start in range(0, max(file.size, 1), step):
             end = start + step if start + step < file.size else None
             size = (file.size if end is None else end) - start
@@ -77,10 +81,9 @@ def read_lines(segment: Segment) -> Iterator[bytes]:
     Of a line longer than `MAX_LINE_BYTES` only somewhat more than that comes back.
 
     Raises:
-        One of `DAMAGED`: a compressed file is not what it says, or ends too early.
+        DamagedFileError: a compressed file is not what it says, or ends too early.
     """
-    with FileSystems.open(segment.path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
-        stream = gzip.GzipFile(fileobj=file) if segment.path.endswith(".gz") else file
+    with _opened(segment.path) as stream:
         position = segment.start
         if position:
             # The line that begins before `start` belongs to the segment before; it may end just before `start`.
@@ -97,29 +100,56 @@ def read_lines(segment: Segment) -> Iterator[bytes]:
 
 
 def count_lines(segment: Segment) -> int:
-    """Returns how many lines `read_lines` yields, without looking at them. Not for compressed files."""
-    with FileSystems.open(segment.path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+    """Returns how many lines `read_lines` yields, where the segment has an end without looking at them."""
+    if segment.end is None:
+        return sum(1 for _ in read_lines(segment))
+    with _opened(segment.path) as stream:
         position = max(segment.start - 1, 0)
-        file.seek(position)
+        stream.seek(position)
         # A line begins after each line end but the file's last.
         count = 1 if segment.start == 0 else 0
         last = segment.end - 1
-        while position < last and (chunk := file.read(min(_CHUNK_BYTES, last - position))):
+        while position < last and (chunk := stream.read(min(_CHUNK_BYTES, last - position))):
             count += chunk.count(b"\n")
             position += len(chunk)
     return count
 
 
-def read_first_line(path: str) -> bytes:
-    """Returns the first line of a file, empty if the file is.
+def read_first_lines(path: str, number: int) -> list[bytes]:
+    """Returns the first lines of a file, fewer if it has fewer.
 
     Raises:
         UserError: the file cannot be opened, or is damaged.
     """
     try:
-        return next(itertools.islice(read_lines(Segment(path, 0, None)), 1), b"")
-    except (OSError, BeamIOError, *DAMAGED) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from error
+        return list(itertools.islice(read_lines(Segment(path, 0, None)), number))
+    except (OSError, BeamIOError, DamagedFileError) as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise UserError(f"{path}: cannot be read: {reason}") from error
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[BinaryIO]:
+    """Opens a file for reading what it holds, unpacked."""
+    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+        codec = compression(path)
+        yield _Unpacked(path, file, codec) if codec else file
+
+
+class _Unpacked:
+    """What a compressed file holds. Unlike Python's own readers, Arrow's notices a Zstandard file that was cut off."""
+
+    def __init__(self, path: str, file: BinaryIO, codec: str):
+        self._path = path
+        self._stream = pyarrow.CompressedInputStream(pyarrow.PythonFile(file, mode="r"), codec)
+
+    def read(self, size: int) -> bytes:
+        try:
+            return self._stream.read(size)
+        except OSError as error:
+            raise DamagedFileError(
+                f"{self._path}: cut off or damaged: {error}; fetch or make the file again"
+            ) from error
 
 
 def _lines(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:

@@ -1,29 +1,19 @@
 """Trainer: token ids -> a trained model, exported (TFX: Trainer).
 
 Comes in: TransformedExamples and the Tokenizer. Goes out: a Model (SavedModel and Keras weights) and a ModelRun (logs).
-Read next: trainer_callbacks.py for checkpoints and logs, models/training.py for the optimizer, tasks.py for the rest.
+Read next: trainer_callbacks.py for checkpoints and logs, models/training.py for the optimizer, task.py for the rest.
 """
 
-import dataclasses
 import json
 import shutil
 
 from components.artifact import Model, ModelRun, Tokenizer, TransformedExamples
 from components.component import Context, Input, Output, component
 from components.progress import progress
+from components.task import Features, Recipe, Task
 from components.tasks import get_task
-from models.config import DecodingConfig, ModelConfig, TrainingConfig
 
-NUM_SAMPLES = 3  # sentences of the eval split that become warm-up requests: short, middle, long
-
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """All that makes one trained model differ from another, but for its data."""
-
-    model: ModelConfig
-    training: TrainingConfig
-    decoding: DecodingConfig
+NUM_SAMPLES = 3  # texts of the eval split that become warm-up requests: short, middle, long
 
 
 @component
@@ -62,27 +52,28 @@ def Trainer(
     config, spec = recipe.training, get_task(task)
     keras.utils.set_random_seed(config.seed)
     text_tokenizer = load_tokenizer(tokenizer.uri)
-    network = spec.make_model(recipe.model, text_tokenizer.vocab_size)
-    optimizer = make_optimizer(config)
+    features = _features(spec, text_tokenizer, transformed_examples)
+    network = spec.make_model(recipe.model, features)
+    optimizer, loss = make_optimizer(config), spec.make_loss(config, features)
     # No XLA: it would compile anew for every shape of a batch, and gains nothing on a CPU.
-    loss = spec.make_loss(config.label_smoothing)
-    network.compile(optimizer, loss=loss, metrics=[MaskedAccuracy()], jit_compile=False)
+    network.compile(optimizer, loss=loss, metrics=[MaskedAccuracy(loss.pad_id)], jit_compile=False)
     optimizer.build(network.trainable_variables)
     checkpoint = callbacks.Checkpoint(network, context.scratch, config.checkpoint_steps)
     start = checkpoint.restore()
-    eval_batches = tuple(_eval_batches(spec, transformed_examples, config))
-    evaluation = callbacks.Evaluation(network, eval_batches)
+    eval_files = _files(transformed_examples, "eval")
+    evaluation = callbacks.Evaluation(network, tuple(spec.make_batches(eval_files, recipe, 0, 1)))
     log = callbacks.TensorBoardLog(context.scratch, evaluation, config.checkpoint_steps)
     if start < config.steps:
-        files = _files(transformed_examples, "train")
-        batches = spec.make_batches(files, config.batch_tokens, config.seed, start)
+        batches = spec.make_batches(_files(transformed_examples, "train"), recipe, start, None)
         with progress("Trainer", config.steps, "steps", start) as reporter:
             watch = [callbacks.StopAtNaN(), log, checkpoint, callbacks.ProgressBar(reporter, start)]
             network.fit(batches, steps_per_epoch=config.steps - start, callbacks=watch, verbose=0)
     optimizer.finalize_variable_values(network.trainable_variables)
     quality = evaluation.run()
     callbacks.check_finite(quality["loss"], optimizer)
-    _write(network, text_tokenizer, spec, recipe, model, _samples(eval_batches, text_tokenizer))
+    _write_weights(network, model)
+    samples = _samples(eval_files, spec.text_columns[0], text_tokenizer)
+    spec.export(network, text_tokenizer, features, recipe, model.path("Format-Serving"), samples)
     # A copy: killed before all is published, the next execution needs them once more.
     shutil.copytree(f"{context.scratch}/logs", model_run.path("logs"))
     model.properties.update(
@@ -99,24 +90,26 @@ def _files(examples: TransformedExamples, split: str) -> list[str]:
     return sorted(tf.io.gfile.glob(examples.path(f"Split-{split}", "*")))
 
 
-def _eval_batches(spec, examples: TransformedExamples, config: TrainingConfig):
-    """Makes every batch of the eval split once."""
-    batches, seen = spec.make_batches(_files(examples, "eval"), config.batch_tokens, config.seed, 0), 0
-    for inputs, labels in batches:
-        yield inputs, labels
-        seen += int(labels.shape[0])
-        if seen >= examples.properties["num_examples"]["eval"]:
-            return
+def _features(spec: Task, tokenizer, examples: TransformedExamples) -> Features:
+    counts = examples.properties.get("label_counts", {})
+    return Features(tokenizer.vocab_size, *(counts[column] for column in spec.label_columns))
 
 
-def _samples(eval_batches, tokenizer) -> list[str]:
-    """Returns a short, a middle and a long text of the eval split."""
-    sources = [text.decode() for inputs, _ in eval_batches for text in tokenizer.detokenize(inputs["source"]).numpy()]
-    sources.sort(key=lambda text: (len(text), text))
-    return [sources[round(i * (len(sources) - 1) / (NUM_SAMPLES - 1))] for i in range(NUM_SAMPLES)]
+def _samples(files: list[str], column: str, tokenizer) -> list[str]:
+    """Returns a short, a middle and a long text of a split."""
+    import tensorflow as tf
+
+    from models.dataset import read_pools
+
+    texts = []
+    for pool in read_pools(files, [column]):
+        rows = tf.RaggedTensor.from_row_splits(pool.ids[column], pool.starts[column])
+        texts += [text.decode() for text in tokenizer.detokenize(rows).numpy()]
+    texts.sort(key=lambda text: (len(text), text))
+    return [texts[round(i * (len(texts) - 1) / (NUM_SAMPLES - 1))] for i in range(NUM_SAMPLES)]
 
 
-def _write(network, tokenizer, spec, recipe: Recipe, model: Model, samples: list[str]) -> None:
+def _write_weights(network, model: Model) -> None:
     import tensorflow as tf
 
     keras_dir = model.path("Format-Keras")
@@ -124,4 +117,3 @@ def _write(network, tokenizer, spec, recipe: Recipe, model: Model, samples: list
     with tf.io.gfile.GFile(f"{keras_dir}/config.json", "w") as file:
         json.dump({"class": type(network).__name__, **network.get_config()}, file, indent=2)
     network.save_weights(f"{keras_dir}/model.weights.h5")
-    spec.export(network, tokenizer, recipe.decoding, model.path("Format-Serving"), samples)

@@ -155,10 +155,10 @@ def _write_scalars(writer: tf.summary.SummaryWriter, step: int, values: dict) ->
 
 
 class Evaluation:
-    """Computes the mean loss and accuracy of a model's answers, weighted by tokens.
+    """Computes the mean loss and accuracy of a model's answers, weighted as the loss weights its labels.
 
     Args:
-        model: compiled.
+        model: compiled with a models.training.MaskedCrossEntropy.
         batches: (inputs, labels) each.
     """
 
@@ -166,15 +166,16 @@ class Evaluation:
         self._model, self._batches = model, batches
 
     def run(self) -> dict[str, float]:
-        """Returns `loss` in nats a token, label smoothing included, and `accuracy`, 0 to 1."""
+        """Returns `loss` in nats a label (each of a text's tokens is one), label smoothing included, and `accuracy`."""
         sums = [self._sums(inputs, labels).numpy() for inputs, labels in self._batches]
-        loss, right, tokens = np.sum(sums, axis=0)
-        return {"loss": float(loss / tokens), "accuracy": float(right / tokens)}
+        loss, weight, right, number = np.sum(sums, axis=0)
+        return {"loss": float(loss / weight), "accuracy": float(right / number)}
 
     @tf.function(reduce_retracing=True)
-    def _sums(self, inputs: dict[str, tf.Tensor], labels: tf.Tensor) -> tf.Tensor:
-        logits = self._model(inputs, training=False)
-        tokens = tf.math.count_nonzero(labels, dtype=tf.float32)
-        right = (tf.argmax(logits, -1, output_type=labels.dtype) == labels) & (labels != 0)
-        loss = self._model.loss(labels, logits) * tokens
-        return tf.stack([loss, tf.math.count_nonzero(right, dtype=tf.float32), tokens])
+    def _sums(self, inputs: tf.Tensor | dict[str, tf.Tensor], labels: tf.Tensor) -> tf.Tensor:
+        logits, loss = self._model(inputs, training=False), self._model.loss
+        counted = labels != loss.pad_id
+        right = (tf.argmax(logits, -1, output_type=labels.dtype) == labels) & counted
+        weight = tf.reduce_sum(loss.weights(labels))
+        numbers = [tf.math.count_nonzero(which, dtype=tf.float32) for which in (right, counted)]
+        return tf.stack([loss(labels, logits) * weight, weight, *numbers])

@@ -5,8 +5,9 @@ Read next: transform_beam.py for the work itself, models/tokenizer.py, then trai
 """
 
 import collections
+from typing import Literal, NamedTuple
 
-from components.artifact import Examples, Schema, Tokenizer, TransformedExamples
+from components.artifact import Examples, Schema, Tokenizer, TokenizerFiles, TransformedExamples
 from components.component import Context, Input, Output, component
 from components.errors import UserError
 from models.config import TokenizerConfig
@@ -22,8 +23,10 @@ def Transform(
     tokenizer_config: TokenizerConfig,
     max_length: int,
     context: Context,
+    label_columns: tuple[str, ...] = (),
+    too_long: Literal["cut", "drop"] = "cut",
 ) -> None:
-    """Learns a tokenizer from the train split and turns the text of all splits into ids (TFX: Transform).
+    """Learns a tokenizer from the train split and turns the text and labels of all splits into ids (TFX: Transform).
 
     Args:
         examples: text columns, split.
@@ -32,15 +35,70 @@ def Transform(
         tokenizer: is filled.
         columns: the text columns; they share one vocabulary.
         tokenizer_config: kind and size of the tokenizer.
-        max_length: tokens a text may have; the rest is cut off, and such texts are counted in `num_truncated`.
+        max_length: tokens a text may have.
         context: Beam options.
+        label_columns: each value becomes its place among the column's values: those of the schema's domain, or where
+            it has none those of the train split, sorted.
+        too_long: whether a longer text is cut, and counted in `num_truncated`, or its row dropped, and counted in
+            `num_dropped`.
     Raises:
-        UserError: a column is not text, or the vocabulary cannot be learned.
+        UserError: a column is not text, the vocabulary cannot be learned, or a label is missing or new.
     """
-    _check_columns(schema, columns)
+    _check_columns(schema, columns + label_columns)
     words = _count_words(examples, columns, tokenizer.path("word_counts.jsonl"), context)
     _learn(words, tokenizer_config, tokenizer)
-    _write_ids(examples, transformed_examples, columns, max_length, tokenizer, context)
+    labels = _label_counts(examples, schema, label_columns, transformed_examples, context)
+    _write_ids(examples, transformed_examples, tokenizer, Limits(columns, max_length, too_long, labels), context)
+
+
+@component
+def TransformByTokenizer(
+    examples: Input[Examples],
+    schema: Input[Schema],
+    files: Input[TokenizerFiles],
+    transformed_examples: Output[TransformedExamples],
+    tokenizer: Output[Tokenizer],
+    columns: tuple[str, ...],
+    max_length: int,
+    context: Context,
+    label_columns: tuple[str, ...] = (),
+    too_long: Literal["cut", "drop"] = "cut",
+) -> None:
+    """Does what Transform does with a tokenizer that the user brings.
+
+    Args:
+        examples, schema, transformed_examples, tokenizer, columns, max_length, context, label_columns, too_long: as for
+            Transform.
+        files: those of a Tokenizer artifact, or a SentencePiece model.
+    Raises:
+        UserError: a column is not text, the files are no tokenizer, or a label is missing or new.
+    """
+    from models.tokenizer import adopt_tokenizer
+
+    _check_columns(schema, columns + label_columns)
+    try:
+        settings = adopt_tokenizer([file["path"] for file in files.properties["files"]], tokenizer.uri)
+    except ValueError as error:
+        raise UserError(f"{files.uri}: {error}; give a tokenizer's folder or a SentencePiece .model") from error
+    tokenizer.properties.update(kind=settings["kind"], vocab_size=settings["vocab_size"])
+    labels = _label_counts(examples, schema, label_columns, transformed_examples, context)
+    _write_ids(examples, transformed_examples, tokenizer, Limits(columns, max_length, too_long, labels), context)
+
+
+class Limits(NamedTuple):
+    """What of the rows is written.
+
+    Args:
+        columns: of text.
+        max_length: tokens a text may have.
+        too_long: what becomes of a row with more.
+        labels: label column -> its labels, in the order of their ids.
+    """
+
+    columns: tuple[str, ...]
+    max_length: int
+    too_long: str
+    labels: dict[str, list[str]]
 
 
 def _check_columns(schema: Schema, columns: tuple[str, ...]) -> None:
@@ -75,11 +133,52 @@ def _count_words(examples: Examples, columns: tuple[str, ...], path: str, contex
     return words
 
 
+def _label_counts(
+    examples: Examples,
+    schema: Schema,
+    columns: tuple[str, ...],
+    transformed_examples: TransformedExamples,
+    context: Context,
+) -> dict[str, list[str]]:
+    """Counts the labels, notes the counts, and returns column -> labels in the order of their ids."""
+    path = transformed_examples.path("label_counts.jsonl")
+    counts = {column: _count_labels(examples, schema, column, path, context) for column in columns}
+    transformed_examples.properties.update({"label_counts": counts} if counts else {})
+    return {column: list(found) for column, found in counts.items()}
+
+
+def _count_labels(examples: Examples, schema: Schema, column: str, path: str, context: Context) -> dict[str, int]:
+    """Returns label -> how often it is in the train split, in the order of the labels' ids."""
+    import apache_beam as beam
+
+    from components.beam_runner import WriteJsonLines, beam_pipeline, read_json_lines
+    from components.examples_io import shard_paths
+    from components.schema_gen import label_domain, read_schema
+    from components.transform_beam import CountLabels
+
+    shards = [(split, path) for split in examples.properties["splits"] for path in shard_paths(examples, split)]
+    with beam_pipeline(context) as pipeline:
+        pipeline | beam.Create(shards) | beam.Reshuffle() | beam.ParDo(CountLabels(column)) | WriteJsonLines(path)
+    counts = {split: collections.Counter() for split in examples.properties["splits"]}
+    for split, found in read_json_lines(path):
+        counts[split].update(found)
+    domain = label_domain(read_schema(schema), column) or sorted(counts["train"])
+    for split, found in counts.items():
+        for label in sorted(found.keys() - set(domain)):
+            raise UserError(
+                f"column {column!r} has the label {label!r} {found[label]} times in the {split} split, and it is not "
+                f"among those it knows: {', '.join(map(repr, domain))}. Mend the rows, or add it to the schema's domain"
+            )
+    if len(domain) < 2:
+        raise UserError(f"column {column!r} has one label only, {domain[0]!r}: there is nothing to tell apart")
+    return {label: counts["train"][label] for label in domain}
+
+
 def _learn(words: dict[str, int], config: TokenizerConfig, tokenizer: Tokenizer) -> None:
-    from models.tokenizer import learn_sentencepiece
+    from models.tokenizer import learn_tokenizer
 
     try:
-        vocab_size = learn_sentencepiece(words.items(), config, tokenizer.uri)
+        vocab_size = learn_tokenizer(words.items(), config, tokenizer.uri)
     except ValueError as error:
         raise UserError(
             f"no tokenizer can be learned from the train split: {error}; change tokenizer settings"
@@ -90,9 +189,8 @@ def _learn(words: dict[str, int], config: TokenizerConfig, tokenizer: Tokenizer)
 def _write_ids(
     examples: Examples,
     transformed_examples: TransformedExamples,
-    columns: tuple[str, ...],
-    max_length: int,
     tokenizer: Tokenizer,
+    limits: Limits,
     context: Context,
 ) -> None:
     import apache_beam as beam
@@ -112,16 +210,42 @@ def _write_ids(
             pipeline
             | beam.Create(shards)
             | beam.Reshuffle()
-            | beam.ParDo(WriteIds(list(columns), max_length, tokenizer.uri))
+            | beam.ParDo(WriteIds(limits, tokenizer.uri))
             | WriteJsonLines(counts_path)
         )
-    num_examples, num_truncated = collections.Counter(), collections.Counter(dict.fromkeys(columns, 0))
-    for counts in read_json_lines(counts_path):
+    transformed_examples.properties.update(splits=splits, max_length=limits.max_length)
+    _describe(transformed_examples, read_json_lines(counts_path), limits)
+
+
+def _describe(transformed_examples: TransformedExamples, shards: list[dict], limits: Limits) -> None:
+    num_examples, num_truncated = collections.Counter(), collections.Counter(dict.fromkeys(limits.columns, 0))
+    lengths = {column: collections.Counter() for column in limits.columns}
+    for counts in shards:
         num_examples[counts["split"]] += counts["num_examples"]
         num_truncated.update(counts["num_truncated"])
+        for column, found in counts["lengths"].items():
+            lengths[column].update({int(length): number for length, number in found.items()})
+    num_dropped = sum(counts["num_dropped"] for counts in shards)
+    splits = transformed_examples.properties["splits"]
+    if empty := next((split for split in splits if not num_examples[split] and num_dropped), None):
+        raise UserError(
+            f"every row of the {empty} split has more than data.max_length={limits.max_length} tokens and was "
+            "dropped; allow longer ones, or set data.too_long=cut"
+        )
     transformed_examples.properties.update(
-        splits=splits,
         num_examples={split: num_examples[split] for split in splits},
         num_truncated=dict(num_truncated),
-        max_length=max_length,
+        num_dropped=num_dropped,
+        token_lengths={column: _quantiles(found) for column, found in lengths.items()},
     )
+
+
+def _quantiles(lengths: collections.Counter) -> dict[str, int]:
+    """Returns the length that half, 99 % and all of the texts have at most, and the sum of all."""
+    found, seen = {}, 0
+    for length, number in sorted(lengths.items()):
+        seen += number
+        for name, share in (("median", 0.5), ("p99", 0.99), ("max", 1)):
+            if seen >= share * lengths.total():
+                found.setdefault(name, length)
+    return {**found, "total": sum(length * number for length, number in lengths.items())}

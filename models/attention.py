@@ -23,6 +23,12 @@ def causal_mask(length: tf.Tensor | int) -> tf.Tensor:
     return (position[:, tf.newaxis] >= position[tf.newaxis, :])[tf.newaxis, tf.newaxis]
 
 
+def document_mask(ids: tf.Tensor, bos_id: int = 2) -> tf.Tensor:
+    """Hides other documents of a packed row, each of which begins with a begin marker: int [B, T] -> [B, 1, T, T]."""
+    document = tf.cumsum(tf.cast(ids == bos_id, tf.int32), axis=1)
+    return tf.equal(document[:, tf.newaxis, :, tf.newaxis], document[:, tf.newaxis, tf.newaxis, :])
+
+
 def mask_bias(mask: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
     """Turns a boolean mask into what is added to attention scores: 0 where seen, very negative where hidden.
 

@@ -13,17 +13,20 @@ class TokenizerConfig:
     """How text becomes ids.
 
     Args:
+        kind: what a piece is: found by SentencePiece; found and used as BERT does; one character; one byte.
         model_type: SentencePiece's algorithm (Kudo 2018 for unigram, Sennrich et al. 2016 for bpe).
         vocab_size: number of pieces, the four control pieces included. A small corpus may yield fewer.
         character_coverage: share of the corpus's characters that get a piece of their own; the rest become bytes.
         byte_fallback: write a character without a piece as its UTF-8 bytes, so that nothing is unknown.
+        lowercase: read all text in lower case; what the model writes is in lower case, too.
     """
 
-    kind: Literal["sentencepiece"] = "sentencepiece"
+    kind: Literal["sentencepiece", "wordpiece", "characters", "bytes"] = "sentencepiece"
     model_type: Literal["unigram", "bpe"] = "unigram"
     vocab_size: int = 8000
     character_coverage: float = 1.0
     byte_fallback: bool = True
+    lowercase: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +41,8 @@ class ModelConfig:
         norm_first: True for pre-norm, False for the paper's post-norm.
         positions: sinusoidal as in section 3.5, learned, or rotary (Su et al. 2021).
         tie_embeddings: one matrix for source, target and output (section 3.4).
-        max_positions: length of the longest sequence that learned positions can tell apart.
+        max_positions: length of the longest sequence that learned positions can tell apart; for a language model its
+            context, the tokens of a row of packed text and those it looks back on.
     """
 
     num_encoder_layers: int = 6
@@ -67,6 +71,8 @@ class TrainingConfig:
         learning_rate: the peak, reached after `warmup_steps`.
         schedule: how the rate falls after the peak: inverse_sqrt as in section 5.3, or half a cosine down to zero.
         label_smoothing: the paper's epsilon (section 5.4).
+        label_weights: of a classifier: even for every row alike, balanced for every label alike.
+        token_dropout: of a classifier: share of a text's tokens that it does not see.
         beta_2: Adam's decay of the second moment, for muon that of the embeddings and biases.
         clip_norm: largest global norm of the gradients.
         average_decay: decay of the moving average of the weights, which is what is exported; 0 exports the last.
@@ -81,6 +87,8 @@ class TrainingConfig:
     warmup_steps: int = 4_000
     schedule: Literal["inverse_sqrt", "cosine"] = "inverse_sqrt"
     label_smoothing: float = 0.1
+    label_weights: Literal["even", "balanced"] = "even"
+    token_dropout: float = 0.0
     beta_2: float = 0.98
     clip_norm: float = 1.0
     average_decay: float = 0.999
@@ -97,6 +105,7 @@ class DecodingConfig:
         length_penalty: alpha of GNMT's length penalty (Wu et al. 2016, equation 14); 0 switches it off.
         max_length_ratio, max_length_extra: a translation has at most ratio * source tokens + extra tokens.
         max_source_length: tokens of the source that are read; the rest is cut.
+        temperature, top_p, max_new_tokens: how a language model goes on from a text, see models/sampling.py.
     """
 
     beam_size: int = 4
@@ -104,3 +113,6 @@ class DecodingConfig:
     max_length_ratio: float = 2.0
     max_length_extra: int = 10
     max_source_length: int = 256
+    temperature: float = 0.6
+    top_p: float = 0.9
+    max_new_tokens: int = 48

@@ -4,7 +4,9 @@ Comes in: source ids [B, S] to translate, or a prompt [B, P] to go on from. Goes
 Read next: inference.py for a step of the decoder, search.py and sampling.py for how a token is chosen.
 
 Two nested loops. The inner one writes tokens; its tensors have fixed shapes, so the caches are updated in place. The
-outer one makes room for the next CHUNK tokens and drops the rows that are done, so nobody pays for them.
+outer one makes room for the next CHUNK tokens and drops the rows that are done, so nobody pays for them. The two halves
+of a batch have loops of their own, which TensorFlow's executor runs side by side on two inter-op threads: the products
+of one step are too small to be split among threads themselves (`intra_op_parallelism_threads=1` is best).
 """
 
 import dataclasses
@@ -19,7 +21,12 @@ from models.search import BeamSearch, Hypotheses, Limits, begin
 
 CHUNK = 16  # tokens of room added at a time: less wastes time on copies, more on attention to empty places
 
-FEW = 8  # rows up to which `attend_of_few` is used: it is the faster with 1 row and the slower with 32
+# Up to so many rows with so many places each, `attend_of_few` is used: it is the faster with 1 row and 64 places, the
+# slower with 32 rows or with 200 places.
+FEW, NEAR = 8, 64
+
+
+MANY = 8  # rows from which a batch is halved: below, a step costs hardly less for half of them
 
 
 class Result(NamedTuple):
@@ -79,22 +86,7 @@ def translate(
         A Result for B rows.
     """
     decoder = _decoder(model, search.beams, weights)
-    with tf.name_scope("encoder"):
-        memory, memory_mask = model.encode(source)
-        memories, bias = decoder.memories(memory), mask_bias(memory_mask, memory.dtype)
-    batch, heads = tf.shape(source)[0], model.config.num_heads
-    empty = tf.zeros([2 * batch * heads, 0], memory.dtype)
-    rows = _Rows(
-        number=tf.range(batch),
-        limits=limits,
-        padding=tf.zeros([batch], tf.int32),
-        hypotheses=begin(tf.fill([batch], bos_id), search.beams, search.n_best, CHUNK),
-        seen=tf.zeros([batch, search.beams, 0], memory.dtype),
-        caches=(empty,) * model.config.num_decoder_layers,
-        memories=memories,
-        memory_bias=bias,
-    )
-    return _loop(model, decoder, search, _widen(rows, decoder, CHUNK), tf.constant(0))
+    return _by_halves(lambda *half: _translate(model, decoder, search, bos_id, *half), source, limits)
 
 
 def complete(
@@ -113,6 +105,45 @@ def complete(
         A Result for B rows, without the prompts.
     """
     decoder = _decoder(model, search.beams, weights)
+    return _by_halves(lambda *half: _complete(model, decoder, search, bos_id, *half), prompt, limits)
+
+
+def _by_halves(write, rows: tf.Tensor, limits) -> Result:
+    """Lets `write(rows, limits)` -> Result work on each half of a batch; a small batch is all in the first."""
+    rows, limits = tf.nest.map_structure(tf.convert_to_tensor, (rows, limits))
+    batch = tf.shape(rows)[0]
+    half = tf.where(batch < MANY, batch, batch - batch // 2)
+    first, second = (tf.nest.map_structure(cut, (rows, limits)) for cut in (lambda x: x[:half], lambda x: x[half:]))
+    results = [write(*first)]
+    # Made of nothing that was written: the second half must not wait for the first.
+    empty = tf.nest.map_structure(lambda x: tf.zeros([0, *[size or 0 for size in x.shape[1:]]], x.dtype), results[0])
+    results.append(tf.cond(half < batch, lambda: write(*second), lambda: empty))
+    width = tf.reduce_max([tf.shape(result.ids)[2] for result in results])
+    ids = [tf.pad(result.ids, [[0, 0], [0, 0], [0, width - tf.shape(result.ids)[2]]]) for result in results]
+    results = [result._replace(ids=wide) for result, wide in zip(results, ids, strict=True)]
+    return Result(*(tf.concat(parts, 0) for parts in zip(*results, strict=True)))
+
+
+def _translate(model, decoder: StepDecoder, search, bos_id: int, source: tf.Tensor, limits) -> Result:
+    with tf.name_scope("encoder"):
+        memory, memory_mask = model.encode(source)
+        memories, bias = decoder.memories(memory), mask_bias(memory_mask, memory.dtype)
+    batch, heads = tf.shape(source)[0], model.config.num_heads
+    empty = tf.zeros([2 * batch * heads, 0], memory.dtype)
+    rows = _Rows(
+        number=tf.range(batch),
+        limits=limits,
+        padding=tf.zeros([batch], tf.int32),
+        hypotheses=begin(tf.fill([batch], bos_id), search.beams, search.n_best, CHUNK),
+        seen=tf.zeros([batch, search.beams, 0], memory.dtype),
+        caches=(empty,) * model.config.num_decoder_layers,
+        memories=memories,
+        memory_bias=bias,
+    )
+    return _loop(model, decoder, search, _widen(rows, decoder, CHUNK), tf.constant(0))
+
+
+def _complete(model, decoder: StepDecoder, search, bos_id: int, prompt: tf.Tensor, limits) -> Result:
     ids = _align_right(tf.pad(prompt, [[0, 0], [1, 0]], constant_values=bos_id))
     earlier, batch = ids[:, :-1], tf.shape(ids)[0]
     caches = _read(model, decoder, earlier)
@@ -229,7 +260,8 @@ def _write(model, decoder: StepDecoder, search, step, rows: _Rows, prefix) -> tu
 
     if search.beams > 1:
         return write(attend)
-    return tf.cond(tf.size(rows.number) <= FEW, lambda: write(attend_of_few), lambda: write(attend))
+    few = (tf.size(rows.number) <= FEW) & (tf.shape(rows.seen)[2] <= NEAR)
+    return tf.cond(few, lambda: write(attend_of_few), lambda: write(attend))
 
 
 def _write_with(model, decoder: StepDecoder, search, step, rows: _Rows, prefix) -> tuple[tf.Tensor, _Rows]:

@@ -4,6 +4,8 @@ Comes in: logits and target ids. Goes out: numbers to minimise and to watch.
 Read next: components/trainer.py, which puts them together with Keras `fit`.
 """
 
+from collections.abc import Sequence
+
 import keras
 import tensorflow as tf
 
@@ -38,24 +40,42 @@ def smoothed_cross_entropy(logits: tf.Tensor, labels: tf.Tensor, epsilon: tf.Ten
 
 
 class MaskedCrossEntropy(keras.losses.Loss):
-    """Label-smoothed cross-entropy, averaged over the tokens that are not padding.
+    """Label-smoothed cross-entropy, averaged over the labels that are not padding.
 
     Args:
         label_smoothing: the paper's epsilon (section 5.4), 0 to 1.
-        pad_id: the id that does not count.
+        pad_id: the label that does not count; one that no label has, such as -1, counts all.
+        label_weights: how much each label counts, by id; none for all alike.
     """
 
-    def __init__(self, label_smoothing: float = 0.0, pad_id: int = 0, name: str = "loss"):
+    def __init__(
+        self,
+        label_smoothing: float = 0.0,
+        pad_id: int = 0,
+        label_weights: Sequence[float] = (),
+        name: str = "loss",
+    ):
         super().__init__(name=name, reduction=None)
-        self.label_smoothing, self.pad_id = label_smoothing, pad_id
+        self.label_smoothing, self.pad_id, self.label_weights = label_smoothing, pad_id, tuple(label_weights)
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
-        """Labels int [B, T], logits float32 [B, T, V] -> scalar, nats a token."""
+        """Labels int [B, T] or [B], logits float32 [B, T, V] or [B, V] -> scalar, nats a label."""
         labels = tf.reshape(tf.cast(y_true, tf.int32), [-1])
         logits = tf.reshape(y_pred, [-1, y_pred.shape[-1]])
         losses = smoothed_cross_entropy(logits, labels, tf.constant(self.label_smoothing))
-        weights = tf.cast(labels != self.pad_id, tf.float32)
+        weights = self.weights(labels)
         return tf.reduce_sum(losses * weights) / tf.maximum(tf.reduce_sum(weights), 1.0)
+
+    def weights(self, labels: tf.Tensor) -> tf.Tensor:
+        """Returns how much each label counts, float32 in the shape of the labels."""
+        weights = tf.cast(labels != self.pad_id, tf.float32)
+        return weights * tf.gather(tf.constant(self.label_weights), labels) if self.label_weights else weights
+
+
+def balanced_weights(counts: Sequence[int]) -> list[float]:
+    """Returns a weight for each label that makes all labels count alike together, of mean 1 over the examples."""
+    seen = sum(count > 0 for count in counts)
+    return [sum(counts) / (seen * count) if count else 0.0 for count in counts]
 
 
 class Adam(keras.optimizers.Adam):
@@ -134,10 +154,10 @@ def make_optimizer(config: TrainingConfig) -> keras.optimizers.Optimizer:
 
 
 class MaskedAccuracy(keras.metrics.Mean):
-    """Share of the tokens that are not padding whose most likely prediction is right.
+    """Share of the labels that are not padding whose most likely prediction is right.
 
     Args:
-        pad_id: the id that does not count.
+        pad_id: the label that does not count.
     """
 
     def __init__(self, pad_id: int = 0, name: str = "accuracy"):
@@ -145,6 +165,6 @@ class MaskedAccuracy(keras.metrics.Mean):
         self.pad_id = pad_id
 
     def update_state(self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight=None) -> None:
-        """Adds a batch: labels int [B, T], logits float32 [B, T, V]."""
+        """Adds a batch: labels int [B, T] or [B], logits float32 [B, T, V] or [B, V]."""
         right = tf.cast(tf.argmax(y_pred, -1, output_type=tf.int32) == tf.cast(y_true, tf.int32), tf.float32)
         super().update_state(right, sample_weight=tf.cast(y_true != self.pad_id, tf.float32))

@@ -9,7 +9,7 @@ import dataclasses
 import keras
 import tensorflow as tf
 
-from models.attention import causal_mask, padding_mask
+from models.attention import causal_mask, document_mask, padding_mask
 from models.blocks import DecoderLayer, EncoderLayer
 from models.config import ModelConfig
 from models.layers import Dropout, LayerNormalization, PositionalEncoding, TokenEmbedding
@@ -75,9 +75,13 @@ class Decoder(keras.layers.Layer):
         for layer in [self.positions, *self.layers, *([self.norm] if self.norm else [])]:
             layer.build((None, None, self.config.d_model))
 
-    def call(self, x, memory=None, memory_mask=None, training=False) -> tf.Tensor:
-        """Float embeddings [B, T, D] (and the encoder's output [B, S, D] with its mask) -> float [B, T, D]."""
+    def call(self, x, memory=None, memory_mask=None, self_mask=None, training=False) -> tf.Tensor:
+        """Float embeddings [B, T, D] (and the encoder's output [B, S, D] with its mask) -> float [B, T, D].
+
+        `self_mask`, for [B, H, T, T], hides more of the text itself than its future.
+        """
         x, mask = self.start(x, training), causal_mask(tf.shape(x)[1])
+        mask = mask if self_mask is None else mask & self_mask
         for layer in self.layers:
             x = layer(x, mask, memory, memory_mask, training=training)
         return self.finish(x)
@@ -226,6 +230,9 @@ class DecoderLanguageModel(_Model):
         self.built = True
 
     def call(self, target: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Int [B, T] -> logits, float32 [B, T, V]."""
-        x = self.decoder(self.target_embedding(target), training=training)
+        """Int [B, T] -> logits, float32 [B, T, V].
+
+        A row may hold several documents, each with a begin marker before it; none sees what is before its own.
+        """
+        x = self.decoder(self.target_embedding(target), self_mask=document_mask(target), training=training)
         return tf.cast(self.output_embedding.logits(x), tf.float32)

@@ -1,4 +1,4 @@
-"""The command line: demo, run, runs, lineage, and those of serving_commands.py.
+"""The command line: demo, run, validate, runs, lineage, and those of serving_commands.py.
 
 Comes in: arguments. Goes out: exit code 0, or one message and 1 (failed), 2 (bad input), 3 (not blessed), 130 (Ctrl-C).
 Read next: dag.py, what `run` runs; config.py, what `--set` sets. Whatever is slow to import is imported by the command
@@ -19,6 +19,7 @@ from pipeline.logs import set_up_logs
 
 if TYPE_CHECKING:
     from pipeline.metadata import MetadataStore
+    from pipeline.runner import Pipeline
 
 app = typer.Typer(
     name="seq2serve",
@@ -31,6 +32,33 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
+FileArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE",
+        help="TSV, CSV, JSON lines, Parquet, TFRecord or plain text, also .gz, .bz2 or .zst; or a quoted pattern; or "
+        "several with their parts, such as train=a.tsv,test=b.tsv or source=a.en,target=a.de.",
+    ),
+]
+PresetOption = Annotated[
+    str, typer.Option("--preset", metavar="NAME", help=f"Settings to start from: {', '.join(PRESETS)}.")
+]
+SourceOption = Annotated[str, typer.Option(metavar="COLUMN", help="Column to translate from.")]
+TargetOption = Annotated[str, typer.Option(metavar="COLUMN", help="Column to translate into.")]
+TextOption = Annotated[str, typer.Option(metavar="COLUMN", help="Column to classify, or to go on from.")]
+LabelOption = Annotated[str, typer.Option(metavar="COLUMN", help="Column of the labels.")]
+SchemaOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Hold the data against this schema.pbtxt, inferred once and edited, instead of its own."
+    ),
+]
+TokenizerOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR|FILE", help="Use this tokenizer instead of learning one: a Tokenizer's folder, or a .model file."
+    ),
+]
 RootOption = Annotated[
     Path, typer.Option("--pipeline-root", metavar="DIR", help="Where artifacts, metadata and logs are kept.")
 ]
@@ -43,6 +71,7 @@ SettingsOption = Annotated[
         "Sections: data, tokenizer, model, training, decoding, evaluation; an unknown name lists what there is.",
     ),
 ]
+TaskOption = Annotated[str, typer.Option(metavar="TASK", help=f"What the model is to do: {', '.join(TASKS)}.")]
 VerboseOption = Annotated[
     bool, typer.Option("--verbose", "-v", help="Show library logs, and stack traces of failures.")
 ]
@@ -59,41 +88,51 @@ BeamArguments = Annotated[
 @app.command()
 def demo(
     beam_options: BeamArguments = None,
-    language: Annotated[str, typer.Option(metavar="CODE", help="Language to translate English into.")] = "de",
+    task: TaskOption = "translation",
+    language: Annotated[
+        str, typer.Option(metavar="CODE", help="Language to translate English into; for translation.")
+    ] = "de",
     pipeline_root: RootOption = Path("runs"),
     serving_dir: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Where model versions are pushed.", show_default="serving/en-<language>"),
+        typer.Option(
+            metavar="DIR", help="Where model versions are pushed.", show_default="serving/en-<language> or <task>"
+        ),
     ] = None,
     settings: SettingsOption = None,
     verbose: VerboseOption = False,
 ) -> None:
-    """Trains, checks and pushes an English to German translator on real text, then translates with it.
+    """Trains, checks and pushes a model on real text, then shows what it answers.
 
-    Takes some minutes on two cores. The first time it downloads its corpus, the interface text of Home Assistant.
+    Takes some minutes on two cores, and the first time it downloads its corpus. Translation: the interface text of Home
+    Assistant, English to German. Classification: what people felt about sentences. Language model: speeches of the
+    presidents of the United States.
     """
     with _explained(verbose):
-        config = with_settings(preset("demo", "translation"), settings or [])
+        config = with_settings(preset("demo", task), settings or [])
         options = _checked_beam_options(beam_options)
         set_up_logs(verbose)
-        from pipeline.corpora import fetch_translation
+        from pipeline.corpora import fetch_corpus
 
-        file = str(fetch_translation(language))
-        _run(config, file, pipeline_root, serving_dir or Path("serving", f"en-{language}"), options, verbose)
+        file = fetch_corpus(task, language)
+        serving_dir = serving_dir or Path("serving", f"en-{language}" if task == "translation" else task)
+        from pipeline.dag import make_pipeline
+
+        _run(make_pipeline(config, file, str(pipeline_root), str(serving_dir)), config, options, verbose)
 
 
 @app.command()
 def run(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A TSV file with a header line, or a quoted pattern.")],
+    file: FileArgument,
     beam_options: BeamArguments = None,
-    task: Annotated[
-        str, typer.Option(metavar="TASK", help=f"What the model is to do: {', '.join(TASKS)}.")
-    ] = "translation",
-    preset_name: Annotated[
-        str, typer.Option("--preset", metavar="NAME", help=f"Settings to start from: {', '.join(PRESETS)}.")
-    ] = "small",
-    source: Annotated[str, typer.Option(metavar="COLUMN", help="Column to translate from.")] = "source",
-    target: Annotated[str, typer.Option(metavar="COLUMN", help="Column to translate into.")] = "target",
+    task: TaskOption = "translation",
+    preset_name: PresetOption = "small",
+    source: SourceOption = "source",
+    target: TargetOption = "target",
+    text: TextOption = "text",
+    label: LabelOption = "label",
+    schema: SchemaOption = None,
+    tokenizer: TokenizerOption = None,
     pipeline_root: RootOption = Path("runs"),
     serving_dir: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where model versions are pushed.", show_default="serving/<task>")
@@ -106,13 +145,54 @@ def run(
     Prints a line a component: whether it ran or was reused, and why. Example:
 
     seq2serve run pairs.tsv --source english --target german --preset small --set training.steps=5000
+
+    seq2serve run reviews.csv --task classification --text review --label stars
+
+    seq2serve run 'books/*.txt' --task language_model --preset tiny
     """
     with _explained(verbose):
-        columns = [f"data.source={source}", f"data.target={target}"]
-        config = with_settings(preset(preset_name, task), [*columns, *(settings or [])])
+        columns = {"source": source, "target": target, "text": text, "label": label}
+        config = _config(preset_name, task, columns, settings)
         options = _checked_beam_options(beam_options)
         set_up_logs(verbose)
-        _run(config, file, pipeline_root, serving_dir or Path("serving", task), options, verbose)
+        from pipeline.dag import make_pipeline
+
+        folder = str(serving_dir or Path("serving", task))
+        tokenizer_files = str(tokenizer / "*" if tokenizer and tokenizer.is_dir() else tokenizer or "")
+        kept = {"schema_file": str(schema or ""), "tokenizer": tokenizer_files}
+        _run(make_pipeline(config, file, str(pipeline_root), folder, **kept), config, options, verbose)
+
+
+@app.command()
+def validate(
+    file: FileArgument,
+    beam_options: BeamArguments = None,
+    task: TaskOption = "translation",
+    preset_name: PresetOption = "small",
+    source: SourceOption = "source",
+    target: TargetOption = "target",
+    text: TextOption = "text",
+    label: LabelOption = "label",
+    schema: SchemaOption = None,
+    pipeline_root: RootOption = Path("runs"),
+    settings: SettingsOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Looks at your text and trains nothing: reads, counts, and says what is wrong or odd.
+
+    A later [bold]run[/bold] of the same text reuses what this has done.
+    """
+    with _explained(verbose):
+        columns = {"source": source, "target": target, "text": text, "label": label}
+        config = _config(preset_name, task, columns, settings)
+        options = _checked_beam_options(beam_options)
+        set_up_logs(verbose)
+        from pipeline.dag import make_validation_pipeline
+        from pipeline.runner import Runner
+        from pipeline.validation import print_validation
+
+        pipeline = make_validation_pipeline(config, file, str(pipeline_root), str(schema or ""))
+        print_validation(Runner(pipeline, options, verbose).run())
 
 
 @app.command()
@@ -157,14 +237,16 @@ def main() -> None:
     app(prog_name="seq2serve")
 
 
-def _run(
-    config: PipelineConfig, file: str, root: Path, serving_dir: Path, beam_options: tuple[str, ...], verbose: bool
-) -> None:
-    from pipeline.dag import make_pipeline
+def _config(preset_name: str, task: str, columns: dict[str, str], settings: list[str] | None) -> PipelineConfig:
+    """Returns the settings of a preset with the file's columns, and what --set changes."""
+    named = [f"data.{column}={name}" for column, name in columns.items()]
+    return with_settings(preset(preset_name, task), [*named, *(settings or [])])
+
+
+def _run(pipeline: "Pipeline", config: PipelineConfig, beam_options: tuple[str, ...], verbose: bool) -> None:
     from pipeline.runner import Runner
     from pipeline.summary import print_summary
 
-    pipeline = make_pipeline(config, file, str(root), str(serving_dir))
     print_summary(Runner(pipeline, beam_options, verbose).run(), config)
 
 

@@ -9,6 +9,7 @@ import difflib
 import math
 import typing
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from components.errors import UserError
 from components.tasks import TASKS
@@ -20,22 +21,35 @@ class DataConfig:
     """Which columns are read, and how rows are split.
 
     Args:
-        source: the file's column to translate from.
+        source: the file's column to translate from; a name, a number from 1 where there is no header, or for JSON a
+            field or fields joined by dots.
         target: the file's column to translate into.
+        text: the file's column of texts, of tasks that read one text.
+        label: the file's column of labels.
+        format: of the files; auto goes by their names.
+        delimiter: between cells, where it is not the format's own.
+        unit: what a row of plain text is.
         eval_share: share of the rows held out to watch training with.
         test_share: share of the rows held out to judge the exported model with.
         seed: a different one deals the rows out differently.
         max_reject_share: a file of which a larger share is unusable stops the run.
-        max_length: tokens of a text that are kept for training; the rest is cut and counted.
+        max_length: tokens that a text may have.
+        too_long: whether a longer one is cut or its row dropped; either is counted.
     """
 
     source: str = "source"
     target: str = "target"
+    text: str = "text"
+    label: str = "label"
+    format: Literal["auto", "tsv", "csv", "jsonl", "text", "parquet", "tfrecord"] = "auto"
+    delimiter: str = ""
+    unit: Literal["line", "paragraph", "file"] = "line"
     eval_share: float = 0.05
     test_share: float = 0.05
     seed: int = 1
     max_reject_share: float = 0.01
     max_length: int = 256
+    too_long: Literal["cut", "drop"] = "cut"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,12 +57,13 @@ class EvaluationConfig:
     """When a model is good enough to be blessed.
 
     Args:
-        min_bleu_over_baseline: BLEU points, on the test split, that the model must score above the baseline (the source
-            copied as it is).
-        num_examples: how many test examples are translated; 0 is all of them.
+        min_over_baseline: how much better than the baseline the model must be on the test split: BLEU points above the
+            source copied as it is, points of accuracy above the majority's label, bits a character below those that
+            the characters' frequencies give.
+        num_examples: how many test examples are asked; 0 is all of them.
     """
 
-    min_bleu_over_baseline: float = 1.0
+    min_over_baseline: float = 1.0
     num_examples: int = 0
 
 
@@ -83,7 +98,8 @@ def preset(name: str, task: str) -> PipelineConfig:
         UserError: no such preset or task; the message holds the nearest name and the list.
     """
     _known("preset", name, tuple(PRESETS))
-    return dataclasses.replace(PRESETS[name], task=task)
+    config = dataclasses.replace(PRESETS[name], task=task)
+    return with_settings(config, (*_TASK_SETTINGS.get(("", task), ()), *_TASK_SETTINGS.get((name, task), ())))
 
 
 def with_settings(config: PipelineConfig, settings: Iterable[str]) -> PipelineConfig:
@@ -146,6 +162,7 @@ _RANGES = {
     "training.learning_rate": (1e-9, 10),
     "training.warmup_steps": (0, _INF),
     "training.label_smoothing": (0, 0.9),
+    "training.token_dropout": (0, 0.9),
     "training.beta_2": (0, 0.999999),
     "training.clip_norm": (1e-6, _INF),
     "training.average_decay": (0, 0.999999),
@@ -156,7 +173,10 @@ _RANGES = {
     "decoding.max_length_ratio": (0, 10),
     "decoding.max_length_extra": (1, _INF),
     "decoding.max_source_length": (1, _INF),
-    "evaluation.min_bleu_over_baseline": (-100, 100),
+    "decoding.temperature": (0, 100),
+    "decoding.top_p": (1e-6, 1),
+    "decoding.max_new_tokens": (1, _INF),
+    "evaluation.min_over_baseline": (-100, 100),
     "evaluation.num_examples": (0, _INF),
 }
 
@@ -184,13 +204,16 @@ def _check_together(config: PipelineConfig) -> None:
             "setting model.positions=learned needs a model.max_positions of at least data.max_length and "
             "decoding.max_source_length"
         )
-    if tokenizer.byte_fallback and tokenizer.vocab_size <= 260:
+    has_bytes = tokenizer.byte_fallback and tokenizer.kind in ("sentencepiece", "characters")
+    if has_bytes and tokenizer.vocab_size <= 260:
         raise UserError(
             f"setting tokenizer.vocab_size must be above 260 with byte_fallback (256 bytes, 4 control pieces), got "
             f"{tokenizer.vocab_size}"
         )
-    if data.source == data.target:
-        raise UserError(f"data.source and data.target are both {data.source!r}: name two columns")
+    names = [getattr(data, column) for column in TASKS[config.task].columns]
+    if same := next((name for name in names if names.count(name) > 1), None):
+        columns = " and ".join(f"data.{column}" for column in TASKS[config.task].columns)
+        raise UserError(f"{columns} are both {same!r}: name two columns")
 
 
 def _coerced(name: str, text: str, hint: typing.Any) -> typing.Any:
@@ -270,5 +293,46 @@ PRESETS = {
         tokenizer=TokenizerConfig(vocab_size=37_000),
         model=ModelConfig(d_model=1024, num_heads=16, dff=4096, dropout=0.3),
         training=TrainingConfig(steps=300_000, learning_rate=5e-4),
+    ),
+}
+
+# (preset, or "" for all of them; task) -> what that task needs otherwise.
+_TASK_SETTINGS = {
+    # A document is cut by the packing into rows, not before.
+    ("", "language_model"): (
+        "data.unit=paragraph",
+        "data.max_length=1000000000",
+        "evaluation.min_over_baseline=0.1",
+        "training.label_smoothing=0",
+        "model.positions=rotary",
+        "model.max_positions=256",
+    ),
+    # A few thousand sentences: small, and kept from learning them by heart in every way there is.
+    ("demo", "classification"): (
+        "data.eval_share=0.1",
+        "data.test_share=0.1",
+        "data.max_length=96",
+        "tokenizer.lowercase=true",
+        "model.num_encoder_layers=1",
+        "model.d_model=64",
+        "model.dff=128",
+        "model.dropout=0.3",
+        "training.optimizer=adam",
+        "training.steps=1500",
+        "training.batch_tokens=2048",
+        "training.learning_rate=0.002",
+        "training.warmup_steps=100",
+        "training.token_dropout=0.3",
+        "training.checkpoint_steps=250",
+    ),
+    ("demo", "language_model"): (
+        "data.unit=file",
+        "data.eval_share=0.04",
+        "data.test_share=0.06",
+        "model.max_positions=128",
+        "training.batch_tokens=2048",
+        "training.steps=1500",
+        "training.warmup_steps=100",
+        "training.checkpoint_steps=250",
     ),
 }

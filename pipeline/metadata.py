@@ -336,7 +336,7 @@ def _artifact(row: sa.Row, artifact_type: type[Artifact]) -> Artifact:
 
 def _places(row: sa.Row) -> set[str]:
     """Returns every path under which a person may know an artifact."""
-    files = {file["path"] for file in row.properties.get("files", [])} if row.type == "RawFiles" else set()
+    files = {file["path"] for file in row.properties.get("files", [])}  # of the user's own
     return {row.uri, row.properties.get("pushed_destination", row.uri)} | files
 
 

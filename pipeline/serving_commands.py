@@ -1,9 +1,10 @@
-"""The commands for a model that is ready: predict, serve, versions, rollback.
+"""The commands for a model that is ready: predict, chat, serve, versions, rollback.
 
 Comes in: arguments. Goes out: predictions, a server, or a changed serving folder.
 Read next: predictions.py for `predict`; served_model.py and serving_rest.py for `serve`; components/serving_folder.py.
 """
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +19,7 @@ _ServingFolder = Annotated[str, typer.Argument(metavar="DIR", help="A serving fo
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
-    for command in (predict, serve, versions, rollback):
+    for command in (predict, chat, serve, versions, rollback):
         app.command()(command)
 
 
@@ -58,6 +59,31 @@ def predict(
             predictions.print_answers(str(folder), signature, texts)
         else:
             predictions.print_json_lines(str(folder), signature, file, batch_size)
+
+
+def chat(
+    model: Annotated[
+        Path, typer.Option("--model", metavar="DIR", help="A language model, or a serving folder: its newest version.")
+    ],
+    temperature: Annotated[float, typer.Option(min=0, help="Higher is bolder; 0 takes the likeliest.")] = 0.6,
+    top_k: Annotated[int, typer.Option(min=0, help="Draw from the k likeliest tokens; 0 for all.")] = 0,
+    top_p: Annotated[float, typer.Option(min=0, max=1, help="Draw from the likeliest that reach p together.")] = 0.9,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 64,
+    seed: Annotated[int, typer.Option(help="Another seed, other answers.")] = 0,
+) -> None:
+    """Goes on from what you type, as you watch. An empty line lets the model go on from what it wrote; Ctrl-D ends."""
+    with explained():
+        folder = _saved_model(model)
+        set_up_logs(verbose=False)
+        from models.runtime import SavedModelRuntime
+        from pipeline.chat import Options
+        from pipeline.chat import chat as go_on
+
+        try:
+            served = SavedModelRuntime(str(folder))
+        except (ValueError, RuntimeError) as error:
+            raise UserError(f"{folder} cannot be loaded: {error}") from error
+        go_on(served, sys.stdin, sys.stdout, Options(temperature, top_k, top_p, max_new_tokens, seed))
 
 
 def serve(

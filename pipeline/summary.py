@@ -1,12 +1,13 @@
 """What a finished run tells the person who started it.
 
-Comes in: a RunResult. Goes out: sample translations of the pushed model, its metrics, and what to do next.
+Comes in: a RunResult. Goes out: sample answers of the pushed model, its metrics, and what to do next.
 Read next: dag.py for where each artifact comes from.
 """
 
 import glob
 import json
 import shlex
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -30,10 +31,12 @@ def print_summary(result: RunResult, config: PipelineConfig) -> None:
     evaluation = result.output("Evaluator", "evaluation")
     pushed = result.output("Pusher", "pushed_model").properties
     console.print(_answers(task, result))
-    console.print(_metrics(evaluation.properties))
+    console.print(_metrics(task, evaluation.properties))
     for name, signature in evaluation.properties["signature"].items():
         console.print(f"  {name}: {signature}", soft_wrap=True)
-    _print_next_steps(console, result, pushed)
+    for table in evaluation.properties["tables"]:
+        console.print(_table(table["title"], table["header"], table["rows"]))
+    _print_next_steps(console, task, result, pushed)
 
 
 def _answers(task: Task, result: RunResult) -> Table:
@@ -43,34 +46,42 @@ def _answers(task: Task, result: RunResult) -> Table:
     for path in sorted(glob.glob(inferred.path("predictions-*.jsonl"))):
         with open(path, encoding="utf-8") as file:
             rows += [json.loads(line) for line in file]
-    source, target = task.columns[0], task.columns[-1]
+    source, target = task.text_columns[0], task.columns[-1]
     table = Table(title="Held-out texts, answered by the pushed SavedModel", title_justify="left", show_lines=True)
     for header in (source, task.output, f"reference {target}"):
         table.add_column(header, overflow="fold")
     different = list({row[source]: row for row in rows}.values())  # interface text repeats itself
     for row in different[:: max(1, len(different) // NUM_SHOWN)][:NUM_SHOWN]:
-        table.add_row(*(Text(row[column]) for column in (source, task.output, target)))
+        prompt = task.prompt(row[source])
+        cells = (prompt, row[task.answer_name(task.output)], task.reference(row, prompt))
+        table.add_row(*map(Text, cells))
     return table
 
 
-def _metrics(report: dict) -> Table:
-    table = Table(title=f"Test set, {report['num_examples']} examples", title_justify="left")
-    for header in ("metric", "model", "baseline"):
-        table.add_column(header)
-    for name, value in report["model"].items():
-        table.add_row(name, f"{value:.1f}", f"{report['baseline'][name]:.1f}")
+def _metrics(task: Task, report: dict) -> Table:
+    compared = {"model": report["model"], **report["baselines"]}
+    rows = [(name, *(f"{v[name]:.{task.decimals}f}" for v in compared.values())) for name in report["model"]]
+    return _table(f"Test set, {report['num_examples']} examples", ("metric", *compared), rows)
+
+
+def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for name in header:
+        table.add_column(Text(name))
+    for row in rows:
+        table.add_row(*map(Text, row))
     return table
 
 
-def _print_next_steps(console: Console, result: RunResult, pushed: dict) -> None:
+def _print_next_steps(console: Console, task: Task, result: RunResult, pushed: dict) -> None:
     root, destination = result.pipeline.pipeline_root, pushed["pushed_destination"]
     steps = {
         "Watch training": ["tensorboard", "--logdir", f"{root}/Trainer/model_run"],
         "Where it came from": ["seq2serve", "lineage", "--pipeline-root", root, destination],
-        "Translate": ["seq2serve", "predict", "--model", destination, "Turn on the light."],
+        task.example[0]: ["seq2serve", "predict", "--model", destination, task.example[1]],
         "Serve": [
             "tensorflow_model_server",
-            "--model_name=translation",
+            f"--model_name={task.name}",
             f"--model_base_path={destination.rpartition('/')[0]}",
         ],
     }

@@ -234,6 +234,27 @@ def interface_text() -> str:
     return "\n".join(rows) + "\n"
 
 
+def labelled_text() -> str:
+    """Returns the text of a CSV file of 640 sentences with what each is about, the texts under a name of their own."""
+    rooms = {"garden": "outside", "hall": "in, out"}
+    rows = [line.partition("\t")[0] for line in interface_text().splitlines()[1:]]
+    labels = [next((label for room, label in rooms.items() if room in row), "inside") for row in rows]
+    return "sentence,label\n" + "".join(f'"{row}","{label}"\n' for row, label in zip(rows, labels, strict=True))
+
+
+def plain_text() -> str:
+    """Returns 640 sentences, a paragraph each."""
+    return "\n\n".join(line.partition("\t")[0] for line in interface_text().splitlines()[1:]) + "\n"
+
+
+# Task -> a file's name, its text, and how it is named on the command line beside its task's name.
+FILES = {
+    "translation": ("pairs.tsv", interface_text, ()),
+    "classification": ("sentences.csv", labelled_text, ("--text", "sentence")),
+    "language_model": ("text.txt", plain_text, ("--set=data.unit=paragraph", "--set=model.max_positions=32")),
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class House:
     """A folder with a text, a pipeline root and a serving folder, and the real command line at work in it."""
@@ -242,12 +263,14 @@ class House:
     file: str = "pairs.tsv"
     root: str = "runs"
     serving: str = "serving"
+    task: str = "translation"
 
     def command(self, *settings: str, python: tuple[str, ...] = ("-m", "pipeline")) -> list[str]:
         """Returns the command that runs a shrunken demo on the house's text."""
         where = ["--pipeline-root", self.root, "--serving-dir", self.serving]
         changes = [f"--set={setting}" for setting in (*SHRUNKEN_DEMO, *settings)]
-        return [sys.executable, *python, "run", self.file, "--preset", "demo", *where, *changes]
+        what = ["--task", self.task, *FILES[self.task][2]]
+        return [sys.executable, *python, "run", self.file, "--preset", "demo", *what, *where, *changes]
 
     def execute(self, command: list[str]) -> subprocess.CompletedProcess:
         """Runs a command in the house and waits for it."""
@@ -269,7 +292,7 @@ class House:
         from pipeline.metadata import MetadataStore
 
         store = MetadataStore(f"sqlite:///{self.folder / self.root / 'metadata.sqlite'}")
-        return store.outputs(store.latest("translation", component).id, {})[key]
+        return store.outputs(store.latest(self.task, component).id, {})[key]
 
     def copy(self, folder: pathlib.Path) -> "House":
         """Copies the house. What was published stays where it was, for the store names it by its whole path."""
@@ -285,23 +308,44 @@ def heeds_ctrl_c():
     signal.signal(signal.SIGINT, before)
 
 
+def build(folder: pathlib.Path, task: str = "translation") -> House:
+    """Makes a house in which nothing has run yet."""
+    name, text, _ = FILES[task]
+    (folder / name).write_text(text(), encoding="utf-8")
+    return House(folder, name, task=task)
+
+
 @pytest.fixture
 def new_house(tmp_path):
     """A house in which nothing has run yet."""
-    (tmp_path / "pairs.tsv").write_text(interface_text(), encoding="utf-8")
-    return House(tmp_path)
+    return build(tmp_path)
 
 
 @pytest.fixture(scope="session")
-def house(tmp_path_factory):
+def house_of(tmp_path_factory):
+    """Returns a function that gives the house of a task in which a pipeline has run to its end."""
+
+    @functools.cache
+    def house_of(task: str) -> House:
+        house = build(tmp_path_factory.mktemp(task), task)
+        done = house.run()
+        assert done.returncode == 0, done.stderr
+        (house.folder / "stdout.txt").write_text(done.stdout, encoding="utf-8")
+        return house
+
+    return house_of
+
+
+@pytest.fixture(scope="session")
+def house(house_of):
     """A house in which a pipeline has run to its end; look, and work in a copy of it."""
-    folder = tmp_path_factory.mktemp("house")
-    (folder / "pairs.tsv").write_text(interface_text(), encoding="utf-8")
-    house = House(folder)
-    done = house.run()
-    assert done.returncode == 0, done.stderr
-    (folder / "stdout.txt").write_text(done.stdout, encoding="utf-8")
-    return house
+    return house_of("translation")
+
+
+@pytest.fixture(params=FILES)
+def any_house(request, house_of):
+    """The house of each task in turn."""
+    return house_of(request.param)
 
 
 @pytest.fixture

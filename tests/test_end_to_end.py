@@ -118,7 +118,23 @@ def test_one_command_makes_a_served_model_of_a_text(house):
     assert metrics["model"]["chrf"] > metrics["baseline"]["chrf"] + 20
 
 
-def test_run_again_everything_is_reused_and_nothing_heavy_imported(house):
+@pytest.mark.parametrize("task", ["classification", "language_model"])
+def test_another_task_goes_the_same_way(house_of, task):
+    house = house_of(task)
+    stdout = (house.folder / "stdout.txt").read_text()
+    assert told(stdout) == dict.fromkeys(COMPONENTS, ("ran", "first run"))
+    assert len(versions(house)) == 1
+    assert_nothing_half_written(house)
+    metrics = house.output("Evaluator", "evaluation").properties
+    better = {
+        "classification": lambda model, baseline: model["accuracy"] > 95 > baseline["accuracy"] + 10,
+        "language_model": lambda model, baseline: model["bits_per_character"] < 1 < baseline["bits_per_character"] - 2,
+    }
+    assert better[task](metrics["model"], metrics["baseline"]), metrics
+
+
+def test_run_again_everything_is_reused_and_nothing_heavy_imported(any_house):
+    house = any_house
     first, before = (house.folder / "stdout.txt").read_text(), versions(house)
     done = house.run(python=("-X", "importtime", "-m", "pipeline"))
     assert done.returncode == 0

@@ -46,7 +46,7 @@ def export(arguments: argparse.Namespace, directory: str) -> None:
 def parse(description: str) -> argparse.Namespace:
     """Reads sizes from the command line and sets the number of threads, which the runtime reads when it starts.
 
-    A server has an option for them (`--tensorflow_intra_op_parallelism`, `--tensorflow_inter_op_parallelism`).
+    A server has an option for them: `--tensorflow_intra_op_parallelism=1 --tensorflow_inter_op_parallelism=THREADS`.
     """
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=description, formatter_class=formatter)
@@ -55,7 +55,7 @@ def parse(description: str) -> argparse.Namespace:
     for name, default in {**sizes, **work}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     arguments = parser.parse_args()
-    os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = str(arguments.threads)
+    os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS=str(arguments.threads))
     return arguments
 
 

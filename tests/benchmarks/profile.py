@@ -6,14 +6,18 @@ One call is traced operation by operation, which itself takes time: shares mean 
 what was tried to make decoding faster and did not help.
 """
 
+import argparse
 import collections
+import re
+import statistics
 import tempfile
+import timeit
 
 import decode
 import numpy as np
 import tensorflow as tf
 
-# The first of these words that a node's name holds says to which part it belongs.
+# The first of these patterns that a node's name holds says to which part it belongs.
 PARTS = {
     "/encoder": "encoder and what the decoder makes of its output",
     "self_attention": "self-attention",
@@ -21,7 +25,7 @@ PARTS = {
     "feed_forward": "feed-forward",
     "logits/": "logits",
     "choose/": "choosing tokens",
-    "while/while": "loop and the rest of a step",
+    r"while/body/_\d+/while": "loop and the rest of a step",
     "": "between the loops: room, rows that are done, results",
 }
 
@@ -39,8 +43,12 @@ Tried, and not worth it (4+4 layers, d_model 256, two cores):
 - Top-k of the whole vocabulary: 3 to 5 times as long as that of the maxima of groups of 32 and then of the best groups;
   groups of 50 to 100 are slower.
 - oneDNN switched off: 1.3 times as long with 128 rows (measured before the rest was made faster).
-- Two threads for one sentence: every larger product waits for the second thread to wake. Greedy search takes 1.1 to 1.2
-  times as long as with one thread, a beam of 4 more than 1.7 times."""
+- Two intra-op threads: every larger product waits for the second thread to wake. For one sentence greedy search takes
+  1.1 to 1.2 times as long as with one thread, a beam of 4 more than 1.7 times; for 32 it gains nothing. What does help
+  is two inter-op threads, one for each half of a batch.
+- A loop over groups of rows with parallel_iterations, instead of two loops: the groups wait for each other.
+- The output matrix in two halves, for two inter-op threads: no gain for one sentence that exceeds the noise.
+What is left of the time of one sentence is mostly the start-up of its matrix products, see above."""
 
 
 def trace(directory: str, source: np.ndarray) -> list[tuple[str, str, int]]:
@@ -55,6 +63,25 @@ def trace(directory: str, source: np.ndarray) -> list[tuple[str, str, int]]:
         session.run(outputs, feed, options=options, run_metadata=metadata)
     nodes = [node for device in metadata.step_stats.dev_stats for node in device.node_stats]
     return [(n.node_name, _kind(n), n.op_end_rel_micros - n.op_start_rel_micros) for n in nodes]
+
+
+def products_alone(arguments: argparse.Namespace) -> float:
+    """Times the matrix products of a step of one row and nothing else: no decoder made of them can be faster.
+
+    Returns:
+        Milliseconds a token.
+    """
+    d, dff, layers = arguments.d_model, arguments.dff, arguments.num_layers
+    shapes = [(d, 3 * d), (d, d), (d, d), (d, d), (d, dff), (dff, d)] * layers + [(d, arguments.vocab)]
+    matrices = [tf.random.normal(shape) for shape in shapes]
+    rows = {width: tf.random.normal([1, width]) for width in (d, dff)}
+
+    @tf.function
+    def multiply(matrices):
+        return tf.add_n([tf.matmul(rows[matrix.shape[0]], matrix)[0, 0] for matrix in matrices])
+
+    multiply(matrices)
+    return statistics.median(timeit.repeat(lambda: multiply(matrices), number=1, repeat=50)) * 1e3
 
 
 def _kind(node) -> str:
@@ -81,10 +108,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         decode.export(arguments, directory)
         nodes = trace(directory, source)
-    parts = [(next(part for word, part in PARTS.items() if word in name), time) for name, _, time in nodes]
+    parts = [
+        (next(part for pattern, part in PARTS.items() if re.search(pattern, name)), time) for name, _, time in nodes
+    ]
     report("part", parts, len(PARTS))
     report("operation", [(kind, time) for _, kind, time in nodes], 20)
-    print("\n" + DID_NOT_HELP)
+    alone = products_alone(arguments)
+    print(f"\nThe matrix products of one row alone, nothing between them: {alone:.2f} ms a token.\n\n{DID_NOT_HELP}")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import numpy as np
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parent.parent
 RATE = "target_tokens_per_second"
+LENGTHS = (25, 50, 100, 200)
 
 
 def rate(command: list[str]) -> float:
@@ -56,6 +57,23 @@ def compare(title: str, programs: dict[str, list[str]], rounds: int) -> None:
     print(f"    {ours[0]} / theirs: {ratios}", flush=True)
 
 
+def compare_lengths(beam: int, rounds: int) -> None:
+    """Prints the time of one sentence by its length, source and target alike, and how it grows."""
+    rates = collections.defaultdict(list)
+    for _ in range(rounds):
+        for length in LENGTHS:
+            lengths = [f"--source-length={length}", f"--target-length={length}"]
+            rates[length].append(
+                rate([sys.executable, str(HERE / "decode.py"), "--batch=1", f"--beam={beam}", *lengths])
+            )
+    print(f"one sentence, beam {beam}, by its length in tokens:")
+    seconds = {length: length / statistics.median(values) for length, values in rates.items()}
+    shortest = LENGTHS[0]
+    for length, value in seconds.items():
+        growth = value / seconds[shortest] / (length / shortest)
+        print(f"    {length:4d} tokens  {value * 1e3:7.1f} ms   {growth:.2f} of what linear growth gives", flush=True)
+
+
 def write_batches(path: str) -> None:
     """Writes batches of random ids with the lengths of real text: 64 rows of 16 to 32 tokens, a tenth padding."""
     generator, arrays = np.random.default_rng(0), {}
@@ -68,22 +86,22 @@ def write_batches(path: str) -> None:
 
 
 def main() -> None:
-    """Compares training and decoding."""
+    """Compares training and decoding, and long sentences with short ones."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peers", type=pathlib.Path, required=True)
     parser.add_argument("--peer-python", default=str(ROOT / ".peers/bin/python"))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", choices=["training", "decoding"])
+    parser.add_argument("--only", choices=["training", "decoding", "lengths"])
     arguments = parser.parse_args()
     peer = [arguments.peer_python]
-    if arguments.only != "decoding":
+    if arguments.only in (None, "training"):
         with tempfile.TemporaryDirectory() as folder:
             write_batches(f"{folder}/batches.npz")
             torch = [*peer, str(arguments.peers / "train_torch.py"), "--batches", f"{folder}/batches.npz"]
             ours = [sys.executable, str(HERE / "train.py"), "--batches", f"{folder}/batches.npz"]
             programs = {"seq2serve": ours, "torch eager": torch, "torch.compile": [*torch, "--compile"]}
             compare("training", programs, arguments.rounds)
-    if arguments.only != "training":
+    if arguments.only in (None, "decoding"):
         for batch, beam in ((32, 1), (32, 4), (1, 1), (1, 4)):
             cell = [f"--batch={batch}", f"--beam={beam}"]
             programs = {
@@ -92,6 +110,9 @@ def main() -> None:
                 "transformers": [*peer, str(arguments.peers / "decode_transformers.py"), *cell],
             }
             compare(f"decoding, batch {batch}, beam {beam}", with_threads(programs), arguments.rounds)
+    if arguments.only in (None, "lengths"):
+        for beam in (1, 4):
+            compare_lengths(beam, arguments.rounds)
 
 
 if __name__ == "__main__":

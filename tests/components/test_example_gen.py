@@ -1,6 +1,7 @@
 """ExampleGen: rows in = examples + rejects; splits and bytes depend on the rows alone."""
 
 import collections
+import csv
 import gzip
 import hashlib
 import json
@@ -8,17 +9,22 @@ import pathlib
 import random
 import re
 
+import pyarrow
 import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from components import text_files
 from components.artifact import SPLITS, Examples, RawFiles
 from components.component import Context
 from components.errors import UserError
-from components.example_gen import ExampleGen
-from components.example_gen_beam import Layout, RejectedRowError, Splitter, parse_row
+from components.example_gen import ExampleGen, Splitting
+from components.example_gen_beam import Splitter
+from components.file_formats import Reading
+from components.row_readers import Layout, RejectedRowError, parse_row
+from pipeline.fingerprint import resolve_raw_files
 
 ROWS = [(f"House number {'abcdefghij'[i % 10]} {chr(97 + i // 10)}", f"Haus {i}") for i in range(250)]
 COLUMNS = {"source": "en", "target": "de"}
@@ -30,19 +36,18 @@ def write_tsv(path: pathlib.Path, rows, header=("en", "de"), end="\n") -> pathli
     return path
 
 
-def raw_files(pattern: pathlib.Path) -> RawFiles:
-    paths = sorted(pattern.parent.glob(pattern.name))
-    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
-    files = [{"path": str(p), "bytes": p.stat().st_size, "sha256": d} for p, d in zip(paths, digests, strict=True)]
-    return RawFiles(str(pattern), {"files": files})
+def raw_files(pattern: pathlib.Path | str) -> RawFiles:
+    return resolve_raw_files(RawFiles(str(pattern)))
 
 
-def generate(path: pathlib.Path, folder: pathlib.Path, *flags: str, **settings) -> Examples:
+def generate(path: pathlib.Path | str | RawFiles, folder: pathlib.Path, *flags: str, **settings) -> Examples:
     folder.mkdir()
     examples = Examples(str(folder))
-    parameters = {"columns": COLUMNS, "eval_share": 0.2, "test_share": 0.2, "seed": 1, "max_reject_share": 0.0}
+    splitting = Splitting(settings.pop("eval_share", 0.2), settings.pop("test_share", 0.2), seed=1)
+    parameters = {"columns": COLUMNS, "reading": Reading(), "splitting": splitting, "max_reject_share": 0.0}
     context = Context(beam_options=flags)
-    ExampleGen.function(files=raw_files(path), examples=examples, context=context, **(parameters | settings))
+    files = path if isinstance(path, RawFiles) else raw_files(path)
+    ExampleGen.function(files=files, examples=examples, context=context, **(parameters | settings))
     return examples
 
 
@@ -166,8 +171,10 @@ def test_windows_line_ends_and_byte_order_mark_are_no_part_of_the_text(tmp_path)
 )
 def test_a_file_that_cannot_be_used_is_explained(tmp_path, content, message):
     (tmp_path / "a.tsv").write_bytes(content)
+    path = tmp_path / "a.tsv"
+    files = RawFiles(str(path), {"files": [{"path": str(path), "bytes": len(content), "sha256": ""}]})
     with pytest.raises(UserError, match=message):
-        generate(tmp_path / "a.tsv", tmp_path / "out")
+        generate(files, tmp_path / "out")
 
 
 def test_a_compressed_file_gives_the_same_examples_and_one_cut_off_gives_none(tmp_path):
@@ -183,7 +190,7 @@ def test_a_compressed_file_gives_the_same_examples_and_one_cut_off_gives_none(tm
 @pytest.mark.parametrize("shares", [(0.0, 0.1), (0.5, 0.5), (-0.1, 0.2)])
 def test_shares_that_leave_nothing_are_refused(tmp_path, shares):
     with pytest.raises(UserError, match="leave a split without rows"):
-        generate(tmp_path / "a.tsv", tmp_path / "out", eval_share=shares[0], test_share=shares[1])
+        generate(write_tsv(tmp_path / "a.tsv", ROWS), tmp_path / "out", eval_share=shares[0], test_share=shares[1])
 
 
 @settings(max_examples=300, deadline=None)
@@ -219,3 +226,82 @@ def test_splits_have_about_their_shares_and_another_seed_deals_anew():
     assert counts["eval"] == pytest.approx(500, abs=80)
     assert counts["test"] == pytest.approx(1000, abs=110)
     assert sum(a != b for a, b in zip(one, two, strict=True)) > 1500
+
+
+def example(features: dict[str, list]) -> bytes:
+    """Returns a serialised tf.Example."""
+    result = tf.train.Example()
+    for name, values in features.items():
+        feature = result.features.feature[name]
+        (feature.int64_list if isinstance(values[0], int) else feature.bytes_list).value.extend(values)
+    return result.SerializeToString()
+
+
+def write_formats(folder: pathlib.Path) -> dict[str, str]:
+    """Writes ROWS in every format and returns what to give ExampleGen."""
+    folder.mkdir()
+    write_tsv(folder / "a.tsv", ROWS)
+    with (folder / "a.csv").open("w", newline="") as file:
+        csv.writer(file, delimiter=";", quoting=csv.QUOTE_ALL).writerows(
+            [("de", "id", "en"), *((d, 1, e) for e, d in ROWS)]
+        )
+    records = [{"en": en, "de": de} for en, de in ROWS]
+    (folder / "a.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    for side, name in enumerate(("a.en", "a.de")):
+        (folder / name).write_text("".join(row[side] + "\n" for row in ROWS))
+    table = pyarrow.table({"id": list(range(len(ROWS))), "pair": records})
+    parquet.write_table(table, folder / "a.parquet", row_group_size=7)
+    with tf.io.TFRecordWriter(str(folder / "a.tfrecord")) as file:
+        for record in records:
+            features = {name: [text.encode()] for name, text in record.items()}
+            file.write(example(features))
+    return {
+        **{name: str(folder / name) for name in ("a.tsv", "a.csv", "a.jsonl", "a.parquet", "a.tfrecord")},
+        "parallel": f"source={folder}/a.en,target={folder}/a.de",
+    }
+
+
+def test_the_same_rows_give_the_same_bytes_in_every_format(tmp_path):
+    formats = write_formats(tmp_path / "files")
+    nested = {"source": "pair.en", "target": "pair.de"}
+    columns = {name: nested if name == "a.parquet" else COLUMNS for name in formats}
+    digests = {name: digest(generate(formats[name], tmp_path / name, columns=columns[name])) for name in formats}
+    assert all(found == digests["a.tsv"] for found in digests.values())
+
+
+def test_given_files_keep_their_split_and_what_is_not_given_is_taken_from_training(tmp_path):
+    for name, rows in (("train", ROWS[:200]), ("dev", ROWS[200:220]), ("test", ROWS[220:])):
+        write_tsv(tmp_path / f"{name}.tsv", rows)
+    given = f"train={tmp_path}/train.tsv,test={tmp_path}/test.tsv"
+    found = rows_of(generate(f"{given},eval={tmp_path}/dev.tsv", tmp_path / "three"))
+    assert found == {"train": ROWS[:200], "eval": ROWS[200:220], "test": ROWS[220:]}
+    found = rows_of(generate(given, tmp_path / "two", test_share=0.9))
+    assert found["test"] == ROWS[220:]
+    assert sorted(found["train"] + found["eval"]) == sorted(ROWS[:200])
+    assert 10 < len(found["eval"]) < 80
+
+
+def test_parallel_files_may_be_given_by_split(tmp_path):
+    for name, rows in (("train", ROWS[:200]), ("test", ROWS[220:])):
+        for side, language in enumerate(("en", "de")):
+            (tmp_path / f"{name}.{language}").write_text("".join(row[side] + "\n" for row in rows))
+    roles = [f"{s}.{c}={tmp_path}/{s}.{e}" for s in ("train", "test") for c, e in (("source", "en"), ("target", "de"))]
+    found = rows_of(generate(",".join(roles), tmp_path / "out"))
+    assert found["test"] == ROWS[220:]
+
+
+@pytest.mark.parametrize(
+    ("roles", "message"),
+    [
+        ("source=a.en", r"there are 1 for source, 0 for target; give the same number of files for each of source"),
+        ("source=a.en,text=a.de", "and some for text"),
+        ("source=a.en,target=a.en", r"a\.en is named twice"),
+        ("eval=a.tsv,test=b.tsv", "files for eval and test and none for train"),
+    ],
+)
+def test_roles_that_do_not_go_together_are_explained(tmp_path, monkeypatch, roles, message):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.en", "a.de", "a.tsv", "b.tsv"):
+        (tmp_path / name).write_text(f"{name}\n")
+    with pytest.raises(UserError, match=message):
+        generate(roles, tmp_path / "out")

@@ -1,14 +1,15 @@
 """SchemaGen and ExampleValidator: data like the training data passes; damage is named and stops the run."""
 
 import itertools
+import pathlib
 
 import pytest
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
 
-from components.artifact import ExampleAnomalies, ExampleStatistics, Schema
+from components.artifact import ExampleAnomalies, ExampleStatistics, Schema, SchemaFile
 from components.errors import UserError
 from components.example_validator import ExampleValidator
-from components.schema_gen import SchemaGen, read_schema
+from components.schema_gen import ImportSchemaGen, SchemaGen, label_domain, read_schema
 from components.statistics_protos import split_statistics, write_statistics
 from components.text_counts import count_batch
 
@@ -19,14 +20,15 @@ EVAL = {"source": [f"an {name} is off" for name in NAMES], "target": [f"{name} i
 
 @pytest.fixture
 def make(tmp_path):
-    def make_statistics(**splits: dict[str, list[str | None]]) -> ExampleStatistics:
-        counts = {
-            split: count_batch({c: [[] if t is None else [t.encode()] for t in texts] for c, texts in columns.items()})
+    def make_statistics(name="statistics", labels=(), **splits: dict[str, list[str | None]]) -> ExampleStatistics:
+        batches = {
+            split: {c: [[] if t is None else [t.encode()] for t in texts] for c, texts in columns.items()}
             for split, columns in splits.items()
         }
+        counts = {split: count_batch(batch, labels) for split, batch in batches.items()}
         for split in counts:
-            write_statistics(str(tmp_path / "statistics"), split, split_statistics(split, counts))
-        return ExampleStatistics(str(tmp_path / "statistics"), {"splits": list(counts)})
+            write_statistics(str(tmp_path / name), split, split_statistics(split, counts))
+        return ExampleStatistics(str(tmp_path / name), {"splits": list(counts)})
 
     return make_statistics
 
@@ -112,3 +114,85 @@ def test_a_schema_broken_by_hand_is_named_with_its_line(make, schema, tmp_path):
         file.write("feature { nam: 'x' }\n")
     with pytest.raises(UserError, match=r"schema\.pbtxt: not a schema .*\d+:11"):
         validate(make(train=TRAIN), schema, tmp_path / "out")
+
+
+LABELLED = {"text": TRAIN["source"], "label": ["good", "bad", "indifferent"] * 72}
+LABELLED_EVAL = {"text": EVAL["source"], "label": ["good", "bad", "indifferent"] * 72}
+
+
+def infer(statistics, folder, **parameters) -> Schema:
+    folder.mkdir()
+    schema = Schema(str(folder))
+    SchemaGen.function(statistics=statistics, schema=schema, **parameters)
+    return schema
+
+
+def validate_labels(make, tmp_path, train, evaluation) -> ExampleAnomalies:
+    statistics = make(labels=("label",), train=train, eval=evaluation)
+    schema = infer(statistics, tmp_path / "labels", label_columns=("label",))
+    assert label_domain(read_schema(schema), "text") == []
+    return validate(statistics, schema, tmp_path / "out")
+
+
+def test_labels_seen_in_training_are_the_domain(make, tmp_path):
+    anomalies = validate_labels(make, tmp_path, LABELLED, LABELLED_EVAL)
+    assert anomalies.properties["warnings"] == []
+    assert label_domain(read_schema(Schema(str(tmp_path / "labels"))), "label") == ["bad", "good", "indifferent"]
+
+
+def test_a_label_only_in_the_test_split_is_an_error(make, tmp_path):
+    damage = LABELLED_EVAL | {"label": ["good", "bad", "god"] * 72}
+    with pytest.raises(UserError, match=r"eval label: not in the schema's domain: 'god' \(72 rows\)"):
+        validate_labels(make, tmp_path, LABELLED, damage)
+
+
+def test_imbalance_and_lone_labels_are_warnings(make, tmp_path):
+    lopsided = LABELLED | {"label": ["good"] * 214 + ["bad", "indifferent"]}
+    warnings = validate_labels(make, tmp_path, lopsided, LABELLED_EVAL).properties["warnings"]
+    assert warnings[0].startswith("train label: 99.1% of the rows are 'good'")
+    assert warnings[1].startswith("train label: 2 labels have one row only: 'bad', 'indifferent'")
+
+
+def test_a_text_is_no_label(make, tmp_path):
+    many = {"text": ["x"] * 1001, "label": [str(number) for number in range(1001)]}
+    statistics = make(labels=("label",), train=many)
+    with pytest.raises(UserError, match="column 'label' has more than 1000 different values, too many for labels"):
+        infer(statistics, tmp_path / "labels", label_columns=("label",))
+
+
+def test_rows_in_another_script_or_of_another_length_are_warnings(make, schema, tmp_path):
+    target = [
+        *EVAL["target"][:190],
+        *["дом ист ан"] * 20,
+        *["immer und immer und immer und immer wieder das gleiche" * 4] * 6,
+    ]
+    warnings = validate(make(train=TRAIN, eval=EVAL | {"target": target}), schema, tmp_path / "out").properties[
+        "warnings"
+    ]
+    assert "eval target: 9.3% of the texts are not in the Latin script but in Cyrillic: another language?" in warnings
+    assert "eval row: in 2.8% of the rows one text is many times as long as the other: not each other's?" in warnings
+
+
+def test_drift_since_the_last_run_is_a_warning(make, schema, tmp_path):
+    before, same, after = (
+        make(name=f"runs/{number}", train=train)
+        for number, train in ((3, TRAIN), (5, TRAIN), (12, TRAIN | {"target": ["ganz anders"] * 216}))
+    )
+    found = [validate(statistics, schema, tmp_path / statistics.uri[-1]) for statistics in (before, same, after)]
+    assert [anomalies.properties["num_anomalies"]["train"] for anomalies in found[:2]] == [0, 0]
+    (drift,) = [warning for warning in found[2].properties["warnings"] if "last run" in warning]
+    assert drift == "train target: 'anders' was 0.0% of it in the last run and is 50.0%, a drift of more than 2%"
+
+
+def test_a_schema_kept_by_hand_is_taken_as_it_is(make, schema, tmp_path):
+    kept = tmp_path / "kept.pbtxt"
+    text = pathlib.Path(schema.path("schema.pbtxt")).read_text()
+    kept.write_text("# ours\n" + text.replace("min_examples_count: 1", "min_examples_count: 300"))
+    (tmp_path / "imported").mkdir()
+    imported = Schema(str(tmp_path / "imported"))
+    ImportSchemaGen.function(file=SchemaFile("kept", {"files": [{"path": str(kept)}]}), schema=imported)
+    with pytest.raises(UserError, match="216 examples, fewer than the 300 the schema asks for"):
+        validate(make(train=TRAIN), imported, tmp_path / "out")
+    kept.write_text("no schema")
+    with pytest.raises(UserError, match=r"kept\.pbtxt: not a schema"):
+        ImportSchemaGen.function(file=SchemaFile("kept", {"files": [{"path": str(kept)}]}), schema=imported)

@@ -12,8 +12,17 @@ from components import text_counts
 from components.artifact import Examples, ExampleStatistics
 from components.component import Context
 from components.statistics_gen import StatisticsGen
-from components.statistics_protos import ROW, custom_numbers, features_by_name, natural_language, read_statistics
+from components.statistics_protos import (
+    ROW,
+    custom_numbers,
+    features_by_name,
+    label_counts,
+    natural_language,
+    read_statistics,
+    split_statistics,
+)
 from components.text_counts import HashSample, count_batch, merge_counts
+from components.text_scripts import script
 
 TRAIN = [
     {"source": "Turn the light on", "target": "Licht an"},
@@ -137,3 +146,43 @@ def test_a_full_sample_estimates_and_depends_on_no_order(monkeypatch):
     half = HashSample.merged([HashSample.of(texts[: len(texts) // 2])])
     assert left.share_in(half) == pytest.approx(0.5, abs=0.08)
     assert half.share_in(left) == 1
+
+
+def test_labels_are_counted_whole_and_texts_by_word():
+    rows = {"text": [[b"a fine day"], [b"awful"], [b"so so"], [b"meh"]], "label": [[b"up"], [b"down"], [b"up"], []]}
+    parts = [count_batch({c: values[i : i + 2] for c, values in rows.items()}, ("label",)) for i in (0, 2)]
+    (dataset,) = split_statistics("train", {"train": merge_counts(parts)}).datasets
+    features = features_by_name(dataset)
+    assert label_counts(features["label"]) == {"up": 2, "down": 1}
+    assert label_counts(features["text"]) == {}
+    assert not natural_language(features["label"]).rank_histogram.buckets
+
+
+def test_more_values_than_labels_can_be_are_not_held(monkeypatch):
+    monkeypatch.setattr(text_counts, "MAX_LABELS", 3)
+    parts = [
+        count_batch({"label": [[bytes([letter])] for letter in letters]}, ("label",)) for letters in (b"ab", b"bcd")
+    ]
+    assert merge_counts(parts[:1] * 2).columns["label"].labels == {"a": 2, "b": 2}
+    assert merge_counts(parts).columns["label"].labels is None
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("Hello", "Latin"),
+        ("Größe 12", "Latin"),
+        ("12:30 !", ""),
+        ("", ""),
+        ("Привет, John", "Cyrillic"),
+        ("こんにちは", "Chinese or Japanese"),
+        ("안녕하세요", "Hangul"),
+        ("مرحبا", "Arabic"),
+        ("שלום", "Hebrew"),
+        ("นี่คือ", "Thai"),
+        ("नमस्ते", "Devanagari"),
+        ("👍🏽 ok", "Latin"),
+    ],
+)
+def test_a_texts_script_is_that_of_its_letters(text, name):
+    assert script(text) == name

@@ -1,5 +1,7 @@
 """A Task says all that differs between applications, and is a value: found by name, cheap until it is used."""
 
+import pathlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +10,27 @@ import pytest
 from sacrebleu.metrics import BLEU, CHRF
 
 from components.errors import UserError
+from components.task import Features, Recipe
 from components.tasks import TASKS, get_task
-from models.config import ModelConfig
+from models.config import DecodingConfig, ModelConfig, TrainingConfig
+
+ROWS = {
+    "translation": [
+        {"source": "Turn on the light.", "target": "Schalte das Licht ein."},
+        {"source": "Open the door in the cellar.", "target": "Öffne die Tür im Keller."},
+        {"source": "Check the sensor in the garden.", "target": "Prüfe den Sensor im Garten."},
+    ],
+    "classification": [{"text": f"row {i}", "label": "good" if i % 3 else "bad"} for i in range(12)],
+    "language_model": [{"text": "the light in the hall"}, {"text": "the lamp in the hall"}],
+}
+BEST = {
+    "translation": {"translation": [row["target"] for row in ROWS["translation"]]},
+    "classification": {
+        "labels": [["bad", "good"]] * 12,
+        "probabilities": [[0.1, 0.9] if i % 3 else [0.9, 0.1] for i in range(12)],
+    },
+    "language_model": {"log_probability": [-1.0, -1.0], "characters": [21, 20], "tokens": [6, 6]},
+}
 
 
 @pytest.fixture(params=TASKS)
@@ -31,36 +52,71 @@ def test_nothing_heavy_is_imported_before_a_task_is_used():
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=True)
 
 
-def test_the_right_answers_get_the_best_headline_and_the_baseline_less(task):
-    references = ["Schalte das Licht ein.", "Öffne die Tür im Keller.", "Prüfe den Sensor im Garten."]
-    inputs = ["Turn on the light.", "Open the door in the cellar.", "Check the sensor in the garden."]
-    best, signature = task.measure(references, references)
-    costs_nothing, _ = task.measure(task.baseline(inputs), references)
-    assert best[task.headline] > costs_nothing[task.headline]
-    assert best.keys() == costs_nothing.keys() == signature.keys()
-    assert len(task.baseline(inputs)) == len(inputs)
+def test_no_component_asks_which_task_it_is():
+    for path in pathlib.Path(__file__).parents[2].joinpath("components").glob("*.py"):
+        if not path.name.startswith("task"):
+            assert not re.search(rf"[\"']({'|'.join(TASKS)})[\"']|task\w*\.name", path.read_text()), path.name
+
+
+def test_the_right_answers_get_the_best_headline_and_each_baseline_less(task):
+    rows = ROWS[task.name]
+    best = task.measure(BEST[task.name], rows)
+    baselines = task.baselines(lambda: rows, [{**row} for row in rows])
+    assert baselines
+    for name, answers in baselines.items():
+        measured = task.measure(answers, rows)
+        assert measured.metrics.keys() == best.metrics.keys()
+        if name != "TF-IDF, logistic regression":  # it may know rows that it was shown
+            assert (measured.metrics[task.headline] < best.metrics[task.headline]) == task.higher_is_better, name
+    assert best.signature.keys() <= best.metrics.keys()
 
 
 def test_a_translation_is_measured_by_sacrebleu():
     predictions, references = ["das Licht ist an", "die Tür"], ["das Licht ist aus", "die Tür ist auf"]
-    values, signatures = get_task("translation").measure(predictions, references)
+    rows = [{"source": "", "target": reference} for reference in references]
+    measured = get_task("translation").measure({"translation": predictions}, rows)
     for name, metric in (("bleu", BLEU()), ("chrf", CHRF())):
-        assert values[name] == metric.corpus_score(predictions, [references]).score
-        assert signatures[name] == str(metric.get_signature())
-        assert 0 < values[name] < 100
+        assert measured.metrics[name] == metric.corpus_score(predictions, [references]).score
+        assert measured.signature[name] == str(metric.get_signature())
+        assert 0 < measured.metrics[name] < 100
 
 
-def test_the_parts_of_a_task_fit_together(task, house):
+def test_a_long_document_counts_for_more_than_a_short_one():
+    answers = {"log_probability": [-900.0, -1.0], "characters": [990, 10], "tokens": [297, 4]}
+    metrics = get_task("language_model").measure(answers, [{"text": ""}] * 2).metrics
+    assert metrics["bits_per_character"] == pytest.approx(901 / 1000 / 0.6931472)
+    assert metrics["perplexity"] == pytest.approx(2.7182818 ** (901 / 301))
+
+
+def test_the_parts_of_a_task_fit_together(task, house_of):
     """Its batches feed its model, its loss takes what comes out, and what it exports answers as it says it does."""
     import numpy as np
 
     from models.runtime import SavedModelRuntime
 
-    tiny = ModelConfig(num_encoder_layers=1, num_decoder_layers=1, d_model=8, num_heads=2, dff=8)
-    model = task.make_model(tiny, house.output("Transform", "tokenizer").properties["vocab_size"])
-    files = [str(path) for path in Path(house.output("Transform", "transformed_examples").uri).glob("Split-train/*")]
-    inputs, labels = next(iter(task.make_batches(files, 64, 1, 0)))
-    assert np.isfinite(task.make_loss(0.1)(labels, model(inputs)).numpy())
+    house = house_of(task.name)
+    examples = house.output("Transform", "transformed_examples")
+    counts = [examples.properties["label_counts"][column] for column in task.label_columns]
+    features = Features(house.output("Transform", "tokenizer").properties["vocab_size"], *counts)
+    recipe = Recipe(
+        ModelConfig(1, 1, d_model=8, num_heads=2, dff=8, max_positions=16),
+        TrainingConfig(batch_tokens=64, label_weights="balanced", token_dropout=0.5),
+        DecodingConfig(),
+    )
+    model = task.make_model(recipe.model, features)
+    files = [str(path) for path in Path(examples.uri).glob("Split-train/*")]
+    inputs, labels = next(iter(task.make_batches(files, recipe, 0, None)))
+    assert np.isfinite(task.make_loss(recipe.training, features)(labels, model(inputs)).numpy())
+    text = task.example[1]
     with SavedModelRuntime(house.output("Trainer", "model").path("Format-Serving")) as served:
-        answers = served.run("serving_default", {"text": ["Turn on the light.", ""]})
+        answers = served.run("serving_default", {"text": [text, ""]})
+        judged = served.run(task.judged, {"text": [text, ""]})
     assert len(answers[task.output]) == 2
+    row = dict.fromkeys(task.columns, text) | dict.fromkeys(task.label_columns, next(iter(features.label_counts), ""))
+    assert task.measure({name: values.tolist()[:1] for name, values in _decoded(judged).items()}, [row]).metrics
+
+
+def _decoded(outputs):
+    import numpy as np
+
+    return {name: np.vectorize(lambda v: v.decode() if isinstance(v, bytes) else v)(v) for name, v in outputs.items()}

@@ -1,22 +1,24 @@
 """Text files: however they are cut, every line comes once, whole, and with its number."""
 
+import bz2
 import gzip
 import pathlib
 import tempfile
 
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.errors import UserError
 from components.text_files import (
-    DAMAGED,
     MAX_LINE_BYTES,
+    DamagedFileError,
     Segment,
     TextFile,
     count_lines,
     plan_shards,
-    read_first_line,
+    read_first_lines,
     read_lines,
 )
 
@@ -60,18 +62,21 @@ def test_small_files_share_a_shard_and_large_ones_have_several(tmp_path):
     ]
 
 
-def test_a_compressed_file_reads_as_the_plain_one_and_one_cut_off_is_noticed(tmp_path):
+@pytest.mark.parametrize(
+    ("suffix", "pack"), [(".gz", gzip.compress), (".bz2", bz2.compress), (".zst", zstandard.compress)]
+)
+def test_a_compressed_file_reads_as_the_plain_one_and_one_cut_off_is_noticed(tmp_path, suffix, pack):
     lines = [b"%d\t%d" % (i, i * i) for i in range(50_000)]
-    packed = gzip.compress(b"\n".join(lines))
-    (tmp_path / "a.tsv.gz").write_bytes(packed)
-    (tmp_path / "b.tsv.gz").write_bytes(packed[:-20])
-    (tmp_path / "c.tsv.gz").write_bytes(b"not packed")
-    assert list(read_lines(Segment(f"{tmp_path}/a.tsv.gz", 0, None))) == lines
+    packed = pack(b"\n".join(lines))
+    for name, content in (("a", packed), ("b", packed[:-20]), ("c", b"not packed"), ("d", packed + pack(b"\nend"))):
+        (tmp_path / f"{name}.tsv{suffix}").write_bytes(content)
+    assert list(read_lines(Segment(f"{tmp_path}/a.tsv{suffix}", 0, None))) == lines
+    assert list(read_lines(Segment(f"{tmp_path}/d.tsv{suffix}", 0, None))) == [*lines, b"end"]
     for name in "bc":
-        with pytest.raises(DAMAGED):
-            list(read_lines(Segment(f"{tmp_path}/{name}.tsv.gz", 0, None)))
-    with pytest.raises(UserError, match=r"c\.tsv\.gz: cannot be read"):
-        read_first_line(f"{tmp_path}/c.tsv.gz")
+        with pytest.raises(DamagedFileError):
+            list(read_lines(Segment(f"{tmp_path}/{name}.tsv{suffix}", 0, None)))
+    with pytest.raises(UserError, match=rf"c\.tsv{suffix}: cannot be read"):
+        read_first_lines(f"{tmp_path}/c.tsv{suffix}", 1)
 
 
 def test_a_line_without_end_is_not_held_in_memory_and_what_follows_is_not_lost(tmp_path):
@@ -87,4 +92,4 @@ def test_a_line_without_end_is_not_held_in_memory_and_what_follows_is_not_lost(t
 @pytest.mark.parametrize("name", ["", "none.tsv"])
 def test_a_file_that_cannot_be_read_is_named(tmp_path, name):
     with pytest.raises(UserError, match=f"{name}: cannot be read"):
-        read_first_line(f"{tmp_path}/{name}")
+        read_first_lines(f"{tmp_path}/{name}", 1)

@@ -6,10 +6,10 @@ import pathlib
 import pytest
 import tensorflow as tf
 
-from components.artifact import Examples, Schema, Tokenizer, TransformedExamples
+from components.artifact import Examples, Schema, Tokenizer, TokenizerFiles, TransformedExamples
 from components.component import Context
 from components.errors import UserError
-from components.transform import Transform
+from components.transform import Transform, TransformByTokenizer
 from models.config import TokenizerConfig
 from models.tokenizer import load_tokenizer
 
@@ -95,12 +95,19 @@ def test_ids_are_those_of_the_saved_graph_cut_to_the_limit_in_the_order_of_the_e
 
 def test_properties_count_examples_and_cut_texts(transformed):
     ids, tokenizer = transformed
+    lengths = ids.properties.pop("token_lengths")
     assert ids.properties == {
         "splits": ["train", "eval", "test"],
         "num_examples": {"train": 100, "eval": 1, "test": 6},
         "num_truncated": {"source": 1, "target": 1},
+        "num_dropped": 0,
         "max_length": MAX_LENGTH,
     }
+    ids.properties["token_lengths"] = lengths
+    tokenizer_ = load_tokenizer(tokenizer.uri)
+    sources = [source for parts in SPLITS.values() for part in parts for source, _ in part]
+    counted = sorted(tokenizer_.tokenize(tf.constant(sources)).row_lengths().numpy().tolist())
+    assert lengths["source"] == {"median": counted[53], "p99": counted[105], "max": counted[-1], "total": sum(counted)}
     pieces = pathlib.Path(tokenizer.uri, "vocabulary.tsv").read_text().splitlines()
     assert tokenizer.properties == {"kind": "sentencepiece", "vocab_size": len(pieces)}
 
@@ -135,3 +142,106 @@ def test_a_column_that_is_no_text_is_refused(inputs, tmp_path, column):
 def test_a_vocabulary_too_small_for_its_characters_is_explained(inputs, tmp_path):
     with pytest.raises(UserError, match=r"no tokenizer can be learned from the train split: .* 265 pieces"):
         transform(inputs, tmp_path, tokenizer_config=TokenizerConfig(vocab_size=265))
+
+
+# Labels.
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    """Returns a function that writes rows of each split, (text, label), as Examples with a schema."""
+
+    def write(schema="", **splits) -> dict:
+        for split, rows in splits.items():
+            (tmp_path / f"Split-{split}").mkdir()
+            with tf.io.TFRecordWriter(str(tmp_path / f"Split-{split}/data_tfrecord-00000-of-00001")) as writer:
+                for text, label in rows:
+                    example = tf.train.Example()
+                    example.features.feature["text"].bytes_list.value.append(text.encode())
+                    example.features.feature["label"].bytes_list.value.append(label.encode())
+                    writer.write(example.SerializeToString())
+        text = 'feature { name: "text" type: BYTES } feature { name: "label" type: BYTES ' + schema + "}"
+        (tmp_path / "schema.pbtxt").write_text(text)
+        return {"examples": Examples(str(tmp_path), {"splits": list(splits)}), "schema": Schema(str(tmp_path))}
+
+    return write
+
+
+def label_ids(artifact, split):
+    (path,) = pathlib.Path(artifact.uri, f"Split-{split}").iterdir()
+    records = tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
+    return [list(tf.train.Example.FromString(r).features.feature["label_ids"].int64_list.value) for r in records]
+
+
+LABELLED = {"columns": ("text",), "label_columns": ("label",), "tokenizer_config": TokenizerConfig(vocab_size=300)}
+WORDS = [("good day", "good"), ("bad day", "bad"), ("a day", "good"), ("no day", "so so")]
+
+
+def test_a_label_becomes_its_place_among_the_labels(labelled, tmp_path):
+    ids, tokenizer = transform(labelled(train=WORDS, test=[("x", "so so")]), tmp_path / "out", **LABELLED)
+    assert label_ids(ids, "train") == [[1], [0], [1], [2]]
+    assert label_ids(ids, "test") == [[2]]
+    assert ids.properties["label_counts"] == {"label": {"bad": 1, "good": 2, "so so": 1}}
+    assert list(ids.properties["label_counts"]["label"]) == ["bad", "good", "so so"]
+    assert "so" not in pathlib.Path(tokenizer.uri, "vocabulary.tsv").read_text().replace("</s>", "")
+
+
+def test_the_schemas_domain_decides_the_order(labelled, tmp_path):
+    domain = 'string_domain { name: "label" value: "so so" value: "good" value: "bad" value: "never seen" }'
+    ids, _ = transform(labelled(domain, train=WORDS), tmp_path / "out", **LABELLED)
+    assert label_ids(ids, "train") == [[1], [2], [1], [0]]
+    assert ids.properties["label_counts"]["label"] == {"so so": 1, "good": 2, "bad": 1, "never seen": 0}
+
+
+def test_a_label_that_training_has_not_is_named(labelled, tmp_path):
+    inputs = labelled(train=WORDS, test=[("x", "awful"), ("y", "awful")])
+    with pytest.raises(UserError, match=r"the label 'awful' 2 times in the test split, .* 'bad', 'good', 'so so'"):
+        transform(inputs, tmp_path / "out", **LABELLED)
+
+
+def test_one_label_is_nothing_to_tell_apart(labelled, tmp_path):
+    with pytest.raises(UserError, match="one label only, 'good'"):
+        transform(labelled(train=[("a", "good"), ("b", "good")]), tmp_path / "out", **LABELLED)
+
+
+def test_lower_case_is_part_of_the_tokenizer(labelled, tmp_path):
+    config = TokenizerConfig(vocab_size=300, lowercase=True)
+    inputs = labelled(train=[*WORDS, ("ÄRGER İs Good", "bad")])
+    _, tokenizer = transform(inputs, tmp_path / "out", **LABELLED | {"tokenizer_config": config})
+    loaded = load_tokenizer(tokenizer.uri)
+    shouted, said = (loaded.tokenize(tf.constant([text])).to_list() for text in ("GOOD ÄRGER A\u0308", "good ärger ä"))
+    assert shouted == said
+
+
+def test_rows_too_long_may_be_dropped_and_are_counted(inputs, transformed, tmp_path):
+    ids, _ = transform(inputs, tmp_path, too_long="drop")
+    assert ids.properties["num_dropped"] == 1
+    assert ids.properties["num_truncated"] == {"source": 0, "target": 0}
+    assert ids.properties["num_examples"] == {"train": 100, "eval": 1, "test": 5}
+    assert read_ids(ids, "test", 1) == read_ids(transformed[0], "test", 1)[:-1]
+    with pytest.raises(UserError, match=r"every row of the train split has more than data\.max_length=1 tokens"):
+        transform(inputs, tmp_path / "again", too_long="drop", max_length=1)
+
+
+def test_a_tokenizer_brought_along_gives_the_ids_that_it_gave(inputs, transformed, tmp_path):
+    files = [{"path": str(path)} for path in pathlib.Path(transformed[1].uri).iterdir()]
+    outputs = {
+        "transformed_examples": TransformedExamples(str(tmp_path / "i")),
+        "tokenizer": Tokenizer(str(tmp_path / "t")),
+    }
+    for artifact in outputs.values():
+        pathlib.Path(artifact.uri).mkdir()
+    settings = {"columns": ("source", "target"), "max_length": MAX_LENGTH, "context": Context()}
+    TransformByTokenizer.function(**inputs, **outputs, files=TokenizerFiles("t", {"files": files}), **settings)
+    for one, two in zip(transformed, outputs.values(), strict=True):
+        assert (digest(one), one.properties) == (digest(two), two.properties)
+    with pytest.raises(UserError, match=r"^t: neither a tokenizer's folder nor a SentencePiece model: .*; give a"):
+        TransformByTokenizer.function(**inputs, **outputs, files=TokenizerFiles("t", {"files": files[:1]}), **settings)
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "characters", "bytes"])
+def test_every_kind_of_tokenizer_can_be_learned(inputs, tmp_path, kind):
+    ids, tokenizer = transform(inputs, tmp_path, tokenizer_config=TokenizerConfig(vocab_size=400, kind=kind))
+    assert tokenizer.properties["kind"] == kind
+    expected = load_tokenizer(tokenizer.uri).tokenize(tf.constant(HOSTILE))[:, :MAX_LENGTH].to_list()
+    assert [source for source, _ in read_ids(ids, "test", 1)] == expected

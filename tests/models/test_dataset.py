@@ -9,7 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import dataset
-from models.dataset import BOS_ID, EOS_ID, pad, pair_batches, plan_batches, read_pools
+from models.dataset import (
+    BOS_ID,
+    EOS_ID,
+    class_batches,
+    packed_batches,
+    pad,
+    pair_batches,
+    plan_batches,
+    read_pools,
+)
 
 BUDGET = 256
 
@@ -144,3 +153,80 @@ def test_a_corpus_without_examples_is_refused(tmp_path):
     empty = write_pairs(tmp_path / "empty.tfrecord", [])
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"no examples in .*empty\.tfrecord"):
         take([empty], 1)
+
+
+# Labelled texts, and documents in full rows.
+
+
+def write_columns(path, rows) -> str:
+    """Writes rows of {column: ids}."""
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for row in rows:
+            example = tf.train.Example()
+            for column, ids in row.items():
+                example.features.feature[f"{column}_ids"].int64_list.value.extend(ids)
+            writer.write(example.SerializeToString())
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    rng = np.random.default_rng(5)
+    rows = [{"text": [10 + i, *rng.integers(200, 300, rng.integers(0, 9))], "label": [i % 3]} for i in range(90)]
+    return [write_columns(tmp_path_factory.mktemp("labelled") / "0.tfrecord", rows)]
+
+
+def test_a_label_stays_with_its_text(labelled):
+    seen = {}
+    for text, labels in class_batches(labelled, 64, seed=1, epochs=1).as_numpy_iterator():
+        assert text.size <= 64
+        seen.update(zip((text[:, 0] - 10).tolist(), labels.tolist(), strict=True))
+        assert ((text == EOS_ID).sum(1) == 1).all()
+    assert seen == {i: i % 3 for i in range(90)}
+
+
+def test_dropped_tokens_are_unknown_and_others_in_each_epoch(labelled):
+    def dropped(share, start=0):
+        batches = class_batches(labelled, 10_000, seed=1, start=start, token_dropout=share).as_numpy_iterator()
+        return [text for text, _ in itertools.islice(batches, 2)]
+
+    first, second = dropped(0.5)
+    assert 0.4 < (first == 1).sum() / ((first != 0) & (first != EOS_ID)).sum() < 0.6
+    assert (first == 1).sum(1).tolist() != (second == 1).sum(1).tolist()
+    np.testing.assert_array_equal(dropped(0.5, start=1)[0], second)
+    assert not (dropped(0.0)[0] == 1).any()
+    assert ((first == EOS_ID).sum(1) == 1).all()
+
+
+@pytest.fixture(scope="module")
+def documents(tmp_path_factory):
+    rows = [{"text": range(1000 * i + 10, 1000 * i + 10 + length)} for i, length in enumerate((3, 40, 0, 7, 100))]
+    return [write_columns(tmp_path_factory.mktemp("documents") / "0.tfrecord", rows)]
+
+
+def test_packed_rows_are_full_and_hold_every_token_once(documents):
+    text, labels = (np.concatenate(part) for part in zip(*packed_batches(documents, 16, 48, 1, epochs=1), strict=True))
+    assert (text[:-1] != 0).all() or (text != 0).sum() >= text.size - 15
+    tokens = np.sort(labels[labels > EOS_ID])
+    lengths = enumerate((3, 40, 0, 7, 100))
+    expected = [token for i, length in lengths for token in range(1000 * i + 10, 1000 * i + 10 + length)]
+    assert tokens.tolist() == expected
+    assert (labels == EOS_ID).sum() == 5
+    assert not (labels == BOS_ID).any()
+
+
+def test_a_label_is_the_next_token_of_the_same_document(documents):
+    for text, labels in packed_batches(documents, 16, 48, 1, epochs=1).as_numpy_iterator():
+        inside = (text > EOS_ID) & (labels > EOS_ID)
+        assert (labels[inside] == text[inside] + 1).all()
+        assert (labels[text == EOS_ID] == 0).all()
+        assert (labels[text == 0] == 0).all()
+
+
+def test_rows_are_cut_elsewhere_in_each_epoch_and_training_goes_on_where_it_stopped(documents):
+    batches = list(itertools.islice(packed_batches(documents, 16, 16, 1).as_numpy_iterator(), 40))
+    again = list(itertools.islice(packed_batches(documents, 16, 16, 1, start=25).as_numpy_iterator(), 15))
+    for one, other in zip(batches[25:], again, strict=True):
+        np.testing.assert_array_equal(one, other)
+    firsts = {tuple(text[0]) for text, _ in batches}
+    assert len(firsts) > 20

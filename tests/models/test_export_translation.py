@@ -11,7 +11,7 @@ from models.config import DecodingConfig, TokenizerConfig
 from models.export import export
 from models.export_translation import TranslationServer
 from models.runtime import SavedModelRuntime
-from models.tokenizer import learn_sentencepiece, load_tokenizer
+from models.tokenizer import learn_tokenizer, load_tokenizer
 from models.warmup import read_warmup_requests
 
 WORDS = [
@@ -38,7 +38,7 @@ def make_server(make_transformer, tmp_path_factory):
     """Returns a function that makes a server of one model and tokenizer; its keywords make the DecodingConfig."""
     folder = str(tmp_path_factory.mktemp("tokenizer"))
     counts = [(word, 10 + number) for number, word in enumerate(WORDS)]
-    size = learn_sentencepiece(counts, TokenizerConfig(vocab_size=330), folder)
+    size = learn_tokenizer(counts, TokenizerConfig(vocab_size=330), folder)
     model = make_transformer(vocab_size=size, seed=5)
     tokenizer = load_tokenizer(folder)  # after the seed was set: that empties TensorFlow's cache, the tokenizer with it
     return lambda **decoding: TranslationServer(model, tokenizer, DecodingConfig(**decoding))

@@ -17,6 +17,7 @@ from models.training import (
     InverseSquareRoot,
     MaskedAccuracy,
     MaskedCrossEntropy,
+    balanced_weights,
     make_optimizer,
     make_schedule,
     smoothed_cross_entropy,
@@ -200,3 +201,18 @@ def test_the_same_seed_trains_the_same_weights(make_transformer, task_batches):
         weights.append(model.get_weights())
     for left, right in zip(*weights, strict=True):
         np.testing.assert_array_equal(left, right)
+
+
+def test_label_weights_count_as_rows_do():
+    """A label of weight two has the loss and the gradient of its row standing there twice."""
+    logits = tf.constant(np.random.default_rng(0).normal(size=(3, 2)), tf.float32)
+    labels = tf.constant([0, 1, 1])
+    weighted = MaskedCrossEntropy(0.1, pad_id=-1, label_weights=[2.0, 1.0])
+    repeated = MaskedCrossEntropy(0.1, pad_id=-1)(tf.gather(labels, [0, 0, 1, 2]), tf.gather(logits, [0, 0, 1, 2]))
+    assert float(weighted(labels, logits)) == pytest.approx(float(repeated), rel=1e-5)
+
+
+def test_balanced_labels_count_alike_together():
+    weights = balanced_weights([90, 10])
+    assert 90 * weights[0] == pytest.approx(10 * weights[1])
+    assert 90 * weights[0] + 10 * weights[1] == pytest.approx(100)

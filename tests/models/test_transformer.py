@@ -192,3 +192,15 @@ def test_presets_have_the_papers_sizes(preset, millions):
         model = Transformer(PRESETS[preset].model, 37_000)
         model.build()
     assert model.count_params() / 1e6 == pytest.approx(millions, rel=0.04)
+
+
+def test_a_document_of_a_packed_row_sees_none_of_those_before_it(kind):
+    """Relative positions make the second document's logits those it has alone; others differ by its place alone."""
+    model = shared(DecoderLanguageModel, **kind)
+    one, other, document = [2, 5, 6, 7, 3], [2, 9, 8, 4, 3], [2, 10, 11, 12]
+    logits = [model(tf.constant([[*before, *document]]))[0, len(before) :].numpy() for before in (one, other)]
+    np.testing.assert_allclose(*logits, atol=1e-5)
+    if kind["positions"] == "rotary":
+        np.testing.assert_allclose(logits[0], model(tf.constant([document]))[0].numpy(), atol=1e-4)
+    unmarked = [model(tf.constant([[*before, 13, *document[1:]]]))[0, -1].numpy() for before in (one, other)]
+    assert np.abs(unmarked[0] - unmarked[1]).max() > 1e-3

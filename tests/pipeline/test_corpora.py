@@ -1,5 +1,6 @@
-"""The demo's corpus: prose only, the same bytes every time, and a clear word when it cannot be had."""
+"""The demos' corpora: prose only, the same bytes every time, and a clear word when it cannot be had."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -9,7 +10,7 @@ import zipfile
 import pytest
 
 from components.errors import UserError
-from pipeline import corpora
+from pipeline import corpora, packages
 
 ENGLISH = {
     "config": {
@@ -57,7 +58,8 @@ def wheel(cache, monkeypatch) -> pathlib.Path:
                 name = f"homeassistant/components/{component}/translations/{language}.json"
                 package.writestr(name, json.dumps(strings))
         package.writestr("homeassistant/other/translations/de.json", "no part of it")
-    monkeypatch.setattr(corpora, "_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setattr(corpora, "HOME_ASSISTANT", dataclasses.replace(corpora.HOME_ASSISTANT, sha256=digest))
     return path
 
 
@@ -129,7 +131,7 @@ def test_no_network_is_said_and_leaves_nothing(cache, monkeypatch):
 
 
 def test_a_python_without_pip_is_told_how_to_get_it(cache, monkeypatch):
-    monkeypatch.setattr(corpora.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="-m ensurepip"):
         corpora.fetch_translation("de")
 

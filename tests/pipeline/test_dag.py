@@ -10,7 +10,7 @@ import pytest
 
 from components.errors import UserError
 from pipeline.config import PipelineConfig, preset, setting_names, with_settings
-from pipeline.dag import make_pipeline
+from pipeline.dag import make_pipeline, make_validation_pipeline
 from pipeline.fingerprint import as_json
 from pipeline.runner import Pipeline
 
@@ -30,6 +30,7 @@ COMPONENTS = [
 FIRST_USE = {
     "data": "ExampleGen",
     "data.max_length": "Transform",
+    "data.too_long": "Transform",
     "tokenizer": "Transform",
     "evaluation": "Evaluator",
 }
@@ -70,7 +71,8 @@ def test_what_is_judged_is_what_is_pushed_and_only_with_both_blessings():
     assert nodes["BulkInferrer"].inputs["pushed_model"] == nodes["Pusher"].outputs["pushed_model"]
 
 
-@pytest.mark.parametrize("name", sorted({*setting_names()} - {"tokenizer.kind"}))  # it has one value only
+# The columns are other tasks'.
+@pytest.mark.parametrize("name", sorted({*setting_names()} - {"data.text", "data.label"}))
 def test_every_setting_reaches_one_component(name):
     config = preset("demo", "translation")
     other = with_settings(config, [f"{name}={other_value(config, name)}"])
@@ -107,3 +109,11 @@ assert not {"tensorflow", "apache_beam", "keras"} & set(sys.modules)
 """
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
+def test_what_a_user_brings_takes_the_place_of_what_would_be_learned():
+    made = make_pipeline(preset("demo", "translation"), "text.tsv", "runs", "serving", "kept.pbtxt", "theirs.model")
+    names = ["RawFiles", "ExampleGen", "StatisticsGen", "SchemaFile", "ImportSchemaGen", "ExampleValidator"]
+    assert [node.id for node in made.nodes][:8] == [*names, "TokenizerFiles", "TransformByTokenizer"]
+    looked_at = make_validation_pipeline(preset("demo", "translation"), "text.tsv", "runs", "kept.pbtxt")
+    assert [node.id for node in looked_at.nodes] == names

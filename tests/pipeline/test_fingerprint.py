@@ -202,6 +202,16 @@ def test_raw_files_are_known_by_content_alone(tmp_path):
     assert resolve_raw_files(RawFiles(str(tmp_path / "*.tsv"))).fingerprint != both.fingerprint
 
 
+def test_the_role_the_order_of_parallel_files_and_the_format_count(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, content in {"a.tsv": "1", "b.tsv": "2", "a.csv": "1"}.items():
+        (tmp_path / name).write_text(content)
+    uris = ("a.tsv", "a.csv", "train=a.tsv", "train=a.tsv,test=b.tsv", "train=b.tsv,test=a.tsv", "source=a.tsv")
+    found = [resolve_raw_files(RawFiles(uri)) for uri in (*uris, "source=*.tsv", "source=b.tsv,source=a.tsv")]
+    assert len({files.fingerprint for files in found}) == len(found)
+    assert [file["column"] for file in found[-1].properties["files"]] == ["source", "source"]
+
+
 def test_a_name_with_brackets_is_a_name(tmp_path):
     (tmp_path / "a[1].tsv").write_text("1")
     assert len(resolve_raw_files(RawFiles(str(tmp_path / "a[1].tsv"))).properties["files"]) == 1

@@ -33,8 +33,15 @@ def Toy(model: Output[Model], context: Context) -> None:
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """Runs a command in an empty folder, with one toy component in the place of the real pipeline."""
 
-    def toy_pipeline(config: PipelineConfig, files: str, pipeline_root: str, serving_dir: str) -> Pipeline:
-        SEEN.update(config=config, files=files, serving_dir=serving_dir)
+    def toy_pipeline(
+        config: PipelineConfig,
+        files: str,
+        pipeline_root: str,
+        serving_dir: str,
+        schema_file: str = "",
+        tokenizer: str = "",
+    ) -> Pipeline:
+        SEEN.update(config=config, files=files, serving_dir=serving_dir, schema_file=schema_file, tokenizer=tokenizer)
         return Pipeline("toy", pipeline_root, (raw_files(files).node, Toy()))
 
     def print_summary(result: RunResult, config: PipelineConfig) -> None:
@@ -160,6 +167,13 @@ def test_verbose_shows_the_stack_trace(command):
     assert result.exit_code == 1
     assert "Traceback" in result.stderr
     assert "in fail" in result.stderr
+
+
+@pytest.mark.parametrize(("given", "pattern"), [("theirs.model", "theirs.model"), ("folder", "folder/*")])
+def test_a_schema_and_a_tokenizer_of_the_users_are_handed_on(command, tmp_path, given, pattern):
+    (tmp_path / "folder").mkdir()
+    assert command("run", "data.tsv", "--schema", "kept.pbtxt", "--tokenizer", given).exit_code == 0
+    assert (SEEN["schema_file"], SEEN["tokenizer"]) == ("kept.pbtxt", pattern)
 
 
 @pytest.mark.parametrize(
@@ -293,3 +307,19 @@ def test_stderr_comes_back(capfd):
         os.write(2, b"aside")
     os.write(2, b"shown")
     assert capfd.readouterr().err == "shown"
+
+
+def test_validate_says_what_it_read_and_what_is_wrong_and_trains_nothing(new_house):
+    validate = [sys.executable, "-m", "pipeline", "validate"]
+    done = new_house.execute([*validate, new_house.file])
+    assert done.returncode == 0, done.stderr
+    assert "640 rows: " in done.stdout
+    assert not (new_house.folder / "runs" / "Transform").exists()
+    schema = new_house.output("SchemaGen", "schema").path("schema.pbtxt")
+    kept = new_house.folder / "kept.pbtxt"
+    kept.write_text(Path(schema).read_text().replace('name: "target"', 'name: "answer"'))
+    done = new_house.execute([*validate, new_house.file, "--schema", str(kept)])
+    assert done.returncode == 2
+    assert "train target: the column is in the data and not in the schema" in done.stderr
+    assert "train answer: the column is in the schema and not in the data" in done.stderr
+    assert "ExampleGen        reused" in done.stdout

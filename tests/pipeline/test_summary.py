@@ -14,6 +14,8 @@ CONFIG = preset("demo", "translation")
 REPORT = {
     "model": {"bleu": 25.04, "chrf": 50.06},
     "baseline": {"bleu": 3.14, "chrf": 20.0},
+    "baselines": {"source copied": {"bleu": 3.14, "chrf": 20.0}},
+    "tables": [{"title": "By length", "header": ["words", "bleu"], "rows": [["1 to 9", "31.5"]]}],
     "signature": {"bleu": "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0", "chrf": "nrefs:1|nc:6"},
     "num_examples": 1442,
 }
@@ -72,6 +74,12 @@ def test_metrics_stand_beside_the_baselines_with_their_signatures(summary):
     assert ["bleu", "25.0", "3.1"] in lines
     assert ["chrf", "50.1", "20.0"] in lines
     assert "bleu: nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0\n" in text
+
+
+def test_tables_of_the_evaluation_are_shown(summary):
+    lines = [line.replace("│", " ").split() for line in summary(rows(2)).splitlines()]
+    assert ["1", "to", "9", "31.5"] in lines
+    assert ["By", "length"] in lines
 
 
 def test_commands_can_be_pasted(summary, tmp_path):

@@ -1,0 +1,461 @@
+"""Readers of rows: what each format of text makes of a file's lines, wherever the file is cut.
+
+Comes in: segments of text files, and scans of the segments before them. Goes out: rows, or the reason there is none.
+Read next: layouts.py, which picks a file's reader; example_gen_beam.py, which writes what comes out.
+
+Two workers that read neighbouring segments must agree where a row begins without reading each other's. What decides
+(the line number, whether a quotation is open, whether a paragraph is) adds up over segments, so a pass before this one
+scans them all.
+"""
+
+import abc
+import csv
+import dataclasses
+import io
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from components.text_files import MAX_LINE_BYTES, DamagedFileError, Segment, count_lines, read_lines
+
+# A whole file that is one row may be longer than a line.
+MAX_FILE_BYTES = 16 << 20
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+csv.field_size_limit(MAX_LINE_BYTES)
+
+
+class RejectedRowError(ValueError):
+    """A row that cannot become an example; the message is the reason, the same for all rows of its kind."""
+
+
+class Row(NamedTuple):
+    """What stands at a place of a file.
+
+    Args:
+        number: of its first line, or of the row where a file has no lines; from 1.
+        raw: the bytes that stand there.
+        cells: example column -> text; empty if the row is rejected.
+        reason: why it is rejected; empty if it is not.
+    """
+
+    number: int
+    raw: bytes
+    cells: dict[str, str]
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Scan:
+    """What the lines that begin in a segment mean for the segments after it.
+
+    Args:
+        lines: how many.
+        quotes: quotation marks in them.
+        ends_blank: whether the last is blank.
+        damage: what is wrong with the file; empty if nothing is.
+    """
+
+    lines: int = 0
+    quotes: int = 0
+    ends_blank: bool = True
+    damage: str = ""
+
+
+Scans = Mapping[Segment, Scan]
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Where a file's columns are.
+
+    Args:
+        positions: example column -> 0-based position in the file's rows.
+        num_columns: cells that every row of the file has.
+        has_header: whether the first row names the columns.
+    """
+
+    positions: dict[str, int]
+    num_columns: int
+    has_header: bool = True
+
+    def row(self, cells: list[str]) -> dict[str, str]:
+        """Takes the columns out of a row's cells.
+
+        Raises:
+            RejectedRowError: there are too few or too many cells, or an empty one.
+        """
+        if len(cells) != self.num_columns:
+            raise RejectedRowError("wrong number of columns")
+        return checked({column: cells[position] for column, position in self.positions.items()})
+
+
+def checked(row: dict[str, str]) -> dict[str, str]:
+    """Returns a row in which every column has text.
+
+    Raises:
+        RejectedRowError: one has none.
+    """
+    for column, text in row.items():
+        if not text or text.isspace():
+            raise RejectedRowError(f"empty {column}")
+    return row
+
+
+def decoded(line: bytes, limit: int = MAX_LINE_BYTES) -> str:
+    """Returns a line as text.
+
+    Raises:
+        RejectedRowError: it is longer than `limit` bytes or not UTF-8.
+    """
+    if len(line) > limit:
+        raise RejectedRowError(f"longer than {limit} bytes")
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        raise RejectedRowError("not valid UTF-8") from error
+
+
+def parse_row(line: bytes, layout: Layout, delimiter: str = "\t") -> dict[str, str]:
+    """Takes the columns out of a line of tab-separated text.
+
+    Args:
+        line: without its end.
+        layout: of the file it stands in.
+        delimiter: between cells; there is no way to write it inside one.
+    Returns:
+        example column -> text, as it stands in the file.
+    Raises:
+        RejectedRowError: it is too long, not UTF-8, has too few or too many cells, or an empty one.
+    """
+    return layout.row(decoded(line).split(delimiter))
+
+
+class RowReader(abc.ABC):
+    """Reads the rows of one kind of files. It is sent to Beam's workers, so it holds nothing but settings."""
+
+    def to_scan(self, segments: list[Segment]) -> list[Segment]:
+        """Returns the segments that must be scanned before those of a file can be read."""
+        return []
+
+    def scan(self, segment: Segment) -> Scan:
+        """Returns what the readers of later segments must know of one."""
+        return Scan()
+
+    @abc.abstractmethod
+    def read(self, segment: Segment, scans: Scans) -> Iterator[Row]:
+        """Yields the rows that begin in a segment.
+
+        Args:
+            segment: of a file.
+            scans: of the segments before it, at least.
+        Raises:
+            DamagedFileError: the file cannot be read to its end.
+        """
+
+
+class LineReader(RowReader):
+    """Reads files in which a line is a row; what a row is, `parse` says. Empty lines are rows."""
+
+    skips_blank = False
+    has_header = False
+
+    def to_scan(self, segments: list[Segment]) -> list[Segment]:
+        return [segment for segment in segments if segment.end is not None]
+
+    def scan(self, segment: Segment) -> Scan:
+        return Scan(count_lines(segment))
+
+    @abc.abstractmethod
+    def parse(self, line: bytes) -> dict[str, str]:
+        """Returns a line's columns; raises RejectedRowError if it has none."""
+
+    def read(self, segment: Segment, scans: Scans) -> Iterator[Row]:
+        for number, line in enumerate(read_lines(segment), start=1 + _before(segment, scans).lines):
+            if number == 1:
+                if self.has_header:
+                    continue
+                line = line.removeprefix(BYTE_ORDER_MARK)
+            if self.skips_blank and (not line or line.isspace()):
+                continue
+            yield self._row(number, line)
+
+    def _row(self, number: int, raw: bytes) -> Row:
+        try:
+            return Row(number, raw, self.parse(raw), "")
+        except RejectedRowError as error:
+            return Row(number, raw, {}, str(error))
+
+
+class TsvReader(LineReader):
+    """Cells between tabs, or another delimiter; there are no quotation marks, so every line is a row."""
+
+    def __init__(self, layout: Layout, delimiter: str):
+        self._layout = layout
+        self._delimiter = delimiter
+        self.has_header = layout.has_header
+
+    def parse(self, line: bytes) -> dict[str, str]:
+        return parse_row(line, self._layout, self._delimiter)
+
+
+class JsonReader(LineReader):
+    """An object a line (https://jsonlines.org). Empty lines are no rows.
+
+    Args:
+        fields: example column -> a key, or keys joined by dots where objects are nested.
+    """
+
+    skips_blank = True
+
+    def __init__(self, fields: dict[str, str]):
+        self._fields = fields
+
+    def parse(self, line: bytes) -> dict[str, str]:
+        try:
+            record = json.loads(decoded(line))
+        except RejectedRowError:
+            raise
+        except (ValueError, RecursionError) as error:
+            raise RejectedRowError("not valid JSON") from error
+        if not isinstance(record, dict):
+            raise RejectedRowError("not a JSON object")
+        return checked({column: _json_text(record, field) for column, field in self._fields.items()})
+
+
+def _json_text(record: dict[str, Any], field: str) -> str:
+    """Returns the text of a field."""
+    value: Any = record
+    for key in [field] if field in record else field.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    return as_text(value, field)
+
+
+def as_text(value: Any, name: str) -> str:
+    """Returns the text of a value; numbers and truth values, as labels often are, as JSON writes them.
+
+    Raises:
+        RejectedRowError: it is none of these, or no valid Unicode; names the column or field.
+    """
+    if value is None:
+        raise RejectedRowError(f"no {name!r}")
+    if isinstance(value, bytes):
+        return decoded(value)
+    if not isinstance(value, str | int | float):
+        raise RejectedRowError(f"{name!r} is no text")
+    text = value if isinstance(value, str) else json.dumps(value)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RejectedRowError(f"{name!r} is not valid Unicode") from error
+    return text
+
+
+class TextReader(LineReader):
+    """Plain text, a line a row. Empty lines are no rows."""
+
+    skips_blank = True
+
+    def __init__(self, column: str):
+        self._column = column
+
+    def parse(self, line: bytes) -> dict[str, str]:
+        return checked({self._column: decoded(line)})
+
+
+class ParagraphReader(TextReader):
+    """Plain text, lines without an empty one between them a row."""
+
+    def scan(self, segment: Segment) -> Scan:
+        lines, line = 0, b""
+        for line in read_lines(segment):  # noqa: B007
+            lines += 1
+        return Scan(lines, ends_blank=not line.strip())
+
+    def read(self, segment: Segment, scans: Scans) -> Iterator[Row]:
+        before = _before(segment, scans)
+        mine = before.ends_blank  # or the first lines belong to a paragraph that begins in the segment before
+        paragraph, first, size = [], 0, 0
+        for number, (line, own) in enumerate(_onward(segment), start=before.lines + 1):
+            if not (own or paragraph):
+                return
+            line = line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
+            if not line.strip():
+                if paragraph:
+                    yield self._row(first, b"\n".join(paragraph))
+                mine, paragraph = True, []
+            elif mine:
+                first, size = (first, size) if paragraph else (number, 0)
+                if size <= MAX_LINE_BYTES:  # what is longer is rejected, and need not be held
+                    paragraph.append(line)
+                    size += len(line) + 1
+        if paragraph:
+            yield self._row(first, b"\n".join(paragraph))
+
+
+class FileReader(TextReader):
+    """Plain text, a whole file a row."""
+
+    def parse(self, line: bytes) -> dict[str, str]:
+        return checked({self._column: decoded(line, MAX_FILE_BYTES)})
+
+    def read(self, segment: Segment, scans: Scans) -> Iterator[Row]:
+        lines, size, whole = [], 0, True
+        for line in read_lines(segment):
+            if size <= MAX_FILE_BYTES:
+                lines.append(line)
+                size += len(line) + 1
+            whole = whole and len(line) <= MAX_LINE_BYTES
+        text = b"\n".join(lines).removeprefix(BYTE_ORDER_MARK)
+        reason = f"a line is longer than {MAX_LINE_BYTES} bytes"
+        yield self._row(1, text) if whole else Row(1, text, {}, reason)
+
+
+class CsvReader(LineReader):
+    """Cells between delimiters, in quotation marks where they hold delimiters, marks (doubled) or line ends (RFC 4180).
+
+    A row ends with the line up to which the file's quotation marks are even in number, which holds for every file that
+    keeps to the RFC. Where that makes no row (a lone mark, as in `5" pipe`), each line is taken for a row, so a stray
+    mark spoils its own line and no other.
+    """
+
+    def __init__(self, layout: Layout, delimiter: str):
+        self._layout = layout
+        self._delimiter = delimiter
+
+    def scan(self, segment: Segment) -> Scan:
+        lines, quotes = 0, 0
+        for line in read_lines(segment):
+            lines += 1
+            quotes += line.count(b'"')
+        return Scan(lines, quotes)
+
+    def read(self, segment: Segment, scans: Scans) -> Iterator[Row]:
+        for first, lines in self._groups(segment, _before(segment, scans)):
+            if first == 1:
+                if self._layout.has_header:
+                    continue
+                lines[0] = lines[0].removeprefix(BYTE_ORDER_MARK)
+            if len(lines) > 1 and not self._is_row(lines):
+                yield from (self._row(number, line) for number, line in enumerate(lines, start=first))
+            else:
+                yield self._row(first, b"\n".join(lines))
+
+    def parse(self, line: bytes) -> dict[str, str]:
+        text = decoded(line)
+        if '"' not in text:
+            return self._layout.row(text.split(self._delimiter))
+        try:
+            (cells,) = csv_rows(text, self._delimiter)
+        except (csv.Error, ValueError) as error:
+            raise RejectedRowError("not valid CSV") from error
+        return self._layout.row(cells)
+
+    def _is_row(self, lines: list[bytes]) -> bool:
+        try:
+            return len(csv_rows(b"\n".join(lines).decode(errors="replace"), self._delimiter)) == 1
+        except csv.Error:
+            return False
+
+    def _groups(self, segment: Segment, before: Scan) -> Iterator[tuple[int, list[bytes]]]:
+        """Yields (number of the first line, lines that may be one row) of what begins in a segment."""
+        is_open = before.quotes % 2 == 1
+        mine = not is_open  # or the first lines belong to a row that begins in the segment before
+        group, size = [], 0
+        for number, (line, own) in enumerate(_onward(segment), start=before.lines + 1):
+            if not (own or (mine and is_open)):
+                return
+            is_open ^= line.count(b'"') % 2 == 1
+            if mine:
+                group.append(line)
+                size += len(line) + 1
+                if not is_open:
+                    yield number - len(group) + 1, group
+                elif size > MAX_LINE_BYTES:  # no row is as long: a mark was never closed
+                    yield from ((number - len(group) + 1 + place, [line]) for place, line in enumerate(group))
+                if not is_open or size > MAX_LINE_BYTES:
+                    group, size = [], 0
+            mine = mine or not is_open
+        if group:
+            yield number - len(group) + 1, group
+
+
+def csv_rows(text: str, delimiter: str) -> list[list[str]]:
+    """Returns the rows of a text; raises csv.Error where quotation marks break RFC 4180."""
+    return list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
+
+
+class ParallelReader(RowReader):
+    """Plain text in as many files as there are columns; lines of the same number are a row, empty lines too.
+
+    Args:
+        paths: example column -> its file. Segments to read are those of the first.
+        segments: of all the files.
+    """
+
+    def __init__(self, paths: dict[str, str], segments: list[Segment]):
+        self._paths = paths
+        self._segments = segments
+
+    def to_scan(self, segments: list[Segment]) -> list[Segment]:
+        return self._segments
+
+    def scan(self, segment: Segment) -> Scan:
+        return Scan(count_lines(segment))
+
+    def read(self, segment: Segment, scans: Scans) -> Iterator[Row]:
+        if not segment.start:
+            self._check_lengths(scans)
+        first = _before(segment, scans).lines
+        others = [self._lines_from(path, first, scans) for path in list(self._paths.values())[1:]]
+        for number, lines in enumerate(zip(read_lines(segment), *others, strict=False), start=first + 1):
+            if number == 1:
+                lines = [line.removeprefix(BYTE_ORDER_MARK) for line in lines]
+            try:
+                cells = {column: decoded(line) for column, line in zip(self._paths, lines, strict=True)}
+                yield Row(number, b"\t".join(lines), checked(cells), "")
+            except RejectedRowError as error:
+                yield Row(number, b"\t".join(lines), {}, str(error))
+
+    def _check_lengths(self, scans: Scans) -> None:
+        mine = {path: [scans[s] for s in self._segments if s.path == path] for path in self._paths.values()}
+        for scan in itertools.chain.from_iterable(mine.values()):
+            if scan.damage:
+                raise DamagedFileError(scan.damage)
+        counts = {path: sum(scan.lines for scan in found) for path, found in mine.items()}
+        if len(set(counts.values())) > 1:
+            found = ", ".join(f"{path} has {n} lines" for path, n in counts.items())
+            raise DamagedFileError(f"parallel files must have a line for each other's: {found}")
+
+    def _lines_from(self, path: str, first: int, scans: Scans) -> Iterator[bytes]:
+        """Yields the lines of a file after the first `first`."""
+        mine = sorted((s for s in self._segments if s.path == path), key=lambda segment: segment.start)
+        start = 0
+        while start + 1 < len(mine) and scans[mine[start]].lines <= first:
+            first -= scans[mine[start]].lines
+            start += 1
+        return itertools.islice(read_lines(Segment(path, mine[start].start, None)), first, None)
+
+
+def _before(segment: Segment, scans: Scans) -> Scan:
+    """Returns the scan of all that stands before a segment in its file."""
+    earlier = [scans[s] for s in sorted(_earlier(segment, scans), key=lambda s: s.start)]
+    return Scan(
+        sum(scan.lines for scan in earlier),
+        sum(scan.quotes for scan in earlier),
+        next((scan.ends_blank for scan in reversed(earlier) if scan.lines), True),
+    )
+
+
+def _earlier(segment: Segment, scans: Scans) -> list[Segment]:
+    return [s for s in scans if s.path == segment.path and s.start < segment.start]
+
+
+def _onward(segment: Segment) -> Iterator[tuple[bytes, bool]]:
+    """Yields a segment's lines with True, then those after it with False, for a row that goes on there."""
+    for line in read_lines(segment):
+        yield line, True
+    if segment.end is not None:
+        for line in read_lines(Segment(segment.path, segment.end, None)):
+            yield line, False

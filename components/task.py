@@ -1,0 +1,122 @@
+"""A Task as a value: all that differs between one application of the Transformer and another.
+
+Comes in: what an application wants of each component. Goes out: a frozen value that components ask, never by name.
+Read next: task_translation.py for an example of one; tasks.py, which lists them; trainer.py and evaluator.py, who ask.
+
+A new task is a new value: its columns, a model with its loss and batches, a server, a measure and a baseline. Nothing
+of it may import TensorFlow before it is called.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from models.config import DecodingConfig, ModelConfig, TrainingConfig
+
+Row = Mapping[str, str]  # column -> text, of an example
+Answers = dict[str, list]  # output of a signature -> its values, one a row
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """All that makes one trained model differ from another, but for its data."""
+
+    model: ModelConfig
+    training: TrainingConfig
+    decoding: DecodingConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """What the data decides of a model.
+
+    Args:
+        vocab_size: pieces of the tokenizer.
+        label_counts: label -> its rows in the train split, in the order of the labels' ids; empty without labels.
+    """
+
+    vocab_size: int
+    label_counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """What a person should see of an evaluation beside its metrics: cells of text."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """How good some answers are.
+
+    Args:
+        metrics: name -> value.
+        signature: metric -> how it was computed, of those for which that needs saying.
+        tables: for people.
+    """
+
+    metrics: dict[str, float]
+    signature: dict[str, str] = dataclasses.field(default_factory=dict)
+    tables: tuple[Table, ...] = ()
+
+
+def unchanged(text: str) -> str:
+    """Returns the text."""
+    return text
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """An application of the Transformer.
+
+    Args:
+        name: as on the command line.
+        text_columns: of an example, in the order of the model's inputs; the first is what is served.
+        output: name of the answer among the outputs of `serving_default`.
+        headline: the metric that the blessing looks at.
+        make_model: (ModelConfig, Features) -> built keras.Model.
+        make_loss: (TrainingConfig, Features) -> a models.training.MaskedCrossEntropy.
+        make_batches: (files, Recipe, start, epochs) -> tf.data.Dataset of (inputs, labels), from batch `start` on;
+            endless, with what makes training harder, where `epochs` is None, and without it for so many epochs.
+        export: (model, tokenizer, Features, Recipe, folder, sample texts) -> None, writes the SavedModel.
+        measure: (answers, rows) -> Measurement.
+        baselines: (function that returns the rows of the train split, rows) -> {name: answers} that cost little, in the
+            form of the model's; the model is blessed when it is better than the first.
+        label_columns: columns that hold one of a few labels, each turned into its id.
+        higher_is_better: of the headline.
+        judged: the signature that the Evaluator asks, with `text` alone.
+        prompt: what of a held-out text is sent to `serving_default` for a person to look at.
+        reference: (row, prompt) -> what a person compares the answer with.
+        example: what asking the model is called, and a text to ask.
+        decimals: digits after the point that matter in the metrics.
+    """
+
+    name: str
+    text_columns: tuple[str, ...]
+    output: str
+    headline: str
+    make_model: Callable[[ModelConfig, Features], Any]
+    make_loss: Callable[[TrainingConfig, Features], Any]
+    make_batches: Callable[[Sequence[str], Recipe, int, int | None], Any]
+    export: Callable[[Any, Any, Features, Recipe, str, list[str]], None]
+    measure: Callable[[Answers, Sequence[Row]], Measurement]
+    baselines: Callable[[Callable[[], list[Row]], Sequence[Row]], dict[str, Answers]]
+    reference: Callable[[Row, str], str]
+    example: tuple[str, str]
+    label_columns: tuple[str, ...] = ()
+    higher_is_better: bool = True
+    judged: str = "serving_default"
+    prompt: Callable[[str], str] = unchanged
+    decimals: int = 1
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Returns every column of an example, what is served first and the answer last."""
+        return self.text_columns + self.label_columns
+
+    def answer_name(self, output: str) -> str:
+        """Returns what an output is called beside the columns, one of which may have its name."""
+        return f"predicted_{output}" if output in self.columns else output

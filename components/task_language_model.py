@@ -1,0 +1,101 @@
+"""Language modelling: what comes next in a text (Radford et al. 2018).
+
+Comes in: documents. Goes out: the Task of them, judged by the bits it needs for a character of unseen documents.
+Read next: task.py for what each part is; ngrams.py for the baselines.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+from components.task import Answers, Features, Measurement, Recipe, Row, Task
+from models.config import ModelConfig, TrainingConfig
+
+NUM_PROMPT_WORDS = 12
+NUM_REFERENCE_CHARACTERS = 300
+BASELINE_ORDERS = {"characters by frequency": 1, "5-gram of characters": 5}
+
+
+def _make_model(config: ModelConfig, features: Features):
+    from models.transformer import DecoderLanguageModel
+
+    model = DecoderLanguageModel(config, features.vocab_size)
+    model.build()
+    return model
+
+
+def _make_loss(config: TrainingConfig, features: Features):
+    from models.training import MaskedCrossEntropy
+
+    return MaskedCrossEntropy(config.label_smoothing)
+
+
+def _make_batches(files: Sequence[str], recipe: Recipe, start: int, epochs: int | None):
+    from models.dataset import packed_batches
+
+    config = recipe.training
+    return packed_batches(files, recipe.model.max_positions, config.batch_tokens, config.seed, start, epochs)
+
+
+def _export(model, tokenizer, features: Features, recipe: Recipe, directory: str, samples: list[str]) -> None:
+    from models.export import export
+    from models.export_language_model import LanguageModelServer
+
+    export(LanguageModelServer(model, tokenizer, recipe.decoding), directory, [_prompt(text) for text in samples])
+
+
+def _measure(answers: Answers, rows: Sequence[Row]) -> Measurement:
+    """Adds up over all documents: long ones count more, as they have more to predict."""
+    bits = -sum(answers["log_probability"]) / math.log(2)
+    return Measurement(
+        {
+            "bits_per_character": bits / max(1, sum(answers["characters"])),
+            "perplexity": 2 ** (bits / max(1, sum(answers["tokens"]))),
+        },
+        {
+            "bits_per_character": "of normalised text, end of document included",
+            "perplexity": "a token: the model's pieces, the baselines' characters",
+        },
+    )
+
+
+def _baselines(train: Callable[[], list[Row]], rows: Sequence[Row]) -> dict[str, Answers]:
+    from components.ngrams import NgramModel, normalize
+
+    texts, asked = [normalize(row["text"]) for row in train()], [normalize(row["text"]) for row in rows]
+    answers = {}
+    for name, order in BASELINE_ORDERS.items():
+        model = NgramModel(texts, order)
+        answers[name] = {
+            "log_probability": [model.log_probability(text) for text in asked],
+            "characters": [len(text) for text in asked],
+            "tokens": [len(text) + 1 for text in asked],
+        }
+    return answers
+
+
+def _prompt(text: str) -> str:
+    return " ".join(text.split()[:NUM_PROMPT_WORDS])
+
+
+def _reference(row: Row, prompt: str) -> str:
+    return " ".join(row["text"].split())[len(prompt) :][:NUM_REFERENCE_CHARACTERS].lstrip()
+
+
+LANGUAGE_MODEL = Task(
+    name="language_model",
+    text_columns=("text",),
+    output="completion",
+    headline="bits_per_character",
+    make_model=_make_model,
+    make_loss=_make_loss,
+    make_batches=_make_batches,
+    export=_export,
+    measure=_measure,
+    baselines=_baselines,
+    reference=_reference,
+    example=("Complete", "The people of the United States"),
+    higher_is_better=False,
+    judged="score",
+    prompt=_prompt,
+    decimals=3,
+)

@@ -1,0 +1,52 @@
+"""Classification metrics agree with scikit-learn's where it has them, and with counting by hand where it has not."""
+
+import numpy as np
+import pytest
+
+from components.classification_metrics import measure, roc_auc
+
+LABELS = ["a", "b", "c"]
+
+
+@pytest.fixture
+def answers():
+    rng = np.random.default_rng(3)
+    right = rng.choice(LABELS, 200, p=[0.5, 0.3, 0.2])
+    logits = rng.normal(size=(200, 3)).round(1) + 1.5 * (right[:, None] == np.array(LABELS))
+    return np.exp(logits) / np.exp(logits).sum(1, keepdims=True), right.tolist()
+
+
+def test_they_are_scikit_learns(answers):
+    metrics = pytest.importorskip("sklearn.metrics", reason="the extra `baselines` is not installed")
+    probabilities, right = answers
+    guessed = [LABELS[i] for i in probabilities.argmax(1)]
+    found = measure(LABELS, probabilities.tolist(), right).metrics
+    assert found["accuracy"] == pytest.approx(100 * metrics.accuracy_score(right, guessed))
+    assert found["macro_f1"] == pytest.approx(100 * metrics.f1_score(right, guessed, average="macro"))
+    areas = [metrics.roc_auc_score(np.array(right) == label, probabilities[:, i]) for i, label in enumerate(LABELS)]
+    assert found["roc_auc"] == pytest.approx(100 * np.mean(areas))
+
+
+def test_equal_scores_count_half():
+    assert roc_auc(np.array([0.2, 0.5, 0.5, 0.9]), np.array([False, True, False, True])) == pytest.approx(3.5 / 4)
+
+
+def test_calibration_by_hand():
+    """Of two rows at 0.9 one is right, of two at 0.6 both are: |0.9 - 0.5| / 2 + |0.6 - 1| / 2."""
+    probabilities = [[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.4, 0.6]]
+    measured = measure(["a", "b"], probabilities, ["a", "b", "a", "b"])
+    assert measured.metrics["ece"] == pytest.approx(40)
+
+
+def test_what_was_taken_for_what():
+    probabilities = [[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]]
+    by_label, confusion, _ = measure(["a", "b"], probabilities, ["a", "b", "b"]).tables
+    assert by_label.rows == (("a", "50.0", "100.0", "66.7"), ("b", "100.0", "50.0", "66.7"))
+    assert confusion.header == ("", "a", "b")
+    assert confusion.rows == (("a", "1", "0"), ("b", "1", "1"))
+
+
+def test_a_label_that_training_never_saw_is_never_right():
+    measured = measure(["a"], [[1.0], [1.0]], ["a", "new"])
+    assert measured.metrics["accuracy"] == 50
+    assert measured.metrics["roc_auc"] == 50

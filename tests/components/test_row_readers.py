@@ -1,0 +1,164 @@
+"""Row readers: every format gives the rows that were written, wherever its files are cut."""
+
+import csv
+import io
+import json
+import pathlib
+import tempfile
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from components.file_formats import Reading
+from components.layouts import make_table
+from components.row_readers import Row
+from components.text_files import DamagedFileError, plan_shards
+
+PAIR = {"source": "en", "target": "de"}
+TEXT = {"text": "text"}
+# Short texts of what decides where rows begin and end.
+cells = st.text(alphabet='ab",\n; é', min_size=1, max_size=6).filter(str.strip)
+
+
+def read(paths, columns, reading=None, shard_bytes=1 << 40, **roles) -> list[Row]:
+    """Reads a file, or parallel files given by column, cut into shards of a size."""
+    files = [{"path": str(path), "bytes": path.stat().st_size} for path in paths]
+    group = tuple(file | {"column": column} for file, column in zip(files, columns, strict=True)) if roles else files
+    table = make_table(tuple(group), columns, reading or Reading(), shard_bytes)
+    segments = [segment for shard in plan_shards([table.file], shard_bytes) for segment in shard]
+    scans = {segment: table.reader.scan(segment) for segment in table.reader.to_scan(segments)}
+    return [row for segment in segments for row in table.reader.read(segment, scans)]
+
+
+def write(folder, name: str, content: str | bytes) -> pathlib.Path:
+    path = pathlib.Path(folder, name)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def texts(rows: list[Row]) -> list[tuple[str, ...]]:
+    assert not [row for row in rows if row.reason]
+    return [tuple(row.cells.values()) for row in rows]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(cells, cells), min_size=1, max_size=8), st.integers(1, 30), st.sampled_from(",;\t|"))
+def test_what_a_csv_writer_wrote_comes_back_however_it_is_cut(rows, shard_bytes, delimiter):
+    with tempfile.TemporaryDirectory() as folder:
+        content = io.StringIO(newline="")
+        csv.writer(content, delimiter=delimiter).writerows([("de", "en"), *rows])
+        path = write(folder, "a.csv", content.getvalue())
+        expected = [(en, de) for de, en in rows]
+        found = [tuple(cell.replace("\r\n", "\n") for cell in row) for row in texts(read([path], PAIR))]
+        assert found == expected
+        assert read([path], PAIR, shard_bytes=shard_bytes) == read([path], PAIR)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(alphabet='ab",\n', max_size=40), st.integers(1, 12))
+def test_broken_quotations_lose_no_line_and_are_read_the_same_however_cut(body, shard_bytes):
+    with tempfile.TemporaryDirectory() as folder:
+        path = write(folder, "a.csv", "en,de\n" + body)
+        rows = read([path], PAIR)
+        assert read([path], PAIR, shard_bytes=shard_bytes) == rows
+        lines = body.removesuffix("\n").split("\n") if body else []
+        assert b"\n".join(row.raw for row in rows).decode() == "\n".join(lines)
+        assert [row.number for row in rows] == [
+            2 + sum(earlier.raw.count(b"\n") + 1 for earlier in rows[:place]) for place in range(len(rows))
+        ]
+
+
+def test_a_stray_quotation_mark_spoils_no_other_line(tmp_path):
+    body = 'a 5" pipe,ein Rohr\nb,c\n"never closed,d\ne,f\n"g, h","i\nj"\n' + "k,l\n" * 5
+    rows = read([write(tmp_path, "a.csv", f"en,de\n{body}")], PAIR)
+    assert [row.reason for row in rows if row.reason] == ["not valid CSV"]
+    assert ('a 5" pipe', "ein Rohr") in [tuple(row.cells.values()) for row in rows]
+    assert [row.cells["source"] for row in rows if row.cells][-5:] == ["k"] * 5
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(alphabet="ab \n\r", max_size=60), st.integers(1, 12))
+def test_paragraphs_are_lines_between_blank_ones_however_cut(content, shard_bytes):
+    with tempfile.TemporaryDirectory() as folder:
+        path = write(folder, "a.txt", content)
+        rows = read([path], TEXT, Reading(unit="paragraph"))
+        lines = [line.removesuffix("\r") for line in content.split("\n")]
+        paragraphs = "\n".join(line if line.strip() else "" for line in lines).split("\n\n")
+        assert [text for (text,) in texts(rows)] == [p.strip("\n") for p in paragraphs if p.strip("\n")]
+        assert all(lines[row.number - 1] == row.cells["text"].split("\n")[0] for row in rows)
+        assert read([path], TEXT, Reading(unit="paragraph"), shard_bytes) == rows
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from("ab\t "), st.sampled_from(["", "c", "d" * 9])), max_size=12), st.integers(1, 9)
+)
+def test_parallel_files_go_together_line_by_line_however_cut(rows, shard_bytes):
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [
+            write(folder, name, "".join(row[side] + "\n" for row in rows)) for side, name in enumerate(("a.en", "a.de"))
+        ]
+        found = read(paths, PAIR, shard_bytes=shard_bytes, parallel=True)
+        assert [(row.number, row.raw.decode()) for row in found] == [
+            (number, "\t".join(row)) for number, row in enumerate(rows, start=1)
+        ]
+        assert [bool(row.reason) for row in found] == [not (a.strip() and b.strip()) for a, b in rows]
+
+
+def test_parallel_files_of_different_length_are_refused_with_both_counts(tmp_path):
+    paths = [write(tmp_path, "a.en", "x\n" * 5), write(tmp_path, "a.de", "x\n" * 4)]
+    for shard_bytes in (3, 1000):
+        with pytest.raises(DamagedFileError, match=r"a\.en has 5 lines, .*a\.de has 4 lines"):
+            read(paths, PAIR, shard_bytes=shard_bytes, parallel=True)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(cells, cells), max_size=6), st.integers(1, 40), st.booleans())
+def test_json_lines_hold_any_text_by_field_or_path(rows, shard_bytes, nested):
+    with tempfile.TemporaryDirectory() as folder:
+        records = [{"en": en, "de": de, "n": 1} for en, de in rows]
+        lines = [json.dumps({"translation": record} if nested else record) for record in records]
+        path = write(folder, "a.jsonl", "\ufeff" + "\n\n".join([*lines, ""]))
+        columns = {"source": "translation.en", "target": "translation.de"} if nested else PAIR
+        assert texts(read([path], columns, shard_bytes=shard_bytes)) == rows
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"text": 3', "not valid JSON"),
+        ('"text"', "not a JSON object"),
+        ("[" * 100_000, "not valid JSON"),
+        ('{"test": "x"}', "no 'text'"),
+        ('{"text": null}', "no 'text'"),
+        ('{"text": ["x"]}', "'text' is no text"),
+        ('{"text": "\\ud800"}', "'text' is not valid Unicode"),
+        ('{"text": " "}', "empty text"),
+        (b'{"text": "\xff"}', "not valid UTF-8"),
+    ],
+)
+def test_what_is_no_text_in_json_is_rejected(tmp_path, line, reason):
+    (row,) = read([write(tmp_path, "a.jsonl", line)], TEXT)
+    assert row.reason == reason
+
+
+def test_labels_may_be_numbers_or_truth_values_in_json(tmp_path):
+    path = write(tmp_path, "a.jsonl", '{"t": "x", "y": 1}\n{"t": "x", "y": true}\n{"t": "x", "y": 0.5}\n')
+    assert texts(read([path], {"text": "t", "label": "y"})) == [("x", "1"), ("x", "true"), ("x", "0.5")]
+
+
+def test_a_text_file_is_lines_paragraphs_or_one_text(tmp_path):
+    path = write(tmp_path, "a.txt", "\ufeffone\r\ntwo\r\n\r\n\r\nthree\r\n")
+    rows = {unit: texts(read([path], TEXT, Reading(unit=unit))) for unit in ("line", "paragraph", "file")}
+    assert rows["line"] == [("one",), ("two",), ("three",)]
+    assert rows["paragraph"] == [("one\ntwo",), ("three",)]
+    assert rows["file"] == [("one\ntwo\n\n\nthree",)]
+
+
+def test_columns_by_number_mean_that_there_is_no_header(tmp_path):
+    content = "1,hello,hallo\n2,bye,ade\n"
+    columns = {"source": "2", "target": "3"}
+    rows = [("hello", "hallo"), ("bye", "ade")]
+    assert texts(read([write(tmp_path, "a.csv", content)], columns)) == rows
+    assert texts(read([write(tmp_path, "a.tsv", content.replace(",", "\t"))], columns)) == rows

@@ -1,0 +1,65 @@
+"""A served classifier: labels with their probabilities, by text or by tf.Example, whatever the batch."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from models.config import DecodingConfig, ModelConfig, TokenizerConfig
+from models.export import export
+from models.export_classification import ClassificationServer
+from models.runtime import SavedModelRuntime
+from models.tokenizer import learn_sentencepiece, load_tokenizer
+from models.transformer import EncoderClassifier
+
+LABELS = ["bad", "good", "très bien"]
+TEXTS = ["", " ", "a good day", "a\0b e\u0301 \U0001f469\u200d\U0001f467", "a bad day " * 300, "grün 日本語 \ufeff"]
+
+
+@pytest.fixture(scope="module")
+def model_and_tokenizer(tmp_path_factory):
+    folder = str(tmp_path_factory.mktemp("tokenizer"))
+    words = [(word, 10) for word in ["a", "good", "bad", "day", "was", "it"]]
+    learn_sentencepiece(words, TokenizerConfig(vocab_size=300), folder)
+    tokenizer = load_tokenizer(folder)
+    model = EncoderClassifier(ModelConfig(1, 1, d_model=16, num_heads=2, dff=32), tokenizer.vocab_size, len(LABELS))
+    model.build()
+    return model, tokenizer
+
+
+@pytest.fixture(scope="module")
+def runtime(model_and_tokenizer, tmp_path_factory):
+    folder = str(tmp_path_factory.mktemp("exported"))
+    export(ClassificationServer(*model_and_tokenizer, LABELS, DecodingConfig(max_source_length=20)), folder, TEXTS[:3])
+    with SavedModelRuntime(folder) as runtime:
+        yield runtime
+
+
+def test_the_answer_is_the_models(model_and_tokenizer, runtime):
+    model, tokenizer = model_and_tokenizer
+    answers = runtime.run("serving_default", {"text": TEXTS})
+    for row, text in enumerate(TEXTS):
+        ids = [*tokenizer.tokenize(tf.constant([text])).to_list()[0][:20], 3]
+        expected = tf.nn.softmax(model(tf.constant([ids]))[0]).numpy()
+        np.testing.assert_allclose(answers["probabilities"][row], expected, rtol=1e-4)
+        assert answers["labels"][row].tolist() == [label.encode() for label in LABELS]
+        assert answers["label"][row].decode() == LABELS[expected.argmax()]
+        assert answers["probability"][row] == pytest.approx(expected.max(), rel=1e-4)
+
+
+def test_a_batch_is_answered_as_its_rows_are(runtime):
+    together = runtime.run("serving_default", {"text": TEXTS})["probabilities"]
+    alone = [runtime.run("serving_default", {"text": [text]})["probabilities"][0] for text in TEXTS]
+    np.testing.assert_allclose(together, alone, rtol=1e-4)
+
+
+def test_classify_takes_examples(runtime):
+    texts = [tf.train.Feature(bytes_list=tf.train.BytesList(value=[text.encode()])) for text in TEXTS]
+    examples = [tf.train.Example(features=tf.train.Features(feature={"text": text})) for text in texts]
+    answer = runtime.run("classify", {"inputs": [example.SerializeToString() for example in examples]})
+    expected = runtime.run("serving_default", {"text": TEXTS})
+    assert answer["classes"].tolist() == expected["labels"].tolist()
+    np.testing.assert_allclose(answer["scores"], expected["probabilities"], rtol=1e-5)
+
+
+def test_an_empty_batch_has_an_empty_answer(runtime):
+    assert runtime.run("serving_default", {"text": []})["probabilities"].shape == (0, 3)
