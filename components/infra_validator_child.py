@@ -278,7 +278,9 @@ def _compare_rows(alone: list[dict[str, np.ndarray]], together: Exchange) -> int
         for row, answer in enumerate(alone)
         if not all(alike(answer[key][0], array[row]) for key, array in together.outputs.items())
     ]
-    if len(differing) > MAX_DIFFERING_SHARE * len(alone):
+    # Of a few rows one may be a near tie; a model that looks at neighbours fails for more.
+    tolerated = max(1, MAX_DIFFERING_SHARE * len(alone)) if len(alone) > 2 else 0
+    if len(differing) > tolerated:
         row = differing[0]
         asked = _row(together.inputs, row)
         raise Refused(

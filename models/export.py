@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
+from models.saved_model import SERVING_DEFAULT
 from models.warmup import WarmupRequest, write_warmup_requests
 
 EXTRA_FOLDER = "assets.extra"  # the model server leaves alone what it does not know there
@@ -57,7 +58,9 @@ def export(server: Server, directory: str, samples: list[str]) -> None:
         ValueError: a warm-up request does not fit its signature.
     """
     tf.saved_model.save(server, directory, signatures=server.signatures())
-    write_warmup_requests(directory, server.warmup_requests(samples))
+    # What users ask first is replayed last, and so still warm.
+    requests = sorted(server.warmup_requests(samples), key=lambda request: request.signature == SERVING_DEFAULT)
+    write_warmup_requests(directory, requests)
     versions = {library: importlib.metadata.version(library) for library in LIBRARIES}
     _write_json(directory, "config.json", server.config())
     _write_json(directory, "versions.json", versions)

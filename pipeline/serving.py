@@ -5,9 +5,11 @@ Read next: served_model.py for versions, serving_rest.py and serving_grpc.py for
 """
 
 import contextlib
+import ctypes
 import ipaddress
 import os
 import socket
+import sys
 
 import uvicorn
 
@@ -17,6 +19,7 @@ from pipeline.serving_grpc import make_server
 from pipeline.serving_rest import make_app
 
 _GRACE_SECONDS = 5  # for requests under way when the server is stopped
+_M_ARENA_MAX = -8  # of glibc's malloc.h
 
 
 def run_server(name: str, folder: str, host: str, port: int, grpc_port: int) -> None:
@@ -30,6 +33,7 @@ def run_server(name: str, folder: str, host: str, port: int, grpc_port: int) -> 
     Raises:
         UserError: there is nothing to serve, or a port is taken.
     """
+    _share_memory_pools()
     model = ServedModel(name, folder)
     try:
         model.start()
@@ -49,6 +53,13 @@ def run_server(name: str, folder: str, host: str, port: int, grpc_port: int) -> 
         with contextlib.suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listener])
         rpc.stop(_GRACE_SECONDS).wait()
+
+
+def _share_memory_pools() -> None:
+    """Keeps memory flat while versions come and go: else each thread has a pool, with holes, of its own."""
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError):  # a libc other than glibc
+            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
 
 
 def _announce(model: ServedModel, rest: str, rpc: str) -> None:

@@ -12,8 +12,10 @@ import tensorflow_text as tf_text
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
-from components.artifact import Examples, InfraBlessing, Model
+from components.artifact import Examples, InfraBlessing, Model, ModelBlessing, PushedModel
+from components.errors import NotBlessedError
 from components.infra_validator import InfraValidator
+from components.pusher import Pusher
 from models.warmup import WARMUP_FILE, WarmupRequest, write_warmup_requests
 
 TEXT = tf.TensorSpec([None], tf.string, name="text")
@@ -129,9 +131,21 @@ def validate(tmp_path, examples):
         assert name == ("INFRA_BLESSED" if verdict["blessed"] else "INFRA_NOT_BLESSED")
         assert blessing.properties == {"blessed": verdict["blessed"], "reason": verdict["reason"]}
         assert "Traceback" not in verdict["reason"]
+        if not verdict["blessed"]:
+            assert_not_pushed(model, blessing, tmp_path)
         return verdict
 
     return validate
+
+
+def assert_not_pushed(model, blessing, folder):
+    evaluated = ModelBlessing(str(folder / "evaluated"), {"blessed": True})
+    os.makedirs(evaluated.uri)
+    pathlib.Path(evaluated.path("BLESSED")).write_text("{}", encoding="utf-8")
+    artifacts = {"model": model, "model_blessing": evaluated, "infra_blessing": blessing}
+    with pytest.raises(NotBlessedError, match="InfraValidator"):
+        Pusher.function(**artifacts, pushed_model=PushedModel(str(folder)), destination=str(folder / "serving"))
+    assert not (folder / "serving").exists()
 
 
 def add_warmup(directory):

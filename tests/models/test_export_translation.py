@@ -224,6 +224,7 @@ def test_attention_is_shared_out_among_the_source_tokens(runtime):
 
 def test_warm_up_requests_are_the_samples_alone_and_together_for_every_signature(exported):
     requests = read_warmup_requests(exported)
+    assert requests[-1].signature == "serving_default"
     for signature in SIGNATURES:
         inputs = [request.inputs for request in requests if request.signature == signature]
         for name in inputs[0]:

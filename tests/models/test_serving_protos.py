@@ -1,0 +1,53 @@
+"""TF Serving's messages come without Python TensorFlow, and are the same to it."""
+
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from models.serving_protos import MAX_ELEMENTS, from_tensor_proto, to_tensor_proto
+
+WITHOUT = """
+import sys
+import pipeline.serving, pipeline.predictions
+assert "tensorflow" not in sys.modules
+from models.serving_protos import example_pb2, predict_pb2
+import tensorflow as tf
+request = predict_pb2.PredictRequest()
+request.inputs["text"].CopyFrom(tf.make_tensor_proto(["a"]))
+assert tf.train.Example is example_pb2.Example
+print(tf.make_ndarray(request.inputs["text"]), tf.reduce_sum([1, 2]).numpy())
+"""
+
+
+def test_the_server_imports_no_tensorflow_which_may_be_imported_afterwards():
+    root = pathlib.Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", WITHOUT], cwd=root, capture_output=True, text=True, check=False)
+    assert done.stdout == "[b'a'] 3\n", done.stderr
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "int64", "uint8", "bool"])
+@pytest.mark.parametrize("shape", [(0,), (3,), (2, 0), (2, 3)])
+def test_arrays_come_back_also_from_tensorflows_own_messages(dtype, shape):
+    array = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
+    for proto in (to_tensor_proto(array), tf.make_tensor_proto(array)):
+        back = from_tensor_proto(proto)
+        assert back.dtype == dtype
+        np.testing.assert_array_equal(back, array)
+    np.testing.assert_array_equal(tf.make_ndarray(to_tensor_proto(array)), array)
+
+
+def test_strings_come_back():
+    array = np.array([[b"", b"\xff\0"]], object)
+    assert from_tensor_proto(to_tensor_proto(array)).tolist() == array.tolist()
+    assert from_tensor_proto(tf.make_tensor_proto(array)).tolist() == array.tolist()
+
+
+def test_a_small_message_for_a_huge_tensor_is_refused():
+    proto = tf.make_tensor_proto([1.0])
+    proto.tensor_shape.dim[0].size = MAX_ELEMENTS + 1
+    with pytest.raises(ValueError, match="elements"):
+        from_tensor_proto(proto)
