@@ -8,6 +8,8 @@ names of types, folders and files are TFX's wherever TFX has one.
 import dataclasses
 import os
 
+from components.serving_store import GRAPH_FILE, open_store
+
 SPLITS = ("train", "eval", "test")
 
 
@@ -163,10 +165,12 @@ class PushedModel(Artifact):
     """
 
     def exists(self) -> bool:
-        """Returns whether both the record and the pushed version are still there."""
-        return super().exists() and os.path.isfile(
-            os.path.join(self.properties.get("pushed_destination", ""), "saved_model.pb")
-        )
+        """Returns whether both the record and the pushed version are still there.
+
+        Only where that is an object store, this imports TensorFlow, which reaches it.
+        """
+        version = self.properties.get("pushed_destination", "")
+        return super().exists() and open_store(version).has(GRAPH_FILE)
 
 
 class InferenceResult(Artifact):

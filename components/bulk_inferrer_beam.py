@@ -16,6 +16,7 @@ import tensorflow as tf
 from apache_beam.ml.inference.base import KeyedModelHandler, ModelHandler, PredictionResult, RunInference
 
 from components.examples_io import read_batches, shard_name
+from components.serving_store import local_copy
 from components.tasks import get_task
 from models.runtime import SavedModelRuntime, TensorFlowError
 
@@ -36,7 +37,7 @@ class SavedModelHandler(ModelHandler[Row, PredictionResult, SavedModelRuntime]):
     """Beam's way to a SavedModel: loaded once a process, asked a batch at a time.
 
     Args:
-        saved_model: folder of a version.
+        saved_model: folder of a version, on a disk or an object store.
         task: name of a Task, which says what of a row is sent as `text`, and what its answers are called.
     """
 
@@ -46,7 +47,8 @@ class SavedModelHandler(ModelHandler[Row, PredictionResult, SavedModelRuntime]):
 
     def load_model(self) -> SavedModelRuntime:
         """Loads the model; a folder without one fails here, before any row is read."""
-        return SavedModelRuntime(self._saved_model)
+        with local_copy(self._saved_model) as folder:
+            return SavedModelRuntime(folder)
 
     def run_inference(
         self, batch: Sequence[Row], model: SavedModelRuntime, inference_args=None

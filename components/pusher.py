@@ -15,6 +15,7 @@ from components.artifact import InfraBlessing, Model, ModelBlessing, PushedModel
 from components.component import Input, Output, component
 from components.errors import NotBlessedError, UserError
 from components.serving_folder import publish, versions
+from components.serving_store import whole_name
 
 __all__ = ["Pusher", "versions"]
 
@@ -46,7 +47,7 @@ def Pusher(
         UserError: the destination cannot be written or is full; no new version is visible.
     """
     _check_blessed(("Evaluator", model_blessing, "BLESSED"), ("InfraValidator", infra_blessing, "INFRA_BLESSED"))
-    folder = destination.rstrip("/") if "://" in destination else os.path.abspath(destination)
+    folder = whole_name(destination)
     known = _record(model, model_blessing.path("BLESSED"), infra_blessing.path("INFRA_BLESSED"))
     try:
         version = publish(folder, model.path("Format-Serving"), known, keep_versions)

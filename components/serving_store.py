@@ -8,6 +8,7 @@ import contextlib
 import os
 import pathlib
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
@@ -28,6 +29,9 @@ class Store(Protocol):
     def names(self) -> list[str]:
         """Returns the names of the entries; none where the folder is missing."""
 
+    def has(self, name: str) -> bool:
+        """Returns whether there is such a file; OSError if that cannot be found out."""
+
     def read(self, name: str) -> bytes:
         """Reads a file; OSError if that fails."""
 
@@ -44,9 +48,39 @@ class Store(Protocol):
         """Makes the folder if it is missing and keeps others from writing to it."""
 
 
+def is_remote(destination: str) -> bool:
+    """Returns whether this is a URL such as gs://bucket/models/en_de, and no path."""
+    return "://" in destination
+
+
+def whole_name(destination: str) -> str:
+    """Returns a path from the root, or a URL, so that the same folder has the same name from everywhere."""
+    return destination.rstrip("/") if is_remote(destination) else os.path.abspath(destination)
+
+
 def open_store(destination: str) -> Store:
     """Returns the store for a path or a URL such as gs://bucket/models/en_de."""
-    return RemoteStore(destination) if "://" in destination else LocalStore(destination)
+    return RemoteStore(destination) if is_remote(destination) else LocalStore(destination)
+
+
+@contextlib.contextmanager
+def local_copy(folder: str) -> Iterator[str]:
+    """Lends a copy of a folder on an object store, which is gone afterwards; a local folder is lent itself.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if not is_remote(folder):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        with _os_errors() as gfile:
+            for parent, _, files in gfile.walk(folder):
+                target = os.path.join(scratch, parent[len(folder) :].strip("/"))
+                os.makedirs(target, exist_ok=True)
+                for file in files:
+                    gfile.copy(f"{parent.rstrip('/')}/{file}", os.path.join(target, file))
+        yield scratch
 
 
 class LocalStore:
@@ -62,6 +96,10 @@ class LocalStore:
     def names(self) -> list[str]:
         """Returns the names of the entries; none where the folder is missing."""
         return os.listdir(self._folder) if self._folder.exists() else []
+
+    def has(self, name: str) -> bool:
+        """Returns whether there is such a file."""
+        return (self._folder / name).is_file()
 
     def read(self, name: str) -> bytes:
         """Reads a file."""
@@ -122,6 +160,11 @@ class RemoteStore:
         with _os_errors() as gfile:
             return [name.rstrip("/") for name in gfile.listdir(self._folder)] if gfile.exists(self._folder) else []
 
+    def has(self, name: str) -> bool:
+        """Returns whether there is such a file."""
+        with _os_errors() as gfile:
+            return gfile.exists(self.path(name))
+
     def read(self, name: str) -> bytes:
         """Reads a file."""
         with _os_errors() as gfile, gfile.GFile(self.path(name), "rb") as file:
@@ -175,7 +218,7 @@ def _os_errors() -> Iterator:
     try:
         yield tf.io.gfile
     except tf.errors.OpError as error:
-        raise OSError(error.message) from error
+        raise OSError(error.message or type(error).__name__) from error
 
 
 def _sync(path: pathlib.Path) -> None:

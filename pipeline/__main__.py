@@ -71,6 +71,7 @@ SettingsOption = Annotated[
         "Sections: data, tokenizer, model, training, decoding, evaluation; an unknown name lists what there is.",
     ),
 ]
+_PUSHED = "Where model versions are pushed; also an object store, such as gs://bucket/models/en_de."
 TaskOption = Annotated[str, typer.Option(metavar="TASK", help=f"What the model is to do: {', '.join(TASKS)}.")]
 VerboseOption = Annotated[
     bool, typer.Option("--verbose", "-v", help="Show library logs, and stack traces of failures.")
@@ -94,11 +95,8 @@ def demo(
     ] = "de",
     pipeline_root: RootOption = Path("runs"),
     serving_dir: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="Where model versions are pushed.", show_default="serving/en-<language> or <task>"
-        ),
-    ] = None,
+        str, typer.Option(metavar="DIR|URL", help=_PUSHED, show_default="serving/en-<language> or <task>")
+    ] = "",
     settings: SettingsOption = None,
     verbose: VerboseOption = False,
 ) -> None:
@@ -115,10 +113,10 @@ def demo(
         from pipeline.corpora import fetch_corpus
 
         file = fetch_corpus(task, language)
-        serving_dir = serving_dir or Path("serving", f"en-{language}" if task == "translation" else task)
+        folder = serving_dir or "serving/" + (f"en-{language}" if task == "translation" else task)
         from pipeline.dag import make_pipeline
 
-        _run(make_pipeline(config, file, str(pipeline_root), str(serving_dir)), config, options, verbose)
+        _run(make_pipeline(config, file, str(pipeline_root), folder), config, options, verbose)
 
 
 @app.command()
@@ -134,9 +132,7 @@ def run(
     schema: SchemaOption = None,
     tokenizer: TokenizerOption = None,
     pipeline_root: RootOption = Path("runs"),
-    serving_dir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where model versions are pushed.", show_default="serving/<task>")
-    ] = None,
+    serving_dir: Annotated[str, typer.Option(metavar="DIR|URL", help=_PUSHED, show_default="serving/<task>")] = "",
     settings: SettingsOption = None,
     verbose: VerboseOption = False,
 ) -> None:
@@ -157,7 +153,7 @@ def run(
         set_up_logs(verbose)
         from pipeline.dag import make_pipeline
 
-        folder = str(serving_dir or Path("serving", task))
+        folder = serving_dir or f"serving/{task}"
         tokenizer_files = str(tokenizer / "*" if tokenizer and tokenizer.is_dir() else tokenizer or "")
         kept = {"schema_file": str(schema or ""), "tokenizer": tokenizer_files}
         _run(make_pipeline(config, file, str(pipeline_root), folder, **kept), config, options, verbose)

@@ -16,6 +16,7 @@ from components.file_formats import Reading
 from components.infra_validator import InfraValidator
 from components.pusher import Pusher
 from components.schema_gen import ImportSchemaGen, SchemaGen
+from components.serving_store import whole_name
 from components.statistics_gen import StatisticsGen
 from components.task import Recipe
 from components.tasks import get_task
@@ -36,7 +37,7 @@ def make_pipeline(
         config: every setting.
         files: path or pattern of the user's files, or several with their roles (components/file_formats.py).
         pipeline_root: where artifacts and metadata are kept.
-        serving_dir: where model versions are pushed.
+        serving_dir: where model versions are pushed, a path or a URL.
         schema_file: a schema that the user keeps; empty to infer one.
         tokenizer: pattern of the files of a tokenizer that the user brings; empty to learn one.
     Returns:
@@ -71,7 +72,7 @@ def make_pipeline(
         model=model,
         model_blessing=evaluator.outputs["blessing"],
         infra_blessing=infra_validator.outputs["blessing"],
-        destination=os.path.abspath(serving_dir),
+        destination=whole_name(serving_dir),
     )
     bulk_inferrer = BulkInferrer(
         examples=examples,

@@ -4,6 +4,7 @@ Comes in: arguments. Goes out: predictions, a server, or a changed serving folde
 Read next: predictions.py and chat.py; served_model.py and serving_rest.py for `serve`; components/serving_folder.py.
 """
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +15,7 @@ from components.errors import UserError
 from pipeline.exits import explained
 from pipeline.logs import set_up_logs
 
-_ServingFolder = Annotated[str, typer.Argument(metavar="DIR", help="A serving folder, such as serving/en-de.")]
+_ServingFolder = Annotated[str, typer.Argument(metavar="DIR|URL", help="A serving folder, such as serving/en-de.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -25,7 +26,7 @@ def register(app: typer.Typer) -> None:
 
 def predict(
     model: Annotated[
-        Path, typer.Option("--model", metavar="DIR", help="A SavedModel, or a serving folder: its newest version.")
+        str, typer.Option("--model", metavar="DIR|URL", help="A SavedModel, or a serving folder: its newest version.")
     ],
     texts: Annotated[
         list[str] | None, typer.Argument(metavar="TEXT", help="Texts; quote each.", show_default=False)
@@ -51,19 +52,20 @@ def predict(
             raise UserError("Missing argument 'TEXT': give texts, or --file FILE, where - is standard input")
         if texts and file:
             raise UserError(f"texts and --file {file} at once; give one of them")
-        folder = _saved_model(model)
         set_up_logs(verbose=False)
         from pipeline import predictions
 
-        if texts:
-            predictions.print_answers(str(folder), signature, texts)
-        else:
-            predictions.print_json_lines(str(folder), signature, file, batch_size)
+        with _saved_model(model) as folder:
+            if texts:
+                predictions.print_answers(folder, signature, texts)
+            else:
+                predictions.print_json_lines(folder, signature, file, batch_size)
 
 
 def chat(
     model: Annotated[
-        Path, typer.Option("--model", metavar="DIR", help="A language model, or a serving folder: its newest version.")
+        str,
+        typer.Option("--model", metavar="DIR|URL", help="A language model, or a serving folder: its newest version."),
     ],
     temperature: Annotated[float, typer.Option(min=0, help="Higher is bolder; 0 takes the likeliest.")] = 0.5,
     top_k: Annotated[int, typer.Option(min=0, help="Draw from the k likeliest tokens; 0 for all.")] = 0,
@@ -73,20 +75,20 @@ def chat(
 ) -> None:
     """Goes on from what you type, as you watch. An empty line lets the model go on from what it wrote; Ctrl-D ends."""
     with explained():
-        folder = _saved_model(model)
         set_up_logs(verbose=False)
         from models.runtime import SavedModelRuntime
         from pipeline import chat as loop
 
         try:
-            served = SavedModelRuntime(str(folder))
+            with _saved_model(model) as folder:
+                served = SavedModelRuntime(folder)
         except (ValueError, RuntimeError) as error:
-            raise UserError(f"{folder} cannot be loaded: {error}") from error
+            raise UserError(f"{model} cannot be loaded: {error}") from error
         loop.chat(served, sys.stdin, sys.stdout, loop.Options(temperature, top_k, top_p, max_new_tokens, seed))
 
 
 def serve(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A serving folder, or a SavedModel.")],
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="A serving folder, or a SavedModel.")],
     name: Annotated[
         str, typer.Option(metavar="NAME", help="The model's name in requests.", show_default="the folder's name")
     ] = "",
@@ -103,9 +105,13 @@ def serve(
     """
     with explained():
         set_up_logs(verbose=False)
+        from components.serving_store import is_remote
+
+        if is_remote(folder):
+            raise UserError(f"{folder} is no folder of this machine: copy it here, or let TensorFlow Serving read it")
         from pipeline.serving import run_server
 
-        run_server(name or folder.absolute().name, str(folder), host, port, grpc_port)
+        run_server(name or Path(folder).absolute().name, folder, host, port, grpc_port)
 
 
 def versions(folder: _ServingFolder) -> None:
@@ -113,7 +119,10 @@ def versions(folder: _ServingFolder) -> None:
     with explained():
         from components.serving_folder import labels, read_versions
 
-        known = read_versions(folder)
+        try:
+            known = read_versions(folder)
+        except OSError as error:
+            raise UserError(f"cannot look into {folder}: {error}") from error
         if not known:
             raise UserError(f"there are no versions in {folder}; is it a serving folder?")
         named = labels(known)
@@ -144,10 +153,16 @@ def rollback(
         print(f"Version {copy} is version {origin} again.")
 
 
-def _saved_model(folder: Path) -> Path:
-    """Returns the folder that holds saved_model.pb: the one given, or its newest version."""
-    versions = sorted((path for path in folder.glob("*/") if path.name.isdecimal()), key=lambda path: int(path.name))
-    for candidate in (folder, folder / "Format-Serving", *reversed(versions)):
-        if (candidate / "saved_model.pb").is_file():
-            return candidate
-    raise UserError(f"no SavedModel in {folder}: neither saved_model.pb nor a numbered version that has one")
+def _saved_model(folder: str) -> contextlib.AbstractContextManager[str]:
+    """Lends the folder that holds saved_model.pb: the one given, or its newest version; a copy of one far away."""
+    from components.serving_folder import versions as numbers
+    from components.serving_store import GRAPH_FILE, local_copy, open_store
+
+    try:
+        store = open_store(folder)
+        for name in (".", "Format-Serving", *map(str, reversed(numbers(folder)))):
+            if store.has(GRAPH_FILE if name == "." else f"{name}/{GRAPH_FILE}"):
+                return local_copy(folder if name == "." else store.path(name))
+    except OSError as error:
+        raise UserError(f"cannot look for a SavedModel in {folder}: {error}") from error
+    raise UserError(f"no SavedModel in {folder}: neither {GRAPH_FILE} nor a numbered version that has one")

@@ -78,6 +78,16 @@ def test_every_row_has_its_prediction_and_key_in_order(infer, plant, write_examp
     assert result.properties == {"num_predictions": 171, "num_failures": 0}
 
 
+def test_a_model_on_an_object_store_is_asked_like_one_on_a_disk(infer, plant, write_examples, tmp_path):
+    there = f"ram://{tmp_path.name}"
+    for path in pathlib.Path(plant(upper)).rglob("*"):
+        if path.is_file():
+            target = f"{there}/{path.relative_to(tmp_path / 'planted-0')}"
+            tf.io.gfile.makedirs(os.path.dirname(target))
+            tf.io.gfile.copy(str(path), target)
+    assert lines(infer(write_examples(*SHARDS), there), "predictions") == answers(SHARDS)
+
+
 def test_workers_change_nothing(infer, plant, write_examples):
     """Not even who is asked together with whom, which the answers show here."""
     examples, model = write_examples(*SHARDS), plant(lambda text: tf.strings.join([text, tf.strings.reduce_join(text)]))

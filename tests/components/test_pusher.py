@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import resource
+import shutil
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from components import pusher
 from components.artifact import InfraBlessing, Model, ModelBlessing, PushedModel
 from components.errors import NotBlessedError, UserError
 from components.pusher import Pusher, versions
+from components.serving_store import local_copy
 
 FILES = ("saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001", "assets/spm.model")
 
@@ -70,6 +72,23 @@ def test_pushed_version_is_the_whole_export_and_is_recorded(push, tmp_path):
     record = json.loads(pathlib.Path(pushed.path("pushed.json")).read_text(encoding="utf-8"))
     assert record == {"destination": folder, "version": version}
     assert pushed.exists()
+
+
+def test_a_push_to_an_object_store_is_whole_and_is_missed_when_it_is_gone(push, tmp_path):
+    """TensorFlow's file system in memory stands for gs://, for both are reached in the same way."""
+    tf = pytest.importorskip("tensorflow")
+    model, destination = make_model(tmp_path / "model", "a"), f"ram://{tmp_path.name}/models/en_de/"
+    shutil.rmtree(model.path("Format-Serving", "assets"))  # that file system takes assets.extra for something in it
+    pushed = push(model, destination)
+    folder = pushed.properties["pushed_destination"]
+    assert folder == f"{destination}{pushed.properties['pushed_version']}"
+    with local_copy(folder) as copy:
+        assert all((pathlib.Path(copy) / name).read_bytes() == b"a" * 1000 for name in FILES[:3])
+        assert (pathlib.Path(copy) / "assets.extra" / "seq2serve.json").is_file()
+    assert not os.path.exists(copy)
+    assert pushed.exists()
+    tf.io.gfile.rmtree(folder)
+    assert not pushed.exists()
 
 
 @pytest.mark.parametrize("lacking", [("model",), ("infra",), ("model", "infra")])

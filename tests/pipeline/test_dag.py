@@ -130,3 +130,12 @@ def test_a_task_of_ones_own_is_one_more_value(monkeypatch):
     assert nodes["ExampleGen"]["columns"] == {"text": "mail", "label": "verdict"}
     assert nodes["Transform"]["label_columns"] == ["label"]
     assert {nodes[name]["task"] for name in ("Trainer", "Evaluator", "BulkInferrer")} == {"spam"}
+
+
+@pytest.mark.parametrize(
+    ("given", "destination"),
+    [("serving/", os.path.abspath("serving")), ("gs://bucket/models/en_de/", "gs://bucket/models/en_de")],
+)
+def test_a_path_to_push_to_is_made_whole_and_a_url_is_left_alone(given, destination):
+    nodes = {node.id: node for node in make_pipeline(PipelineConfig(), "text.tsv", "runs", given).nodes}
+    assert nodes["Pusher"].parameters["destination"] == destination

@@ -117,6 +117,12 @@ def test_run_hands_everything_on(command, tmp_path):
     assert "summary of run 1" in result.output
 
 
+def test_a_url_to_push_to_stays_as_it_is(command):
+    result = command("run", "data.tsv", "--serving-dir", "gs://bucket/models/en_de")
+    assert result.exit_code == 0, result.output
+    assert SEEN["serving_dir"] == "gs://bucket/models/en_de"
+
+
 def test_demo_is_a_run_on_the_corpus(command, tmp_path):
     result = command("demo", "--language", "fr", "--set", "training.steps=9", "--", "--x")
     assert result.exit_code == 0, result.output

@@ -129,3 +129,30 @@ def test_rollback_to_nowhere_changes_nothing(serving, tmp_path):
         result = command(*arguments)
         assert (result.exit_code, "there are no versions" in result.stderr) == (2, True)
     assert not (tmp_path / "none").exists()
+
+
+# Object stores; TensorFlow's file system in memory stands for one.
+
+
+def test_a_push_to_an_object_store_is_listed_rolled_back_and_asked(model, tmp_path):
+    there = f"ram://{tmp_path.name}/shout"
+    number = publish(there, model, {"evaluation": {"reason": "loud enough"}}, 3)
+    asked = CliRunner().invoke(app, ["predict", "--model", there, "hi", "you"])
+    assert (asked.exit_code, asked.stdout) == (0, "HI\nYOU\n"), asked.output
+    listed = CliRunner().invoke(app, ["versions", there])
+    assert f"{number}  stable, canary" in listed.stdout
+    assert "loud enough" in listed.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["serve", "gs://bucket/model"], "gs://bucket/model is no folder of this machine"),
+        (["predict", "--model", "nowhere://bucket", "hi"], "cannot look for a SavedModel in nowhere://bucket"),
+        (["versions", "nowhere://bucket"], "cannot look into nowhere://bucket"),
+    ],
+)
+def test_what_cannot_be_reached_is_said(arguments, message):
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 2
+    assert message in done.stderr
