@@ -18,11 +18,8 @@ _pressed = threading.Event()
 @contextlib.contextmanager
 def listening() -> Iterator[None]:
     """Notes a Ctrl-C as well as raising it. Where SIGINT is ignored, or outside the main thread, nothing changes."""
-    _pressed.clear()
-    if (
-        threading.current_thread() is not threading.main_thread()
-        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
-    ):
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
     signal.signal(signal.SIGINT, _note)
@@ -30,6 +27,7 @@ def listening() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        _pressed.clear()
 
 
 def check() -> None:

@@ -5,12 +5,32 @@ Read next: transform_beam.py for the work itself, models/tokenizer.py, then trai
 """
 
 import collections
-from typing import Literal, NamedTuple
+import dataclasses
+from typing import Literal
 
 from components.artifact import Examples, Schema, Tokenizer, TokenizerFiles, TransformedExamples
 from components.component import Context, Input, Output, component
 from components.errors import UserError
 from models.config import TokenizerConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """What becomes of each column (TFX: Transform's preprocessing_fn).
+
+    Args:
+        columns: of text; they share one vocabulary.
+        max_length: tokens a text may have.
+        label_columns: each value becomes its place among the column's values: those of the schema's domain, or where
+            it has none those of the train split, sorted.
+        too_long: whether a longer text is cut, and counted in `num_truncated`, or its row dropped, and counted in
+            `num_dropped`.
+    """
+
+    columns: tuple[str, ...]
+    max_length: int
+    label_columns: tuple[str, ...] = ()
+    too_long: Literal["cut", "drop"] = "cut"
 
 
 @component
@@ -19,12 +39,9 @@ def Transform(
     schema: Input[Schema],
     transformed_examples: Output[TransformedExamples],
     tokenizer: Output[Tokenizer],
-    columns: tuple[str, ...],
+    preprocessing: Preprocessing,
     tokenizer_config: TokenizerConfig,
-    max_length: int,
     context: Context,
-    label_columns: tuple[str, ...] = (),
-    too_long: Literal["cut", "drop"] = "cut",
 ) -> None:
     """Learns a tokenizer from the train split and turns the text and labels of all splits into ids (TFX: Transform).
 
@@ -33,22 +50,17 @@ def Transform(
         schema: what the columns are.
         transformed_examples: is filled; a shard for each shard of `examples`.
         tokenizer: is filled.
-        columns: the text columns; they share one vocabulary.
+        preprocessing: which columns become ids, and how long a text may be.
         tokenizer_config: kind and size of the tokenizer.
-        max_length: tokens a text may have.
         context: Beam options.
-        label_columns: each value becomes its place among the column's values: those of the schema's domain, or where
-            it has none those of the train split, sorted.
-        too_long: whether a longer text is cut, and counted in `num_truncated`, or its row dropped, and counted in
-            `num_dropped`.
     Raises:
         UserError: a column is not text, the vocabulary cannot be learned, or a label is missing or new.
     """
-    _check_columns(schema, columns + label_columns)
-    words = _count_words(examples, columns, tokenizer.path("word_counts.jsonl"), context)
+    _check_columns(schema, preprocessing)
+    words = _count_words(examples, preprocessing.columns, tokenizer.path("word_counts.jsonl"), context)
     _learn(words, tokenizer_config, tokenizer)
-    labels = _label_counts(examples, schema, label_columns, transformed_examples, context)
-    _write_ids(examples, transformed_examples, tokenizer, Limits(columns, max_length, too_long, labels), context)
+    labels = _label_counts(examples, schema, preprocessing.label_columns, transformed_examples, context)
+    _write_ids(examples, transformed_examples, tokenizer, preprocessing, labels, context)
 
 
 @component
@@ -58,56 +70,36 @@ def TransformByTokenizer(
     files: Input[TokenizerFiles],
     transformed_examples: Output[TransformedExamples],
     tokenizer: Output[Tokenizer],
-    columns: tuple[str, ...],
-    max_length: int,
+    preprocessing: Preprocessing,
     context: Context,
-    label_columns: tuple[str, ...] = (),
-    too_long: Literal["cut", "drop"] = "cut",
 ) -> None:
     """Does what Transform does with a tokenizer that the user brings.
 
     Args:
-        examples, schema, transformed_examples, tokenizer, columns, max_length, context, label_columns, too_long: as for
-            Transform.
+        examples, schema, transformed_examples, tokenizer, preprocessing, context: as for Transform.
         files: those of a Tokenizer artifact, or a SentencePiece model.
     Raises:
         UserError: a column is not text, the files are no tokenizer, or a label is missing or new.
     """
     from models.tokenizer import adopt_tokenizer
 
-    _check_columns(schema, columns + label_columns)
+    _check_columns(schema, preprocessing)
     try:
         settings = adopt_tokenizer([file["path"] for file in files.properties["files"]], tokenizer.uri)
     except ValueError as error:
         raise UserError(f"{files.uri}: {error}; give a tokenizer's folder or a SentencePiece .model") from error
     tokenizer.properties.update(kind=settings["kind"], vocab_size=settings["vocab_size"])
-    labels = _label_counts(examples, schema, label_columns, transformed_examples, context)
-    _write_ids(examples, transformed_examples, tokenizer, Limits(columns, max_length, too_long, labels), context)
+    labels = _label_counts(examples, schema, preprocessing.label_columns, transformed_examples, context)
+    _write_ids(examples, transformed_examples, tokenizer, preprocessing, labels, context)
 
 
-class Limits(NamedTuple):
-    """What of the rows is written.
-
-    Args:
-        columns: of text.
-        max_length: tokens a text may have.
-        too_long: what becomes of a row with more.
-        labels: label column -> its labels, in the order of their ids.
-    """
-
-    columns: tuple[str, ...]
-    max_length: int
-    too_long: str
-    labels: dict[str, list[str]]
-
-
-def _check_columns(schema: Schema, columns: tuple[str, ...]) -> None:
+def _check_columns(schema: Schema, preprocessing: Preprocessing) -> None:
     from tensorflow_metadata.proto.v0 import schema_pb2
 
     from components.schema_gen import read_schema
 
     text = [feature.name for feature in read_schema(schema).feature if feature.type == schema_pb2.BYTES]
-    for column in columns:
+    for column in preprocessing.columns + preprocessing.label_columns:
         if column not in text:
             raise UserError(f"{schema.path('schema.pbtxt')}: no text column {column!r}; it has: {', '.join(text)}")
 
@@ -190,7 +182,8 @@ def _write_ids(
     examples: Examples,
     transformed_examples: TransformedExamples,
     tokenizer: Tokenizer,
-    limits: Limits,
+    preprocessing: Preprocessing,
+    labels: dict[str, list[str]],
     context: Context,
 ) -> None:
     import apache_beam as beam
@@ -210,16 +203,17 @@ def _write_ids(
             pipeline
             | beam.Create(shards)
             | beam.Reshuffle()
-            | beam.ParDo(WriteIds(limits, tokenizer.uri))
+            | beam.ParDo(WriteIds(preprocessing, labels, tokenizer.uri))
             | WriteJsonLines(counts_path)
         )
-    transformed_examples.properties.update(splits=splits, max_length=limits.max_length)
-    _describe(transformed_examples, read_json_lines(counts_path), limits)
+    transformed_examples.properties.update(splits=splits, max_length=preprocessing.max_length)
+    _describe(transformed_examples, read_json_lines(counts_path), preprocessing)
 
 
-def _describe(transformed_examples: TransformedExamples, shards: list[dict], limits: Limits) -> None:
-    num_examples, num_truncated = collections.Counter(), collections.Counter(dict.fromkeys(limits.columns, 0))
-    lengths = {column: collections.Counter() for column in limits.columns}
+def _describe(transformed_examples: TransformedExamples, shards: list[dict], preprocessing: Preprocessing) -> None:
+    columns, max_length = preprocessing.columns, preprocessing.max_length
+    num_examples, num_truncated = collections.Counter(), collections.Counter(dict.fromkeys(columns, 0))
+    lengths = {column: collections.Counter() for column in columns}
     for counts in shards:
         num_examples[counts["split"]] += counts["num_examples"]
         num_truncated.update(counts["num_truncated"])
@@ -229,7 +223,7 @@ def _describe(transformed_examples: TransformedExamples, shards: list[dict], lim
     splits = transformed_examples.properties["splits"]
     if empty := next((split for split in splits if not num_examples[split] and num_dropped), None):
         raise UserError(
-            f"every row of the {empty} split has more than data.max_length={limits.max_length} tokens and was "
+            f"every row of the {empty} split has more than data.max_length={max_length} tokens and was "
             "dropped; allow longer ones, or set data.too_long=cut"
         )
     transformed_examples.properties.update(

@@ -17,7 +17,7 @@ from components.examples_io import read_texts
 from models.tokenizer import load_tokenizer
 
 if typing.TYPE_CHECKING:
-    from components.transform import Limits
+    from components.transform import Preprocessing
 
 
 class CountWords(beam.DoFn):
@@ -80,29 +80,30 @@ class WriteIds(beam.DoFn):
     """(path of a shard, path to write) -> the shard with ids for texts, in the same order; yields its counts.
 
     Args:
-        limits: columns and their lengths. Column `c` becomes the feature `c_ids`, of a label with one number.
+        preprocessing: columns and their lengths. Column `c` becomes the feature `c_ids`, of a label with one number.
+        labels: label column -> its labels, in the order of their ids.
         tokenizer_uri: folder of the Tokenizer artifact.
     """
 
-    def __init__(self, limits: "Limits", tokenizer_uri: str):
-        self._limits = limits
+    def __init__(self, preprocessing: "Preprocessing", labels: dict[str, list[str]], tokenizer_uri: str):
+        self._preprocessing, self._labels = preprocessing, labels
         self._tokenizer_uri = tokenizer_uri
 
     def setup(self) -> None:
         self._tokenizer = load_tokenizer(self._tokenizer_uri)
-        self._feature_names = [f"{column}_ids" for column in (*self._limits.columns, *self._limits.labels)]
+        self._feature_names = [f"{column}_ids" for column in (*self._preprocessing.columns, *self._labels)]
         self._label_ids = {
             column: {label.encode(): number for number, label in enumerate(labels)}
-            for column, labels in self._limits.labels.items()
+            for column, labels in self._labels.items()
         }
 
     def process(self, element: tuple[str, str, str]) -> Iterator[dict]:
         """Yields {"split", "num_examples", "num_dropped", "num_truncated" {column: n}, "lengths" {column: {n: n}}}."""
         split, source, target = element
-        columns = self._limits.columns
+        columns = self._preprocessing.columns
         counts = _Counts(columns)
         with tf.io.TFRecordWriter(target) as writer:
-            for batch in read_texts(source, [*columns, *self._limits.labels]):
+            for batch in read_texts(source, [*columns, *self._labels]):
                 texts = [self._tokenize(batch[column], counts.lengths[column]) for column in columns]
                 labels = [[[ids[v]] for v in batch[column].numpy().tolist()] for column, ids in self._label_ids.items()]
                 for row in zip(*texts, *labels, strict=True):
@@ -118,15 +119,15 @@ class WriteIds(beam.DoFn):
         return found
 
     def _write(self, row: tuple[list[int], ...], writer: tf.io.TFRecordWriter, counts: "_Counts") -> None:
-        limits = self._limits
-        texts, labels = row[: len(limits.columns)], row[len(limits.columns) :]
-        if max(map(len, texts)) > limits.max_length:
-            if limits.too_long == "drop":
+        preprocessing = self._preprocessing
+        texts, labels = row[: len(preprocessing.columns)], row[len(preprocessing.columns) :]
+        if max(map(len, texts)) > preprocessing.max_length:
+            if preprocessing.too_long == "drop":
                 counts.num_dropped += 1
                 return
-            long = [len(ids) > limits.max_length for ids in texts]
-            counts.num_truncated.update(itertools.compress(limits.columns, long))
-            texts = [ids[: limits.max_length] for ids in texts]
+            long = [len(ids) > preprocessing.max_length for ids in texts]
+            counts.num_truncated.update(itertools.compress(preprocessing.columns, long))
+            texts = [ids[: preprocessing.max_length] for ids in texts]
         counts.num_examples += 1
         example = tf.train.Example()
         features = example.features.feature

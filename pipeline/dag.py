@@ -21,7 +21,7 @@ from components.statistics_gen import StatisticsGen
 from components.task import Recipe
 from components.tasks import get_task
 from components.trainer import Trainer
-from components.transform import Transform, TransformByTokenizer
+from components.transform import Preprocessing, Transform, TransformByTokenizer
 from pipeline.config import PipelineConfig
 from pipeline.runner import Pipeline
 
@@ -45,14 +45,15 @@ def make_pipeline(
     """
     task = get_task(config.task)
     data_nodes, examples, schema = _data_nodes(config, files, schema_file)
-    text = {"columns": task.text_columns, "label_columns": task.label_columns}
-    limits = {"max_length": config.data.max_length, "too_long": config.data.too_long}
+    data = config.data
+    preprocessing = Preprocessing(task.text_columns, data.max_length, task.label_columns, data.too_long)
     if tokenizer:
         brought = raw_files(tokenizer, TokenizerFiles)
-        transform = TransformByTokenizer(examples=examples, schema=schema, files=brought, **text, **limits)
+        transform = TransformByTokenizer(examples=examples, schema=schema, files=brought, preprocessing=preprocessing)
         data_nodes = (*data_nodes, brought.node)
     else:
-        transform = Transform(examples=examples, schema=schema, tokenizer_config=config.tokenizer, **text, **limits)
+        settings = {"preprocessing": preprocessing, "tokenizer_config": config.tokenizer}
+        transform = Transform(examples=examples, schema=schema, **settings)
     trainer = Trainer(
         transformed_examples=transform.outputs["transformed_examples"],
         tokenizer=transform.outputs["tokenizer"],

@@ -83,7 +83,7 @@ def pipeline(path: str, folder: str, workers: int) -> None:
     from components.component import Context
     from components.example_gen import ExampleGen, Splitting
     from components.file_formats import Reading
-    from components.transform import Transform
+    from components.transform import Preprocessing, Transform
     from models.config import TokenizerConfig
 
     parallel = (f"--direct_num_workers={workers}", "--direct_running_mode=multi_processing")
@@ -107,9 +107,8 @@ def pipeline(path: str, folder: str, workers: int) -> None:
         schema=Schema(folder),
         transformed_examples=TransformedExamples(made["ids"]),
         tokenizer=Tokenizer(made["tokenizer"]),
-        columns=COLUMNS,
+        preprocessing=Preprocessing(COLUMNS, MAX_LENGTH),
         tokenizer_config=TokenizerConfig(vocab_size=VOCAB_SIZE),
-        max_length=MAX_LENGTH,
         context=context,
     )
 
@@ -118,8 +117,7 @@ def measure(path: str, workers: int) -> tuple[float, float]:
     """Returns the seconds that a program takes, 0 workers for the loop, and the GiB of its largest process."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
     with tempfile.TemporaryDirectory() as folder:
-        # -P: beside this file there is a profile.py, which is not Python's.
-        command = [sys.executable, "-P", __file__, "--child", json.dumps([path, folder, workers])]
+        command = [sys.executable, __file__, "--child", json.dumps([path, folder, workers])]
         start = time.perf_counter()
         done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
         return time.perf_counter() - start, float(done.stdout.split()[-1])

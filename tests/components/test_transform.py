@@ -9,7 +9,7 @@ import tensorflow as tf
 from components.artifact import Examples, Schema, Tokenizer, TokenizerFiles, TransformedExamples
 from components.component import Context
 from components.errors import UserError
-from components.transform import Transform, TransformByTokenizer
+from components.transform import Preprocessing, Transform, TransformByTokenizer
 from models.config import TokenizerConfig
 from models.tokenizer import load_tokenizer
 
@@ -50,8 +50,12 @@ def transform(inputs, folder, *flags, **changes) -> tuple[TransformedExamples, T
     }
     for artifact in outputs.values():
         pathlib.Path(artifact.uri).mkdir(parents=True)
-    settings = {"columns": ("source", "target"), "tokenizer_config": CONFIG, "max_length": MAX_LENGTH} | changes
-    Transform.function(**inputs, **outputs, **settings, context=Context(beam_options=flags))
+    tokenizer_config = changes.pop("tokenizer_config", CONFIG)
+    preprocessing = Preprocessing(**{"columns": ("source", "target"), "max_length": MAX_LENGTH} | changes)
+    context = Context(beam_options=flags)
+    Transform.function(
+        **inputs, **outputs, preprocessing=preprocessing, tokenizer_config=tokenizer_config, context=context
+    )
     return tuple(outputs.values())
 
 
@@ -231,7 +235,7 @@ def test_a_tokenizer_brought_along_gives_the_ids_that_it_gave(inputs, transforme
     }
     for artifact in outputs.values():
         pathlib.Path(artifact.uri).mkdir()
-    settings = {"columns": ("source", "target"), "max_length": MAX_LENGTH, "context": Context()}
+    settings = {"preprocessing": Preprocessing(("source", "target"), MAX_LENGTH), "context": Context()}
     TransformByTokenizer.function(**inputs, **outputs, files=TokenizerFiles("t", {"files": files}), **settings)
     for one, two in zip(transformed, outputs.values(), strict=True):
         assert (digest(one), one.properties) == (digest(two), two.properties)

@@ -128,7 +128,7 @@ def test_a_task_of_ones_own_is_one_more_value(monkeypatch):
     config = with_settings(preset("tiny", "spam"), ["data.text=mail", "data.label=verdict"])
     nodes = parameters(config)
     assert nodes["ExampleGen"]["columns"] == {"text": "mail", "label": "verdict"}
-    assert nodes["Transform"]["label_columns"] == ["label"]
+    assert nodes["Transform"]["preprocessing"]["label_columns"] == ["label"]
     assert {nodes[name]["task"] for name in ("Trainer", "Evaluator", "BulkInferrer")} == {"spam"}
 
 

@@ -1,6 +1,6 @@
 """Shows where the time of decoding goes, per part and per operation, in the graph that the server runs.
 
-    python tests/benchmarks/profile.py --batch=32 --beam=4
+    python tests/benchmarks/profile_decoding.py --batch=32 --beam=4
 
 One call is traced operation by operation, which itself takes time: shares mean more than milliseconds. Prints as well
 what was tried to make decoding faster and did not help.
