@@ -6,7 +6,7 @@ Read next: any component you see named here; runner.py for how they are run.
 
 import os
 
-from components.artifact import SchemaFile, TokenizerFiles
+from components.artifact import ModelFiles, SchemaFile, TokenizerFiles
 from components.bulk_inferrer import BulkInferrer
 from components.component import Channel, Node, raw_files
 from components.evaluator import Evaluator
@@ -28,7 +28,13 @@ NUM_SAMPLES = 64  # rows of a shard of the test split that the pushed model answ
 
 
 def make_pipeline(
-    config: PipelineConfig, files: str, pipeline_root: str, serving_dir: str, schema_file: str = "", tokenizer: str = ""
+    config: PipelineConfig,
+    files: str,
+    pipeline_root: str,
+    serving_dir: str,
+    schema_file: str = "",
+    tokenizer: str = "",
+    warm_start: str = "",
 ) -> Pipeline:
     """Joins the ten components (TFX: a pipeline's `create_pipeline`).
 
@@ -39,24 +45,20 @@ def make_pipeline(
         serving_dir: where model versions are pushed.
         schema_file: a schema that the user keeps; empty to infer one.
         tokenizer: pattern of the files of a tokenizer that the user brings; empty to learn one.
+        warm_start: pattern of the files of an earlier model whose weights training starts from; empty for none.
     Returns:
         A Pipeline, its channels checked.
     """
     task = get_task(config.task)
     data_nodes, examples, schema = _data_nodes(config, files, schema_file)
-    text = {"columns": task.text_columns, "label_columns": task.label_columns}
-    limits = {"max_length": config.data.max_length, "too_long": config.data.too_long}
-    if tokenizer:
-        brought = raw_files(tokenizer, TokenizerFiles)
-        transform = TransformByTokenizer(examples=examples, schema=schema, files=brought, **text, **limits)
-        data_nodes = (*data_nodes, brought.node)
-    else:
-        transform = Transform(examples=examples, schema=schema, tokenizer_config=config.tokenizer, **text, **limits)
+    text_nodes = _text_nodes(config, examples, schema, tokenizer)
+    base_model = raw_files(warm_start, ModelFiles) if warm_start else None
     trainer = Trainer(
-        transformed_examples=transform.outputs["transformed_examples"],
-        tokenizer=transform.outputs["tokenizer"],
+        transformed_examples=text_nodes[-1].outputs["transformed_examples"],
+        tokenizer=text_nodes[-1].outputs["tokenizer"],
         task=task.name,
         recipe=Recipe(config.model, config.training, config.decoding),
+        base_model=base_model,
     )
     model = trainer.outputs["model"]
     evaluator = Evaluator(
@@ -80,7 +82,8 @@ def make_pipeline(
         split="test",
         num_examples=NUM_SAMPLES,
     )
-    nodes = (*data_nodes, transform, trainer, evaluator, infra_validator, pusher, bulk_inferrer)
+    given = (base_model.node,) if base_model else ()
+    nodes = (*data_nodes, *text_nodes, *given, trainer, evaluator, infra_validator, pusher, bulk_inferrer)
     return Pipeline(task.name, os.path.abspath(pipeline_root), nodes)
 
 
@@ -111,3 +114,14 @@ def _data_nodes(config: PipelineConfig, files: str, schema_file: str) -> tuple[t
     schema = schema_nodes[-1].outputs["schema"]
     example_validator = ExampleValidator(statistics=statistics, schema=schema)
     return (source.node, example_gen, statistics_gen, *schema_nodes, example_validator), examples, schema
+
+
+def _text_nodes(config: PipelineConfig, examples: Channel, schema: Channel, tokenizer: str) -> tuple[Node, ...]:
+    """Returns the nodes that turn text into ids, the last of them Transform or what stands in its place."""
+    task, data = get_task(config.task), config.data
+    shared = {"examples": examples, "schema": schema, "columns": task.text_columns, "label_columns": task.label_columns}
+    limits = {"max_length": data.max_length, "too_long": data.too_long}
+    if not tokenizer:
+        return (Transform(tokenizer_config=config.tokenizer, **shared, **limits),)
+    brought = raw_files(tokenizer, TokenizerFiles)
+    return brought.node, TransformByTokenizer(files=brought, **shared, **limits)
