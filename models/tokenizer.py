@@ -97,7 +97,7 @@ def adopt_tokenizer(paths: Sequence[str], directory: str) -> dict:
 
 
 def same_vocabulary(one: str, other: str) -> bool:
-    """Returns whether the tokenizers in two folders turn every text into the same ids."""
+    """Returns whether two folders hold the same tokenizer, and so turn every text into the same ids."""
     return _vocabulary(one) == _vocabulary(other)
 
 
