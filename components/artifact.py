@@ -60,6 +60,10 @@ class TokenizerFiles(RawFiles):
     """A tokenizer that the user brings: a Tokenizer's folder, or a SentencePiece model."""
 
 
+class ModelFiles(RawFiles):
+    """The Format-Keras folder of an earlier Model, whose weights training starts from."""
+
+
 class Examples(Artifact):
     """Rows as tf.Example records, split (TFX: Examples).
 
@@ -119,8 +123,9 @@ class Model(Artifact):
     """A trained model.
 
     Format-Serving/         the SavedModel: strings in, strings out; see models/export.py
-    Format-Keras/           config.json and model.weights.h5, to go on from in Python
-    properties: num_parameters, steps, eval metrics.
+    Format-Keras/           config.json, model.weights.h5 and tokenizer/ (a Tokenizer), to go on from
+    properties: num_parameters, steps, eval metrics; where it was warm-started, warm_start {"taken", "fresh", "unused"},
+    see models/warm_start.py.
     """
 
 

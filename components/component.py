@@ -7,6 +7,7 @@ how a Node is run.
 
 import dataclasses
 import inspect
+import types
 import typing
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
@@ -16,7 +17,8 @@ from components.artifact import Artifact, RawFiles
 ArtifactType = TypeVar("ArtifactType", bound=Artifact)
 
 # A component's parameter annotated `Input[Examples]` receives a published artifact; one annotated `Output[Model]`
-# receives an empty folder to fill. Everything else but `Context` is a parameter and part of the fingerprint.
+# receives an empty folder to fill. Everything else but `Context` is a parameter and part of the fingerprint. An input
+# annotated `Input[Model] | None`, with the default None, may be left out.
 Input = Annotated[ArtifactType, "input"]
 Output = Annotated[ArtifactType, "output"]
 
@@ -82,7 +84,7 @@ class Component:
     """A function with its signature read: what goes in, what comes out, what can be set.
 
     `component.function` is the undecorated function; called with artifacts in temporary folders it is the
-    component's own unit test.
+    component's own unit test. `optional` names the inputs that may be left out.
     """
 
     function: Callable[..., None]
@@ -90,6 +92,7 @@ class Component:
     outputs: dict[str, type[Artifact]]
     parameters: dict[str, inspect.Parameter]
     context: str | None
+    optional: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -100,7 +103,8 @@ class Component:
         """Joins the component to its inputs.
 
         Args:
-            **arguments: a Channel for every input, a value for every parameter that has no default.
+            **arguments: a Channel for every input that is not optional, a value for every parameter that has no
+                default.
         Returns:
             The Node, whose `outputs` feed the next component.
         Raises:
@@ -110,7 +114,8 @@ class Component:
         for key in arguments:
             if key not in known:
                 raise TypeError(f"{self.name} has no input or parameter {key!r}; it has {', '.join(known)}")
-        inputs = {key: self._checked_input(key, arguments.get(key)) for key in self.inputs}
+        wanted = [key for key in self.inputs if key not in self.optional or arguments.get(key) is not None]
+        inputs = {key: self._checked_input(key, arguments.get(key)) for key in wanted}
         parameters = {key: self._checked_parameter(key, arguments) for key in self.parameters}
         return Node(self, inputs, parameters)
 
@@ -136,26 +141,37 @@ def component(function: Callable[..., None]) -> Component:
     """Makes a component of a function (TFX: the `@component` decorator of Python function components).
 
     Args:
-        function: returns None. Its parameters, all keyword-capable, are annotated `Input[T]`, `Output[T]`,
-            `Context` or with a plain type, which must serialise to JSON (frozen dataclasses of such are fine).
+        function: returns None. Its parameters, all keyword-capable, are annotated `Input[T]`, `Input[T] | None`,
+            `Output[T]`, `Context` or with a plain type, which must serialise to JSON (frozen dataclasses of such are
+            fine).
     Returns:
         A Component.
     Raises:
         TypeError: a parameter has no annotation.
     """
-    inputs, outputs, parameters, context = {}, {}, {}, None
+    inputs, outputs, parameters, context, optional = {}, {}, {}, None, set()
     hints = typing.get_type_hints(function, include_extras=True)
     for key, parameter in inspect.signature(function).parameters.items():
         if key not in hints:
             raise TypeError(f"{function.__name__}: parameter {key!r} has no annotation")
-        role = getattr(hints[key], "__metadata__", ("",))[0]
+        hint = _without_none(hints[key])
+        role = getattr(hint, "__metadata__", ("",))[0]
         if role in ("input", "output"):
-            (inputs if role == "input" else outputs)[key] = typing.get_args(hints[key])[0]
+            (inputs if role == "input" else outputs)[key] = typing.get_args(hint)[0]
+            optional.update({key} if parameter.default is None else ())
         elif hints[key] is Context:
             context = key
         else:
             parameters[key] = parameter
-    return Component(function, inputs, outputs, parameters, context)
+    return Component(function, inputs, outputs, parameters, context, frozenset(optional))
+
+
+def _without_none(hint: Any) -> Any:
+    """Returns T of `T | None`, any other annotation as it is."""
+    if typing.get_origin(hint) not in (typing.Union, types.UnionType):
+        return hint
+    others = [other for other in typing.get_args(hint) if other is not types.NoneType]
+    return others[0] if len(others) == 1 else hint
 
 
 def raw_files(uri: str, artifact_type: type[RawFiles] = RawFiles) -> Channel:

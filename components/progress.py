@@ -69,3 +69,9 @@ def progress(label: str, total: int, unit: str, start: int = 0) -> Iterator[Repo
         yield reporter
     finally:
         reporter.close()
+
+
+def note(text: str) -> None:
+    """Says something in a line of its own on standard error; on a terminal in the place of the line shown meanwhile."""
+    clear = "\r\x1b[2K" if sys.stderr.isatty() else ""
+    print(f"{clear}{text}", file=sys.stderr, flush=True)

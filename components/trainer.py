@@ -1,16 +1,18 @@
 """Trainer: token ids -> a trained model, exported (TFX: Trainer).
 
-Comes in: TransformedExamples and the Tokenizer. Goes out: a Model (SavedModel and Keras weights) and a ModelRun (logs).
+Comes in: TransformedExamples, the Tokenizer, and where training starts from an earlier model, that. Goes out: a Model
+(SavedModel and Keras weights) and a ModelRun (logs).
 Read next: trainer_callbacks.py for checkpoints and logs, models/training.py for the optimizer, task.py for the rest.
 """
 
-import json
+import os
 import shutil
+from typing import Any
 
-from components.artifact import Model, ModelRun, Tokenizer, TransformedExamples
+from components.artifact import Model, ModelFiles, ModelRun, Tokenizer, TransformedExamples
 from components.component import Context, Input, Output, component
 from components.errors import UserError
-from components.progress import progress
+from components.progress import note, progress
 from components.task import Features, Recipe, Task
 from components.tasks import get_task
 
@@ -26,6 +28,7 @@ def Trainer(
     task: str,
     recipe: Recipe,
     context: Context,
+    base_model: Input[ModelFiles] | None = None,
 ) -> None:
     """Trains with Keras `fit`, averages the weights and exports.
 
@@ -40,40 +43,28 @@ def Trainer(
         task: name of a Task.
         recipe: sizes, schedule, decoding.
         context: `scratch` holds checkpoints and logs while training runs.
+        base_model: an earlier model with the same vocabulary, of any task, to take weights from (TFX: `base_model`).
     Raises:
-        UserError: the loss is no longer a number, says at which step; or this machine cannot compute in the precision.
+        UserError: the loss is no longer a number, says at which step; this machine cannot compute in the precision; or
+            training cannot start from `base_model`.
     Source: https://www.tensorflow.org/tfx/guide/trainer
     """
     import keras
 
-    from components import trainer_callbacks as callbacks
     from models.tokenizer import load_tokenizer
-    from models.training import MaskedAccuracy, make_optimizer
+    from models.warm_start import save_model
 
-    config, spec = recipe.training, get_task(task)
-    keras.utils.set_random_seed(config.seed)
+    spec = get_task(task)
+    keras.utils.set_random_seed(recipe.training.seed)
     text_tokenizer = load_tokenizer(tokenizer.uri)
     features = _features(spec, text_tokenizer, transformed_examples)
-    network, loss = _make_model(spec, recipe, features), spec.make_loss(config, features)
-    # No XLA: it would compile anew for every shape of a batch, and gains nothing on a CPU.
-    network.compile(make_optimizer(config), loss=loss, metrics=[MaskedAccuracy(loss.pad_id)], jit_compile=False)
-    optimizer = network.optimizer  # for float16 Keras wraps ours in one that scales the loss
-    optimizer.build(network.trainable_variables)
-    checkpoint = callbacks.Checkpoint(network, context.scratch, config.checkpoint_steps)
-    start = checkpoint.restore()
-    eval_files = _files(transformed_examples, "eval")
-    evaluation = callbacks.Evaluation(network, tuple(spec.make_batches(eval_files, recipe, 0, 1)))
-    log = callbacks.TensorBoardLog(context.scratch, evaluation, config.checkpoint_steps)
-    if start < config.steps:
-        batches = spec.make_batches(_files(transformed_examples, "train"), recipe, start, None)
-        with progress("Trainer", config.steps, "steps", start) as reporter:
-            watch = [callbacks.StopAtNaN(), log, checkpoint, callbacks.ProgressBar(reporter, start)]
-            network.fit(batches, steps_per_epoch=config.steps - start, callbacks=watch, verbose=0)
-    optimizer.finalize_variable_values(network.trainable_variables)
-    quality = evaluation.run()
-    callbacks.check_finite(quality["loss"], optimizer)
-    _write_weights(network, model)
-    samples = _samples(eval_files, spec.text_columns[0], text_tokenizer)
+    network = _compiled_model(spec, recipe, features)
+    if base_model:
+        model.properties["warm_start"] = _warm_start(network, base_model, tokenizer)
+    quality = _fit(network, spec, recipe, transformed_examples, context.scratch)
+    _copy_files(tokenizer.uri, model.path("Format-Keras", "tokenizer"))
+    save_model(network, model.path("Format-Keras"))
+    samples = _samples(_files(transformed_examples, "eval"), spec.text_columns[0], text_tokenizer)
     served = spec.make_model(recipe.model, features)  # computes in float32, whatever it was trained in
     served.set_weights(network.get_weights())
     spec.export(served, text_tokenizer, features, recipe, model.path("Format-Serving"), samples)
@@ -81,10 +72,66 @@ def Trainer(
     shutil.copytree(f"{context.scratch}/logs", model_run.path("logs"))
     model.properties.update(
         num_parameters=network.count_params(),
-        steps=config.steps,
+        steps=recipe.training.steps,
         eval_loss=quality["loss"],
         eval_accuracy=quality["accuracy"],
     )
+
+
+def _compiled_model(spec: Task, recipe: Recipe, features: Features) -> Any:
+    """Returns a keras.Model with its weights drawn, its optimizer built."""
+    from models.training import MaskedAccuracy, make_optimizer
+
+    network, loss = _make_model(spec, recipe, features), spec.make_loss(recipe.training, features)
+    # No XLA: it would compile anew for every shape of a batch, and gains nothing on a CPU.
+    metrics = [MaskedAccuracy(loss.pad_id)]
+    network.compile(make_optimizer(recipe.training), loss=loss, metrics=metrics, jit_compile=False)
+    # For float16 Keras has wrapped ours in an optimizer that scales the loss.
+    network.optimizer.build(network.trainable_variables)
+    return network
+
+
+def _fit(network: Any, spec: Task, recipe: Recipe, examples: TransformedExamples, scratch: str) -> dict[str, float]:
+    """Trains, or goes on from the last checkpoint, and leaves the averaged weights; returns their loss and accuracy."""
+    from components import trainer_callbacks as callbacks
+
+    config, optimizer = recipe.training, network.optimizer
+    checkpoint = callbacks.Checkpoint(network, scratch, config.checkpoint_steps)
+    start = checkpoint.restore()
+    evaluation = callbacks.Evaluation(network, tuple(spec.make_batches(_files(examples, "eval"), recipe, 0, 1)))
+    log = callbacks.TensorBoardLog(scratch, evaluation, config.checkpoint_steps)
+    if start < config.steps:
+        batches = spec.make_batches(_files(examples, "train"), recipe, start, None)
+        with progress("Trainer", config.steps, "steps", start) as reporter:
+            watch = [callbacks.StopAtNaN(), log, checkpoint, callbacks.ProgressBar(reporter, start)]
+            network.fit(batches, steps_per_epoch=config.steps - start, callbacks=watch, verbose=0)
+    optimizer.finalize_variable_values(network.trainable_variables)
+    quality = evaluation.run()
+    callbacks.check_finite(quality["loss"], optimizer)
+    return quality
+
+
+def _warm_start(network: Any, base_model: ModelFiles, tokenizer: Tokenizer) -> dict[str, list[str]]:
+    """Starts a network from an earlier model; says, and returns, what was taken and what was not."""
+    from models.tokenizer import same_vocabulary
+    from models.warm_start import WEIGHTS, start_from
+
+    paths = [file["path"] for file in base_model.properties["files"]]
+    folder = next(os.path.dirname(path) for path in paths if os.path.basename(path) == WEIGHTS)
+    theirs = f"{folder}/tokenizer"
+    if not same_vocabulary(theirs, tokenizer.uri):
+        raise UserError(
+            f"cannot start from {folder}: its vocabulary is not this run's, so its embeddings would stand for other "
+            f"pieces; give both runs one tokenizer, here by --tokenizer {theirs}"
+        )
+    try:
+        started = start_from(network, folder)
+    except ValueError as error:
+        raise UserError(f"cannot start from {folder}: {error}") from error
+    parts = {name: list(layers) for name, layers in vars(started).items()}
+    said = "; ".join(f"{name} {', '.join(layers) or 'nothing'}" for name, layers in parts.items())
+    note(f"Trainer starts from {folder}: {said}")
+    return parts
 
 
 def _make_model(spec: Task, recipe: Recipe, features: Features):
@@ -124,11 +171,9 @@ def _samples(files: list[str], column: str, tokenizer) -> list[str]:
     return [texts[round(i * (len(texts) - 1) / (NUM_SAMPLES - 1))] for i in range(NUM_SAMPLES)]
 
 
-def _write_weights(network, model: Model) -> None:
+def _copy_files(source: str, destination: str) -> None:
     import tensorflow as tf
 
-    keras_dir = model.path("Format-Keras")
-    tf.io.gfile.makedirs(keras_dir)
-    with tf.io.gfile.GFile(f"{keras_dir}/config.json", "w") as file:
-        json.dump({"class": type(network).__name__, **network.get_config()}, file, indent=2)
-    network.save_weights(f"{keras_dir}/model.weights.h5")
+    tf.io.gfile.makedirs(destination)
+    for name in tf.io.gfile.listdir(source):
+        tf.io.gfile.copy(f"{source}/{name}", f"{destination}/{name}")

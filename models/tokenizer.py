@@ -96,6 +96,19 @@ def adopt_tokenizer(paths: Sequence[str], directory: str) -> dict:
     return settings
 
 
+def same_vocabulary(one: str, other: str) -> bool:
+    """Returns whether two folders hold the same tokenizer, and so turn every text into the same ids."""
+    return _vocabulary(one) == _vocabulary(other)
+
+
+def _vocabulary(directory: str) -> tuple:
+    """Returns what decides the ids. SentencePiece's model knows itself whether text is read in lower case."""
+    settings = json.loads(_read(os.path.join(directory, _SETTINGS)))
+    if settings["kind"] == "wordpiece":
+        return _read(os.path.join(directory, WORDPIECES)), settings["lowercase"]
+    return (_read(os.path.join(directory, SPM_MODEL)),)
+
+
 def _write_settings(settings: dict, directory: str) -> None:
     write_file(directory, _SETTINGS, json.dumps(settings, indent=2, sort_keys=True).encode() + b"\n")
 

@@ -5,6 +5,7 @@ Read next: dag.py, what `run` runs; config.py, what `--set` sets. Whatever is sl
 that needs it, so that help is instant and a fully cached run loads neither TensorFlow nor Beam.
 """
 
+import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -59,6 +60,14 @@ TokenizerOption = Annotated[
         metavar="DIR|FILE", help="Use this tokenizer instead of learning one: a Tokenizer's folder, or a .model file."
     ),
 ]
+WarmStartOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Start training from the weights of an earlier model, such as runs/Trainer/model/7, of this task or of "
+        "another; it needs the same tokenizer.",
+    ),
+]
 RootOption = Annotated[
     Path, typer.Option("--pipeline-root", metavar="DIR", help="Where artifacts, metadata and logs are kept.")
 ]
@@ -93,6 +102,8 @@ def demo(
     language: Annotated[
         str, typer.Option(metavar="CODE", help="Language to translate English into; for translation.")
     ] = "de",
+    tokenizer: TokenizerOption = None,
+    warm_start: WarmStartOption = None,
     pipeline_root: RootOption = Path("runs"),
     serving_dir: Annotated[
         str, typer.Option(metavar="DIR|URL", help=_PUSHED, show_default="serving/en-<language> or <task>")
@@ -116,7 +127,8 @@ def demo(
         folder = serving_dir or "serving/" + (f"en-{language}" if task == "translation" else task)
         from pipeline.dag import make_pipeline
 
-        _run(make_pipeline(config, file, str(pipeline_root), folder), config, options, verbose)
+        given = {"tokenizer": _tokenizer_files(tokenizer), "warm_start": _model_files(warm_start)}
+        _run(make_pipeline(config, file, str(pipeline_root), folder, **given), config, options, verbose)
 
 
 @app.command()
@@ -131,6 +143,7 @@ def run(
     label: LabelOption = "label",
     schema: SchemaOption = None,
     tokenizer: TokenizerOption = None,
+    warm_start: WarmStartOption = None,
     pipeline_root: RootOption = Path("runs"),
     serving_dir: Annotated[str, typer.Option(metavar="DIR|URL", help=_PUSHED, show_default="serving/<task>")] = "",
     settings: SettingsOption = None,
@@ -153,10 +166,9 @@ def run(
         set_up_logs(verbose)
         from pipeline.dag import make_pipeline
 
-        folder = serving_dir or f"serving/{task}"
-        tokenizer_files = str(tokenizer / "*" if tokenizer and tokenizer.is_dir() else tokenizer or "")
-        kept = {"schema_file": str(schema or ""), "tokenizer": tokenizer_files}
-        _run(make_pipeline(config, file, str(pipeline_root), folder, **kept), config, options, verbose)
+        given = {"tokenizer": _tokenizer_files(tokenizer), "warm_start": _model_files(warm_start)}
+        given["schema_file"], folder = str(schema or ""), serving_dir or f"serving/{task}"
+        _run(make_pipeline(config, file, str(pipeline_root), folder, **given), config, options, verbose)
 
 
 @app.command()
@@ -244,6 +256,26 @@ def _run(pipeline: "Pipeline", config: PipelineConfig, beam_options: tuple[str, 
     from pipeline.summary import print_summary
 
     print_summary(Runner(pipeline, beam_options, verbose).run(), config)
+
+
+def _tokenizer_files(path: Path | None) -> str:
+    """Returns the pattern of the files of a tokenizer, empty for none."""
+    return str(path / "*" if path and path.is_dir() else path or "")
+
+
+def _model_files(folder: Path | None) -> str:
+    """Returns the pattern of the files of a Model, or of its Format-Keras, to start from; empty for none."""
+    if folder is None:
+        return ""
+    for candidate in (folder / "Format-Keras", folder):
+        if all(
+            (candidate / name).is_file() for name in ("config.json", "model.weights.h5", "tokenizer/tokenizer.json")
+        ):
+            return f"{glob.escape(str(candidate))}/**"
+    raise UserError(
+        f"no model to start from in {folder}: give the folder of a Trainer's model, such as runs/Trainer/model/7, "
+        f"whose Format-Keras has its weights and its tokenizer; what is pushed has neither"
+    )
 
 
 def _checked_beam_options(options: list[str] | None) -> tuple[str, ...]:

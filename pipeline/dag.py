@@ -6,7 +6,7 @@ Read next: any component you see named here; runner.py for how they are run.
 
 import os
 
-from components.artifact import SchemaFile, TokenizerFiles
+from components.artifact import ModelFiles, SchemaFile, TokenizerFiles
 from components.bulk_inferrer import BulkInferrer
 from components.component import Channel, Node, raw_files
 from components.evaluator import Evaluator
@@ -29,7 +29,13 @@ NUM_SAMPLES = 64  # rows of a shard of the test split that the pushed model answ
 
 
 def make_pipeline(
-    config: PipelineConfig, files: str, pipeline_root: str, serving_dir: str, schema_file: str = "", tokenizer: str = ""
+    config: PipelineConfig,
+    files: str,
+    pipeline_root: str,
+    serving_dir: str,
+    schema_file: str = "",
+    tokenizer: str = "",
+    warm_start: str = "",
 ) -> Pipeline:
     """Joins the ten components (TFX: a pipeline's `create_pipeline`).
 
@@ -40,25 +46,20 @@ def make_pipeline(
         serving_dir: where model versions are pushed, a path or a URL.
         schema_file: a schema that the user keeps; empty to infer one.
         tokenizer: pattern of the files of a tokenizer that the user brings; empty to learn one.
+        warm_start: pattern of the files of an earlier model whose weights training starts from; empty for none.
     Returns:
         A Pipeline, its channels checked.
     """
     task = get_task(config.task)
     data_nodes, examples, schema = _data_nodes(config, files, schema_file)
-    data = config.data
-    preprocessing = Preprocessing(task.text_columns, data.max_length, task.label_columns, data.too_long)
-    if tokenizer:
-        brought = raw_files(tokenizer, TokenizerFiles)
-        transform = TransformByTokenizer(examples=examples, schema=schema, files=brought, preprocessing=preprocessing)
-        data_nodes = (*data_nodes, brought.node)
-    else:
-        settings = {"preprocessing": preprocessing, "tokenizer_config": config.tokenizer}
-        transform = Transform(examples=examples, schema=schema, **settings)
+    text_nodes = _text_nodes(config, examples, schema, tokenizer)
+    base_model = raw_files(warm_start, ModelFiles) if warm_start else None
     trainer = Trainer(
-        transformed_examples=transform.outputs["transformed_examples"],
-        tokenizer=transform.outputs["tokenizer"],
+        transformed_examples=text_nodes[-1].outputs["transformed_examples"],
+        tokenizer=text_nodes[-1].outputs["tokenizer"],
         task=task.name,
         recipe=Recipe(config.model, config.training, config.decoding),
+        base_model=base_model,
     )
     model = trainer.outputs["model"]
     evaluator = Evaluator(
@@ -82,7 +83,8 @@ def make_pipeline(
         split="test",
         num_examples=NUM_SAMPLES,
     )
-    nodes = (*data_nodes, transform, trainer, evaluator, infra_validator, pusher, bulk_inferrer)
+    given = (base_model.node,) if base_model else ()
+    nodes = (*data_nodes, *text_nodes, *given, trainer, evaluator, infra_validator, pusher, bulk_inferrer)
     return Pipeline(task.name, os.path.abspath(pipeline_root), nodes)
 
 
@@ -113,3 +115,14 @@ def _data_nodes(config: PipelineConfig, files: str, schema_file: str) -> tuple[t
     schema = schema_nodes[-1].outputs["schema"]
     example_validator = ExampleValidator(statistics=statistics, schema=schema)
     return (source.node, example_gen, statistics_gen, *schema_nodes, example_validator), examples, schema
+
+
+def _text_nodes(config: PipelineConfig, examples: Channel, schema: Channel, tokenizer: str) -> tuple[Node, ...]:
+    """Returns the nodes that turn text into ids, the last of them Transform or what stands in its place."""
+    task, data = get_task(config.task), config.data
+    preprocessing = Preprocessing(task.text_columns, data.max_length, task.label_columns, data.too_long)
+    shared = {"examples": examples, "schema": schema, "preprocessing": preprocessing}
+    if not tokenizer:
+        return (Transform(tokenizer_config=config.tokenizer, **shared),)
+    brought = raw_files(tokenizer, TokenizerFiles)
+    return brought.node, TransformByTokenizer(files=brought, **shared)

@@ -106,6 +106,20 @@ def test_a_missing_input_is_named():
         Learn(steps=3)
 
 
+def test_an_optional_input_may_be_left_out_and_is_checked_where_it_is_not():
+    @component
+    def GoOn(examples: Input[Examples], model: Output[Model], base: Input[Model] | None = None) -> None:
+        """Goes on from a model, if there is one."""
+
+    examples = read().outputs["examples"]
+    assert GoOn.inputs == {"examples": Examples, "base": Model}
+    assert list(GoOn(examples=examples).inputs) == list(GoOn(examples=examples, base=None).inputs) == ["examples"]
+    base = Learn(examples=examples, steps=3).outputs["model"]
+    assert GoOn(examples=examples, base=base).inputs == {"examples": examples, "base": base}
+    with pytest.raises(TypeError, match=r"cannot feed GoOn.inputs\['base'\] \(Model\)"):
+        GoOn(examples=examples, base=examples)
+
+
 def test_a_missing_parameter_is_named():
     with pytest.raises(TypeError, match="Learn needs a value for its parameter 'steps'"):
         Learn(examples=read().outputs["examples"])

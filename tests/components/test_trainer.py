@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from components.artifact import Model, ModelRun
+from components.artifact import Model, ModelFiles, ModelRun, Tokenizer
 from components.component import Context
 from components.errors import UserError
 from components.tasks import TASKS, TRANSLATION
@@ -82,14 +82,13 @@ def train(house, tmp_path_factory):
 
     steps = []
 
-    def train(recipe, scratch=None):
+    def train(recipe, scratch=None, **inputs):
         folder = tmp_path_factory.mktemp("trained")
         trained = Trained(Model(f"{folder}/model"), ModelRun(f"{folder}/run"), scratch or folder / "scratch", [])
         for path in (trained.model.uri, trained.model_run.uri, trained.scratch):
             os.makedirs(path, exist_ok=True)
         Trainer.function(
-            transformed_examples=house.output("Transform", "transformed_examples"),
-            tokenizer=house.output("Transform", "tokenizer"),
+            **{key: house.output("Transform", key) for key in ("transformed_examples", "tokenizer")} | inputs,
             model=trained.model,
             model_run=trained.model_run,
             task=TASK,
@@ -251,6 +250,47 @@ def test_a_precision_that_the_machine_lacks_is_refused(train):
         pytest.skip("this machine has a GPU")
     with pytest.raises(UserError, match=r"precision=float16 needs a GPU"):
         train(with_training(precision="float16"))
+
+
+# What it starts from.
+
+
+def as_files(model):
+    """Returns what --warm-start makes of a Model's folder."""
+    paths = sorted(pathlib.Path(model.path("Format-Keras")).rglob("*.*"))
+    return ModelFiles(model.path("Format-Keras"), {"files": [{"path": str(path)} for path in paths]})
+
+
+def test_it_starts_from_the_weights_of_an_earlier_model_and_says_what_it_took(train, uninterrupted, capfd):
+    """A step of next to nothing leaves them as they are; a checkpoint goes before them."""
+    recipe = with_training(steps=1, learning_rate=1e-9)
+    trained = train(recipe, base_model=as_files(uninterrupted.model))
+    for old, new in zip(reload(uninterrupted.model).weights, reload(trained.model).weights, strict=True):
+        np.testing.assert_allclose(old, new, atol=1e-6)
+    started = trained.model.properties["warm_start"]
+    assert started["taken"] == ["target_embedding", "encoder", "decoder"]
+    assert started["fresh"] == started["unused"] == []
+    told = f"Trainer starts from {uninterrupted.model.path('Format-Keras')}: taken target_embedding, encoder, decoder; "
+    assert told in capfd.readouterr().err
+
+    trained = train(TINY, uninterrupted.scratch, base_model=as_files(trained.model))
+    assert not trained.steps
+    assert_same_weights(trained.model, uninterrupted.model)
+
+
+def test_another_vocabulary_is_refused_and_the_remedy_named(train, uninterrupted, tmp_path):
+    from models.config import TokenizerConfig
+    from models.tokenizer import learn_tokenizer
+
+    learn_tokenizer([("Licht", 5), ("Lampe", 3)], TokenizerConfig(vocab_size=280), str(tmp_path))
+    theirs = uninterrupted.model.path("Format-Keras", "tokenizer")
+    with pytest.raises(UserError, match=f"its vocabulary is not this run's.* --tokenizer {theirs}$"):
+        train(TINY, tokenizer=Tokenizer(str(tmp_path)), base_model=as_files(uninterrupted.model))
+
+
+def test_another_width_is_refused_and_the_setting_named(train, house):
+    with pytest.raises(UserError, match=r"cannot start from .*Format-Keras: it has model\.d_model=32.*; set model\."):
+        train(TINY, base_model=as_files(house.output("Trainer", "model")))
 
 
 # What is shown.

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.config import TokenizerConfig
-from models.tokenizer import adopt_tokenizer, learn_tokenizer, load_tokenizer
+from models.tokenizer import adopt_tokenizer, learn_tokenizer, load_tokenizer, same_vocabulary
 from models.tokenizer_base import CONTROL_PIECES, Tokenizer
 
 SYLLABLES = ["ka", "lo", "mi", "ne", "su", "rö", "ß", "θα", "m²"]
@@ -245,3 +245,13 @@ def test_what_is_no_tokenizer_is_refused(tmp_path, files, message):
         (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=message):
         adopt_tokenizer([str(tmp_path / name) for name in files], str(tmp_path))
+
+
+def test_a_copy_has_the_same_vocabulary_and_one_that_reads_in_lower_case_has_not(directory, tmp_path):
+    adopt_tokenizer([str(path) for path in directory.iterdir()], str(tmp_path))
+    assert same_vocabulary(str(directory), str(tmp_path))
+    config = json.loads((directory / "tokenizer.json").read_text())
+    lower = dataclasses.replace(TokenizerConfig(**config), lowercase=True, vocab_size=400)
+    (tmp_path / "lower").mkdir()
+    learn_tokenizer(WORD_COUNTS, lower, str(tmp_path / "lower"))
+    assert not same_vocabulary(str(directory), str(tmp_path / "lower"))

@@ -122,6 +122,16 @@ def test_what_a_user_brings_takes_the_place_of_what_would_be_learned():
     assert [node.id for node in looked_at.nodes] == names
 
 
+def test_an_earlier_model_feeds_the_trainer_alone():
+    kept = {"warm_start": "model/Format-Keras/**"}
+    made = make_pipeline(preset("demo", "translation"), "text.tsv", "runs", "serving", **kept)
+    nodes = {node.id: node for node in made.nodes}
+    files = nodes["ModelFiles"].outputs["files"]
+    assert [node.id for node in made.nodes if files in node.inputs.values()] == ["Trainer"]
+    assert nodes["Trainer"].inputs["base_model"] == files
+    assert nodes["ModelFiles"].constant.uri == "model/Format-Keras/**"
+
+
 def test_a_task_of_ones_own_is_one_more_value(monkeypatch):
     spam = dataclasses.replace(CLASSIFICATION, name="spam", headline="macro_f1")
     monkeypatch.setitem(TASKS, spam.name, spam)

@@ -40,8 +40,10 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Re
         serving_dir: str,
         schema_file: str = "",
         tokenizer: str = "",
+        warm_start: str = "",
     ) -> Pipeline:
-        SEEN.update(config=config, files=files, serving_dir=serving_dir, schema_file=schema_file, tokenizer=tokenizer)
+        SEEN.update(config=config, files=files, serving_dir=serving_dir)
+        SEEN.update(schema_file=schema_file, tokenizer=tokenizer, warm_start=warm_start)
         return Pipeline("toy", pipeline_root, (raw_files(files).node, Toy()))
 
     def print_summary(result: RunResult, config: PipelineConfig) -> None:
@@ -203,6 +205,16 @@ def test_a_schema_and_a_tokenizer_of_the_users_are_handed_on(command, tmp_path, 
     assert (SEEN["schema_file"], SEEN["tokenizer"]) == ("kept.pbtxt", pattern)
 
 
+@pytest.mark.parametrize("which", ["model", "model/Format-Keras"])
+@pytest.mark.parametrize("arguments", [["run", "data.tsv"], ["demo"]])
+def test_a_model_to_start_from_is_found_in_its_folder(command, tmp_path, arguments, which):
+    (tmp_path / "model" / "Format-Keras" / "tokenizer").mkdir(parents=True)
+    for name in ("config.json", "model.weights.h5", "tokenizer/tokenizer.json"):
+        (tmp_path / "model" / "Format-Keras" / name).write_text("x")
+    assert command(*arguments, "--warm-start", which, "--tokenizer", "model/Format-Keras/tokenizer").exit_code == 0
+    assert (SEEN["warm_start"], SEEN["tokenizer"]) == ("model/Format-Keras/**", "model/Format-Keras/tokenizer/*")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -213,6 +225,7 @@ def test_a_schema_and_a_tokenizer_of_the_users_are_handed_on(command, tmp_path, 
         (["run", "data.tsv", "--set", "training.steps=x"], "training.steps must be a whole number, got 'x'"),
         (["run", "data.tsv", "more.tsv"], "unexpected argument 'more.tsv'"),
         (["run", "data.tsv", "--source", "a", "--target", "a"], "both 'a': name two columns"),
+        (["run", "data.tsv", "--warm-start", "nowhere"], "no model to start from in nowhere: give the folder of a"),
         (["run", "data.tsv", "--pipeline-root", "data.tsv"], "cannot write to the pipeline root"),
         (["run"], "Missing argument 'FILE'"),
         (["run", "data.tsv", "--present", "tiny"], "No such option: --present"),
