@@ -12,7 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from models.config import DecodingConfig
-from models.tokenizer import SentencePieceTokenizer
+from models.tokenizer_base import Tokenizer
 from models.transformer import EncoderClassifier
 from models.warmup import WarmupRequest, alone_and_together
 
@@ -30,7 +30,7 @@ class ClassificationServer(tf.Module):
     def __init__(
         self,
         model: EncoderClassifier,
-        tokenizer: SentencePieceTokenizer,
+        tokenizer: Tokenizer,
         labels: Sequence[str],
         decoding: DecodingConfig,
     ):

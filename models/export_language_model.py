@@ -16,7 +16,7 @@ from models.decoding import complete
 from models.inference import as_variables, prepare
 from models.sampling import Sampling, SamplingOptions, draws
 from models.search import Limits
-from models.tokenizer import SentencePieceTokenizer
+from models.tokenizer_base import Tokenizer
 from models.transformer import DecoderLanguageModel
 from models.warmup import WarmupRequest, alone_and_together
 
@@ -42,7 +42,7 @@ class LanguageModelServer(tf.Module):
         decoding: how it writes where a request does not say.
     """
 
-    def __init__(self, model: DecoderLanguageModel, tokenizer: SentencePieceTokenizer, decoding: DecodingConfig):
+    def __init__(self, model: DecoderLanguageModel, tokenizer: Tokenizer, decoding: DecodingConfig):
         super().__init__(name="language_model")
         self.tokenizer, self.decoding = tokenizer, decoding
         self.weights = [variable.value for variable in model.weights]
@@ -130,8 +130,8 @@ class LanguageModelServer(tf.Module):
         half = self._context // 2
         prompt = self.tokenizer.tokenize(text)[:, -half:].to_tensor()
         maximum = tf.clip_by_value(max_new_tokens, 1, half)
-        # With a row that is none: a batch may be empty, and neither a map nor a maximum of nothing is defined.
-        numbers = draws(tf.concat([seed, [0]], 0), tf.reduce_max(tf.concat([maximum, [1]], 0)))[:-1]
+        # A batch may be empty, and the maximum of nothing is the smallest number there is.
+        numbers = draws(seed, tf.maximum(tf.reduce_max(maximum), 1))
         limits = Limits(tf.zeros_like(maximum), maximum)
         written = self._complete(prompt, limits=SamplingOptions(limits, temperature, top_k, top_p, numbers)).ids[:, 0]
         # A piece tells of the space before it only where something is before it.

@@ -15,7 +15,7 @@ from models.config import DecodingConfig
 from models.decoding import translate
 from models.inference import as_variables, prepare
 from models.search import BeamSearch, Limits
-from models.tokenizer import SentencePieceTokenizer
+from models.tokenizer_base import Tokenizer
 from models.transformer import Transformer
 from models.warmup import WarmupRequest, alone_and_together
 
@@ -32,7 +32,7 @@ class TranslationServer(tf.Module):
         decoding: how it writes.
     """
 
-    def __init__(self, model: Transformer, tokenizer: SentencePieceTokenizer, decoding: DecodingConfig):
+    def __init__(self, model: Transformer, tokenizer: Tokenizer, decoding: DecodingConfig):
         super().__init__(name="translation")
         self.tokenizer, self.decoding = tokenizer, decoding
         self.weights = [variable.value for variable in model.weights]

@@ -42,7 +42,10 @@ def draws(seeds: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
         float32 [B, steps], uniform in [0, 1); the first of them are the same for any number of steps.
     """
     numbers = tf.TensorSpec([None], tf.float32)
-    return tf.map_fn(lambda seed: tf.random.stateless_uniform([steps], [seed, 0]), seeds, fn_output_signature=numbers)
+    # With a row that is none: `map_fn` over nothing is not defined, and a batch may be empty.
+    rows = tf.concat([seeds, [0]], 0)
+    drawn = tf.map_fn(lambda seed: tf.random.stateless_uniform([steps], [seed, 0]), rows, fn_output_signature=numbers)
+    return drawn[:-1]
 
 
 @dataclasses.dataclass(frozen=True)

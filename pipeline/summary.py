@@ -79,11 +79,7 @@ def _print_next_steps(console: Console, task: Task, result: RunResult, pushed: d
         "Watch training": ["tensorboard", "--logdir", f"{root}/Trainer/model_run"],
         "Where it came from": ["seq2serve", "lineage", "--pipeline-root", root, destination],
         task.example[0]: ["seq2serve", "predict", "--model", destination, task.example[1]],
-        "Serve": [
-            "tensorflow_model_server",
-            f"--model_name={task.name}",
-            f"--model_base_path={destination.rpartition('/')[0]}",
-        ],
+        "Serve": ["seq2serve", "serve", destination.rpartition("/")[0]],
     }
     console.print(f"Version {pushed['pushed_version']} is in {destination} ({result.seconds:.0f} s). Next:")
     for what, command in steps.items():

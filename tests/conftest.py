@@ -31,6 +31,13 @@ KINDS = [
 ]
 
 
+def pytest_collection_modifyitems(items) -> None:
+    """Sends to one worker the tests that share what takes long to make: a pipeline that has run, else a file's own."""
+    for item in items:
+        houses = "house_of" in item.fixturenames
+        item.add_marker(pytest.mark.xdist_group("houses" if houses else item.path.name))
+
+
 @pytest.fixture(params=KINDS, ids=lambda kind: "-".join(map(str, kind.values())))
 def kind(request):
     """Each of KINDS in turn: changes to a ModelConfig."""

@@ -9,7 +9,7 @@ from models.export import export
 from models.export_classification import ClassificationServer
 from models.runtime import SavedModelRuntime
 from models.saved_model import read_meta_graph
-from models.tokenizer import learn_sentencepiece, load_tokenizer
+from models.tokenizer import learn_tokenizer, load_tokenizer
 from models.transformer import EncoderClassifier
 
 LABELS = ["bad", "good", "très bien"]
@@ -20,7 +20,7 @@ TEXTS = ["", " ", "a good day", "a\0b e\u0301 \U0001f469\u200d\U0001f467", "a ba
 def model_and_tokenizer(tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("tokenizer"))
     words = [(word, 10) for word in ["a", "good", "bad", "day", "was", "it"]]
-    learn_sentencepiece(words, TokenizerConfig(vocab_size=300), folder)
+    learn_tokenizer(words, TokenizerConfig(vocab_size=300), folder)
     tokenizer = load_tokenizer(folder)
     model = EncoderClassifier(ModelConfig(1, 1, d_model=16, num_heads=2, dff=32), tokenizer.vocab_size, len(LABELS))
     model.build()

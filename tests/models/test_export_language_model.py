@@ -13,7 +13,7 @@ from models.export import export
 from models.export_language_model import LanguageModelServer
 from models.runtime import SavedModelRuntime
 from models.scoring import language_model_log_probabilities
-from models.tokenizer import learn_sentencepiece, load_tokenizer
+from models.tokenizer import learn_tokenizer, load_tokenizer
 from models.transformer import DecoderLanguageModel
 
 CONTEXT = 16
@@ -25,7 +25,7 @@ HOSTILE = ["", " ", "the light", "a\0b e\u0301 \U0001f469\u200d\U0001f467", "the
 def server(tmp_path_factory):
     keras.utils.set_random_seed(1)  # first: it takes the resources of tokenizers with it
     folder = str(tmp_path_factory.mktemp("tokenizer"))
-    learn_sentencepiece([(word, 10) for word in WORDS], TokenizerConfig(vocab_size=320), folder)
+    learn_tokenizer([(word, 10) for word in WORDS], TokenizerConfig(vocab_size=320), folder)
     tokenizer = load_tokenizer(folder)
     config = ModelConfig(1, 2, d_model=16, num_heads=2, dff=32, positions="rotary", max_positions=CONTEXT)
     model = DecoderLanguageModel(config, tokenizer.vocab_size)

@@ -72,6 +72,12 @@ def test_a_rows_random_numbers_are_its_seeds_alone():
     assert abs(many.mean() - 0.5) < 0.05
 
 
+def test_an_empty_batch_draws_nothing():
+    graph = tf.function(draws, input_signature=[tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.int32)])
+    for draw_rows in (draws, graph):
+        assert draw_rows(tf.zeros([0], tf.int32), tf.constant(5)).shape == (0, 5)
+
+
 def write(model, source, seeds, **asked) -> Result:
     graph = tf.function(lambda source, options: translate(model, source, Sampling(EOS), options))
     result = graph(tf.constant(source), options(len(source), numbers=draws(tf.constant(seeds), 40), **asked))

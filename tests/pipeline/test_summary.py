@@ -91,5 +91,5 @@ def test_commands_can_be_pasted(summary, tmp_path):
         "Watch training": ["tensorboard", "--logdir", f"{root}/Trainer/model_run"],
         "Where it came from": ["seq2serve", "lineage", "--pipeline-root", root, f"{root}/serving/17"],
         "Translate": ["seq2serve", "predict", "--model", f"{root}/serving/17", "Turn on the light."],
-        "Serve": ["tensorflow_model_server", "--model_name=translation", f"--model_base_path={root}/serving"],
+        "Serve": ["seq2serve", "serve", f"{root}/serving"],
     }
