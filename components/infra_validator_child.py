@@ -22,8 +22,17 @@ from tensorboard.compat.proto.meta_graph_pb2 import MetaGraphDef
 from components.serving_ops import refused_functions, refused_ops
 from models import runtime, saved_model
 
-# Text that has broken servers before: nothing, blanks, a NUL, characters of several code points, no end in sight.
-HOSTILE_TEXTS = (b"", b" \t ", b"a\0b", "e\u0301 \U0001f469\u200d\U0001f467 \ufb01".encode(), b"word " * 500)
+# Text that has broken servers before: nothing, blanks, a NUL, characters of several code points, right to left, control
+# pieces written out, 100,000 characters.
+HOSTILE_TEXTS = (
+    b"",
+    b" \t ",
+    b"a\0b",
+    "e\u0301 \U0001f469\u200d\U0001f467 \ufb01".encode(),
+    "\u202e\u05e9\u05dc\u05d5\u05dd \u0639\u0627\u0644\u0645".encode(),
+    b"<s> </s> <pad> <unk>",
+    b"word " * 20_000,
+)
 # The batch's shape changes the order of additions; a near tie between two hypotheses may then fall either way. A model
 # that looks at a row's neighbours or at padding fails for most rows.
 MAX_DIFFERING_SHARE = 1 / 16

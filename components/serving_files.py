@@ -45,6 +45,10 @@ services:
       - --enable_batching=true
       - --batching_parameters_file={base_path}/batching_parameters.txt
       - --monitoring_config_file={base_path}/monitoring.config
+      # Translation writes the halves of a batch side by side: it is fastest with each operation on one thread, and as
+      # many operations at once as there are cores:
+      # - --tensorflow_intra_op_parallelism=1
+      # - --tensorflow_inter_op_parallelism=2
 """
 
 

@@ -11,8 +11,9 @@ import os
 from typing import Any, Protocol
 
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
-from models.saved_model import SERVING_DEFAULT
+from models.saved_model import CLASSIFY_METHOD, SERVING_DEFAULT
 from models.warmup import WarmupRequest, write_warmup_requests
 
 EXTRA_FOLDER = "assets.extra"  # the model server leaves alone what it does not know there
@@ -58,6 +59,7 @@ def export(server: Server, directory: str, samples: list[str]) -> None:
         ValueError: a warm-up request does not fit its signature.
     """
     tf.saved_model.save(server, directory, signatures=server.signatures())
+    _name_classify_calls(directory)
     # What users ask first is replayed last, and so still warm.
     requests = sorted(server.warmup_requests(samples), key=lambda request: request.signature == SERVING_DEFAULT)
     write_warmup_requests(directory, requests)
@@ -65,6 +67,21 @@ def export(server: Server, directory: str, samples: list[str]) -> None:
     _write_json(directory, "config.json", server.config())
     _write_json(directory, "versions.json", versions)
     _write(directory, "vocabulary.tsv", _vocabulary(server.tokenizer))
+
+
+def _name_classify_calls(directory: str) -> None:
+    """Gives the signatures that have the form of the model server's Classify call its method name, without which the
+    server refuses the call; TensorFlow writes that of Predict for all. Predict takes either.
+    """
+    path = os.path.join(directory, "saved_model.pb")
+    with tf.io.gfile.GFile(path, "rb") as file:
+        saved_model = saved_model_pb2.SavedModel.FromString(file.read())
+    for meta_graph in saved_model.meta_graphs:
+        for definition in meta_graph.signature_def.values():
+            if set(definition.inputs) == {"inputs"} and set(definition.outputs) == {"classes", "scores"}:
+                definition.method_name = CLASSIFY_METHOD
+    with tf.io.gfile.GFile(path, "wb") as file:
+        file.write(saved_model.SerializeToString(deterministic=True))
 
 
 def _vocabulary(tokenizer: Any) -> bytes:

@@ -14,6 +14,7 @@ from tensorboard.compat.proto import function_pb2, meta_graph_pb2, node_def_pb2,
 
 SERVE = "serve"  # the tag that the model server asks for
 SERVING_DEFAULT = "serving_default"
+CLASSIFY_METHOD = "tensorflow/serving/classify"  # what a signature must be called for the server's Classify call
 
 # What a client can send and receive; resources, variants and the quantised types it cannot.
 _DTYPES = {

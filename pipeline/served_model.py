@@ -124,6 +124,24 @@ class ServedModel:
             except MemoryError as error:
                 raise ServingError(grpc.StatusCode.RESOURCE_EXHAUSTED, "not enough memory for this request") from error
 
+    def classify(self, choice: Choice, signature: str, examples: list[bytes]) -> tuple[int, dict[str, np.ndarray]]:
+        """Calls a signature that is made for it with serialised tf.Examples; see `run`.
+
+        Returns:
+            The version that answered; `classes` and `scores`, [B, C] each.
+        Raises:
+            ServingError: as `run`; or the signature is not one to classify with.
+        """
+        with self.use(choice) as loaded:
+            known = loaded.signatures.signature_def
+            if signature in known and known[signature].method_name != saved_model.CLASSIFY_METHOD:
+                message = (
+                    f"Expected classification signature method_name to be {saved_model.CLASSIFY_METHOD}. "
+                    f"Was: {known[signature].method_name} (signature {signature!r})"
+                )
+                raise ServingError(grpc.StatusCode.INVALID_ARGUMENT, message)
+            return self.run(Choice(loaded.number), signature, {"inputs": examples})
+
     @contextlib.contextmanager
     def use(self, choice: Choice) -> Iterator[Loaded]:
         """Lends a version, which stays in memory meanwhile.

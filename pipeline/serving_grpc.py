@@ -70,10 +70,8 @@ class _Predictions(prediction_service_pb2_grpc.PredictionServiceServicer):
         """Runs a signature with tf.Examples for `inputs`, and `classes` and `scores` for outputs."""
         with _refusals(context):
             signature = request.model_spec.signature_name or SERVING_DEFAULT
-            examples = {"inputs": _examples(request.input)}
-            version, outputs = self._model.run(_choice(self._model, request), signature, examples)
-            if not {"classes", "scores"} <= outputs.keys():
-                raise ValueError(f"signature {signature!r} has no outputs classes and scores")
+            examples = _examples(request.input)
+            version, outputs = self._model.classify(_choice(self._model, request), signature, examples)
             response = classification_pb2.ClassificationResponse()
             _fill_spec(self._model, response, version, signature)
             for labels, scores in zip(outputs["classes"], outputs["scores"], strict=True):

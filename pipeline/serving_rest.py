@@ -110,9 +110,7 @@ class _Handlers:
 
     def _classify(self, choice: Choice, body: bytes) -> bytes:
         signature, examples = parse_classify(body)
-        _, outputs = self._model.run(choice, signature, {"inputs": examples})
-        if not {"classes", "scores"} <= outputs.keys():
-            raise ValueError(f"signature {signature!r} is none to classify with: it has no outputs classes and scores")
+        _, outputs = self._model.classify(choice, signature, examples)
         return write_classifications(outputs)
 
     def _choice(self, request: Request) -> Choice:

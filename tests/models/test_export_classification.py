@@ -8,6 +8,7 @@ from models.config import DecodingConfig, ModelConfig, TokenizerConfig
 from models.export import export
 from models.export_classification import ClassificationServer
 from models.runtime import SavedModelRuntime
+from models.saved_model import read_meta_graph
 from models.tokenizer import learn_tokenizer, load_tokenizer
 from models.transformer import EncoderClassifier
 
@@ -27,10 +28,20 @@ def model_and_tokenizer(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def runtime(model_and_tokenizer, tmp_path_factory):
+def server(model_and_tokenizer):
+    return ClassificationServer(*model_and_tokenizer, LABELS, DecodingConfig(max_source_length=20))
+
+
+@pytest.fixture(scope="module")
+def exported(server, tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("exported"))
-    export(ClassificationServer(*model_and_tokenizer, LABELS, DecodingConfig(max_source_length=20)), folder, TEXTS[:3])
-    with SavedModelRuntime(folder) as runtime:
+    export(server, folder, TEXTS[:3])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runtime(exported):
+    with SavedModelRuntime(exported) as runtime:
         yield runtime
 
 
@@ -53,12 +64,27 @@ def test_a_batch_is_answered_as_its_rows_are(runtime):
 
 
 def test_classify_takes_examples(runtime):
-    texts = [tf.train.Feature(bytes_list=tf.train.BytesList(value=[text.encode()])) for text in TEXTS]
-    examples = [tf.train.Example(features=tf.train.Features(feature={"text": text})) for text in texts]
-    answer = runtime.run("classify", {"inputs": [example.SerializeToString() for example in examples]})
+    answer = runtime.run("classify", {"inputs": [as_example(text) for text in TEXTS]})
     expected = runtime.run("serving_default", {"text": TEXTS})
     assert answer["classes"].tolist() == expected["labels"].tolist()
     np.testing.assert_allclose(answer["scores"], expected["probabilities"], rtol=1e-5)
+
+
+def test_hostile_texts_are_answered_by_every_signature(runtime, server, hostile_texts, ask_every_way):
+    ask_every_way(runtime, server, "serving_default", {"text": hostile_texts})
+    ask_every_way(runtime, server, "classify", {"inputs": [as_example(text) for text in hostile_texts]})
+
+
+def as_example(text):
+    value = tf.train.BytesList(value=[text if isinstance(text, bytes) else text.encode()])
+    features = tf.train.Features(feature={"text": tf.train.Feature(bytes_list=value)})
+    return tf.train.Example(features=features).SerializeToString()
+
+
+def test_only_classify_bears_the_name_of_the_servers_classify_call(exported, runtime):
+    definitions = read_meta_graph(exported).signature_def
+    methods = {name: definitions[name].method_name for name in runtime.signatures}
+    assert methods == {"classify": "tensorflow/serving/classify", "serving_default": "tensorflow/serving/predict"}
 
 
 def test_an_empty_batch_has_an_empty_answer(runtime):

@@ -61,6 +61,15 @@ def test_a_batch_is_answered_as_its_rows_are(runtime, signature):
                 np.testing.assert_allclose(values[0], together[name][row], rtol=1e-4)
 
 
+@pytest.mark.parametrize("signature", ["sample", "score"])
+def test_hostile_texts_are_answered_by_every_signature(server, runtime, signature, hostile_texts, ask_every_way):
+    options = {"temperature": 1.0, "top_k": 5, "top_p": 0.9, "max_new_tokens": 4, "seed": 1}
+    rows = {name: [value] * len(hostile_texts) for name, value in options.items()} if signature == "sample" else {}
+    # All of a text is scored, eight tokens at a time here: a hundred thousand characters would take a minute.
+    texts = [text[:1000] for text in hostile_texts] if signature == "score" else hostile_texts
+    ask_every_way(runtime, server[0], signature, {"text": texts, **rows})
+
+
 def test_each_row_is_sampled_by_its_own_options(runtime):
     texts = ["the light"] * 4
     seeds = sample(runtime, texts, seed=[1, 2, 1, 3])

@@ -128,6 +128,7 @@ HOSTILE = [
     "a\0b",
     b"\xff\xfe",
     "e\u0301 \U0001f469\u200d\U0001f467 \ufb01",
+    "\u202e\u05e9\u05dc\u05d5\u05dd \u0639\u0627\u0644\u0645",  # right to left
     "</s> <pad>",
     "word " * 500,
     *TEXTS,

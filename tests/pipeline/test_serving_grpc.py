@@ -50,6 +50,16 @@ def test_the_client_stub_classifies(stub):
     assert [(entry.label, entry.score) for entry in row.classes] == [("length", 4), ("four", -4)]
 
 
+def test_only_a_signature_made_for_it_classifies(stub):
+    request = classification_pb2.ClassificationRequest()
+    request.model_spec.name, request.model_spec.signature_name = "echo", "encode"
+    request.input.example_list.examples.add()
+    with pytest.raises(grpc.RpcError) as raised:
+        stub.Classify(request)
+    assert raised.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert "method_name to be tensorflow/serving/classify. Was: tensorflow/serving/predict" in raised.value.details()
+
+
 def test_the_client_stub_reads_metadata_and_status(server, stub):
     request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
     request.model_spec.name = "echo"
