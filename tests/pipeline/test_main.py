@@ -292,7 +292,7 @@ def test_unknown_history_is_bad_input(command, arguments):
 def test_predict_finds_the_model_and_prints_a_line_a_text(command, tmp_path, monkeypatch, given, used):
     class EchoRuntime:
         def __init__(self, model_dir: str) -> None:
-            self.model_dir = model_dir
+            self.model_dir = os.path.relpath(model_dir)
 
         def run(self, signature: str, inputs: dict[str, list[str]]) -> dict[str, list[bytes]]:
             return {"translation": [f"{self.model_dir} {signature} {text}".encode() for text in inputs["text"]]}
