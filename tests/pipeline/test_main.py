@@ -297,9 +297,7 @@ def test_predict_finds_the_model_and_prints_a_line_a_text(command, tmp_path, mon
         def run(self, signature: str, inputs: dict[str, list[str]]) -> dict[str, list[bytes]]:
             return {"translation": [f"{self.model_dir} {signature} {text}".encode() for text in inputs["text"]]}
 
-    module = types.ModuleType("models.runtime")
-    module.SavedModelRuntime = EchoRuntime
-    monkeypatch.setitem(sys.modules, "models.runtime", module)
+    monkeypatch.setattr("pipeline.predictions.SavedModelRuntime", EchoRuntime)
     for folder in ("serving/9", "serving/10", "model/Format-Serving"):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "saved_model.pb").write_text("")
