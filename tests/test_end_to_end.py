@@ -14,6 +14,11 @@ import time
 
 import pytest
 
+from components.artifact import InfraBlessing, Model, PushedModel
+from components.errors import NotBlessedError
+from components.infra_validator import InfraValidator
+from components.pusher import Pusher
+
 COMPONENTS = [
     "ExampleGen",
     "StatisticsGen",
@@ -258,6 +263,65 @@ def _assert_same_outputs(one, other):
     logs = [path.name for path in pathlib.Path(other.output("Trainer", "model_run").uri).rglob("*tfevents*")]
     processes = {name.rpartition(".from-")[2]: name.split(".")[5] for name in logs}
     assert processes["0"] != processes["50"] == processes["100"]
+
+
+@pytest.mark.parametrize("task", ["classification", "language_model"])
+def test_another_task_killed_in_training_and_pushing_completes_as_if_it_had_not_been(house_of, tmp_path, task):
+    """With a checkpoint at other steps than the house's own, which makes the Trainer run and changes no weight."""
+    house = house_of(task).copy(tmp_path / "house")
+    command = ["seq2serve", *house.command("training.checkpoint_steps=40")[3:]]
+    arguments = {"command": command, "victims": ["Trainer", "Pusher", None], "killed_after": 90}
+    done = house.execute([sys.executable, "-c", KILLS, json.dumps(arguments)])
+    assert done.returncode == 0, done.stderr
+    *killed, last = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [run["ended"] for run in killed] == [-signal.SIGKILL] * 2, done.stderr
+    assert all(run["staged"] for run in killed), "it was not killed half-way"
+    assert last["ended"] == 0, done.stderr
+    interrupted = ("ran", "an earlier execution was interrupted; going on")
+    assert told(killed[1]["stdout"])["Trainer"] == told(last["stdout"])["Pusher"] == interrupted
+    assert told(killed[1]["stdout"])["Transform"] == ("reused", "nothing changed since run 1")
+    assert len(versions(house)) == 2
+    assert_nothing_half_written(house)
+    for key in ("Trainer/model", "Evaluator/evaluation"):
+        expected, found = (contents(one.output(*key.split("/")).uri) for one in (house_of(task), house))
+        assert {name for name in expected if expected[name] != found[name]} <= NUMBERED, key
+
+
+@pytest.mark.parametrize("task", ["classification", "language_model"])
+def test_of_another_task_what_the_infra_validator_refuses_is_not_pushed(house_of, tmp_path, task):
+    """Its warm-up requests cannot be read; all else is well."""
+    house = house_of(task)
+    model = Model(str(tmp_path / "model"))
+    shutil.copytree(house.output("Trainer", "model").uri, model.uri)
+    pathlib.Path(model.path("Format-Serving", "assets.extra", "tf_serving_warmup_requests")).write_bytes(b"broken")
+    blessing, pushed = InfraBlessing(str(tmp_path / "blessing")), PushedModel(str(tmp_path / "pushed"))
+    for artifact in (blessing, pushed):
+        pathlib.Path(artifact.uri).mkdir()
+    InfraValidator.function(model=model, examples=house.output("ExampleGen", "examples"), blessing=blessing)
+    assert blessing.properties["reason"].startswith("warm_up: ")
+    blessed, serving = house.output("Evaluator", "blessing"), tmp_path / "serving"
+    with pytest.raises(NotBlessedError, match="warm_up: "):
+        Pusher.function(
+            model=model, model_blessing=blessed, infra_blessing=blessing, pushed_model=pushed, destination=str(serving)
+        )
+    assert not serving.exists()
+
+
+# Going on from an earlier model.
+
+
+def test_a_classifier_starts_from_a_language_model_and_its_lineage_says_so(house_of, tmp_path):
+    house, earlier = house_of("classification").copy(tmp_path / "house"), house_of("language_model")
+    folder = pathlib.Path(earlier.output("Trainer", "model").path("Format-Keras"))
+    warm = ["--warm-start", str(folder.parent), "--tokenizer", str(folder / "tokenizer")]
+    done = house.execute([*house.command("training.steps=60", "evaluation.min_over_baseline=-100"), *warm])
+    assert done.returncode == 0, done.stderr
+    assert f"Trainer starts from {folder}: taken embedding, encoder; fresh head; unused nothing\n" in done.stderr
+    assert "input base_model changed" in told(done.stdout)["Trainer"][1]
+    model = house.output("Trainer", "model")
+    assert model.properties["warm_start"] == {"taken": ["embedding", "encoder"], "fresh": ["head"], "unused": []}
+    lineage = house.execute([sys.executable, "-m", "pipeline", "lineage", model.uri])
+    assert re.search(rf"ModelFiles +given +{re.escape(str(folder))}", lineage.stdout), lineage.stdout
 
 
 # What cannot work.
