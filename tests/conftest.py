@@ -34,8 +34,15 @@ KINDS = [
 def pytest_collection_modifyitems(items) -> None:
     """Sends to one worker the tests that share what takes long to make: a pipeline that has run, else a file's own."""
     for item in items:
-        houses = "house_of" in item.fixturenames
-        item.add_marker(pytest.mark.xdist_group("houses" if houses else item.path.name))
+        item.add_marker(pytest.mark.xdist_group(_shares(item)))
+
+
+def _shares(item) -> str:
+    if "house_of" not in item.fixturenames:
+        return item.path.name
+    values = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    translation = "house" in item.fixturenames or "translation" in [getattr(value, "name", value) for value in values]
+    return "the house of translation" if translation else "the houses of other tasks"
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: "-".join(map(str, kind.values())))

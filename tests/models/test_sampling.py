@@ -1,5 +1,7 @@
 """Each row draws as it asks for: from the distribution that its temperature, top-k and top-p leave, by its own seed."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -78,9 +80,18 @@ def test_an_empty_batch_draws_nothing():
         assert draw_rows(tf.zeros([0], tf.int32), tf.constant(5)).shape == (0, 5)
 
 
+@functools.cache
+def graph(model):
+    asked = tf.nest.map_structure(
+        lambda array: tf.TensorSpec([None, *[None] * (array.ndim - 1)], array.dtype),
+        options(1, numbers=np.zeros([1, 40], np.float32)),
+    )
+    signature = [tf.TensorSpec([None, None], tf.int32), asked]
+    return tf.function(lambda *given: translate(model, given[0], Sampling(EOS), given[1]), input_signature=signature)
+
+
 def write(model, source, seeds, **asked) -> Result:
-    graph = tf.function(lambda source, options: translate(model, source, Sampling(EOS), options))
-    result = graph(tf.constant(source), options(len(source), numbers=draws(tf.constant(seeds), 40), **asked))
+    result = graph(model)(source, options(len(source), numbers=draws(tf.constant(seeds), 40), **asked))
     return Result(*(tensor.numpy() for tensor in result))
 
 
