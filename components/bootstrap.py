@@ -97,7 +97,7 @@ def compare(ours: Tally, theirs: Tally, metric: str, higher_is_better: bool) -> 
     values = [tally.total()[metric] for tally in (ours, theirs)]
     loss, losses = sign * (values[1] - values[0]), -sign * differences
     as_bad = np.count_nonzero(losses - losses.mean() >= loss - _ROUNDING)
-    p_value = (as_bad + 1) / (NUM_RESAMPLES + 1)
+    p_value = float((as_bad + 1) / (NUM_RESAMPLES + 1))
     worse = bool(loss > _ROUNDING and p_value <= SIGNIFICANCE)
     return Comparison(metric, len(ours), *values, _bounds(differences), p_value, worse)
 

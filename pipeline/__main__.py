@@ -236,6 +236,8 @@ def report(
     with _explained():
         store = _open_store(pipeline_root)
         numbers = run_ids or [run.id for run in store.runs()[-1:]]
+        if not numbers:
+            raise UserError(f"no runs in {pipeline_root} yet; make one with `seq2serve run`")
         if len(numbers) not in (1, 2):
             raise UserError(f"a report shows one run or two, not {len(numbers)}; `seq2serve runs` lists them")
         set_up_logs(False)

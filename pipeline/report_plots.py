@@ -22,6 +22,7 @@ SERIES = [f"var(--series-{number})" for number in range(1, 5)]
 _DASHES = [[1, 0], [4, 3]]
 _CONFIG = {
     "background": None,
+    "padding": {"left": 16, "top": 4, "right": 8, "bottom": 4},  # a page's font may be wider than the one at hand
     "font": _FONT,
     "view": {"stroke": None},
     "axis": {

@@ -26,7 +26,8 @@ def draw_curves(runs: Sequence[RunFacts]) -> dict[str, str]:
     for facts in runs:
         for part, curves in read_curves(facts).items():
             for tag, points in curves.items():
-                tags.setdefault(tag, {})[f"run {facts.run.id}" if len(runs) > 1 else "", part] = points
+                key = (f"run {facts.run.id}", part) if len(runs) > 1 else (part, "")
+                tags.setdefault(tag, {})[key] = points
     order = sorted(tags, key=lambda tag: (_FIRST.index(tag) if tag in _FIRST else len(_FIRST), tag))
     return {tag: report_plots.curves(tag, tags[tag]) for tag in order}
 
