@@ -322,7 +322,7 @@ def heeds_ctrl_c():
     signal.signal(signal.SIGINT, before)
 
 
-def build(folder: pathlib.Path, task: str = "translation") -> House:
+def build(folder: pathlib.Path, task: str) -> House:
     """Makes a house in which nothing has run yet."""
     name, text, _ = FILES[task]
     (folder / name).write_text(text(), encoding="utf-8")
@@ -330,9 +330,15 @@ def build(folder: pathlib.Path, task: str = "translation") -> House:
 
 
 @pytest.fixture
-def new_house(tmp_path):
-    """A house in which nothing has run yet."""
-    return build(tmp_path)
+def new_house_of(tmp_path):
+    """Returns a function that makes the house of a task in which nothing has run yet."""
+    return functools.partial(build, tmp_path)
+
+
+@pytest.fixture
+def new_house(new_house_of):
+    """A house of translation in which nothing has run yet."""
+    return new_house_of("translation")
 
 
 @pytest.fixture(scope="session")
