@@ -68,8 +68,9 @@ class Examples(Artifact):
 
     Split-<split>/data_tfrecord-SSSSS-of-NNNNN   TFRecord of tf.Example, one bytes feature a column (UTF-8)
     rejects/rejects-SSSSS-of-NNNNN.jsonl         one object a rejected row: file, line (or row, from 1), reason, text
-    properties: splits (list), columns (list), num_rows (rows read), num_examples {split: n}, num_rejected,
-    num_rejected_by_reason {reason: n}; where columns are kept to tell metrics apart by, slice_columns (list).
+    properties: splits (list), columns (list), source (what the user called the files), num_rows (rows read),
+    num_examples {split: n}, num_rejected, num_rejected_by_reason {reason: n}; where columns are kept to tell metrics
+    apart by, slice_columns (list).
     """
 
 
@@ -77,6 +78,7 @@ class ExampleStatistics(Artifact):
     """Statistics of Examples (TFX: ExampleStatistics).
 
     Split-<split>/FeatureStats.pb   serialised tensorflow_metadata DatasetFeatureStatisticsList, one dataset
+    source.txt                      what the user called the files; drift is looked for between runs of the same
     properties: splits.
     """
 
@@ -104,6 +106,8 @@ class Tokenizer(Artifact):
     wordpieces.json  the pieces, of kind "wordpiece"
     vocabulary.tsv   piece, id; for people
     properties: kind, vocab_size.
+
+    Where columns have a tokenizer each, they are in folders named like the columns, and `vocab_size` is {column: n}.
     """
 
 

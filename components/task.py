@@ -36,12 +36,14 @@ class Features:
     """What the data decides of a model.
 
     Args:
-        vocab_size: pieces of the tokenizer.
+        vocab_size: pieces of the tokenizer, of the last text column where columns have tokenizers of their own.
         label_counts: label -> its rows in the train split, in the order of the labels' ids; empty without labels.
+        source_vocab_size: pieces of the first text column's tokenizer, if that is one of its own.
     """
 
     vocab_size: int
     label_counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    source_vocab_size: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +102,7 @@ class Task:
         make_loss: (TrainingConfig, Features) -> a models.training.MaskedCrossEntropy.
         make_batches: (files, Recipe, start, epochs) -> tf.data.Dataset of (inputs, labels), from batch `start` on;
             endless, with what makes training harder, where `epochs` is None, and without it for so many epochs.
-        export: (model, tokenizer, Features, Recipe, folder, sample texts) -> None, writes the SavedModel.
+        export: (model, {text column: tokenizer}, Features, Recipe, folder, sample texts) -> None, writes a SavedModel.
         measure: (answers, rows) -> Measurement.
         tally: (answers, rows) -> Tally with the headline among its metrics; of the answers only `output` is there, or
             where `judged` has no such output, everything.
@@ -122,7 +124,7 @@ class Task:
     make_model: Callable[[ModelConfig, Features], Any]
     make_loss: Callable[[TrainingConfig, Features], Any]
     make_batches: Callable[[Sequence[str], Recipe, int, int | None], Any]
-    export: Callable[[Any, Any, Features, Recipe, str, list[str]], None]
+    export: Callable[[Any, Mapping[str, Any], Features, Recipe, str, list[str]], None]
     measure: Callable[[Answers, Sequence[Row]], Measurement]
     tally: Callable[[Answers, Sequence[Row]], "Tally"]
     baselines: Callable[[Callable[[], list[Row]], Sequence[Row]], dict[str, Answers]]

@@ -42,11 +42,11 @@ def _make_batches(files: Sequence[str], recipe: Recipe, start: int, epochs: int 
     return class_batches(files, config.batch_tokens, config.seed, start, epochs, dropout)
 
 
-def _export(model, tokenizer, features: Features, recipe: Recipe, directory: str, samples: list[str]) -> None:
+def _export(model, tokenizers, features: Features, recipe: Recipe, directory: str, samples: list[str]) -> None:
     from models.export import export
     from models.export_classification import ClassificationServer
 
-    server = ClassificationServer(model, tokenizer, list(features.label_counts), recipe.decoding)
+    server = ClassificationServer(model, tokenizers["text"], list(features.label_counts), recipe.decoding)
     export(server, directory, samples)
 
 

@@ -44,11 +44,13 @@ def _make_batches(files: Sequence[str], recipe: Recipe, start: int, epochs: int 
     return packed_batches(files, recipe.model.max_positions, config.batch_tokens, config.seed, start, epochs)
 
 
-def _export(model, tokenizer, features: Features, recipe: Recipe, directory: str, samples: list[str]) -> None:
+def _export(model, tokenizers, features: Features, recipe: Recipe, directory: str, samples: list[str]) -> None:
     from models.export import export
     from models.export_language_model import LanguageModelServer
 
-    export(LanguageModelServer(model, tokenizer, recipe.decoding), directory, [_prompt(text) for text in samples])
+    export(
+        LanguageModelServer(model, tokenizers["text"], recipe.decoding), directory, [_prompt(text) for text in samples]
+    )
 
 
 def _measure(answers: Answers, rows: Sequence[Row]) -> Measurement:

@@ -7,6 +7,7 @@ Read next: task.py for what each part is; translation_metrics.py for BLEU; task_
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from components.errors import UserError
 from components.task import Answers, Features, Measurement, Recipe, Row, Task
 from models.config import ModelConfig, TrainingConfig
 
@@ -17,7 +18,12 @@ if TYPE_CHECKING:
 def _make_model(config: ModelConfig, features: Features):
     from models.transformer import Transformer
 
-    model = Transformer(config, features.vocab_size)
+    if features.source_vocab_size and config.tie_embeddings:
+        raise UserError(
+            "source and target have a tokenizer each, so one matrix of embeddings cannot serve both: add --set "
+            "model.tie_embeddings=false"
+        )
+    model = Transformer(config, features.vocab_size, features.source_vocab_size)
     model.build()
     return model
 
@@ -34,11 +40,12 @@ def _make_batches(files: Sequence[str], recipe: Recipe, start: int, epochs: int 
     return pair_batches(files, recipe.training.batch_tokens, recipe.training.seed, start, epochs)
 
 
-def _export(model, tokenizer, features: Features, recipe: Recipe, directory: str, samples: list[str]) -> None:
+def _export(model, tokenizers, features: Features, recipe: Recipe, directory: str, samples: list[str]) -> None:
     from models.export import export
     from models.export_translation import TranslationServer
 
-    export(TranslationServer(model, tokenizer, recipe.decoding), directory, samples)
+    server = TranslationServer(model, tokenizers["target"], recipe.decoding, tokenizers["source"])
+    export(server, directory, samples)
 
 
 def _measure(answers: Answers, rows: Sequence[Row]) -> Measurement:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from components.errors import UserError
+from components.file_formats import parse_roles
 from components.tasks import TASKS
 from pipeline import serving_commands
 from pipeline.config import PRESETS, PipelineConfig, preset, with_settings
@@ -55,9 +56,12 @@ SchemaOption = Annotated[
     ),
 ]
 TokenizerOption = Annotated[
-    Path | None,
+    str,
     typer.Option(
-        metavar="DIR|FILE", help="Use this tokenizer instead of learning one: a Tokenizer's folder, or a .model file."
+        metavar="DIR|FILE",
+        help="Use this tokenizer instead of learning one: a Tokenizer's folder, or a .model file. One for each column: "
+        "source=DIR,target=DIR.",
+        show_default=False,
     ),
 ]
 WarmStartOption = Annotated[
@@ -102,7 +106,7 @@ def demo(
     language: Annotated[
         str, typer.Option(metavar="CODE", help="Language to translate English into; for translation.")
     ] = "de",
-    tokenizer: TokenizerOption = None,
+    tokenizer: TokenizerOption = "",
     warm_start: WarmStartOption = None,
     pipeline_root: RootOption = Path("runs"),
     serving_dir: Annotated[
@@ -142,7 +146,7 @@ def run(
     text: TextOption = "text",
     label: LabelOption = "label",
     schema: SchemaOption = None,
-    tokenizer: TokenizerOption = None,
+    tokenizer: TokenizerOption = "",
     warm_start: WarmStartOption = None,
     pipeline_root: RootOption = Path("runs"),
     serving_dir: Annotated[str, typer.Option(metavar="DIR|URL", help=_PUSHED, show_default="serving/<task>")] = "",
@@ -288,9 +292,14 @@ def _run(pipeline: "Pipeline", config: PipelineConfig, beam_options: tuple[str, 
     print_summary(Runner(pipeline, beam_options, verbose).run(), config)
 
 
-def _tokenizer_files(path: Path | None) -> str:
-    """Returns the pattern of the files of a tokenizer, empty for none."""
-    return str(path / "*" if path and path.is_dir() else path or "")
+def _tokenizer_files(given: str) -> str:
+    """Returns the pattern of the files of a tokenizer, or with their roles those of one a column; empty for none."""
+    roles = [(role.column, Path(role.pattern)) for role in (parse_roles(given) if given else ())]
+    if [column for column, _ in roles] == [""] and not (roles[0][1] / "tokenizer.json").exists():
+        # The folder of a Tokenizer that has a folder for each column.
+        roles = [(path.parent.name, path.parent) for path in sorted(roles[0][1].glob("*/tokenizer.json"))] or roles
+    patterns = [(column, path / "*" if path.is_dir() else path) for column, path in roles]
+    return ",".join(f"{column}={pattern}" if column else str(pattern) for column, pattern in patterns)
 
 
 def _model_files(folder: Path | None) -> str:
@@ -298,9 +307,8 @@ def _model_files(folder: Path | None) -> str:
     if folder is None:
         return ""
     for candidate in (folder / "Format-Keras", folder):
-        if all(
-            (candidate / name).is_file() for name in ("config.json", "model.weights.h5", "tokenizer/tokenizer.json")
-        ):
+        is_whole = all((candidate / name).is_file() for name in ("config.json", "model.weights.h5"))
+        if is_whole and any((candidate / "tokenizer").glob("**/tokenizer.json")):
             return f"{glob.escape(str(candidate))}/**"
     raise UserError(
         f"no model to start from in {folder}: give the folder of a Trainer's model, such as runs/Trainer/model/7, "

@@ -99,5 +99,5 @@ def _brought(facts: RunFacts) -> list[str]:
     words = []
     for kind, option in options.items():
         if kind in facts.given:
-            words += [option, facts.given[kind].uri.removesuffix("/**").removesuffix("/*")]
+            words += [option, facts.given[kind].uri.replace("/**", "").replace("/*", "")]
     return words

@@ -152,7 +152,9 @@ def decode():
     @functools.cache
     def graph(model, search: BeamSearch):
         signature = [tf.TensorSpec([None, None], tf.int32), Limits(*[tf.TensorSpec([None], tf.int32)] * 2)]
-        return tf.function(lambda source, limits: translate(model, source, search, limits), input_signature=signature)
+        return tf.function(
+            lambda source, limits: translate(model, source, search, limits), input_signature=signature, autograph=False
+        )
 
     def write(model, source, search: BeamSearch, maximum=20, minimum=0) -> Result:
         limits = Limits(*(np.broadcast_to(np.int32(limit), len(source)) for limit in (minimum, maximum)))
@@ -322,7 +324,7 @@ def heeds_ctrl_c():
     signal.signal(signal.SIGINT, before)
 
 
-def build(folder: pathlib.Path, task: str = "translation") -> House:
+def build(folder: pathlib.Path, task: str) -> House:
     """Makes a house in which nothing has run yet."""
     name, text, _ = FILES[task]
     (folder / name).write_text(text(), encoding="utf-8")
@@ -330,9 +332,15 @@ def build(folder: pathlib.Path, task: str = "translation") -> House:
 
 
 @pytest.fixture
-def new_house(tmp_path):
-    """A house in which nothing has run yet."""
-    return build(tmp_path)
+def new_house_of(tmp_path):
+    """Returns a function that makes the house of a task in which nothing has run yet."""
+    return functools.partial(build, tmp_path)
+
+
+@pytest.fixture
+def new_house(new_house_of):
+    """A house of translation in which nothing has run yet."""
+    return new_house_of("translation")
 
 
 @pytest.fixture(scope="session")

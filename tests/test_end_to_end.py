@@ -18,6 +18,7 @@ from components.artifact import InfraBlessing, Model, PushedModel
 from components.errors import NotBlessedError
 from components.infra_validator import InfraValidator
 from components.pusher import Pusher
+from components.tasks import TASKS
 
 COMPONENTS = [
     "ExampleGen",
@@ -328,27 +329,31 @@ def test_a_classifier_starts_from_a_language_model_and_its_lineage_says_so(house
 
 
 @pytest.mark.parametrize(
-    ("file", "settings", "message"),
+    ("task", "text", "settings", "message"),
     [
-        (None, (), "no file 'pairs.tsv'"),
-        ("", (), "pairs.tsv is empty"),
-        ("source\ttarget\nA b\tC d\n", ("training.step=2",), "did you mean training.steps?"),
-        ("source\ttarget\nA b\tC d\n" + "no tab in it\n" * 3, (), "pairs.tsv, line 3: "),
+        ("translation", None, (), "no file 'pairs.tsv'"),
+        ("translation", "", (), "pairs.tsv is empty"),
+        ("translation", "source\ttarget\nA b\tC d\n", ("training.step=2",), "did you mean training.steps?"),
+        ("translation", "source\ttarget\nA b\tC d\n" + "no tab in it\n" * 3, (), "pairs.tsv, line 3: "),
+        ("classification", "sentence,star\nA b,good\n", (), "sentences.csv: no column 'label'"),
+        ("classification", "sentence,label\nA b,good\n" + "A,b,c,good\n" * 3, (), "sentences.csv, line 3: "),
+        ("language_model", "\n\n\n", (), "text.txt"),
     ],
-    ids=["missing file", "empty file", "unknown setting", "ragged rows"],
+    ids=["missing file", "empty file", "unknown setting", "ragged rows", "missing column", "ragged CSV", "no text"],
 )
-def test_bad_input_is_one_message_and_leaves_nothing(new_house, file, settings, message):
-    path = new_house.folder / "pairs.tsv"
-    path.unlink() if file is None else path.write_text(file)
-    done = new_house.run(*settings)
+def test_bad_input_is_one_message_and_leaves_nothing(new_house_of, task, text, settings, message):
+    house = new_house_of(task)
+    path = house.folder / house.file
+    path.unlink() if text is None else path.write_text(text)
+    done = house.run(*settings)
     assert done.returncode == 2, done.stderr
     assert told(done.stdout) == {}
     assert done.stderr.startswith("seq2serve: ")
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
-    assert_nothing_half_written(new_house)
-    published = [path for path in (new_house.folder / "runs").glob("*") if path.is_dir() and path.name[0] != "."]
-    assert published in ([], [new_house.folder / "runs" / "ExampleGen"])
+    assert_nothing_half_written(house)
+    published = [path for path in (house.folder / "runs").glob("*") if path.is_dir() and path.name[0] != "."]
+    assert published in ([], [house.folder / "runs" / "ExampleGen"])
     assert not [path for folder in published for path in folder.rglob("*") if path.is_file()]
 
 
@@ -364,12 +369,14 @@ echo "left: $(find runs -type f ! -name 'metadata.sqlite*' ! -path '*/.locks/*')
 
 
 @pytest.mark.skipif(not shutil.which("unshare"), reason="needs Linux's namespaces to mount a disk of its own")
-def test_a_full_disk_is_one_message_and_no_damage(new_house):
-    header, *rows = (new_house.folder / "pairs.tsv").read_text().splitlines(keepends=True)
-    (new_house.folder / "pairs.tsv").write_text(header + "".join(rows) * 20)
-    (new_house.folder / "disk").mkdir()
+@pytest.mark.parametrize("task", TASKS)
+def test_a_full_disk_is_one_message_and_no_damage(new_house_of, task):
+    house = new_house_of(task)
+    header, rows = (house.folder / house.file).read_text().split("\n", 1)
+    (house.folder / house.file).write_text(f"{header}\n{rows * 40}")
+    (house.folder / "disk").mkdir()
     namespace = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", ON_A_SMALL_DISK, "sh", "disk", "1m"]
-    house = dataclasses.replace(new_house, file="../pairs.tsv")
+    house = dataclasses.replace(house, file=f"../{house.file}")
     done = house.execute([*namespace, *house.command()])
     if done.returncode == 77:
         pytest.skip(f"may not mount a disk: {done.stderr}")

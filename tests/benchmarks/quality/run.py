@@ -1,0 +1,159 @@
+"""Runs a quality benchmark: a config of this folder through the whole pipeline, on public text that you bring.
+
+    .venv/bin/python tests/benchmarks/quality/run.py sst2 --data ../shared/data
+
+Comes in: `<benchmark>.toml`, and --data, the folder of the texts that it names. Goes out: the figures of each seed in
+`results/<benchmark>.json`, and those of all benchmarks in the README's table. Text and models are left in --work.
+"""
+
+import argparse
+import dataclasses
+import gzip
+import json
+import pathlib
+import statistics
+import time
+import tomllib
+
+from sacrebleu.metrics import BLEU
+
+from pipeline.config import preset, with_settings
+from pipeline.dag import make_pipeline
+from pipeline.logs import set_up_logs
+from pipeline.runner import Runner, RunResult
+
+HERE = pathlib.Path(__file__).parent
+README = HERE.parents[2] / "README.md"
+MARKERS = "<!-- quality: by tests/benchmarks/quality/run.py -->", "<!-- end of quality -->"
+
+
+@dataclasses.dataclass(frozen=True)
+class Cut:
+    """A file that is cut in two before the pipeline sees it: the `first` lines or characters, and the rest."""
+
+    file: str
+    unit: str
+    first: int
+    head: str
+    tails: list[str]
+
+    def make(self, data: pathlib.Path, work: pathlib.Path) -> None:
+        """Writes both parts into the folder `work`, the rest under each of its names."""
+        with gzip.open(data / self.file, "rt", encoding="utf-8", newline="\n") as file:
+            text = file.read()
+        end = self.first if self.unit == "characters" else sum(map(len, text.splitlines(keepends=True)[: self.first]))
+        (work / self.head).write_text(text[:end], encoding="utf-8")
+        for tail in self.tails:
+            (work / tail).write_text(text[end:], encoding="utf-8")
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """A config file: what is measured and how.
+
+    Args:
+        title: of its row in the README.
+        to_beat: the figure that others reached.
+        goal: what ours must be.
+        figures: names of figures, of `figures_of`, the first of them the one to compare; with its decimals.
+        task, preset, settings: as on the command line.
+        files: as on the command line; {data} and {work} stand for the folders.
+        seeds: one run each.
+        cut: what is made in {work} first.
+    """
+
+    title: str
+    to_beat: str
+    goal: str
+    figures: dict[str, int]
+    task: str
+    preset: str
+    files: list[str]
+    settings: list[str]
+    seeds: list[int]
+    cut: Cut | None = None
+
+
+def load(name: str) -> Benchmark:
+    """Reads a config of this folder."""
+    values = tomllib.loads((HERE / f"{name}.toml").read_text(encoding="utf-8"))
+    return Benchmark(**{**values, "cut": Cut(**values["cut"]) if "cut" in values else None})
+
+
+def run(benchmark: Benchmark, seed: int, data: pathlib.Path, work: pathlib.Path) -> dict:
+    """Runs the pipeline with one seed; returns its figures, the model's size and the minutes it took."""
+    work.mkdir(parents=True, exist_ok=True)
+    if benchmark.cut:
+        benchmark.cut.make(data, work)
+    config = with_settings(preset(benchmark.preset, benchmark.task), [*benchmark.settings, f"training.seed={seed}"])
+    files = ",".join(benchmark.files).format(data=data, work=work)
+    start = time.monotonic()
+    result = Runner(make_pipeline(config, files, str(work / "runs"), str(work / "serving"))).run()
+    return {
+        "seed": seed,
+        **figures_of(result, benchmark.task),
+        "parameters": result.output("Trainer", "model").properties["num_parameters"],
+        "minutes": round((time.monotonic() - start) / 60, 1),
+        "training_minutes": round(result.nodes["Trainer"].seconds / 60, 1),
+        "settings": dataclasses.asdict(config),
+    }
+
+
+def figures_of(result: RunResult, task: str) -> dict[str, float]:
+    """Returns the test split's metrics, the eval split's loss, and for translation BLEU of words parted by spaces."""
+    evaluation, model = result.output("Evaluator", "evaluation"), result.output("Trainer", "model").properties
+    figures = {**evaluation.properties["model"], "eval_loss": model["eval_loss"]}
+    if task == "translation":
+        lines = pathlib.Path(evaluation.path("predictions.jsonl")).read_text(encoding="utf-8").splitlines()
+        rows = [json.loads(line) for line in lines]
+        bleu = BLEU(tokenize="none", force=True)
+        score = bleu.corpus_score([row["prediction"] for row in rows], [[row["target"] for row in rows]])
+        figures["bleu_of_tokens"] = score.score
+    return figures
+
+
+def table() -> str:
+    """Returns the README's table, a row for each benchmark that has results."""
+    lines = ["| benchmark | to beat | ours | seeds | parameters | minutes |", "|---|---|---|---|---|---|"]
+    for path in sorted(HERE.glob("*.toml")):
+        results = HERE / "results" / f"{path.stem}.json"
+        if not results.is_file():
+            continue
+        benchmark, runs = load(path.stem), json.loads(results.read_text(encoding="utf-8"))
+        ours = "; ".join(
+            f"{name.replace('_', ' ')} {statistics.mean(run[name] for run in runs):.{decimals}f}"
+            for name, decimals in benchmark.figures.items()
+        )
+        cells = [f"`{path.stem}`: {benchmark.title}", benchmark.to_beat, f"**{ours}** (goal: {benchmark.goal})"]
+        cells.append(", ".join(str(run["seed"]) for run in runs))
+        cells += [f"{runs[0]['parameters']:,}", " + ".join(f"{run['minutes']:g}" for run in runs)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def write_table(readme: pathlib.Path = README) -> None:
+    """Puts the table between its markers in the README."""
+    text = readme.read_text(encoding="utf-8")
+    before, rest = text.split(MARKERS[0])
+    readme.write_text(f"{before}{MARKERS[0]}\n{table()}\n{MARKERS[1]}{rest.split(MARKERS[1])[1]}", encoding="utf-8")
+
+
+def main() -> None:
+    """Runs one benchmark with all its seeds."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("benchmark", choices=sorted(path.stem for path in HERE.glob("*.toml")))
+    parser.add_argument("--data", type=pathlib.Path, required=True)
+    parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path("quality"))
+    arguments = parser.parse_args()
+    set_up_logs(verbose=False)
+    benchmark, work = load(arguments.benchmark), arguments.work.resolve() / arguments.benchmark
+    runs = [run(benchmark, seed, arguments.data.resolve(), work) for seed in benchmark.seeds]
+    (HERE / "results").mkdir(exist_ok=True)
+    (HERE / "results" / f"{arguments.benchmark}.json").write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
+    write_table()
+    for each in runs:
+        print({name: each[name] for name in (*benchmark.figures, "seed", "minutes", "parameters")})
+
+
+if __name__ == "__main__":
+    main()
