@@ -189,10 +189,10 @@ def two_runs(house_of, tmp_path_factory):
         if execution.component != "Trainer":
             store.record_reuse(run, execution, "nothing changed since run 1")
     parts = json.loads(json.dumps(execution.parts))
-    parts["parameters"]["recipe"]["training"]["learning_rate"] = 50.0
-    reason = "parameter recipe.training.learning_rate: 0.01 -> 50.0"
+    parts["parameters"]["recipe"]["training"]["learning_rate"] = 5.0
+    reason = "parameter recipe.training.learning_rate: 0.01 -> 5.0"
     trainer = store.begin_execution(run, "Trainer", "0" * 64, parts, reason)
-    message = "Trainer: The loss is nan at step 3, at learning rate 50."
+    message = "Trainer: The loss is nan at step 3, at learning rate 5."
     store.end_execution(trainer, "FAILED", message)
     store.end_run(run, "FAILED", message)
     return root
@@ -208,14 +208,14 @@ def test_a_run_that_failed_is_shown_as_far_as_it_got(two_runs, tmp_path):
     assert "640 rows read" in page.texts["data"]
     assert "Nothing was trained." in page.texts["training"]
     assert "No model was evaluated" in page.texts["quality"]
-    assert "--set training.learning_rate=50.0" in page.texts["reproduce"]
+    assert "--set training.learning_rate=5.0" in page.texts["reproduce"]
 
 
 def test_two_runs_stand_side_by_side(two_runs, tmp_path):
     done, path = run_report(tmp_path, 1, 2, root=two_runs)
     assert done.exit_code == 0, done.output
     page = Page(path.read_text(encoding="utf-8"))
-    assert "parameter recipe.training.learning_rate: 0.01 -> 50.0" in page.texts["differences"]
+    assert "parameter recipe.training.learning_rate: 0.01 -> 5.0" in page.texts["differences"]
     assert "nothing to compare row by row" in page.texts["differences"]
     for section in set(SECTIONS) - {"training"}:
         assert "Run 1" in page.texts[section]
@@ -245,6 +245,15 @@ def test_what_cannot_be_shown_is_said(two_runs, tmp_path, arguments, message):
     assert done.exit_code == 2
     assert message in done.stderr
     assert not path.exists()
+
+
+def test_a_run_of_an_older_version_is_said_to_be_one(tmp_path):
+    store = _store(tmp_path)
+    run = store.begin_run("translation")
+    parts = {"inputs": {}, "parameters": {"recipe": {"model": {}}}, "versions": {}}
+    store.end_execution(store.begin_execution(run, "Trainer", "f" * 64, parts, ""), "FAILED", "")
+    done, _ = run_report(tmp_path, root=tmp_path / "runs")
+    assert (done.exit_code, "run its command again" in done.stderr) == (2, True)
 
 
 def test_where_nothing_ran_there_is_nothing_to_show(tmp_path):
