@@ -1,4 +1,4 @@
-"""The command line: demo, run, validate, runs, lineage, and those of serving_commands.py.
+"""The command line: demo, run, validate, runs, report, lineage, and those of serving_commands.py.
 
 Comes in: arguments. Goes out: exit code 0, or one message and 1 (failed), 2 (bad input), 3 (not blessed), 130 (Ctrl-C).
 Read next: dag.py, what `run` runs; config.py, what `--set` sets. Whatever is slow to import is imported by the command
@@ -220,6 +220,36 @@ def runs(
 
         store = _open_store(pipeline_root)
         print(runs_text(store) if run_id is None else run_text(store, run_id))
+
+
+@app.command()
+def report(
+    run_ids: Annotated[
+        list[int] | None,
+        typer.Argument(metavar="[RUN] [RUN]", help="The run, by default the last one; two are shown side by side."),
+    ] = None,
+    pipeline_root: RootOption = Path("runs"),
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The page.", show_default="report-<run>.html")
+    ] = None,
+) -> None:
+    """Shows a run on one HTML page: pipeline, data, training, quality, attention, model card, lineage.
+
+    The page is one file that needs no network. A run that failed is shown as far as it got.
+    """
+    with _explained():
+        store = _open_store(pipeline_root)
+        numbers = run_ids or [run.id for run in store.runs()[-1:]]
+        if not numbers:
+            raise UserError(f"no runs in {pipeline_root} yet; make one with `seq2serve run`")
+        if len(numbers) not in (1, 2):
+            raise UserError(f"a report shows one run or two, not {len(numbers)}; `seq2serve runs` lists them")
+        set_up_logs(False)
+        from pipeline.report import write_report
+
+        path = output or Path(f"report-{'-'.join(map(str, numbers))}.html")
+        write_report(store, numbers, str(pipeline_root.absolute()), str(path))
+        print(f"{path.absolute()} shows run {' beside run '.join(map(str, numbers))}.")
 
 
 @app.command()
