@@ -39,7 +39,8 @@ lock:
 	$(PYTHON) -m venv --clear .lock
 	.lock/bin/python -m pip install --quiet uv
 	.lock/bin/uv pip compile pyproject.toml --quiet --universal --generate-hashes --no-emit-index-url \
-		--no-header --no-annotate --python-version 3.11 --extra dev --extra baselines --output-file requirements.lock
+		--no-header --no-annotate --python-version 3.11 --extra dev --extra baselines --extra postgres \
+		--output-file requirements.lock
 	.lock/bin/uv pip compile pyproject.toml --quiet --universal --generate-hashes --no-emit-index-url \
 		--no-header --no-annotate --python-version 3.11 --extra peers --constraint requirements.lock \
 		--output-file tests/peers/requirements.lock

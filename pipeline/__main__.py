@@ -6,6 +6,7 @@ that needs it, so that help is instant and a fully cached run loads neither Tens
 """
 
 import glob
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -72,8 +73,33 @@ WarmStartOption = Annotated[
         "another; it needs the same tokenizer.",
     ),
 ]
+
+
+def _folder(path: Path) -> Path:
+    """Refuses a URL, which as a path would become a folder called gs: and the like."""
+    if path.parts and re.fullmatch(r"[a-z][a-z0-9+.-]+:", path.parts[0]):
+        raise typer.BadParameter(
+            f"{path} is a URL; artifacts are kept on a file system that every worker reaches by the same path, such as "
+            f"NFS or a mounted bucket. Model versions can be pushed to an object store: --serving-dir"
+        )
+    return path
+
+
 RootOption = Annotated[
-    Path, typer.Option("--pipeline-root", metavar="DIR", help="Where artifacts, metadata and logs are kept.")
+    Path,
+    typer.Option(
+        "--pipeline-root", metavar="DIR", callback=_folder, help="Where artifacts, metadata and logs are kept."
+    ),
+]
+MetadataOption = Annotated[
+    str,
+    typer.Option(
+        "--metadata",
+        metavar="URL",
+        envvar="SEQ2SERVE_METADATA",
+        help="Keep what ran and what was made in a database that several roots and machines share, such as "
+        "postgresql://user@host/database, instead of in the pipeline root.",
+    ),
 ]
 SettingsOption = Annotated[
     list[str] | None,
@@ -109,6 +135,7 @@ def demo(
     tokenizer: TokenizerOption = "",
     warm_start: WarmStartOption = None,
     pipeline_root: RootOption = Path("runs"),
+    metadata: MetadataOption = "",
     serving_dir: Annotated[
         str, typer.Option(metavar="DIR|URL", help=_PUSHED, show_default="serving/en-<language> or <task>")
     ] = "",
@@ -132,7 +159,7 @@ def demo(
         from pipeline.dag import make_pipeline
 
         given = {"tokenizer": _tokenizer_files(tokenizer), "warm_start": _model_files(warm_start)}
-        _run(make_pipeline(config, file, str(pipeline_root), folder, **given), config, options, verbose)
+        _run(make_pipeline(config, file, str(pipeline_root), folder, **given), config, options, verbose, metadata)
 
 
 @app.command()
@@ -149,6 +176,7 @@ def run(
     tokenizer: TokenizerOption = "",
     warm_start: WarmStartOption = None,
     pipeline_root: RootOption = Path("runs"),
+    metadata: MetadataOption = "",
     serving_dir: Annotated[str, typer.Option(metavar="DIR|URL", help=_PUSHED, show_default="serving/<task>")] = "",
     settings: SettingsOption = None,
     verbose: VerboseOption = False,
@@ -172,7 +200,7 @@ def run(
 
         given = {"tokenizer": _tokenizer_files(tokenizer), "warm_start": _model_files(warm_start)}
         given["schema_file"], folder = str(schema or ""), serving_dir or f"serving/{task}"
-        _run(make_pipeline(config, file, str(pipeline_root), folder, **given), config, options, verbose)
+        _run(make_pipeline(config, file, str(pipeline_root), folder, **given), config, options, verbose, metadata)
 
 
 @app.command()
@@ -187,6 +215,7 @@ def validate(
     label: LabelOption = "label",
     schema: SchemaOption = None,
     pipeline_root: RootOption = Path("runs"),
+    metadata: MetadataOption = "",
     settings: SettingsOption = None,
     verbose: VerboseOption = False,
 ) -> None:
@@ -204,7 +233,7 @@ def validate(
         from pipeline.validation import print_validation
 
         pipeline = make_validation_pipeline(config, file, str(pipeline_root), str(schema or ""))
-        print_validation(Runner(pipeline, options, verbose).run())
+        print_validation(Runner(pipeline, options, verbose, metadata).run())
 
 
 @app.command()
@@ -213,12 +242,13 @@ def runs(
         int | None, typer.Argument(metavar="[RUN]", help="One run: its components and artifacts.")
     ] = None,
     pipeline_root: RootOption = Path("runs"),
+    metadata: MetadataOption = "",
 ) -> None:
     """Lists the runs in a pipeline root, or what one of them did."""
     with _explained():
         from pipeline.history import run_text, runs_text
 
-        store = _open_store(pipeline_root)
+        store = _open_store(pipeline_root, metadata)
         print(runs_text(store) if run_id is None else run_text(store, run_id))
 
 
@@ -263,12 +293,13 @@ def lineage(
         ),
     ],
     pipeline_root: RootOption = Path("runs"),
+    metadata: MetadataOption = "",
 ) -> None:
     """Shows what an artifact was made from, back to the raw files, and what was made of it."""
     with _explained():
         from pipeline.history import lineage_text
 
-        print(lineage_text(_open_store(pipeline_root), artifact))
+        print(lineage_text(_open_store(pipeline_root, metadata), artifact))
 
 
 serving_commands.register(app)
@@ -285,11 +316,13 @@ def _config(preset_name: str, task: str, columns: dict[str, str], settings: list
     return with_settings(preset(preset_name, task), [*named, *(settings or [])])
 
 
-def _run(pipeline: "Pipeline", config: PipelineConfig, beam_options: tuple[str, ...], verbose: bool) -> None:
+def _run(
+    pipeline: "Pipeline", config: PipelineConfig, beam_options: tuple[str, ...], verbose: bool, metadata: str
+) -> None:
     from pipeline.runner import Runner
     from pipeline.summary import print_summary
 
-    print_summary(Runner(pipeline, beam_options, verbose).run(), config)
+    print_summary(Runner(pipeline, beam_options, verbose, metadata).run(), config)
 
 
 def _tokenizer_files(given: str) -> str:
@@ -326,12 +359,17 @@ def _checked_beam_options(options: list[str] | None) -> tuple[str, ...]:
     return tuple(options or ())
 
 
-def _open_store(pipeline_root: Path) -> "MetadataStore":
+def _open_store(pipeline_root: Path, metadata: str) -> "MetadataStore":
     from pipeline.metadata import MetadataStore
 
+    if metadata:
+        return MetadataStore(metadata)
     path = pipeline_root.absolute() / "metadata.sqlite"
     if not path.is_file():
-        raise UserError(f"no runs in {pipeline_root}: there is no {path}; name the folder with --pipeline-root")
+        raise UserError(
+            f"no runs in {pipeline_root}: there is no {path}; name the folder with --pipeline-root, or "
+            f"a store that it shares with --metadata"
+        )
     return MetadataStore(f"sqlite:///{path}")
 
 

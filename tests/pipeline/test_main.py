@@ -119,6 +119,16 @@ def test_run_hands_everything_on(command, tmp_path):
     assert "summary of run 1" in result.output
 
 
+@pytest.mark.parametrize("command_name", ["run", "runs"])
+def test_a_url_is_no_pipeline_root(command, tmp_path, command_name):
+    before = sorted(tmp_path.iterdir())
+    file = ["data.tsv"] if command_name == "run" else []
+    result = command(command_name, *file, "--pipeline-root", "gs://bucket/runs")
+    assert result.exit_code == 2
+    assert "is a URL" in result.output
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_a_url_to_push_to_stays_as_it_is(command):
     result = command("run", "data.tsv", "--serving-dir", "gs://bucket/models/en_de")
     assert result.exit_code == 0, result.output
@@ -291,6 +301,19 @@ def test_unknown_history_is_bad_input(command, arguments):
     result = command(*arguments)
     assert result.exit_code == 2
     assert result.stderr.startswith("seq2serve: no ")
+
+
+def test_a_shared_store_is_named_by_an_option_or_the_environment(command, tmp_path, monkeypatch):
+    url = f"sqlite:///{tmp_path}/shared.sqlite"
+    assert command("run", "data.tsv", "--metadata", url).exit_code == 0
+    assert not (tmp_path / "runs" / "metadata.sqlite").exists()
+    assert "keeps its metadata in a store that it shares" in command("run", "data.tsv").output
+    assert "--metadata" in command("runs").output
+    monkeypatch.setenv("SEQ2SERVE_METADATA", url)
+    assert "reused" in command("run", "data.tsv").output
+    assert command("runs").output.count("COMPLETE") == 2
+    assert "Toy" in command("runs", "2").output
+    assert "Artifact" in command("lineage", "1").output
 
 
 # Predicting.
