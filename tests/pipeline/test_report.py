@@ -211,10 +211,16 @@ def test_a_run_that_failed_is_shown_as_far_as_it_got(two_runs, tmp_path):
     assert "--set training.learning_rate=5.0" in page.texts["reproduce"]
 
 
-def test_two_runs_stand_side_by_side(two_runs, tmp_path):
-    done, path = run_report(tmp_path, 1, 2, root=two_runs)
+@pytest.fixture(scope="module")
+def side_by_side(two_runs, tmp_path_factory):
+    """The page of both."""
+    done, path = run_report(tmp_path_factory.mktemp("both"), 1, 2, root=two_runs)
     assert done.exit_code == 0, done.output
-    page = Page(path.read_text(encoding="utf-8"))
+    return path
+
+
+def test_two_runs_stand_side_by_side(side_by_side):
+    page = Page(side_by_side.read_text(encoding="utf-8"))
     assert "parameter recipe.training.learning_rate: 0.01 -> 5.0" in page.texts["differences"]
     assert "nothing to compare row by row" in page.texts["differences"]
     for section in set(SECTIONS) - {"training"}:
@@ -264,8 +270,8 @@ def test_where_nothing_ran_there_is_nothing_to_show(tmp_path):
     assert (done.exit_code, "no runs in" in done.stderr) == (2, True)
 
 
-def test_a_page_that_cannot_be_written_is_said(house, tmp_path):
-    where = ["--pipeline-root", str(house.folder / house.root), "--output", str(tmp_path / "none" / "page.html")]
+def test_a_page_that_cannot_be_written_is_said(two_runs, tmp_path):
+    where = ["--pipeline-root", str(two_runs), "--output", str(tmp_path / "none" / "page.html")]
     done = CliRunner().invoke(app, ["report", *where])
     assert (done.exit_code, "--output" in done.stderr) == (2, True)
 
@@ -327,7 +333,6 @@ def test_a_browser_shows_it_on_a_phone_in_the_dark_and_by_keyboard(page_of, tmp_
 
 
 @pytest.mark.skipif(not browser, reason="there is no headless browser")
-def test_two_runs_fit_a_phone_as_well(two_runs, tmp_path):
-    _, path = run_report(tmp_path, 1, 2, root=two_runs)
-    seen = look(path, tmp_path / "profile")
+def test_two_runs_fit_a_phone_as_well(side_by_side, tmp_path):
+    seen = look(side_by_side, tmp_path)
     assert (seen["ready"], seen["width"] <= 360) == ("yes", True)
