@@ -72,7 +72,7 @@ def serving(folder: str):
 
 
 def measure_latency(model: SavedModelRuntime, client: ServingClient, repeat: int) -> dict[str, float]:
-    """Returns the medians of one sentence asked for again and again: of the runtime here, then of the server, in turn."""
+    """Returns the medians of one sentence asked for again and again: the runtime here and the server, in turn."""
     asks = {
         "alone_ms": lambda: model.run("serving_default", request(SENTENCES[0])),
         "rest_ms": lambda: client.predict_by_rest("serving_default", request(SENTENCES[0]), ["translation"]),
