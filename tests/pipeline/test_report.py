@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from components.artifact import Model
 from pipeline.__main__ import app
 from pipeline.metadata import MetadataStore
 from pipeline.report_attention import describe_attention
@@ -167,6 +168,23 @@ def test_text_of_the_data_is_text_and_no_markup(tmp_path):
     text = path.read_text(encoding="utf-8")
     assert evil not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt; {{ 7 * 7 }}" in text
+
+
+def test_a_pipeline_of_ones_own_is_shown_as_far_as_it_is_like_others(tmp_path):
+    store = _store(tmp_path)
+    run = store.begin_run("toy")
+    parts = {"inputs": {}, "parameters": {}, "versions": {"toys": "1.0"}}
+    execution = store.begin_execution(run, "Toy", "f" * 64, parts, "first run")
+    (tmp_path / "model").mkdir()
+    store.publish(execution, {}, {"model": Model(str(tmp_path / "model"), {}, "a" * 64)})
+    store.end_run(run, "COMPLETE")
+    done, path = run_report(tmp_path, root=tmp_path / "runs")
+    assert done.exit_code == 0, done.output
+    page = Page(path.read_text(encoding="utf-8"))
+    assert "Toy" in page.texts["pipeline"]
+    assert "first run" in page.texts["pipeline"]
+    assert str(tmp_path / "model") in page.texts["lineage"]
+    assert "The run made no model." in page.texts["card"]
 
 
 # Runs that did not complete, and none.
