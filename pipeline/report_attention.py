@@ -36,8 +36,10 @@ def describe_attention(facts: RunFacts) -> list[dict[str, Any]]:
     pairs = _sentences(evaluation.path("predictions.jsonl"), facts.task.text_columns[0])
     if not pairs:
         return []
+    sources, targets = zip(*pairs, strict=True)
     with SavedModelRuntime(served) as runtime:
-        return [_described(runtime.run(_SIGNATURE, {"source": [one], "target": [other]})) for one, other in pairs]
+        answers = runtime.run(_SIGNATURE, {"source": list(sources), "target": list(targets)})
+    return [_described({name: values[i] for name, values in answers.items()}) for i in range(len(pairs))]
 
 
 def _sentences(path: str, column: str) -> list[tuple[str, str]]:
@@ -54,11 +56,12 @@ def _sentences(path: str, column: str) -> list[tuple[str, str]]:
 
 
 def _described(answer: dict[str, Any]) -> dict[str, Any]:
-    lengths = [int(answer[f"{side}_length"][0]) for side in ("source", "target")]
-    weights = answer["attention"][0, :, :, : lengths[1], : lengths[0]]  # [L, H, T, S]
+    """Returns the map of one row of an answer, without what pads it."""
+    width, height = (int(answer[f"{side}_length"]) for side in ("source", "target"))
+    weights = answer["attention"][:, :, :height, :width]  # [L, H, T, S]
     return {
-        "source": _pieces(answer["source_tokens"][0, : lengths[0]]),
-        "target": _pieces(answer["target_tokens"][0, : lengths[1]]),
+        "source": _pieces(answer["source_tokens"][:width]),
+        "target": _pieces(answer["target_tokens"][:height]),
         "layers": weights.shape[0],
         "heads": weights.shape[1],
         "weights": base64.b64encode((weights * 255).round().astype("uint8").tobytes()).decode(),
