@@ -64,7 +64,8 @@ def Evaluator(
 
 
 def _rows(examples: Examples, split: str, spec: Task) -> list[dict[str, str]]:
-    from components.examples_io import read_batches, shard_paths
+    from components.examples_io import read_batches
+    from components.shards import shard_paths
 
     rows: list[dict[str, str]] = []
     for path in shard_paths(examples, split):
