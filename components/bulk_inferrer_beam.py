@@ -15,9 +15,10 @@ import numpy as np
 import tensorflow as tf
 from apache_beam.ml.inference.base import KeyedModelHandler, ModelHandler, PredictionResult, RunInference
 
-from components.examples_io import read_batches, shard_name
+from components.examples_io import read_batches
 from components.serving_store import local_copy
 from components.tasks import get_task
+from components.tf_records import shard_name
 from models.runtime import SavedModelRuntime, TensorFlowError
 
 BATCH_ROWS = 64

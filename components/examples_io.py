@@ -1,4 +1,4 @@
-"""Split-*/ folders of TFRecord shards: their names, and reading them in batches.
+"""Split-*/ folders of TFRecord shards, read in batches.
 
 Comes in: Examples (or TransformedExamples). Goes out: paths of shards, batches of columns.
 Read next: statistics_gen_beam.py and transform_beam.py, whose workers read with these.
@@ -15,11 +15,6 @@ from components.errors import UserError
 BATCH_ROWS = 1024
 
 Batch = dict[str, list[list[bytes]]]
-
-
-def shard_name(stem: str, index: int, total: int) -> str:
-    """Returns the name of a shard, such as `data_tfrecord-00000-of-00004`."""
-    return f"{stem}-{index:05d}-of-{total:05d}"
 
 
 def shard_paths(artifact: Artifact, split: str) -> list[str]:

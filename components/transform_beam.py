@@ -1,6 +1,6 @@
-"""What Transform runs on Beam's workers: words counted, texts turned into ids.
+"""What Transform runs on Beam's workers: words counted, tokenizers learned, texts turned into ids.
 
-Comes in: shards of Examples. Goes out: word counts, then shards of TransformedExamples.
+Comes in: shards of Examples. Goes out: tokenizers, then shards of TransformedExamples.
 Read next: models/tokenizer.py for the ids, models/dataset.py for what reads them.
 """
 
@@ -8,34 +8,87 @@ import collections
 import itertools
 import os
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import apache_beam as beam
+import numpy as np
 import tensorflow as tf
 
 from components.examples_io import read_texts
-from models.tokenizer import load_tokenizer
+from components.tf_records import ExampleEncoder, RecordWriter, pack_numbers
+from models.config import TokenizerConfig
+from models.tokenizer import learn_tokenizer, load_tokenizers
 
 if typing.TYPE_CHECKING:
     from components.transform import Preprocessing
 
+WordCounts = tuple[str, collections.Counter]  # of one tokenizer, by its name
 
-class CountWords(beam.DoFn):
-    """Path of a shard -> the Counter of its words, those between white space, of all columns together.
+
+class LearnTokenizers(beam.PTransform):
+    """Paths of shards of the train split -> {"name", "vocab_size", "error"} of each tokenizer, learned and written.
 
     Args:
-        columns: names of the text columns.
+        columns: name of a tokenizer -> the columns it is learned from. The name is its folder, "" for `uri` itself.
+        config: of each.
+        uri: folder of the Tokenizer artifact.
     """
 
-    def __init__(self, columns: list[str]):
+    def __init__(self, columns: Mapping[str, Sequence[str]], config: TokenizerConfig, uri: str):
+        super().__init__()
+        self._columns, self._config, self._uri = columns, config, uri
+
+    def expand(self, paths: beam.PCollection) -> beam.PCollection:
+        """Returns one element a tokenizer; its error is empty unless none could be learned."""
+        return (
+            paths
+            | beam.Reshuffle()
+            | beam.ParDo(CountWords(self._columns))
+            | beam.CombinePerKey(AddCounters())
+            | beam.ParDo(LearnTokenizer(self._config, self._uri))
+        )
+
+
+class CountWords(beam.DoFn):
+    """Path of a shard -> for each tokenizer the Counter of its words, those between white space.
+
+    Args:
+        columns: as for LearnTokenizers.
+    """
+
+    def __init__(self, columns: Mapping[str, Sequence[str]]):
         self._columns = columns
 
-    def process(self, path: str) -> Iterator[collections.Counter]:
-        words = collections.Counter()
-        for batch in read_texts(path, self._columns):
-            for texts in batch.values():
-                words.update(itertools.chain.from_iterable(text.decode().split() for text in texts.numpy().tolist()))
-        yield words
+    def process(self, path: str) -> Iterator[WordCounts]:
+        words = {name: collections.Counter() for name in self._columns}
+        wanted = list(itertools.chain.from_iterable(self._columns.values()))
+        for batch in read_texts(path, wanted):
+            for name, columns in self._columns.items():
+                for column in columns:
+                    # Joined, they are decoded and split at the speed of C; no text begins or ends inside a word.
+                    words[name].update(b" ".join(batch[column].numpy().tolist()).decode().split())
+        yield from words.items()
+
+
+class LearnTokenizer(beam.DoFn):
+    """(name of a tokenizer, its words) -> {"name", "vocab_size", "error"}; the tokenizer is written.
+
+    Args:
+        config, uri: as for LearnTokenizers.
+    """
+
+    def __init__(self, config: TokenizerConfig, uri: str):
+        self._config, self._uri = config, uri
+
+    def process(self, element: WordCounts) -> Iterator[dict]:
+        name, words = element
+        folder, size, reason = os.path.join(self._uri, name), 0, ""
+        tf.io.gfile.makedirs(folder)
+        try:
+            size = learn_tokenizer(words.items(), self._config, folder)
+        except ValueError as error:
+            reason = str(error)
+        yield {"name": name, "vocab_size": size, "error": reason}
 
 
 class CountLabels(beam.DoFn):
@@ -77,7 +130,7 @@ class AddCounters(beam.CombineFn):
 
 
 class WriteIds(beam.DoFn):
-    """(path of a shard, path to write) -> the shard with ids for texts, in the same order; yields its counts.
+    """(split, path of a shard, path to write) -> the shard with ids for texts, in the same order; yields its counts.
 
     Args:
         preprocessing: columns and their lengths. Column `c` becomes the feature `c_ids`, of a label with one number.
@@ -90,50 +143,59 @@ class WriteIds(beam.DoFn):
         self._tokenizer_uri = tokenizer_uri
 
     def setup(self) -> None:
-        self._tokenizer = load_tokenizer(self._tokenizer_uri)
-        self._feature_names = [f"{column}_ids" for column in (*self._preprocessing.columns, *self._labels)]
+        # Loaded with the first shard, and then kept: a worker may be set up before the tokenizer has been learned.
+        self._tokenizers = {}
+        columns = self._preprocessing.columns
+        self._encoder = ExampleEncoder([f"{column}_ids" for column in (*columns, *self._labels)], "int64")
         self._label_ids = {
             column: {label.encode(): number for number, label in enumerate(labels)}
             for column, labels in self._labels.items()
         }
 
-    def process(self, element: tuple[str, str, str]) -> Iterator[dict]:
-        """Yields {"split", "num_examples", "num_dropped", "num_truncated" {column: n}, "lengths" {column: {n: n}}}."""
+    def process(self, element: tuple[str, str, str], learned: Sequence[dict] = ()) -> Iterator[dict]:
+        """Writes one shard.
+
+        Args:
+            element: see above.
+            learned: what LearnTokenizers returned; nothing is written if a tokenizer is missing.
+        Yields:
+            {"split", "num_examples", "num_dropped", "num_truncated" {column: n}, "lengths" {column: {tokens: texts}}}
+        """
         split, source, target = element
+        if any(found["error"] for found in learned):
+            return
         columns = self._preprocessing.columns
+        self._tokenizers = self._tokenizers or load_tokenizers(self._tokenizer_uri, columns)
         counts = _Counts(columns)
-        with tf.io.TFRecordWriter(target) as writer:
+        with RecordWriter(target) as writer:
             for batch in read_texts(source, [*columns, *self._labels]):
-                texts = [self._tokenize(batch[column], counts.lengths[column]) for column in columns]
-                labels = [[[ids[v]] for v in batch[column].numpy().tolist()] for column, ids in self._label_ids.items()]
-                for row in zip(*texts, *labels, strict=True):
-                    self._write(row, writer, counts)
+                for row in self._rows(batch, counts):
+                    writer.write(self._encoder.encode(row))
         yield {"split": split, **vars(counts)}
 
-    def _tokenize(self, texts: tf.Tensor, lengths: collections.Counter) -> list[list[int]]:
-        """Returns the ids of each text and counts how many there are."""
-        ragged = self._tokenizer.tokenize(texts)
-        ids, ends = ragged.flat_values.numpy().tolist(), ragged.row_splits.numpy().tolist()
-        found = [ids[start:end] for start, end in itertools.pairwise(ends)]
-        lengths.update(map(len, found))
-        return found
+    def _rows(self, batch: dict[str, tf.Tensor], counts: "_Counts") -> Iterator[tuple[bytes, ...]]:
+        """Returns the packed ids of each row that is not dropped, and counts."""
+        columns, limit = self._preprocessing.columns, self._preprocessing.max_length
+        ragged = {column: self._tokenizers[column].tokenize(batch[column]) for column in columns}
+        ids = {column: (found.flat_values.numpy(), found.row_splits.numpy()) for column, found in ragged.items()}
+        lengths = {column: np.diff(row_splits) for column, (_, row_splits) in ids.items()}
+        is_long = {column: found > limit for column, found in lengths.items()}
+        dropped = np.any(list(is_long.values()), 0) & (self._preprocessing.too_long == "drop")
+        counts.add(lengths, is_long, dropped)
+        packed = [pack_numbers(*_cut(*found, limit)) for found in ids.values()]
+        for column, label_ids in self._label_ids.items():
+            numbers = np.array([label_ids[label] for label in batch[column].numpy().tolist()])
+            packed.append(pack_numbers(numbers, np.arange(len(numbers) + 1)))
+        return itertools.compress(zip(*packed, strict=True), ~dropped)
 
-    def _write(self, row: tuple[list[int], ...], writer: tf.io.TFRecordWriter, counts: "_Counts") -> None:
-        preprocessing = self._preprocessing
-        texts, labels = row[: len(preprocessing.columns)], row[len(preprocessing.columns) :]
-        if max(map(len, texts)) > preprocessing.max_length:
-            if preprocessing.too_long == "drop":
-                counts.num_dropped += 1
-                return
-            long = [len(ids) > preprocessing.max_length for ids in texts]
-            counts.num_truncated.update(itertools.compress(preprocessing.columns, long))
-            texts = [ids[: preprocessing.max_length] for ids in texts]
-        counts.num_examples += 1
-        example = tf.train.Example()
-        features = example.features.feature
-        for name, ids in zip(self._feature_names, (*texts, *labels), strict=True):
-            features[name].int64_list.value.extend(ids)
-        writer.write(example.SerializeToString(deterministic=True))
+
+def _cut(ids: np.ndarray, row_splits: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the first `limit` ids of each row, in the same form."""
+    lengths = np.diff(row_splits)
+    if lengths.max(initial=0) <= limit:
+        return ids, row_splits
+    places = np.arange(len(ids)) - np.repeat(row_splits[:-1], lengths)
+    return ids[places < limit], np.concatenate([[0], np.cumsum(np.minimum(lengths, limit))])
 
 
 class _Counts:
@@ -141,8 +203,17 @@ class _Counts:
 
     def __init__(self, columns: tuple[str, ...]):
         self.num_examples = self.num_dropped = 0
-        self.num_truncated = collections.Counter(dict.fromkeys(columns, 0))
+        self.num_truncated = dict.fromkeys(columns, 0)
         self.lengths = {column: collections.Counter() for column in columns}
+
+    def add(self, lengths: dict[str, np.ndarray], is_long: dict[str, np.ndarray], dropped: np.ndarray) -> None:
+        """Counts a batch: for each column the tokens of each text and whether these are too many; rows left out."""
+        self.num_dropped += int(dropped.sum())
+        self.num_examples += int((~dropped).sum())
+        for column, found in lengths.items():
+            self.num_truncated[column] += int((is_long[column] & ~dropped).sum())
+            values, numbers = np.unique(found, return_counts=True)
+            self.lengths[column].update(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
 
 
 def transformed_path(uri: str, source: str) -> str:

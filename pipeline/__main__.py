@@ -1,4 +1,4 @@
-"""The command line: demo, run, validate, runs, lineage, and those of serving_commands.py.
+"""The command line: demo, run, validate, runs, report, lineage, and those of serving_commands.py.
 
 Comes in: arguments. Goes out: exit code 0, or one message and 1 (failed), 2 (bad input), 3 (not blessed), 130 (Ctrl-C).
 Read next: dag.py, what `run` runs; config.py, what `--set` sets. Whatever is slow to import is imported by the command
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from components.errors import UserError
+from components.file_formats import parse_roles
 from components.tasks import TASKS
 from pipeline import serving_commands
 from pipeline.config import PRESETS, PipelineConfig, preset, with_settings
@@ -56,9 +57,12 @@ SchemaOption = Annotated[
     ),
 ]
 TokenizerOption = Annotated[
-    Path | None,
+    str,
     typer.Option(
-        metavar="DIR|FILE", help="Use this tokenizer instead of learning one: a Tokenizer's folder, or a .model file."
+        metavar="DIR|FILE",
+        help="Use this tokenizer instead of learning one: a Tokenizer's folder, or a .model file. One for each column: "
+        "source=DIR,target=DIR.",
+        show_default=False,
     ),
 ]
 WarmStartOption = Annotated[
@@ -128,7 +132,7 @@ def demo(
     language: Annotated[
         str, typer.Option(metavar="CODE", help="Language to translate English into; for translation.")
     ] = "de",
-    tokenizer: TokenizerOption = None,
+    tokenizer: TokenizerOption = "",
     warm_start: WarmStartOption = None,
     pipeline_root: RootOption = Path("runs"),
     metadata: MetadataOption = "",
@@ -169,7 +173,7 @@ def run(
     text: TextOption = "text",
     label: LabelOption = "label",
     schema: SchemaOption = None,
-    tokenizer: TokenizerOption = None,
+    tokenizer: TokenizerOption = "",
     warm_start: WarmStartOption = None,
     pipeline_root: RootOption = Path("runs"),
     metadata: MetadataOption = "",
@@ -249,6 +253,36 @@ def runs(
 
 
 @app.command()
+def report(
+    run_ids: Annotated[
+        list[int] | None,
+        typer.Argument(metavar="[RUN] [RUN]", help="The run, by default the last one; two are shown side by side."),
+    ] = None,
+    pipeline_root: RootOption = Path("runs"),
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The page.", show_default="report-<run>.html")
+    ] = None,
+) -> None:
+    """Shows a run on one HTML page: pipeline, data, training, quality, attention, model card, lineage.
+
+    The page is one file that needs no network. A run that failed is shown as far as it got.
+    """
+    with _explained():
+        store = _open_store(pipeline_root)
+        numbers = run_ids or [run.id for run in store.runs()[-1:]]
+        if not numbers:
+            raise UserError(f"no runs in {pipeline_root} yet; make one with `seq2serve run`")
+        if len(numbers) not in (1, 2):
+            raise UserError(f"a report shows one run or two, not {len(numbers)}; `seq2serve runs` lists them")
+        set_up_logs(False)
+        from pipeline.report import write_report
+
+        path = output or Path(f"report-{'-'.join(map(str, numbers))}.html")
+        write_report(store, numbers, str(pipeline_root.absolute()), str(path))
+        print(f"{path.absolute()} shows run {' beside run '.join(map(str, numbers))}.")
+
+
+@app.command()
 def lineage(
     artifact: Annotated[
         str,
@@ -291,9 +325,14 @@ def _run(
     print_summary(Runner(pipeline, beam_options, verbose, metadata).run(), config)
 
 
-def _tokenizer_files(path: Path | None) -> str:
-    """Returns the pattern of the files of a tokenizer, empty for none."""
-    return str(path / "*" if path and path.is_dir() else path or "")
+def _tokenizer_files(given: str) -> str:
+    """Returns the pattern of the files of a tokenizer, or with their roles those of one a column; empty for none."""
+    roles = [(role.column, Path(role.pattern)) for role in (parse_roles(given) if given else ())]
+    if [column for column, _ in roles] == [""] and not (roles[0][1] / "tokenizer.json").exists():
+        # The folder of a Tokenizer that has a folder for each column.
+        roles = [(path.parent.name, path.parent) for path in sorted(roles[0][1].glob("*/tokenizer.json"))] or roles
+    patterns = [(column, path / "*" if path.is_dir() else path) for column, path in roles]
+    return ",".join(f"{column}={pattern}" if column else str(pattern) for column, pattern in patterns)
 
 
 def _model_files(folder: Path | None) -> str:
@@ -301,9 +340,8 @@ def _model_files(folder: Path | None) -> str:
     if folder is None:
         return ""
     for candidate in (folder / "Format-Keras", folder):
-        if all(
-            (candidate / name).is_file() for name in ("config.json", "model.weights.h5", "tokenizer/tokenizer.json")
-        ):
+        is_whole = all((candidate / name).is_file() for name in ("config.json", "model.weights.h5"))
+        if is_whole and any((candidate / "tokenizer").glob("**/tokenizer.json")):
             return f"{glob.escape(str(candidate))}/**"
     raise UserError(
         f"no model to start from in {folder}: give the folder of a Trainer's model, such as runs/Trainer/model/7, "

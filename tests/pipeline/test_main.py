@@ -215,9 +215,20 @@ def test_verbose_shows_the_stack_trace(command):
     assert "in fail" in result.stderr
 
 
-@pytest.mark.parametrize(("given", "pattern"), [("theirs.model", "theirs.model"), ("folder", "folder/*")])
+@pytest.mark.parametrize(
+    ("given", "pattern"),
+    [
+        ("theirs.model", "theirs.model"),
+        ("folder", "folder/*"),
+        ("apart", "source=apart/source/*,target=apart/target/*"),
+        ("source=a.model,target=folder", "source=a.model,target=folder/*"),
+    ],
+)
 def test_a_schema_and_a_tokenizer_of_the_users_are_handed_on(command, tmp_path, given, pattern):
     (tmp_path / "folder").mkdir()
+    for column in ("target", "source"):
+        (tmp_path / "apart" / column).mkdir(parents=True)
+        (tmp_path / "apart" / column / "tokenizer.json").write_text("{}")
     assert command("run", "data.tsv", "--schema", "kept.pbtxt", "--tokenizer", given).exit_code == 0
     assert (SEEN["schema_file"], SEEN["tokenizer"]) == ("kept.pbtxt", pattern)
 
