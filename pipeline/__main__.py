@@ -350,11 +350,16 @@ def _model_files(folder: Path | None) -> str:
 
 
 def _checked_beam_options(options: list[str] | None) -> tuple[str, ...]:
-    """Catches a stray word: without a bare -- before it, the parser cannot tell it from Beam's."""
+    """Catches a stray word, which the parser cannot tell from Beam's without a bare --, and a useless runner."""
     if options and not options[0].startswith("-"):
         raise UserError(
             f"unexpected argument {options[0]!r}. Several files are one quoted pattern, such as 'data/*.tsv'; Beam "
             f"options stand after a bare -- and begin with a dash"
+        )
+    if any("dataflow" in option.lower() for option in options or () if "runner" in option.lower()):
+        raise UserError(
+            "Dataflow's workers reach nothing but object stores, and the pipeline root is a folder; take a runner "
+            "whose workers mount that folder, such as --runner=FlinkRunner"
         )
     return tuple(options or ())
 
