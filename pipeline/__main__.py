@@ -259,6 +259,7 @@ def report(
         typer.Argument(metavar="[RUN] [RUN]", help="The run, by default the last one; two are shown side by side."),
     ] = None,
     pipeline_root: RootOption = Path("runs"),
+    metadata: MetadataOption = "",
     output: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The page.", show_default="report-<run>.html")
     ] = None,
@@ -268,7 +269,7 @@ def report(
     The page is one file that needs no network. A run that failed is shown as far as it got.
     """
     with _explained():
-        store = _open_store(pipeline_root)
+        store = _open_store(pipeline_root, metadata)
         numbers = run_ids or [run.id for run in store.runs()[-1:]]
         if not numbers:
             raise UserError(f"no runs in {pipeline_root} yet; make one with `seq2serve run`")
