@@ -4,13 +4,21 @@ PYTHON ?= python3
 VENV := .venv
 SEQ2SERVE := $(VENV)/bin/seq2serve
 
-.PHONY: demo test test-peers lint lock clean
+.PHONY: demo test notebooks picture test-peers lint lock clean
 
 demo: $(VENV)/installed
 	$(SEQ2SERVE) demo $(ARGS)
 
 test: $(VENV)/installed
 	$(VENV)/bin/python -m pytest $(ARGS)
+
+# Every notebook from top to bottom; ARGS=--keep writes anew the outputs that are committed.
+notebooks: $(VENV)/installed
+	$(VENV)/bin/python notebooks/execute.py $(ARGS)
+
+# The README's picture of a demo that has run; it runs once more.
+picture: $(VENV)/installed
+	$(VENV)/bin/python notebooks/picture.py
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
@@ -39,7 +47,8 @@ lock:
 	$(PYTHON) -m venv --clear .lock
 	.lock/bin/python -m pip install --quiet uv
 	.lock/bin/uv pip compile pyproject.toml --quiet --universal --generate-hashes --no-emit-index-url \
-		--no-header --no-annotate --python-version 3.11 --extra dev --extra baselines --output-file requirements.lock
+		--no-header --no-annotate --python-version 3.11 --extra dev --extra baselines --extra notebooks \
+		--output-file requirements.lock
 	.lock/bin/uv pip compile pyproject.toml --quiet --universal --generate-hashes --no-emit-index-url \
 		--no-header --no-annotate --python-version 3.11 --extra peers --constraint requirements.lock \
 		--output-file tests/peers/requirements.lock

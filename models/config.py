@@ -34,10 +34,13 @@ class ModelConfig:
     """Sizes and shape of a Transformer, named as in Vaswani et al. 2017 (section 3 and table 3).
 
     Args:
+        num_encoder_layers, num_decoder_layers: a classifier has no decoder, a language model no encoder.
         d_model: width of the embeddings and of every sub-layer's output.
+        num_heads: attention heads of a layer, of d_model / num_heads channels each.
         dff: width of the inner feed-forward layer.
         dropout: rate after each sub-layer and on the embeddings (section 5.4).
         attention_dropout, activation_dropout: rates on the attention weights and inside the feed-forward layer.
+        activation: of the inner feed-forward layer; swiglu has a gate, and so a third matrix.
         norm_first: True for pre-norm, False for the paper's post-norm.
         positions: sinusoidal as in section 3.5, learned, or rotary (Su et al. 2021).
         tie_embeddings: one matrix for source, target and output (section 3.4).
@@ -69,6 +72,7 @@ class TrainingConfig:
         optimizer: adam as in section 5.3, or muon (Jordan et al. 2024), which needs fewer steps.
         batch_tokens: budget of a batch in target tokens, padding included.
         learning_rate: the peak, reached after `warmup_steps`.
+        warmup_steps: over which the rate rises to its peak.
         schedule: how the rate falls after the peak: inverse_sqrt as in section 5.3, or half a cosine down to zero.
         label_smoothing: the paper's epsilon (section 5.4).
         label_weights: of a classifier: even for every row alike, balanced for every label alike.
