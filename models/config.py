@@ -112,7 +112,9 @@ class DecodingConfig:
         length_penalty: alpha of GNMT's length penalty (Wu et al. 2016, equation 14); 0 switches it off.
         max_length_ratio, max_length_extra: a translation has at most ratio * source tokens + extra tokens.
         max_source_length: tokens of the source that are read; the rest is cut.
-        temperature, top_p, max_new_tokens: how a language model goes on from a text, see models/sampling.py.
+        temperature: of a language model that goes on from a text; higher is bolder, 0 takes the likeliest token.
+        top_p: draw from the likeliest tokens that reach this probability together; 1 is all of them.
+        max_new_tokens: most tokens that are written where a request does not say.
     """
 
     beam_size: int = 4

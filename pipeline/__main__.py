@@ -117,9 +117,13 @@ def demo(
 ) -> None:
     """Trains, checks and pushes a model on real text, then shows what it answers.
 
-    Takes some minutes on two cores, and the first time it downloads its corpus. Translation: the interface text of Home
-    Assistant, English to German. Classification: what people felt about sentences. Language model: speeches of the
-    presidents of the United States.
+    Takes some minutes on two cores; the first time it downloads its corpus.
+
+    Translation: the interface text of Home Assistant, English to German.
+
+    Classification: what people felt about sentences.
+
+    Language model: speeches of the presidents of the United States.
 
     seq2serve demo --language fr
 

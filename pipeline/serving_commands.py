@@ -109,8 +109,9 @@ def serve(
 ) -> None:
     """Serves a model as TensorFlow Serving would, on this machine, with a page to try it.
 
-    It is for laptops, where there may be no TensorFlow Serving (macOS, Arm), and for tests: one process, no batching.
-    In production, use TensorFlow Serving: the folder holds a compose.yaml for it.
+    It is for laptops, where there may be no TensorFlow Serving (macOS, Arm),
+    and for tests: one process, no batching. In production, use TensorFlow
+    Serving: the folder holds a compose.yaml for it.
 
     seq2serve serve serving/translation --port 9000
     """
@@ -128,8 +129,9 @@ def serve(
 def versions(folder: _ServingFolder) -> None:
     """Lists the versions in a serving folder: what they are, and which of them are served.
 
-    The label stable is on the version that servers answer with, canary on the one pushed last: they differ after a
-    rollback. A request may name a version or a label.
+    The label stable is on the version that servers answer with, canary on
+    the one pushed last; they differ after a rollback. A request may name a
+    version or a label.
     """
     with explained():
         from components.serving_folder import labels, read_versions
