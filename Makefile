@@ -5,13 +5,21 @@ VENV := .venv
 SEQ2SERVE := $(VENV)/bin/seq2serve
 BEAM = $(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements.lock)
 
-.PHONY: demo test test-peers test-runners test-dataflow lint lock clean
+.PHONY: demo test notebooks picture test-peers test-runners test-dataflow lint lock clean
 
 demo: $(VENV)/installed
 	$(SEQ2SERVE) demo $(ARGS)
 
 test: $(VENV)/installed
 	$(VENV)/bin/python -m pytest $(ARGS)
+
+# Every notebook from top to bottom; ARGS=--keep writes anew the outputs that are committed.
+notebooks: $(VENV)/installed
+	$(VENV)/bin/python notebooks/execute.py $(ARGS)
+
+# The README's picture of a demo that has run; it runs once more.
+picture: $(VENV)/installed
+	$(VENV)/bin/python notebooks/picture.py
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
@@ -62,13 +70,13 @@ lock:
 	$(PYTHON) -m venv --clear .lock
 	.lock/bin/python -m pip install --quiet uv
 	.lock/bin/uv pip compile pyproject.toml --quiet --universal --generate-hashes --no-emit-index-url \
-		--no-header --no-annotate --python-version 3.11 --extra dev --extra baselines --extra postgres \
-		--output-file requirements.lock
+		--no-header --no-annotate --python-version 3.11 --extra dev --extra baselines --extra notebooks \
+		--extra postgres --output-file requirements.lock
 	.lock/bin/uv pip compile pyproject.toml --quiet --universal --generate-hashes --no-emit-index-url \
 		--no-header --no-annotate --python-version 3.11 --extra peers --constraint requirements.lock \
 		--output-file tests/peers/requirements.lock
 	.lock/bin/uv pip compile pyproject.toml --quiet --universal --generate-hashes --no-emit-index-url \
-		--no-header --no-annotate --python-version 3.11 --extra dev --extra dataflow --constraint requirements.lock \
+		--no-header --no-annotate --python-version 3.11 --extra dev --extra gcp --constraint requirements.lock \
 		--output-file tests/runners/requirements.lock
 	rm -rf .lock
 

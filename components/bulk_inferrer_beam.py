@@ -17,8 +17,8 @@ from apache_beam.ml.inference.base import KeyedModelHandler, ModelHandler, Predi
 
 from components.examples_io import read_batches
 from components.serving_store import local_copy
+from components.shards import shard_name
 from components.tasks import get_task
-from components.tf_records import shard_name
 from models.runtime import SavedModelRuntime, TensorFlowError
 
 BATCH_ROWS = 64

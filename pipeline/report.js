@@ -12,7 +12,7 @@ function showTip(text, x, y) {
 
 // Plots: every mark carries its values as a label; the nearest one is shown.
 for (const figure of document.querySelectorAll("figure")) {
-  const marks = [...figure.querySelectorAll("svg [role='graphics-symbol'][aria-label]")];
+  const marks = [...figure.querySelectorAll("path[aria-label]")];
   let at = -1;
   const centre = (mark) => {
     const box = mark.getBoundingClientRect();

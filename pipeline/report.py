@@ -38,10 +38,24 @@ def write_report(store: MetadataStore, run_ids: Sequence[int], root: str, path: 
         root: the pipeline root.
         path: of the file, which is overwritten.
     Raises:
-        UserError: there is no such run, or the file cannot be written.
+        UserError: there is no such run, an older seq2serve made it, or the file cannot be written.
     """
     runs = [read_run(store, run_id, root) for run_id in run_ids]
-    values = {
+    try:
+        page = _render(_values(runs))
+    except KeyError as error:
+        raise UserError(
+            f"{_title(runs)}: another version of seq2serve made it, which did not record {error}; run its command again"
+        ) from error
+    try:
+        pathlib.Path(path).write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; name another with --output") from error
+
+
+def _values(runs: Sequence[RunFacts]) -> dict[str, Any]:
+    """Returns what the page shows."""
+    return {
         "title": f"{_title(runs)} — seq2serve",
         "pages": [_page(facts) for facts in runs],
         "curves": draw_curves(runs),
@@ -49,10 +63,6 @@ def write_report(store: MetadataStore, run_ids: Sequence[int], root: str, path: 
         "compared": compare_runs(*runs) if len(runs) == 2 else None,
         "now": time.time(),
     }
-    try:
-        pathlib.Path(path).write_text(_render(values), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; name another with --output") from error
 
 
 def _title(runs: Sequence[RunFacts]) -> str:

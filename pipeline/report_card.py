@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline import report_quality
 from pipeline.corpora import licence_of
+from pipeline.report_data import languages
 from pipeline.report_run import RunFacts
 
 _PURPOSES = {
@@ -116,7 +117,9 @@ def _data(facts: RunFacts) -> list[str]:
 
 
 def _purpose(facts: RunFacts) -> str:
-    columns = facts.parameters("ExampleGen").get("columns", {})
+    columns = dict(facts.parameters("ExampleGen").get("columns", {}))
+    for column, (language, _) in languages(facts).items():
+        columns[column] += f" (language {language})"
     transformed = facts.output("Transform", "transformed_examples")
     counts = transformed.properties.get("label_counts", {}) if transformed else {}
     labels = ", ".join(label for column in counts.values() for label in column) or "its labels"

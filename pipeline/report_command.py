@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from components.tasks import TASKS
-from pipeline.config import PRESETS, preset, setting_names, with_settings
+from pipeline.config import PRESETS, preset, setting_names
 from pipeline.fingerprint import as_json
 from pipeline.report_run import RunFacts
 
@@ -71,8 +71,6 @@ def _nearest_preset(task: str, settings: Mapping[str, Any]) -> tuple[str, dict[s
         values = dict(_flat(as_json(name, preset(name, task))))
         candidates[name] = {setting: value for setting, value in settings.items() if values[setting] != value}
     name = min(candidates, key=lambda name: len(candidates[name]))
-    # Some settings only go together: what the command line refuses, nobody should paste.
-    with_settings(preset(name, task), [f"{setting}={_written(v)}" for setting, v in candidates[name].items()])
     return name, candidates[name]
 
 
@@ -99,5 +97,5 @@ def _brought(facts: RunFacts) -> list[str]:
     words = []
     for kind, option in options.items():
         if kind in facts.given:
-            words += [option, facts.given[kind].uri.removesuffix("/**").removesuffix("/*")]
+            words += [option, facts.given[kind].uri.replace("/**", "").replace("/*", "")]
     return words

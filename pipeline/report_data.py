@@ -22,8 +22,8 @@ def describe_data(facts: RunFacts) -> dict[str, Any]:
     Args:
         facts: of a run.
     Returns:
-        files, examples (properties of Examples, or None), rejects (a few), plots (title -> SVG), warnings, tokens
-        (properties of TransformedExamples and Tokenizer, or None).
+        files, examples (properties of Examples, or None), rejects (a few), plots (title -> SVG), languages (see
+        `languages`), warnings, tokens and tokenizer (properties of TransformedExamples and Tokenizer, or None).
     """
     examples, transformed = facts.output("ExampleGen", "examples"), _transformed(facts, "transformed_examples")
     anomalies = facts.output("ExampleValidator", "anomalies")
@@ -35,11 +35,31 @@ def describe_data(facts: RunFacts) -> dict[str, Any]:
         "examples": examples.properties if examples else None,
         "rejects": _rejects(examples.uri) if examples else [],
         "plots": _plots(facts),
+        "languages": languages(facts),
         "checked": anomalies is not None,
         "warnings": anomalies.properties["warnings"] if anomalies else [],
         "tokens": transformed.properties if transformed else None,
         "tokenizer": tokenizer.properties if (tokenizer := _transformed(facts, "tokenizer")) else None,
     }
+
+
+def languages(facts: RunFacts) -> dict[str, tuple[str, float]]:
+    """Returns column -> the commonest language (ISO 639-1) of its texts in training, and its share.
+
+    The share is of a sample, of the texts whose language is beyond doubt; columns without such are left out.
+    """
+    statistics = facts.output("StatisticsGen", "statistics")
+    if statistics is None:
+        return {}
+    from components.statistics_protos import features_by_name, ranked_counts, read_statistics
+
+    found = {}
+    for column, feature in features_by_name(read_statistics(statistics, "train")).items():
+        counts = ranked_counts(feature, "languages")
+        if counts:
+            commonest = next(iter(counts))
+            found[column] = commonest, counts[commonest] / sum(counts.values())
+    return found
 
 
 def _transformed(facts: RunFacts, key: str) -> Any:

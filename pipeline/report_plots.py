@@ -112,7 +112,7 @@ def lengths(title: str, splits: Mapping[str, Sequence[tuple[float, float, float]
             "scale": {"type": "log", "base": 2, "nice": False},
             "axis": {"title": title, "format": "~s", "labelOverlap": True},
         },
-        "y": {"field": "share", "type": "quantitative", "axis": {"title": None, "format": "%"}},
+        "y": {"field": "share", "type": "quantitative", "axis": None},  # of a doubling: a shape, no share to be read
         "color": _legend("split", list(splits), SERIES),
         "description": {"field": "said", "type": "nominal"},
     }

@@ -39,7 +39,8 @@ def describe_quality(facts: RunFacts) -> Row | None:
         "baselines": list(found["baselines"]),
         "last_blessed": last,
         "slices": _slices(found, last, task.headline),
-        "examples": found["examples"],
+        "quality": found["examples"]["quality"],
+        "examples": {which: [_in_order(task, row) for row in found["examples"][which]] for which in ("worst", "best")},
         "tables": found["tables"],
         "signature": found["signature"],
         "num_examples": found["num_examples"],
@@ -120,6 +121,11 @@ def _changes(task: Any, lines: Sequence[Sequence[Row]], tallies: Sequence[Any]) 
     better = [pairs[i] for i in order if gains[i] > 0]
     worse = [pairs[i] for i in reversed(order) if gains[i] < 0]
     return {"better": better[:MAX_CHANGES], "worse": worse[:MAX_CHANGES], "num_changed": len(gains)}
+
+
+def _in_order(task: Any, row: Row) -> Row:
+    """Returns a row with its columns in the task's order, and what was answered after them."""
+    return {name: row[name] for name in task.columns} | row
 
 
 def _last_blessed(facts: RunFacts) -> Row | None:

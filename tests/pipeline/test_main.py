@@ -90,7 +90,7 @@ finally:
 
 def test_help_names_every_command_and_option(command):
     overview = command("--help").output
-    assert all(name in overview for name in ("demo", "run", "runs", "lineage", "predict"))
+    assert all(name in overview for name in ("demo", "run", "runs", "report", "lineage", "predict"))
     text = command("run", "--help").output
     for option in ("FILE", "--task", "--preset", "--source", "--target", "--pipeline-root", "--serving-dir", "--set"):
         assert option in text

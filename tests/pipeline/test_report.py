@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from components.artifact import Model
 from pipeline.__main__ import app
 from pipeline.metadata import MetadataStore
 from pipeline.report_attention import describe_attention
@@ -169,6 +170,23 @@ def test_text_of_the_data_is_text_and_no_markup(tmp_path):
     assert "&lt;script&gt;alert(1)&lt;/script&gt; {{ 7 * 7 }}" in text
 
 
+def test_a_pipeline_of_ones_own_is_shown_as_far_as_it_is_like_others(tmp_path):
+    store = _store(tmp_path)
+    run = store.begin_run("toy")
+    parts = {"inputs": {}, "parameters": {}, "versions": {"toys": "1.0"}}
+    execution = store.begin_execution(run, "Toy", "f" * 64, parts, "first run")
+    (tmp_path / "model").mkdir()
+    store.publish(execution, {}, {"model": Model(str(tmp_path / "model"), {}, "a" * 64)})
+    store.end_run(run, "COMPLETE")
+    done, path = run_report(tmp_path, root=tmp_path / "runs")
+    assert done.exit_code == 0, done.output
+    page = Page(path.read_text(encoding="utf-8"))
+    assert "Toy" in page.texts["pipeline"]
+    assert "first run" in page.texts["pipeline"]
+    assert str(tmp_path / "model") in page.texts["lineage"]
+    assert "The run made no model." in page.texts["card"]
+
+
 # Runs that did not complete, and none.
 
 
@@ -189,10 +207,10 @@ def two_runs(house_of, tmp_path_factory):
         if execution.component != "Trainer":
             store.record_reuse(run, execution, "nothing changed since run 1")
     parts = json.loads(json.dumps(execution.parts))
-    parts["parameters"]["recipe"]["training"]["learning_rate"] = 50.0
-    reason = "parameter recipe.training.learning_rate: 0.01 -> 50.0"
+    parts["parameters"]["recipe"]["training"]["learning_rate"] = 5.0
+    reason = "parameter recipe.training.learning_rate: 0.01 -> 5.0"
     trainer = store.begin_execution(run, "Trainer", "0" * 64, parts, reason)
-    message = "Trainer: The loss is nan at step 3, at learning rate 50."
+    message = "Trainer: The loss is nan at step 3, at learning rate 5."
     store.end_execution(trainer, "FAILED", message)
     store.end_run(run, "FAILED", message)
     return root
@@ -208,14 +226,20 @@ def test_a_run_that_failed_is_shown_as_far_as_it_got(two_runs, tmp_path):
     assert "640 rows read" in page.texts["data"]
     assert "Nothing was trained." in page.texts["training"]
     assert "No model was evaluated" in page.texts["quality"]
-    assert "--set training.learning_rate=50.0" in page.texts["reproduce"]
+    assert "--set training.learning_rate=5.0" in page.texts["reproduce"]
 
 
-def test_two_runs_stand_side_by_side(two_runs, tmp_path):
-    done, path = run_report(tmp_path, 1, 2, root=two_runs)
+@pytest.fixture(scope="module")
+def side_by_side(two_runs, tmp_path_factory):
+    """The page of both."""
+    done, path = run_report(tmp_path_factory.mktemp("both"), 1, 2, root=two_runs)
     assert done.exit_code == 0, done.output
-    page = Page(path.read_text(encoding="utf-8"))
-    assert "parameter recipe.training.learning_rate: 0.01 -> 50.0" in page.texts["differences"]
+    return path
+
+
+def test_two_runs_stand_side_by_side(side_by_side):
+    page = Page(side_by_side.read_text(encoding="utf-8"))
+    assert "parameter recipe.training.learning_rate: 0.01 -> 5.0" in page.texts["differences"]
     assert "nothing to compare row by row" in page.texts["differences"]
     for section in set(SECTIONS) - {"training"}:
         assert "Run 1" in page.texts[section]
@@ -247,6 +271,15 @@ def test_what_cannot_be_shown_is_said(two_runs, tmp_path, arguments, message):
     assert not path.exists()
 
 
+def test_a_run_of_an_older_version_is_said_to_be_one(tmp_path):
+    store = _store(tmp_path)
+    run = store.begin_run("translation")
+    parts = {"inputs": {}, "parameters": {"recipe": {"model": {}}}, "versions": {}}
+    store.end_execution(store.begin_execution(run, "Trainer", "f" * 64, parts, ""), "FAILED", "")
+    done, _ = run_report(tmp_path, root=tmp_path / "runs")
+    assert (done.exit_code, "run its command again" in done.stderr) == (2, True)
+
+
 def test_where_nothing_ran_there_is_nothing_to_show(tmp_path):
     done, _ = run_report(tmp_path, root=tmp_path / "nowhere")
     assert (done.exit_code, "no runs in" in done.stderr) == (2, True)
@@ -255,8 +288,8 @@ def test_where_nothing_ran_there_is_nothing_to_show(tmp_path):
     assert (done.exit_code, "no runs in" in done.stderr) == (2, True)
 
 
-def test_a_page_that_cannot_be_written_is_said(house, tmp_path):
-    where = ["--pipeline-root", str(house.folder / house.root), "--output", str(tmp_path / "none" / "page.html")]
+def test_a_page_that_cannot_be_written_is_said(two_runs, tmp_path):
+    where = ["--pipeline-root", str(two_runs), "--output", str(tmp_path / "none" / "page.html")]
     done = CliRunner().invoke(app, ["report", *where])
     assert (done.exit_code, "--output" in done.stderr) == (2, True)
 
@@ -318,7 +351,6 @@ def test_a_browser_shows_it_on_a_phone_in_the_dark_and_by_keyboard(page_of, tmp_
 
 
 @pytest.mark.skipif(not browser, reason="there is no headless browser")
-def test_two_runs_fit_a_phone_as_well(two_runs, tmp_path):
-    _, path = run_report(tmp_path, 1, 2, root=two_runs)
-    seen = look(path, tmp_path / "profile")
+def test_two_runs_fit_a_phone_as_well(side_by_side, tmp_path):
+    seen = look(side_by_side, tmp_path)
     assert (seen["ready"], seen["width"] <= 360) == ("yes", True)

@@ -13,7 +13,7 @@ from components import beam_runner
 from components.component import Context
 
 dataflow_runner = pytest.importorskip("apache_beam.runners.dataflow.dataflow_runner")
-pytest.importorskip("google.cloud.dataflow_v1beta3", reason="needs the extra dataflow: make test-dataflow")
+pytest.importorskip("google.cloud.dataflow_v1beta3", reason="needs the extra gcp: make test-dataflow")
 
 IMAGE = "example.org/seq2serve:1"
 STEPS = [
