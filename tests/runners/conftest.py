@@ -69,7 +69,8 @@ def run_components(tmp_path, corpus, plant, monkeypatch):
         StatisticsGen.function(examples, statistics, context, label_columns=("mood",))
         SchemaGen.function(statistics=statistics, schema=schema, label_columns=("mood",))
         preprocessing = Preprocessing(("source", "target"), 50, label_columns=("mood",))
-        Transform.function(examples, schema, ids, tokenizer, preprocessing, TokenizerConfig(kind="wordpiece", vocab_size=350), context)
+        vocabulary = TokenizerConfig(kind="wordpiece", vocab_size=350)
+        Transform.function(examples, schema, ids, tokenizer, preprocessing, vocabulary, context)
         pushed = artifact.PushedModel("", {"pushed_destination": saved_model})
         BulkInferrer.function(examples, pushed, answers, "translation", "test", num_examples=0, context=context)
         paths = [path for path in folder.rglob("*") if path.is_file()]
