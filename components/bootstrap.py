@@ -53,7 +53,8 @@ class Comparison:
         ours, theirs: the metric of each.
         interval: of ours - theirs.
         p_value: how probable it is that a model as good as theirs is by chance as much worse on these rows, or more.
-        worse: whether ours is worse, significantly.
+        worse: whether ours is worse with a p_value of SIGNIFICANCE or less.
+        better: whether ours is better in all of the interval.
     """
 
     metric: str
@@ -63,6 +64,7 @@ class Comparison:
     interval: tuple[float, float]
     p_value: float
     worse: bool
+    better: bool
 
 
 def intervals(tally: Tally) -> dict[str, tuple[float, float]]:
@@ -98,8 +100,10 @@ def compare(ours: Tally, theirs: Tally, metric: str, higher_is_better: bool) -> 
     loss, losses = sign * (values[1] - values[0]), -sign * differences
     as_bad = np.count_nonzero(losses - losses.mean() >= loss - _ROUNDING)
     p_value = float((as_bad + 1) / (NUM_RESAMPLES + 1))
+    bounds = _bounds(differences)
     worse = bool(loss > _ROUNDING and p_value <= SIGNIFICANCE)
-    return Comparison(metric, len(ours), *values, _bounds(differences), p_value, worse)
+    better = min(sign * bound for bound in bounds) > _ROUNDING
+    return Comparison(metric, len(ours), *values, bounds, p_value, worse, better)
 
 
 def _resamples(num_rows: int) -> Iterator[np.ndarray]:

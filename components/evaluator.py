@@ -202,7 +202,7 @@ def _beside(compared: dict) -> str:
     )
     if compared["worse"]:
         return f"significantly worse: {found}; where that is wanted, take another --pipeline-root"
-    return f"not significantly worse: {found}"
+    return f"{'significantly better' if compared['better'] else 'not significantly different'}: {found}"
 
 
 def _write_json(path: str, value: dict) -> None:

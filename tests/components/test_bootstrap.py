@@ -59,10 +59,10 @@ def test_few_rows_have_no_interval():
 @pytest.mark.parametrize("higher_is_better", [True, False])
 def test_a_model_is_worse_only_beyond_chance(higher_is_better):
     much, little, same = (compare(yes(share), yes(0.8), "accuracy", higher_is_better) for share in (0.6, 0.79, 0.8))
-    assert much.worse is higher_is_better
+    assert (much.worse, much.better) == (higher_is_better, not higher_is_better)
     assert (much.p_value < 0.01) is higher_is_better
     assert much.interval[0] < much.ours - much.theirs < much.interval[1] < 0
-    assert not little.worse, "it is wrong in three rows more, of 400"
+    assert (little.worse, little.better) == (False, False), "it is wrong in three rows more, of 400"
     assert (same.p_value, same.worse, same.interval) == (1.0, False, (0.0, 0.0))
 
 

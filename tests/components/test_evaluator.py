@@ -197,6 +197,7 @@ def test_a_significantly_worse_model_is_not_blessed(published, write_examples):
     assert last["slices"][0] == pytest.approx(100)
     # What was not blessed is none to beat: the next is held against the first again.
     assert published(5, examples, upper)["last_blessed"]["evaluation"] == 2
+    assert [last["worse"], last["better"]] == [True, False]
 
 
 def test_a_model_that_is_worse_by_chance_is_blessed(published, write_examples):
@@ -204,7 +205,7 @@ def test_a_model_that_is_worse_by_chance_is_blessed(published, write_examples):
     published(1, examples, all_but(4))
     word = published(3, examples, all_but(9))
     assert word["blessed"]
-    assert "not significantly worse" in word["reason"]
+    assert "not significantly different: " in word["reason"]
     assert word["last_blessed"]["interval"][0] <= 0 <= word["last_blessed"]["interval"][1]
 
 
