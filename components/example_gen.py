@@ -41,6 +41,7 @@ def ExampleGen(
     splitting: Splitting,
     max_reject_share: float,
     context: Context,
+    slice_columns: tuple[str, ...] = (),
 ) -> None:
     """Reads the user's files and writes every row as a tf.Example or as a reject (TFX: ExampleGen).
 
@@ -53,6 +54,8 @@ def ExampleGen(
         splitting: shares; eval and test are taken from the rows for training unless they were given files.
         max_reject_share: the largest share of rejected rows that is put up with.
         context: Beam options.
+        slice_columns: columns of the file that are kept beside the others, under their own names, for the Evaluator to
+            tell its metrics apart by; no other component sees them.
     Raises:
         UserError: a column is missing or a file damaged, there are no rows or too many rejects, or a split stays empty.
     """
@@ -61,10 +64,12 @@ def ExampleGen(
 
     given = {file.get("split", "") for file in files.properties["files"]}
     splitter = _splitter(splitting, given)
-    groups = group_files(files.properties["files"], list(columns), reading)
-    tables = [make_table(group, columns, reading, text_files.SHARD_BYTES) for group in groups]
-    summaries = _write_shards(tables, splitter, examples.uri, tuple(columns), context)
+    written = columns | {name: name for name in slice_columns}
+    groups = group_files(files.properties["files"], list(written), reading)
+    tables = [make_table(group, written, reading, text_files.SHARD_BYTES) for group in groups]
+    summaries = _write_shards(tables, splitter, examples.uri, tuple(written), context)
     _describe(examples, summaries, list(columns), files.uri)
+    examples.properties.update({"slice_columns": list(slice_columns)} if slice_columns else {})
     _check(examples, summaries, files.uri, max_reject_share)
 
 

@@ -5,6 +5,7 @@ Read next: export_translation.py for a server; runtime.py, which loads it as the
 requests that ride along.
 """
 
+import functools
 import importlib.metadata
 import json
 import os
@@ -18,6 +19,10 @@ from models.warmup import WarmupRequest, write_warmup_requests
 
 EXTRA_FOLDER = "assets.extra"  # the model server leaves alone what it does not know there
 LIBRARIES = ("keras", "tensorflow", "tensorflow-text")  # those that shape the graph
+
+# Makes a signature of a method. AutoGraph would rewrite Python's loops and conditions, of which none hangs on a tensor
+# here, and it takes a good part of an export to find that out.
+signature = functools.partial(tf.function, autograph=False)
 
 
 class Server(Protocol):

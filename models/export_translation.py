@@ -13,6 +13,7 @@ import tensorflow as tf
 from models import scoring
 from models.config import DecodingConfig
 from models.decoding import translate
+from models.export import signature
 from models.inference import as_variables, prepare
 from models.search import BeamSearch, Limits
 from models.tokenizer_base import Tokenizer
@@ -78,7 +79,7 @@ class TranslationServer(tf.Module):
         """The same for a target, cut where the longest translation ends: tf.string [B] -> int32 [B, T]."""
         return self._ids(self.tokenizer, text, int(self._longest(self.decoding.max_source_length)))
 
-    @tf.function(input_signature=_TEXT)
+    @signature(input_signature=_TEXT)
     def serving_default(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """Translates.
 
@@ -90,7 +91,7 @@ class TranslationServer(tf.Module):
         translations, scores = self._best(text, 1)
         return {"translation": translations[:, 0], "score": scores[:, 0]}
 
-    @tf.function(input_signature=_TEXT)
+    @signature(input_signature=_TEXT)
     def n_best(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """Translates in N = `beam_size` ways.
 
@@ -102,7 +103,7 @@ class TranslationServer(tf.Module):
         translations, scores = self._best(text, self.decoding.beam_size)
         return {"translations": translations, "scores": scores}
 
-    @tf.function(input_signature=_PAIR)
+    @signature(input_signature=_PAIR)
     def score(self, source: tf.Tensor, target: tf.Tensor) -> dict[str, tf.Tensor]:
         """Says how probable a given translation is.
 
@@ -115,7 +116,7 @@ class TranslationServer(tf.Module):
         of_tokens = self._log_probabilities(self.source_ids(source), ids)
         return {"log_probability": tf.reduce_sum(of_tokens, 1), "tokens": _lengths(ids)}
 
-    @tf.function(input_signature=_PAIR)
+    @signature(input_signature=_PAIR)
     def attention(self, source: tf.Tensor, target: tf.Tensor) -> dict[str, tf.Tensor]:
         """Shows which source tokens each head of each decoder layer looks at before it writes a target token.
 

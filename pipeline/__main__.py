@@ -1,4 +1,4 @@
-"""The command line: demo, run, validate, runs, lineage, and those of serving_commands.py.
+"""The command line: demo, run, validate, runs, report, lineage, settings, and those of serving_commands.py.
 
 Comes in: arguments. Goes out: exit code 0, or one message and 1 (failed), 2 (bad input), 3 (not blessed), 130 (Ctrl-C).
 Read next: dag.py, what `run` runs; config.py, what `--set` sets. Whatever is slow to import is imported by the command
@@ -6,6 +6,7 @@ that needs it, so that help is instant and a fully cached run loads neither Tens
 """
 
 import glob
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +16,7 @@ from components.errors import UserError
 from components.file_formats import parse_roles
 from components.tasks import TASKS
 from pipeline import serving_commands
-from pipeline.config import PRESETS, PipelineConfig, preset, with_settings
+from pipeline.config import PipelineConfig, preset, with_settings
 from pipeline.exits import explained as _explained
 from pipeline.logs import set_up_logs
 
@@ -31,6 +32,7 @@ app = typer.Typer(
     help="Raw text in, a served Transformer out.\n\n"
     "Start with [bold]seq2serve demo[/bold], then [bold]seq2serve run[/bold] your own file. What was interrupted goes "
     "on when the same command is run again; what has not changed is reused.",
+    epilog="Exit codes: 0 done, 1 a part failed, 2 bad input, 3 the model is not good enough to be pushed, 130 Ctrl-C.",
     rich_markup_mode="rich",
 )
 
@@ -42,13 +44,15 @@ FileArgument = Annotated[
         "several with their parts, such as train=a.tsv,test=b.tsv or source=a.en,target=a.de.",
     ),
 ]
-PresetOption = Annotated[
-    str, typer.Option("--preset", metavar="NAME", help=f"Settings to start from: {', '.join(PRESETS)}.")
-]
-SourceOption = Annotated[str, typer.Option(metavar="COLUMN", help="Column to translate from.")]
-TargetOption = Annotated[str, typer.Option(metavar="COLUMN", help="Column to translate into.")]
-TextOption = Annotated[str, typer.Option(metavar="COLUMN", help="Column to classify, or to go on from.")]
-LabelOption = Annotated[str, typer.Option(metavar="COLUMN", help="Column of the labels.")]
+_PRESETS = (
+    "Settings to start from: tiny (seconds, to try a file), demo (minutes), small (hours on a laptop), base and big "
+    "(the paper's). [bold]seq2serve settings[/bold] shows them."
+)
+PresetOption = Annotated[str, typer.Option("--preset", metavar="NAME", help=_PRESETS)]
+SourceOption = Annotated[str, typer.Option(metavar="COLUMN", help="Translation: the column to translate from.")]
+TargetOption = Annotated[str, typer.Option(metavar="COLUMN", help="Translation: the column to translate into.")]
+TextOption = Annotated[str, typer.Option(metavar="COLUMN", help="Other tasks: the column of texts.")]
+LabelOption = Annotated[str, typer.Option(metavar="COLUMN", help="Classification: the column of labels.")]
 SchemaOption = Annotated[
     Path | None,
     typer.Option(
@@ -72,8 +76,33 @@ WarmStartOption = Annotated[
         "another; it needs the same tokenizer.",
     ),
 ]
+
+
+def _folder(path: Path) -> Path:
+    """Refuses a URL, which as a path would become a folder called gs: and the like."""
+    if path.parts and re.fullmatch(r"[a-z][a-z0-9+.-]+:", path.parts[0]):
+        raise typer.BadParameter(
+            f"{path} is a URL; artifacts are kept on a file system that every worker reaches by the same path, such as "
+            f"NFS or a mounted bucket. Model versions can be pushed to an object store: --serving-dir"
+        )
+    return path
+
+
 RootOption = Annotated[
-    Path, typer.Option("--pipeline-root", metavar="DIR", help="Where artifacts, metadata and logs are kept.")
+    Path,
+    typer.Option(
+        "--pipeline-root", metavar="DIR", callback=_folder, help="Where artifacts, metadata and logs are kept."
+    ),
+]
+MetadataOption = Annotated[
+    str,
+    typer.Option(
+        "--metadata",
+        metavar="URL",
+        envvar="SEQ2SERVE_METADATA",
+        help="Keep what ran and what was made in a database that several roots and machines share, such as "
+        "postgresql://user@host/database, instead of in the pipeline root.",
+    ),
 ]
 SettingsOption = Annotated[
     list[str] | None,
@@ -81,7 +110,7 @@ SettingsOption = Annotated[
         "--set",
         metavar="SECTION.KEY=VALUE",
         help="Change one setting, such as training.steps=500 or model.d_model=256; may be given many times. "
-        "Sections: data, tokenizer, model, training, decoding, evaluation; an unknown name lists what there is.",
+        "[bold]seq2serve settings[/bold] lists them all, with what they mean.",
     ),
 ]
 _PUSHED = "Where model versions are pushed; also an object store, such as gs://bucket/models/en_de."
@@ -104,11 +133,13 @@ def demo(
     beam_options: BeamArguments = None,
     task: TaskOption = "translation",
     language: Annotated[
-        str, typer.Option(metavar="CODE", help="Language to translate English into; for translation.")
+        str,
+        typer.Option(metavar="CODE", help="Language to translate English into, such as fr, pl or ja; for translation."),
     ] = "de",
     tokenizer: TokenizerOption = "",
     warm_start: WarmStartOption = None,
     pipeline_root: RootOption = Path("runs"),
+    metadata: MetadataOption = "",
     serving_dir: Annotated[
         str, typer.Option(metavar="DIR|URL", help=_PUSHED, show_default="serving/en-<language> or <task>")
     ] = "",
@@ -117,9 +148,17 @@ def demo(
 ) -> None:
     """Trains, checks and pushes a model on real text, then shows what it answers.
 
-    Takes some minutes on two cores, and the first time it downloads its corpus. Translation: the interface text of Home
-    Assistant, English to German. Classification: what people felt about sentences. Language model: speeches of the
-    presidents of the United States.
+    Takes some minutes on two cores; the first time it downloads its corpus.
+
+    Translation: the interface text of Home Assistant, English to German.
+
+    Classification: what people felt about sentences.
+
+    Language model: speeches of the presidents of the United States.
+
+    seq2serve demo --language fr
+
+    seq2serve demo --task classification --set training.steps=3000
     """
     with _explained(verbose):
         config = with_settings(preset("demo", task), settings or [])
@@ -132,7 +171,7 @@ def demo(
         from pipeline.dag import make_pipeline
 
         given = {"tokenizer": _tokenizer_files(tokenizer), "warm_start": _model_files(warm_start)}
-        _run(make_pipeline(config, file, str(pipeline_root), folder, **given), config, options, verbose)
+        _run(make_pipeline(config, file, str(pipeline_root), folder, **given), config, options, verbose, metadata)
 
 
 @app.command()
@@ -149,6 +188,7 @@ def run(
     tokenizer: TokenizerOption = "",
     warm_start: WarmStartOption = None,
     pipeline_root: RootOption = Path("runs"),
+    metadata: MetadataOption = "",
     serving_dir: Annotated[str, typer.Option(metavar="DIR|URL", help=_PUSHED, show_default="serving/<task>")] = "",
     settings: SettingsOption = None,
     verbose: VerboseOption = False,
@@ -172,7 +212,7 @@ def run(
 
         given = {"tokenizer": _tokenizer_files(tokenizer), "warm_start": _model_files(warm_start)}
         given["schema_file"], folder = str(schema or ""), serving_dir or f"serving/{task}"
-        _run(make_pipeline(config, file, str(pipeline_root), folder, **given), config, options, verbose)
+        _run(make_pipeline(config, file, str(pipeline_root), folder, **given), config, options, verbose, metadata)
 
 
 @app.command()
@@ -187,12 +227,15 @@ def validate(
     label: LabelOption = "label",
     schema: SchemaOption = None,
     pipeline_root: RootOption = Path("runs"),
+    metadata: MetadataOption = "",
     settings: SettingsOption = None,
     verbose: VerboseOption = False,
 ) -> None:
     """Looks at your text and trains nothing: reads, counts, and says what is wrong or odd.
 
     A later [bold]run[/bold] of the same text reuses what this has done.
+
+    seq2serve validate pairs.tsv --source english --target german
     """
     with _explained(verbose):
         columns = {"source": source, "target": target, "text": text, "label": label}
@@ -204,7 +247,7 @@ def validate(
         from pipeline.validation import print_validation
 
         pipeline = make_validation_pipeline(config, file, str(pipeline_root), str(schema or ""))
-        print_validation(Runner(pipeline, options, verbose).run())
+        print_validation(Runner(pipeline, options, verbose, metadata).run())
 
 
 @app.command()
@@ -213,13 +256,50 @@ def runs(
         int | None, typer.Argument(metavar="[RUN]", help="One run: its components and artifacts.")
     ] = None,
     pipeline_root: RootOption = Path("runs"),
+    metadata: MetadataOption = "",
 ) -> None:
-    """Lists the runs in a pipeline root, or what one of them did."""
+    """Lists the runs in a pipeline root, or what one of them did.
+
+    seq2serve runs
+
+    seq2serve runs 3
+    """
     with _explained():
         from pipeline.history import run_text, runs_text
 
-        store = _open_store(pipeline_root)
+        store = _open_store(pipeline_root, metadata)
         print(runs_text(store) if run_id is None else run_text(store, run_id))
+
+
+@app.command()
+def report(
+    run_ids: Annotated[
+        list[int] | None,
+        typer.Argument(metavar="[RUN] [RUN]", help="The run, by default the last one; two are shown side by side."),
+    ] = None,
+    pipeline_root: RootOption = Path("runs"),
+    metadata: MetadataOption = "",
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The page.", show_default="report-<run>.html")
+    ] = None,
+) -> None:
+    """Shows a run on one HTML page: pipeline, data, training, quality, attention, model card, lineage.
+
+    The page is one file that needs no network. A run that failed is shown as far as it got.
+    """
+    with _explained():
+        store = _open_store(pipeline_root, metadata)
+        numbers = run_ids or [run.id for run in store.runs()[-1:]]
+        if not numbers:
+            raise UserError(f"no runs in {pipeline_root} yet; make one with `seq2serve run`")
+        if len(numbers) not in (1, 2):
+            raise UserError(f"a report shows one run or two, not {len(numbers)}; `seq2serve runs` lists them")
+        set_up_logs(False)
+        from pipeline.report import write_report
+
+        path = output or Path(f"report-{'-'.join(map(str, numbers))}.html")
+        write_report(store, numbers, str(pipeline_root.absolute()), str(path))
+        print(f"{path.absolute()} shows run {' beside run '.join(map(str, numbers))}.")
 
 
 @app.command()
@@ -233,12 +313,37 @@ def lineage(
         ),
     ],
     pipeline_root: RootOption = Path("runs"),
+    metadata: MetadataOption = "",
 ) -> None:
-    """Shows what an artifact was made from, back to the raw files, and what was made of it."""
+    """Shows what an artifact was made from, back to the raw files, and what was made of it.
+
+    seq2serve lineage serving/translation/1763830000
+
+    seq2serve lineage runs/Trainer/model/7
+    """
     with _explained():
         from pipeline.history import lineage_text
 
-        print(lineage_text(_open_store(pipeline_root), artifact))
+        print(lineage_text(_open_store(pipeline_root, metadata), artifact))
+
+
+@app.command()
+def settings(
+    only: Annotated[str, typer.Argument(metavar="[NAME]", help="A name or a part of it, such as training.")] = "",
+    preset_name: PresetOption = "small",
+    task: TaskOption = "translation",
+) -> None:
+    """Lists what [bold]--set[/bold] can change: each setting with its value in a preset, and what it means.
+
+    seq2serve settings training --preset demo
+    """
+    with _explained():
+        from pipeline.settings import settings_text
+
+        text = settings_text(preset(preset_name, task), only)
+        if not text:
+            raise UserError(f"no setting has {only!r} in its name; `seq2serve settings` lists them all")
+        print(text)
 
 
 serving_commands.register(app)
@@ -255,11 +360,13 @@ def _config(preset_name: str, task: str, columns: dict[str, str], settings: list
     return with_settings(preset(preset_name, task), [*named, *(settings or [])])
 
 
-def _run(pipeline: "Pipeline", config: PipelineConfig, beam_options: tuple[str, ...], verbose: bool) -> None:
+def _run(
+    pipeline: "Pipeline", config: PipelineConfig, beam_options: tuple[str, ...], verbose: bool, metadata: str
+) -> None:
     from pipeline.runner import Runner
     from pipeline.summary import print_summary
 
-    print_summary(Runner(pipeline, beam_options, verbose).run(), config)
+    print_summary(Runner(pipeline, beam_options, verbose, metadata).run(), config)
 
 
 def _tokenizer_files(given: str) -> str:
@@ -287,21 +394,31 @@ def _model_files(folder: Path | None) -> str:
 
 
 def _checked_beam_options(options: list[str] | None) -> tuple[str, ...]:
-    """Catches a stray word: without a bare -- before it, the parser cannot tell it from Beam's."""
+    """Catches a stray word, which the parser cannot tell from Beam's without a bare --, and a useless runner."""
     if options and not options[0].startswith("-"):
         raise UserError(
             f"unexpected argument {options[0]!r}. Several files are one quoted pattern, such as 'data/*.tsv'; Beam "
             f"options stand after a bare -- and begin with a dash"
         )
+    if any("dataflow" in option.lower() for option in options or () if "runner" in option.lower()):
+        raise UserError(
+            "Dataflow's workers reach nothing but object stores, and the pipeline root is a folder; take a runner "
+            "whose workers mount that folder, such as --runner=FlinkRunner"
+        )
     return tuple(options or ())
 
 
-def _open_store(pipeline_root: Path) -> "MetadataStore":
+def _open_store(pipeline_root: Path, metadata: str) -> "MetadataStore":
     from pipeline.metadata import MetadataStore
 
+    if metadata:
+        return MetadataStore(metadata)
     path = pipeline_root.absolute() / "metadata.sqlite"
     if not path.is_file():
-        raise UserError(f"no runs in {pipeline_root}: there is no {path}; name the folder with --pipeline-root")
+        raise UserError(
+            f"no runs in {pipeline_root}: there is no {path}; name the folder with --pipeline-root, or "
+            f"a store that it shares with --metadata"
+        )
     return MetadataStore(f"sqlite:///{path}")
 
 

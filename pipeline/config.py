@@ -26,6 +26,7 @@ class DataConfig:
         target: the file's column to translate into.
         text: the file's column of texts, of tasks that read one text.
         label: the file's column of labels.
+        slices: further columns of the file, joined by commas, by whose values the Evaluator tells its metrics apart.
         format: of the files; auto goes by their names.
         delimiter: between cells, where it is not the format's own.
         unit: what a row of plain text is.
@@ -41,6 +42,7 @@ class DataConfig:
     target: str = "target"
     text: str = "text"
     label: str = "label"
+    slices: str = ""
     format: Literal["auto", "tsv", "csv", "jsonl", "text", "parquet", "tfrecord"] = "auto"
     delimiter: str = ""
     unit: Literal["line", "paragraph", "file"] = "line"
@@ -50,6 +52,11 @@ class DataConfig:
     max_reject_share: float = 0.01
     max_length: int = 256
     too_long: Literal["cut", "drop"] = "cut"
+
+    @property
+    def slice_columns(self) -> tuple[str, ...]:
+        """Returns the names in `slices`."""
+        return tuple(name.strip() for name in self.slices.split(",") if name.strip())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,10 +189,14 @@ _RANGES = {
 
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:
-    if low <= value <= high:
-        return
-    allowed = f"at least {low:g}" if high == _INF else f"between {low:g} and {high:g}"
-    raise UserError(f"setting {name} must be {allowed}, got {value:g}")
+    if not low <= value <= high:
+        raise UserError(f"setting {name} must be {allowed_range(name)}, got {value:g}")
+
+
+def allowed_range(name: str) -> str:
+    """Returns in words what values a setting that is a number may have."""
+    low, high = _RANGES[name]
+    return f"at least {low:g}" if high == _INF else f"between {low:g} and {high:g}"
 
 
 def _check_together(config: PipelineConfig) -> None:
@@ -205,6 +216,8 @@ def _check_together(config: PipelineConfig) -> None:
             "decoding.max_source_length"
         )
     _check_tokenizer(config)
+    if clash := next((name for name in data.slice_columns if name in TASKS[config.task].columns), None):
+        raise UserError(f"setting data.slices: {clash!r} is what the task calls a column of its own; rename the file's")
     names = [getattr(data, column) for column in TASKS[config.task].columns]
     if same := next((name for name in names if names.count(name) > 1), None):
         columns = " and ".join(f"data.{column}" for column in TASKS[config.task].columns)
