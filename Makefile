@@ -3,8 +3,9 @@
 PYTHON ?= python3
 VENV := .venv
 SEQ2SERVE := $(VENV)/bin/seq2serve
+BEAM = $(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements.lock)
 
-.PHONY: demo test notebooks picture test-peers lint lock clean
+.PHONY: demo test notebooks picture test-peers test-runners test-dataflow lint lock clean
 
 demo: $(VENV)/installed
 	$(SEQ2SERVE) demo $(ARGS)
@@ -28,6 +29,15 @@ lint: $(VENV)/installed
 test-peers: .peers/installed
 	.peers/bin/python -m pytest tests/peers $(ARGS)
 
+# Beam's other runners on this machine, which need Go, of Beam's version all; minutes, for every worker starts TensorFlow.
+test-runners: $(VENV)/installed .runners/prism .runners/boot
+	SEQ2SERVE_PRISM=$(CURDIR)/.runners/prism SEQ2SERVE_BOOT=$(CURDIR)/.runners/boot \
+		$(VENV)/bin/python -m pytest -m runners --numprocesses=0 tests/runners $(ARGS)
+
+# Dataflow's jobs, built and not sent; Google's clients are many, so in an environment apart.
+test-dataflow: .dataflow/installed
+	.dataflow/bin/python -m pytest --numprocesses=0 tests/runners/test_dataflow.py $(ARGS)
+
 # --no-deps: the lock file is complete, so nothing is resolved and nothing but what it names can come in.
 $(VENV)/installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "seq2serve needs Python 3.11 to 3.13: make PYTHON=python3.12")'
@@ -42,17 +52,33 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	.peers/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
+.dataflow/installed: tests/runners/requirements.lock pyproject.toml
+	$(PYTHON) -m venv --clear .dataflow
+	.dataflow/bin/python -m pip install --quiet --no-deps --require-hashes -r tests/runners/requirements.lock
+	.dataflow/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+.runners/prism: requirements.lock
+	GOBIN=$(CURDIR)/.runners go install github.com/apache/beam/sdks/v2/go/cmd/prism@v$(BEAM)
+
+.runners/boot: requirements.lock
+	GOBIN=$(CURDIR)/.runners go install github.com/apache/beam/sdks/v2/python/container@v$(BEAM)
+	mv .runners/container $@
+
 # Pins everything anew, for every Python and platform we support.
 lock:
 	$(PYTHON) -m venv --clear .lock
 	.lock/bin/python -m pip install --quiet uv
 	.lock/bin/uv pip compile pyproject.toml --quiet --universal --generate-hashes --no-emit-index-url \
 		--no-header --no-annotate --python-version 3.11 --extra dev --extra baselines --extra notebooks \
-		--output-file requirements.lock
+		--extra postgres --output-file requirements.lock
 	.lock/bin/uv pip compile pyproject.toml --quiet --universal --generate-hashes --no-emit-index-url \
 		--no-header --no-annotate --python-version 3.11 --extra peers --constraint requirements.lock \
 		--output-file tests/peers/requirements.lock
+	.lock/bin/uv pip compile pyproject.toml --quiet --universal --generate-hashes --no-emit-index-url \
+		--no-header --no-annotate --python-version 3.11 --extra dev --extra gcp --constraint requirements.lock \
+		--output-file tests/runners/requirements.lock
 	rm -rf .lock
 
 clean:
-	rm -rf $(VENV) .peers build *.egg-info
+	rm -rf $(VENV) .peers .dataflow .runners build *.egg-info

@@ -16,7 +16,7 @@ from components.statistics_protos import (
     features_by_name,
     label_counts,
     natural_language,
-    script_counts,
+    ranked_counts,
 )
 
 MAX_EMPTY_SHARE = 0.01
@@ -25,6 +25,8 @@ MAX_SHARE_IN_TRAIN = 0.01
 MAX_UNTRANSLATED_SHARE = 0.1
 MAX_MISALIGNED_SHARE = 0.01
 MAX_OTHER_SCRIPT_SHARE = 0.05
+MAX_OTHER_LANGUAGE_SHARE = 0.05  # of the texts whose language can be told
+MIN_TOLD_LANGUAGES = 50
 # Beyond, a model that always says the commonest label looks good.
 MAX_LABEL_SHARE = 0.9
 MIN_LABEL_ROWS = 2
@@ -165,13 +167,24 @@ def _text_anomalies(expected: schema_pb2.Feature, found: statistics_pb2.FeatureN
     if 0 < limits.max_sequence_length < words.max_sequence_length:
         text = f"a text has {words.max_sequence_length} words, the schema's longest {limits.max_sequence_length}"
         yield Anomaly(expected.name, "SEQUENCE_VALUE_TOO_MANY_OCCURRENCES", "WARNING", text)
-    scripts = {name: count for name, count in script_counts(found).items() if name}
+    scripts = {name: count for name, count in ranked_counts(found, "scripts").items() if name}
     main, *others = scripts or [""]
     strangers = sum(scripts[name] for name in others)
     if strangers > MAX_OTHER_SCRIPT_SHARE * sum(scripts.values()):
         share = strangers / sum(scripts.values())
         text = f"{share:.1%} of the texts are not in the {main} script but in {', '.join(others)}: another language?"
         yield Anomaly(expected.name, "CUSTOM_VALIDATION", "WARNING", text)
+    yield from _language_anomalies(expected.name, ranked_counts(found, "languages"))
+
+
+def _language_anomalies(column: str, languages: dict[str, float]) -> Iterator[Anomaly]:
+    told = sum(languages.values())
+    main, *others = languages or [""]
+    strangers = {name: languages[name] / told for name in others if languages[name] > MAX_OTHER_LANGUAGE_SHARE * told}
+    if told >= MIN_TOLD_LANGUAGES and strangers:
+        shares = ", ".join(f"{share:.0%} {name}" for name, share in strangers.items())
+        text = f"of the texts whose language can be told most are {main!r}, but {shares}: not translated, or mixed up?"
+        yield Anomaly(column, "CUSTOM_VALIDATION", "WARNING", text)
 
 
 def _row_anomalies(found: statistics_pb2.FeatureNameStatistics) -> Iterator[Anomaly]:

@@ -68,8 +68,9 @@ class Examples(Artifact):
 
     Split-<split>/data_tfrecord-SSSSS-of-NNNNN   TFRecord of tf.Example, one bytes feature a column (UTF-8)
     rejects/rejects-SSSSS-of-NNNNN.jsonl         one object a rejected row: file, line (or row, from 1), reason, text
-    properties: splits (list), columns (list), num_rows (rows read), num_examples {split: n}, num_rejected,
-    num_rejected_by_reason {reason: n}.
+    properties: splits (list), columns (list), source (what the user called the files), num_rows (rows read),
+    num_examples {split: n}, num_rejected, num_rejected_by_reason {reason: n}; where columns are kept to tell metrics
+    apart by, slice_columns (list).
     """
 
 
@@ -77,6 +78,7 @@ class ExampleStatistics(Artifact):
     """Statistics of Examples (TFX: ExampleStatistics).
 
     Split-<split>/FeatureStats.pb   serialised tensorflow_metadata DatasetFeatureStatisticsList, one dataset
+    source.txt                      what the user called the files; drift is looked for between runs of the same
     properties: splits.
     """
 
@@ -104,6 +106,8 @@ class Tokenizer(Artifact):
     wordpieces.json  the pieces, of kind "wordpiece"
     vocabulary.tsv   piece, id; for people
     properties: kind, vocab_size.
+
+    Where columns have a tokenizer each, they are in folders named like the columns, and `vocab_size` is {column: n}.
     """
 
 
@@ -139,6 +143,9 @@ class ModelEvaluation(Artifact):
     """How good the exported model is (TFX: ModelEvaluation).
 
     metrics.json        {"model": {metric: value}, "baseline": {...} (the one to beat), "baselines": {name: {...}},
+        "intervals": {"model": {metric: [lower, upper]}, "baselines": {name: {...}}} of 95 % (see bootstrap.py),
+        "slices": [{"by", "name", "num_examples", "model", "baseline", "intervals"}] (see slices.py),
+        "examples": {"quality": what it is, "worst": [{column: text, "prediction", "quality"}], "best": [...]},
         "signature": {...}, "tables": [...] (see task.Table), "num_examples": n}
     predictions.jsonl   one object a test example: its columns, and its prediction or what the model said of it
     properties: what is in metrics.json.
@@ -149,7 +156,8 @@ class ModelBlessing(Artifact):
     """The Evaluator's word on a model (TFX: ModelBlessing).
 
     BLESSED or NOT_BLESSED   a JSON object that says why
-    properties: blessed (bool), reason.
+    properties: blessed (bool), reason; where an earlier blessed model was asked the same, last_blessed: a
+    bootstrap.Comparison with it, its "evaluation" (number), and its headline in each of the ModelEvaluation's "slices".
     """
 
 

@@ -1,21 +1,28 @@
 """Evaluator: the exported SavedModel and the raw test text -> metrics and a blessing (TFX: Evaluator).
 
 Comes in: Examples and a Model. Goes out: a ModelEvaluation (metrics, predictions) and a ModelBlessing.
-Read next: task.py for metrics and baselines, models/runtime.py for what answers, pusher.py for who obeys.
+Read next: task.py for metrics and baselines, bootstrap.py for how sure they are, evaluator_comparison.py for the model
+to beat, models/runtime.py for what answers, pusher.py for who obeys.
 """
 
 import dataclasses
 import json
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from components.artifact import Examples, Model, ModelBlessing, ModelEvaluation
 from components.component import Input, Output, component
 from components.progress import progress
-from components.task import Answers, Task
+from components.task import Answers, Measurement, Row, Task
 from components.tasks import get_task
 
+if TYPE_CHECKING:
+    from components.bootstrap import Comparison
+    from components.slices import Slice
+
 BATCH_ROWS = 64
+NUM_SHOWN = 10  # best and worst examples
+MAX_SHOWN_CHARACTERS = 500  # of a text
 
 
 @component
@@ -28,7 +35,10 @@ def Evaluator(
     min_over_baseline: float,
     num_examples: int,
 ) -> None:
-    """Asks the exported model, strings in and strings out, as a server would be asked, and compares with a baseline.
+    """Asks the exported model, strings in and strings out, as a server would be asked, and compares what it answers.
+
+    It is blessed if it is better than the baseline by a margin, and not significantly worse than the last blessed model
+    of the same pipeline root that was asked the same.
 
     Args:
         examples: split `test`.
@@ -40,35 +50,103 @@ def Evaluator(
         num_examples: how many test examples are asked, the first ones; 0 for all.
     Source: https://www.tensorflow.org/tfx/guide/evaluator
     """
+    from components.evaluator_comparison import prediction_lines
+    from components.slices import slices
+
     spec = get_task(task)
-    rows = _rows(examples, "test", spec)[: num_examples or None]
+    kept = examples.properties.get("slice_columns", [])
+    rows = _rows(examples, "test", [*spec.columns, *kept])[: num_examples or None]
     answers = _ask(model, spec, [row[spec.text_columns[0]] for row in rows])
     measured = spec.measure(answers, rows)
-    baselines = spec.baselines(lambda: _rows(examples, "train", spec), rows)
-    metrics = {name: spec.measure(costs_little, rows).metrics for name, costs_little in baselines.items()}
+    baselines = spec.baselines(lambda: _rows(examples, "train", spec.columns), rows)
+    compared = {name: spec.measure(costs_little, rows) for name, costs_little in baselines.items()}
+    parts = slices(spec, rows, kept)
+    lines = list(prediction_lines(spec, answers, rows))
     report = {
-        "model": measured.metrics,
-        "baseline": next(iter(metrics.values())),
-        "baselines": metrics,
-        "signature": measured.signature,
-        "tables": [dataclasses.asdict(table) for table in measured.tables],
+        **_described(measured, compared),
+        "slices": _measure_slices(parts, measured, next(iter(compared.values()))),
+        "examples": _extremes(spec, measured, lines),
         "num_examples": len(rows),
     }
     report = json.loads(json.dumps(report))  # tuples are lists there, and so here
     _write_json(evaluation.path("metrics.json"), report)
-    shown = {"prediction": answers[spec.output]} if spec.output in answers else answers
-    lines = ({**row, **{name: values[i] for name, values in shown.items()}} for i, row in enumerate(rows))
     _write_lines(evaluation.path("predictions.jsonl"), lines)
     evaluation.properties.update(report)
-    _bless(blessing, spec, report, min_over_baseline)
+    _bless(blessing, spec, report, min_over_baseline, _compare(spec, model, answers, rows, parts))
 
 
-def _rows(examples: Examples, split: str, spec: Task) -> list[dict[str, str]]:
-    from components.examples_io import read_batches, shard_paths
+def _described(measured: Measurement, baselines: dict[str, Measurement]) -> dict:
+    """Returns what is known of the whole split."""
+    from components.bootstrap import intervals
+
+    return {
+        "model": measured.metrics,
+        "baseline": next(iter(baselines.values())).metrics,
+        "baselines": {name: baseline.metrics for name, baseline in baselines.items()},
+        "intervals": {
+            "model": intervals(measured.tally),
+            "baselines": {name: intervals(baseline.tally) for name, baseline in baselines.items()},
+        },
+        "signature": measured.signature,
+        "tables": [dataclasses.asdict(table) for table in measured.tables],
+    }
+
+
+def _measure_slices(parts: Sequence["Slice"], measured: Measurement, baseline: Measurement) -> list[dict]:
+    from components.bootstrap import intervals
+
+    return [
+        {
+            "by": part.by,
+            "name": part.name,
+            "num_examples": len(part.rows),
+            "model": measured.tally.take(part.rows).total(),
+            "baseline": baseline.tally.take(part.rows).total(),
+            "intervals": intervals(measured.tally.take(part.rows)),
+        }
+        for part in parts
+    ]
+
+
+def _extremes(spec: Task, measured: Measurement, lines: Sequence[dict]) -> dict:
+    """Returns the best and the worst answers, each text once, of equally good ones the longest."""
+    sign = 1 if spec.higher_is_better else -1
+    shown = [{name: _clipped(value) for name, value in line.items()} for line in lines]
+    keys = [tuple(line[column] for column in spec.columns) for line in lines]
+    different = {key: i for i, key in reversed(list(enumerate(keys)))}.values()
+    length = [len(line[spec.text_columns[0]]) for line in lines]
+    order = sorted(different, key=lambda i: (sign * measured.quality[i], -length[i], i))
+    best = sorted(different, key=lambda i: (-sign * measured.quality[i], -length[i], i))
+    chosen = {"worst": order[:NUM_SHOWN], "best": best[:NUM_SHOWN]}
+    found = {name: [{**shown[i], "quality": float(measured.quality[i])} for i in rows] for name, rows in chosen.items()}
+    return {"quality": measured.quality_name, **found}
+
+
+def _clipped(value: Any) -> Any:
+    if isinstance(value, str) and len(value) > MAX_SHOWN_CHARACTERS:
+        return value[: MAX_SHOWN_CHARACTERS - 1] + "…"
+    return value
+
+
+def _compare(spec: Task, model: Model, answers: Answers, rows: Sequence[Row], parts: Sequence["Slice"]) -> dict | None:
+    """Returns how the last blessed model stands beside this one; None where none was asked the same."""
+    from components.evaluator_comparison import blessed_by_slice, compare_with, last_blessed
+
+    blessed = last_blessed(spec, model, rows)
+    if blessed is None:
+        return None
+    comparison: Comparison = compare_with(spec, answers, rows, blessed)
+    by_slice = blessed_by_slice(spec, blessed, parts)
+    return {**dataclasses.asdict(comparison), "evaluation": blessed.evaluation, "slices": by_slice}
+
+
+def _rows(examples: Examples, split: str, columns: Sequence[str]) -> list[dict[str, str]]:
+    from components.examples_io import read_batches
+    from components.shards import shard_paths
 
     rows: list[dict[str, str]] = []
     for path in shard_paths(examples, split):
-        for batch in read_batches(path, list(spec.columns)):
+        for batch in read_batches(path, list(columns)):
             texts = ((values[0].decode() for values in row) for row in zip(*batch.values(), strict=True))
             rows += [dict(zip(batch, row, strict=True)) for row in texts]
     return rows
@@ -98,7 +176,7 @@ def _decoded(value: Any) -> Any:
     return value.decode() if isinstance(value, bytes) else value
 
 
-def _bless(blessing: ModelBlessing, spec: Task, report: dict, margin: float) -> None:
+def _bless(blessing: ModelBlessing, spec: Task, report: dict, margin: float, compared: dict | None) -> None:
     value, baseline = report["model"][spec.headline], report["baseline"][spec.headline]
     if spec.higher_is_better:
         blessed, sign = value >= baseline + margin, "+"
@@ -107,15 +185,31 @@ def _bless(blessing: ModelBlessing, spec: Task, report: dict, margin: float) -> 
         blessed, sign = value <= baseline - margin, "-"
         relation = "at most" if blessed else "above"
     reason = f"{spec.headline} {value:.2f} is {relation} the baseline's {baseline:.2f} {sign} {margin:g}"
-    blessing.properties.update(blessed=blessed, reason=reason)
-    _write_json(blessing.path("BLESSED" if blessed else "NOT_BLESSED"), {"blessed": blessed, "reason": reason})
+    if compared:
+        blessed, reason = blessed and not compared["worse"], f"{reason}; {_beside(compared)}"
+    word = {"blessed": blessed, "reason": reason, **({"last_blessed": compared} if compared else {})}
+    word = json.loads(json.dumps(word))
+    blessing.properties.update(word)
+    _write_json(blessing.path("BLESSED" if blessed else "NOT_BLESSED"), word)
+
+
+def _beside(compared: dict) -> str:
+    """Says how the model does beside the last blessed one."""
+    found = (
+        f"{compared['ours']:.2f} beside {compared['theirs']:.2f} of the last blessed model "
+        f"(Evaluator/evaluation/{compared['evaluation']}) on {compared['num_examples']} texts that both were asked "
+        f"(paired bootstrap, p = {compared['p_value']:.3f})"
+    )
+    if compared["worse"]:
+        return f"significantly worse: {found}; where that is wanted, take another --pipeline-root"
+    return f"{'significantly better' if compared['better'] else 'not significantly different'}: {found}"
 
 
 def _write_json(path: str, value: dict) -> None:
     _write_lines(path, [value], indent=2)
 
 
-def _write_lines(path: str, values: Iterator[dict] | list[dict], indent: int | None = None) -> None:
+def _write_lines(path: str, values: Iterable[dict], indent: int | None = None) -> None:
     import tensorflow as tf
 
     with tf.io.gfile.GFile(path, "w") as file:

@@ -41,6 +41,7 @@ def ExampleGen(
     splitting: Splitting,
     max_reject_share: float,
     context: Context,
+    slice_columns: tuple[str, ...] = (),
 ) -> None:
     """Reads the user's files and writes every row as a tf.Example or as a reject (TFX: ExampleGen).
 
@@ -53,6 +54,8 @@ def ExampleGen(
         splitting: shares; eval and test are taken from the rows for training unless they were given files.
         max_reject_share: the largest share of rejected rows that is put up with.
         context: Beam options.
+        slice_columns: columns of the file that are kept beside the others, under their own names, for the Evaluator to
+            tell its metrics apart by; no other component sees them.
     Raises:
         UserError: a column is missing or a file damaged, there are no rows or too many rejects, or a split stays empty.
     """
@@ -61,10 +64,12 @@ def ExampleGen(
 
     given = {file.get("split", "") for file in files.properties["files"]}
     splitter = _splitter(splitting, given)
-    groups = group_files(files.properties["files"], list(columns), reading)
-    tables = [make_table(group, columns, reading, text_files.SHARD_BYTES) for group in groups]
-    summaries = _write_shards(tables, splitter, examples.uri, context)
-    _describe(examples, summaries, list(columns))
+    written = columns | {name: name for name in slice_columns}
+    groups = group_files(files.properties["files"], list(written), reading)
+    tables = [make_table(group, written, reading, text_files.SHARD_BYTES) for group in groups]
+    summaries = _write_shards(tables, splitter, examples.uri, tuple(written), context)
+    _describe(examples, summaries, list(columns), files.uri)
+    examples.properties.update({"slice_columns": list(slice_columns)} if slice_columns else {})
     _check(examples, summaries, files.uri, max_reject_share)
 
 
@@ -84,14 +89,16 @@ def _splitter(splitting: Splitting, given: set[str]) -> "Splitter":
     return Splitter(shares["eval"], shares["test"], splitting.seed)
 
 
-def _write_shards(tables: list["Table"], splitter: "Splitter", uri: str, context: Context) -> list[dict]:
+def _write_shards(
+    tables: list["Table"], splitter: "Splitter", uri: str, columns: tuple[str, ...], context: Context
+) -> list[dict]:
     """Returns the summaries of the shards, in order."""
     import apache_beam as beam
     from apache_beam.io.filesystems import FileSystems
 
     from components import text_files
     from components.beam_runner import WriteJsonLines, beam_pipeline, read_json_lines
-    from components.example_gen_beam import ScanSegment, WriteShard
+    from components.example_gen_beam import ScanSegment, ShardFolder, WriteShard
 
     shards = list(enumerate(text_files.plan_shards([table.file for table in tables], text_files.SHARD_BYTES)))
     to_scan = [
@@ -100,6 +107,7 @@ def _write_shards(tables: list["Table"], splitter: "Splitter", uri: str, context
         for segment in table.reader.to_scan([s for _, shard in shards for s in shard if s.path == table.file.path])
     ]
     readers = {table.file.path: table for table in tables}
+    shard_folder = ShardFolder(uri, columns, len(shards))
     for folder in (*(f"Split-{split}" for split in SPLITS), "rejects"):
         FileSystems.mkdirs(FileSystems.join(uri, folder))
     summaries_path = FileSystems.join(uri, "summaries.jsonl")
@@ -110,13 +118,13 @@ def _write_shards(tables: list["Table"], splitter: "Splitter", uri: str, context
             pipeline
             | "Shards" >> beam.Create(shards)
             | "ShareShards" >> beam.Reshuffle()
-            | beam.ParDo(WriteShard(uri, len(shards), readers, splitter), beam.pvalue.AsDict(scans))
+            | beam.ParDo(WriteShard(shard_folder, readers, splitter), beam.pvalue.AsDict(scans))
             | WriteJsonLines(summaries_path)
         )
     return sorted(read_json_lines(summaries_path), key=lambda summary: summary["index"])
 
 
-def _describe(examples: Examples, summaries: list[dict], columns: list[str]) -> None:
+def _describe(examples: Examples, summaries: list[dict], columns: list[str], source: str) -> None:
     num_examples, reasons = collections.Counter(dict.fromkeys(SPLITS, 0)), collections.Counter()
     for summary in summaries:
         num_examples.update(summary["num_examples"])
@@ -124,6 +132,7 @@ def _describe(examples: Examples, summaries: list[dict], columns: list[str]) -> 
     examples.properties.update(
         splits=list(SPLITS),
         columns=columns,
+        source=source,
         num_rows=num_examples.total() + reasons.total(),
         num_examples=dict(num_examples),
         num_rejected=reasons.total(),
@@ -149,6 +158,6 @@ def _check(examples: Examples, summaries: list[dict], uri: str, max_reject_share
     for split, n in found["num_examples"].items():
         if not n:
             raise UserError(
-                f"{uri}: no row of {found['num_rows']} falls into the {split} split; "
-                "add rows, or give the split a larger share"
+                f"{uri}: no row of {found['num_rows']} falls into the {split} split; add rows, or give the split a "
+                "larger share (rows that are equal but for case, digits and spaces go together)"
             )

@@ -6,6 +6,7 @@ Read next: row_readers.py (what a row is), example_gen.py (what is made of the s
 
 import collections
 import dataclasses
+import functools
 import hashlib
 import json
 import re
@@ -13,13 +14,15 @@ import unicodedata
 from collections.abc import Iterator
 
 import apache_beam as beam
-import tensorflow as tf
+from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystems import FileSystems
 
 from components.artifact import SPLITS
-from components.examples_io import shard_name
 from components.layouts import Table
 from components.row_readers import Row, Scan, Scans
+from components.shards import shard_name
 from components.text_files import DamagedFileError, Segment
+from components.tf_records import ExampleEncoder, RecordWriter
 
 _DIGITS = re.compile(r"\d+")
 # A rejected line is kept so that it can be recognised, not to be worked with.
@@ -46,11 +49,17 @@ class Splitter:
 
     def split(self, text: str) -> str:
         """Returns the split of a row whose first column is `text`."""
-        digest = hashlib.blake2b(normalize(text).encode(), digest_size=8, key=str(self.seed).encode()).digest()
-        point = int.from_bytes(digest, "big") / 2**64
+        keyed = _keyed_hash(self.seed).copy()
+        keyed.update(normalize(text).encode())
+        point = int.from_bytes(keyed.digest(), "big") / 2**64
         if point < self.eval_share:
             return "eval"
         return "test" if point < self.eval_share + self.test_share else "train"
+
+
+@functools.cache
+def _keyed_hash(seed: int) -> hashlib.blake2b:
+    return hashlib.blake2b(digest_size=8, key=str(seed).encode())
 
 
 def normalize(text: str) -> str:
@@ -76,6 +85,21 @@ class ScanSegment(beam.DoFn):
             yield segment, Scan(damage=str(error))
 
 
+@dataclasses.dataclass(frozen=True)
+class ShardFolder:
+    """The Examples artifact to be written.
+
+    Args:
+        uri: its folder.
+        columns: of an example.
+        num_shards: of each split.
+    """
+
+    uri: str
+    columns: tuple[str, ...]
+    num_shards: int
+
+
 class WriteShard(beam.DoFn):
     """(index, segments) -> a shard of every split and of the rejects, written; yields its summary.
 
@@ -83,22 +107,20 @@ class WriteShard(beam.DoFn):
     are the same whatever the number of workers, and a shard written twice is written the same.
 
     Args:
-        uri: folder of the Examples artifact.
-        total: number of shards.
+        folder: what is written, and where.
         tables: path -> Table.
         splitter: deals out the rows of tables that no split was given for.
     """
 
-    def __init__(self, uri: str, total: int, tables: dict[str, Table], splitter: Splitter):
-        self._uri = uri
-        self._total = total
+    def __init__(self, folder: ShardFolder, tables: dict[str, Table], splitter: Splitter):
+        self._folder = folder
         self._tables = tables
         self._splitter = splitter
 
     def process(self, element: tuple[int, list[Segment]], scans: Scans) -> Iterator[dict]:
         """Yields {"index", "num_examples" {split: n}, "reasons" {reason: n}, "first_reject", "damage"}."""
         index, segments = element
-        writer = _ShardWriter(self._uri, index, self._total)
+        writer = _ShardWriter(self._folder, index)
         damage = ""
         with writer:
             for segment in segments:
@@ -120,11 +142,12 @@ class WriteShard(beam.DoFn):
 class _ShardWriter:
     """Writes one shard of each split and of the rejects, and counts what it writes."""
 
-    def __init__(self, uri: str, index: int, total: int):
-        name = shard_name("data_tfrecord", index, total)
-        rejects_path = f"{uri}/rejects/{shard_name('rejects', index, total)}.jsonl"
-        self._records = {split: tf.io.TFRecordWriter(f"{uri}/Split-{split}/{name}") for split in SPLITS}
-        self._rejects = tf.io.gfile.GFile(rejects_path, "w")
+    def __init__(self, folder: ShardFolder, index: int):
+        name, rejects = (shard_name(stem, index, folder.num_shards) for stem in ("data_tfrecord", "rejects"))
+        self._columns, self._encoder = folder.columns, ExampleEncoder(folder.columns, "bytes")
+        self._records = {split: RecordWriter(f"{folder.uri}/Split-{split}/{name}") for split in SPLITS}
+        rejects_path = f"{folder.uri}/rejects/{rejects}.jsonl"
+        self._rejects = FileSystems.create(rejects_path, compression_type=CompressionTypes.UNCOMPRESSED)
         self._num_examples = collections.Counter()
         self._reasons = collections.Counter()
         self._first_reject = None
@@ -133,21 +156,17 @@ class _ShardWriter:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._rejects.write("")  # so that a shard without rejects has its file, too
         for file in (*self._records.values(), self._rejects):
             file.close()
 
     def write(self, split: str, row: dict[str, str]) -> None:
-        example = tf.train.Example()
-        for column, text in row.items():
-            example.features.feature[column].bytes_list.value.append(text.encode())
-        self._records[split].write(example.SerializeToString(deterministic=True))
+        self._records[split].write(self._encoder.encode([row[column].encode() for column in self._columns]))
         self._num_examples[split] += 1
 
     def reject(self, path: str, row: Row) -> None:
         text = row.raw[: 4 * _MAX_REJECT_CHARACTERS].decode(errors="backslashreplace")[:_MAX_REJECT_CHARACTERS]
         reject = {"file": path, "line": row.number, "reason": row.reason, "text": text}
-        self._rejects.write(json.dumps(reject, ensure_ascii=False) + "\n")
+        self._rejects.write(json.dumps(reject, ensure_ascii=False).encode() + b"\n")
         self._reasons[row.reason] += 1
         self._first_reject = self._first_reject or reject
 

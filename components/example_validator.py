@@ -23,8 +23,8 @@ def ExampleValidator(
 ) -> None:
     """Holds the statistics of every split against the schema, and against the last run's (TFX: ExampleValidator).
 
-    The last run's statistics are those published beside these, under the number before: published artifacts never
-    change, so which those are is settled once these are there.
+    The last run's statistics are those of the same files published beside these, under the next lower number: published
+    artifacts never change, so which those are is settled once these are there.
 
     Args:
         statistics: of every split.
@@ -57,14 +57,17 @@ def ExampleValidator(
 
 
 def _previous(statistics: ExampleStatistics) -> ExampleStatistics | None:
-    """Returns the statistics that were published last before these, if they are of the same splits."""
+    """Returns the statistics of the same files that were published last before these, if of the same splits."""
+    from components.statistics_protos import read_source
+
     folder, name = os.path.split(statistics.uri)
     if not name.isdecimal() or not os.path.isdir(folder):
         return None
-    earlier = [int(other) for other in os.listdir(folder) if other.isdecimal() and int(other) < int(name)]
-    if not earlier:
+    numbers = sorted((int(other) for other in os.listdir(folder) if other.isdecimal()), reverse=True)
+    earlier = (ExampleStatistics(os.path.join(folder, str(number))) for number in numbers if number < int(name))
+    previous = next((other for other in earlier if read_source(other) == read_source(statistics)), None)
+    if previous is None:
         return None
-    previous = ExampleStatistics(os.path.join(folder, str(max(earlier))))
     splits = statistics.properties["splits"]
     whole = all(os.path.isfile(previous.path(f"Split-{split}", "FeatureStats.pb")) for split in splits)
     return previous if whole else None

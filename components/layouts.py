@@ -12,13 +12,13 @@ import itertools
 import pyarrow
 from apache_beam.io.filesystem import BeamIOError
 
+from components.csv_reader import CsvReader, csv_rows
 from components.errors import UserError
 from components.file_formats import Reading, compression, file_format
 from components.parallel_reader import ParallelReader
-from components.record_readers import ParquetReader, TFRecordReader, open_parquet, parquet_columns
+from components.record_readers import ParquetReader, open_parquet, parquet_columns
 from components.row_readers import (
     BYTE_ORDER_MARK,
-    CsvReader,
     FileReader,
     JsonReader,
     Layout,
@@ -26,12 +26,12 @@ from components.row_readers import (
     RowReader,
     TextReader,
     TsvReader,
-    csv_rows,
 )
 from components.text_files import DamagedFileError, TextFile, plan_shards, read_first_lines
 
 _CSV_DELIMITERS = (",", ";", "\t", "|")
 _MAX_HEADER_LINES = 20
+_SHOWN_NAMES, _SHOWN_CHARACTERS = 30, 60
 _TEXT_TYPES = tuple(
     getattr(pyarrow.types, f"is_{kind}")
     for kind in ("string", "large_string", "string_view", "binary", "large_binary", "integer", "floating", "boolean")
@@ -92,6 +92,8 @@ def _reader(path: str, kind: str, columns: dict[str, str], reading: Reading) -> 
     if kind == "tfrecord":
         if compression(path) not in ("", "gzip"):
             raise UserError(f"{path}: TFRecords are read plain or as .gz; unpack the file")
+        from components.tfrecord_reader import TFRecordReader
+
         return TFRecordReader(columns)
     if kind == "csv":
         return CsvReader(*_csv_layout(path, columns, reading.delimiter))
@@ -147,10 +149,15 @@ def _layout(path: str, header: list[str], columns: dict[str, str], delimiter: st
             hint = f", did you mean {nearest[0]!r}?" if nearest and name not in header else "."
             how = "several columns" if name in header else "no column"
             raise UserError(
-                f"{path}, line 1: {how} {name!r}{hint} It has: {', '.join(map(repr, header))}. Name the right one with "
-                f"--{column}"
+                f"{path}, line 1: {how} {name!r}{hint} It has: {_listed(header)}. Name the right one with --{column}"
             )
     return Layout({column: header.index(name) for column, name in columns.items()}, len(header))
+
+
+def _listed(names: list[str]) -> str:
+    """Returns names as a person can read them: what is taken for a header may be a line of another kind, and long."""
+    shown = [repr(f"{name[:_SHOWN_CHARACTERS]}..." if len(name) > _SHOWN_CHARACTERS else name) for name in names]
+    return ", ".join(shown[:_SHOWN_NAMES]) + (f" and {len(shown) - _SHOWN_NAMES} more" if shown[_SHOWN_NAMES:] else "")
 
 
 def _parquet_reader(path: str, columns: dict[str, str]) -> ParquetReader:

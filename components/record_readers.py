@@ -1,7 +1,7 @@
-"""Readers of files that hold records, not lines: Parquet and TFRecords of tf.Example.
+"""The reader of Parquet files, and what every reader of records, not lines, needs.
 
 Comes in: segments of such files. Goes out: rows, or the reason there is none.
-Read next: row_readers.py, the readers of text; layouts.py, which picks a file's reader.
+Read next: tfrecord_reader.py, the other reader of records; layouts.py, which picks a file's reader.
 """
 
 import contextlib
@@ -10,10 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pyarrow
-import tensorflow as tf
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
-from google.protobuf.message import DecodeError
 from pyarrow import compute, parquet
 
 from components.row_readers import RejectedRowError, Row, RowReader, Scans, as_text, checked
@@ -48,46 +46,9 @@ class ParquetReader(RowReader):
                 values = [_field(batch, name).to_pylist() for name in wanted]
                 for row in zip(*values, strict=True):
                     number += 1
-                    yield _row(number, dict(zip(self._columns, row, strict=True)))
+                    yield record_row(number, dict(zip(self._columns, row, strict=True)))
         except (OSError, pyarrow.ArrowException) as error:
             raise DamagedFileError(f"{path}: cut off or damaged: {error}; fetch or make the file again") from error
-
-
-class TFRecordReader(RowReader):
-    """Features of tf.Examples; the file is read whole.
-
-    Args:
-        features: example column -> feature, one value each.
-    """
-
-    def __init__(self, features: dict[str, str]):
-        self._features = features
-
-    def read(self, segment: Segment, scans: Scans) -> Iterator[Row]:
-        kind = "GZIP" if segment.path.endswith(".gz") else None
-        number = 0
-        try:
-            for batch in tf.data.TFRecordDataset(segment.path, kind).batch(_BATCH_ROWS):
-                for record in batch.numpy():
-                    number += 1
-                    yield self._parse(number, record)
-        except tf.errors.DataLossError as error:
-            mend = "fetch or make the file again"
-            raise DamagedFileError(f"{segment.path}: cut off or damaged: {error.message}; {mend}") from error
-
-    def _parse(self, number: int, record: bytes) -> Row:
-        try:
-            features = tf.train.Example.FromString(record).features.feature
-        except DecodeError:
-            return Row(number, record, {}, "not a tf.Example")
-        cells: dict[str, Any] = {}
-        for column, name in self._features.items():
-            kind = features[name].WhichOneof("kind") if name in features else None
-            values = getattr(features[name], kind).value if kind else []
-            if len(values) > 1:
-                return Row(number, record, {}, f"feature {name!r} has several values")
-            cells[column] = values[0] if values else None
-        return _row(number, cells)
 
 
 @contextlib.contextmanager
@@ -130,7 +91,8 @@ def _field(batch: pyarrow.RecordBatch, name: str) -> pyarrow.Array:
     return compute.struct_field(batch.column(top), path)
 
 
-def _row(number: int, values: dict[str, Any]) -> Row:
+def record_row(number: int, values: dict[str, Any]) -> Row:
+    """Returns the row of a record: example column -> its value, of any type."""
     try:
         return Row(number, b"", checked({column: as_text(value, column) for column, value in values.items()}), "")
     except RejectedRowError as error:

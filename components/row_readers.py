@@ -9,9 +9,7 @@ scans them all.
 """
 
 import abc
-import csv
 import dataclasses
-import io
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -21,8 +19,6 @@ from components.text_files import MAX_LINE_BYTES, Segment, count_lines, read_lin
 # A whole file that is one row may be longer than a line.
 MAX_FILE_BYTES = 16 << 20
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-
-csv.field_size_limit(MAX_LINE_BYTES)
 
 
 class RejectedRowError(ValueError):
@@ -276,7 +272,7 @@ class ParagraphReader(TextReader):
         before = scan_before(segment, scans)
         mine = before.ends_blank  # or the first lines belong to a paragraph that begins in the segment before
         paragraph, first, size = [], 0, 0
-        for number, (line, own) in enumerate(_onward(segment), start=before.lines + 1):
+        for number, (line, own) in enumerate(onward_lines(segment), start=before.lines + 1):
             if not (own or paragraph):
                 return
             line = line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
@@ -311,80 +307,6 @@ class FileReader(TextReader):
         yield self._row(1, text) if whole else Row(1, text, {}, reason)
 
 
-class CsvReader(LineReader):
-    """Cells between delimiters, in quotation marks where they hold delimiters, marks (doubled) or line ends (RFC 4180).
-
-    A row ends with the line up to which the file's quotation marks are even in number, which holds for every file that
-    keeps to the RFC. Where that makes no row (a lone mark, as in `5" pipe`), each line is taken for a row, so a stray
-    mark spoils its own line and no other.
-    """
-
-    def __init__(self, layout: Layout, delimiter: str):
-        self._layout = layout
-        self._delimiter = delimiter
-
-    def scan(self, segment: Segment) -> Scan:
-        lines, quotes = 0, 0
-        for line in read_lines(segment):
-            lines += 1
-            quotes += line.count(b'"')
-        return Scan(lines, quotes)
-
-    def read(self, segment: Segment, scans: Scans) -> Iterator[Row]:
-        for first, lines in self._groups(segment, scan_before(segment, scans)):
-            if first == 1:
-                if self._layout.has_header:
-                    continue
-                lines[0] = lines[0].removeprefix(BYTE_ORDER_MARK)
-            if len(lines) > 1 and not self._is_row(lines):
-                yield from (self._row(number, line) for number, line in enumerate(lines, start=first))
-            else:
-                yield self._row(first, b"\n".join(lines))
-
-    def parse(self, line: bytes) -> dict[str, str]:
-        text = decoded(line)
-        if '"' not in text:
-            return self._layout.row(text.split(self._delimiter))
-        try:
-            (cells,) = csv_rows(text, self._delimiter)
-        except (csv.Error, ValueError) as error:
-            raise RejectedRowError("not valid CSV") from error
-        return self._layout.row(cells)
-
-    def _is_row(self, lines: list[bytes]) -> bool:
-        try:
-            return len(csv_rows(b"\n".join(lines).decode(errors="replace"), self._delimiter)) == 1
-        except csv.Error:
-            return False
-
-    def _groups(self, segment: Segment, before: Scan) -> Iterator[tuple[int, list[bytes]]]:
-        """Yields (number of the first line, lines that may be one row) of what begins in a segment."""
-        is_open = before.quotes % 2 == 1
-        mine = not is_open  # or the first lines belong to a row that begins in the segment before
-        group, size = [], 0
-        for number, (line, own) in enumerate(_onward(segment), start=before.lines + 1):
-            if not (own or (mine and is_open)):
-                return
-            is_open ^= line.count(b'"') % 2 == 1
-            if mine:
-                group.append(line)
-                size += len(line) + 1
-                if not is_open:
-                    yield number - len(group) + 1, group
-                elif size > MAX_LINE_BYTES:  # no row is as long: a mark was never closed
-                    yield from ((number - len(group) + 1 + place, [line]) for place, line in enumerate(group))
-                if not is_open or size > MAX_LINE_BYTES:
-                    group, size = [], 0
-            mine = mine or not is_open
-        if group:
-            yield number - len(group) + 1, group
-
-
-def csv_rows(text: str, delimiter: str) -> list[list[str]]:
-    """Returns the rows of a text; raises csv.Error where quotation marks break RFC 4180."""
-    return list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
-
-
 def scan_before(segment: Segment, scans: Scans) -> Scan:
     """Returns the scan of all that stands before a segment in its file."""
     earlier = [scans[s] for s in sorted(_earlier(segment, scans), key=lambda s: s.start)]
@@ -399,7 +321,7 @@ def _earlier(segment: Segment, scans: Scans) -> list[Segment]:
     return [s for s in scans if s.path == segment.path and s.start < segment.start]
 
 
-def _onward(segment: Segment) -> Iterator[tuple[bytes, bool]]:
+def onward_lines(segment: Segment) -> Iterator[tuple[bytes, bool]]:
     """Yields a segment's lines with True, then those after it with False, for a row that goes on there."""
     for line in read_lines(segment):
         yield line, True

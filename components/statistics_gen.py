@@ -26,8 +26,9 @@ def StatisticsGen(
     import apache_beam as beam
 
     from components.beam_runner import beam_pipeline
-    from components.examples_io import shard_paths
-    from components.statistics_gen_beam import CountSplit, ReadBatches, WriteStatistics
+    from components.shards import shard_paths
+    from components.statistics_gen_beam import CountShard, MergeCounts, WriteStatistics
+    from components.statistics_protos import write_source
 
     splits = examples.properties["splits"]
     shards = [(split, path) for split in splits for path in shard_paths(examples, split)]
@@ -36,9 +37,10 @@ def StatisticsGen(
             pipeline
             | beam.Create(shards)
             | beam.Reshuffle()
-            | beam.ParDo(ReadBatches(examples.properties["columns"]))
-            | beam.CombinePerKey(CountSplit(label_columns))
+            | beam.ParDo(CountShard(examples.properties["columns"], label_columns))
+            | beam.CombinePerKey(MergeCounts())
             | beam.combiners.ToDict()
             | beam.ParDo(WriteStatistics(statistics.uri))
         )
+    write_source(statistics.uri, examples.properties.get("source", ""))
     statistics.properties["splits"] = splits

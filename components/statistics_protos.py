@@ -11,10 +11,12 @@ from tensorflow_metadata.proto.v0 import statistics_pb2
 
 from components.artifact import ExampleStatistics
 from components.text_counts import ColumnCounts, HashSample, SplitCounts
+from components.text_languages import languages
 
 # The feature that stands for whole rows, made of all columns; TFDV marks such a feature as derived.
 ROW = "row"
 _MAX_RANKS = 1000
+_SOURCE = "source.txt"
 _NUM_BUCKETS = 10
 
 
@@ -26,16 +28,19 @@ def split_statistics(split: str, counts: dict[str, SplitCounts]) -> statistics_p
         counts: split -> what was counted.
     Returns:
         One dataset. Each column is a feature with string statistics, natural language statistics (words) and custom
-        ones: characters, num_empty, scripts, num_repeated, share_in_<other split>. A column of labels has them ranked
-        instead of words. The feature `row` has the last two, too, and share_untranslated, and where there are two
-        texts share_misaligned and length_ratio_percent.
+        ones: characters, num_empty, scripts, languages (of a sample), num_repeated, share_in_<other split>. A column of
+        labels has them ranked instead of words. The feature `row` has the last two, too, and share_untranslated, and
+        where there are two texts share_misaligned and length_ratio_percent.
     """
     mine = counts[split]
     others = {name: other for name, other in sorted(counts.items()) if name != split}
     result = statistics_pb2.DatasetFeatureStatisticsList()
     dataset = result.datasets.add(name=split, num_examples=mine.num_rows)
-    for column, found in mine.columns.items():
+    for place, (column, found) in enumerate(mine.columns.items()):
         feature = _column_statistics(column, found)
+        if found.labels is None:
+            counted = languages(row[place] for row in mine.sample.values())
+            feature.custom_stats.add(name="languages", rank_histogram=_ranked(counted))
         _add_overlaps(feature, found.texts, {name: other.columns[column].texts for name, other in others.items()})
         dataset.features.append(feature)
     row = statistics_pb2.FeatureNameStatistics(type=statistics_pb2.FeatureNameStatistics.STRING)
@@ -69,6 +74,18 @@ def read_statistics(artifact: ExampleStatistics, split: str) -> statistics_pb2.D
         return statistics_pb2.DatasetFeatureStatisticsList.FromString(file.read()).datasets[0]
 
 
+def write_source(uri: str, source: str) -> None:
+    """Writes down what the user called the files that statistics are of."""
+    with tf.io.gfile.GFile(f"{uri}/{_SOURCE}", "w") as file:
+        file.write(source)
+
+
+def read_source(artifact: ExampleStatistics) -> str:
+    """Returns what `write_source` wrote; empty if nothing."""
+    path = artifact.path(_SOURCE)
+    return tf.io.gfile.GFile(path).read() if tf.io.gfile.exists(path) else ""
+
+
 def features_by_name(dataset: statistics_pb2.DatasetFeatureStatistics) -> dict:
     """Returns name -> FeatureNameStatistics, the derived `row` included."""
     return {feature.path.step[0]: feature for feature in dataset.features}
@@ -93,9 +110,9 @@ def label_counts(feature: statistics_pb2.FeatureNameStatistics) -> dict[str, flo
     return _counts(feature.string_stats.rank_histogram)
 
 
-def script_counts(feature: statistics_pb2.FeatureNameStatistics) -> dict[str, float]:
-    """Returns script -> texts of a column of text, the most frequent first."""
-    return _counts(next((s.rank_histogram for s in feature.custom_stats if s.name == "scripts"), None))
+def ranked_counts(feature: statistics_pb2.FeatureNameStatistics, name: str) -> dict[str, float]:
+    """Returns script or language ("scripts", "languages") -> texts of a column of text, the most frequent first."""
+    return _counts(next((s.rank_histogram for s in feature.custom_stats if s.name == name), None))
 
 
 def _counts(histogram: statistics_pb2.RankHistogram | None) -> dict[str, float]:
@@ -126,12 +143,9 @@ def _column_statistics(column: str, counts: ColumnCounts) -> statistics_pb2.Feat
 
 
 def _words(counts: ColumnCounts) -> statistics_pb2.NaturalLanguageStatistics:
-    lengths = collections.Counter()
-    for word, count in counts.word_counts.items():
-        lengths[len(word)] += count
     result = statistics_pb2.NaturalLanguageStatistics(
-        avg_token_length=_mean(lengths),
-        token_length_histogram=_quantiles("characters a word", lengths),
+        avg_token_length=_mean(counts.word_lengths),
+        token_length_histogram=_quantiles("characters a word", counts.word_lengths),
         min_sequence_length=min(counts.words, default=0),
         max_sequence_length=max(counts.words, default=0),
         sequence_length_histogram=_quantiles("words", counts.words),

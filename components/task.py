@@ -9,9 +9,14 @@ of it may import TensorFlow before it is called.
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from models.config import DecodingConfig, ModelConfig, TrainingConfig
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from components.bootstrap import Tally
 
 Row = Mapping[str, str]  # column -> text, of an example
 Answers = dict[str, list]  # output of a signature -> its values, one a row
@@ -31,21 +36,31 @@ class Features:
     """What the data decides of a model.
 
     Args:
-        vocab_size: pieces of the tokenizer.
+        vocab_size: pieces of the tokenizer, of the last text column where columns have tokenizers of their own.
         label_counts: label -> its rows in the train split, in the order of the labels' ids; empty without labels.
+        source_vocab_size: pieces of the first text column's tokenizer, if that is one of its own.
     """
 
     vocab_size: int
     label_counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    source_vocab_size: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """What a person should see of an evaluation beside its metrics: cells of text."""
+    """What a person should see of an evaluation beside its metrics: cells of text.
+
+    Args:
+        title: what it shows.
+        header: of each column.
+        rows: of cells.
+        is_matrix: whether the cells, but for the first of each row, are counts to be compared by the eye.
+    """
 
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    is_matrix: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,11 +69,17 @@ class Measurement:
 
     Args:
         metrics: name -> value.
+        tally: the answers counted, for those of the metrics that any choice of rows has.
+        quality: how good each answer is, float64 [rows]; better in the direction of the task's headline.
+        quality_name: what that is.
         signature: metric -> how it was computed, of those for which that needs saying.
         tables: for people.
     """
 
     metrics: dict[str, float]
+    tally: "Tally"
+    quality: "np.ndarray"
+    quality_name: str
     signature: dict[str, str] = dataclasses.field(default_factory=dict)
     tables: tuple[Table, ...] = ()
 
@@ -81,8 +102,10 @@ class Task:
         make_loss: (TrainingConfig, Features) -> a models.training.MaskedCrossEntropy.
         make_batches: (files, Recipe, start, epochs) -> tf.data.Dataset of (inputs, labels), from batch `start` on;
             endless, with what makes training harder, where `epochs` is None, and without it for so many epochs.
-        export: (model, tokenizer, Features, Recipe, folder, sample texts) -> None, writes the SavedModel.
+        export: (model, {text column: tokenizer}, Features, Recipe, folder, sample texts) -> None, writes a SavedModel.
         measure: (answers, rows) -> Measurement.
+        tally: (answers, rows) -> Tally with the headline among its metrics; of the answers only `output` is there, or
+            where `judged` has no such output, everything.
         baselines: (function that returns the rows of the train split, rows) -> {name: answers} that cost little, in the
             form of the model's; the model is blessed when it is better than the first.
         label_columns: columns that hold one of a few labels, each turned into its id.
@@ -101,8 +124,9 @@ class Task:
     make_model: Callable[[ModelConfig, Features], Any]
     make_loss: Callable[[TrainingConfig, Features], Any]
     make_batches: Callable[[Sequence[str], Recipe, int, int | None], Any]
-    export: Callable[[Any, Any, Features, Recipe, str, list[str]], None]
+    export: Callable[[Any, Mapping[str, Any], Features, Recipe, str, list[str]], None]
     measure: Callable[[Answers, Sequence[Row]], Measurement]
+    tally: Callable[[Answers, Sequence[Row]], "Tally"]
     baselines: Callable[[Callable[[], list[Row]], Sequence[Row]], dict[str, Answers]]
     reference: Callable[[Row, str], str]
     example: tuple[str, str]

@@ -7,9 +7,13 @@ Read next: task.py for what each part is; classification_metrics.py for the metr
 import importlib.util
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from components.task import Answers, Features, Measurement, Recipe, Row, Task
 from models.config import ModelConfig, TrainingConfig
+
+if TYPE_CHECKING:
+    from components.bootstrap import Tally
 
 NO_PADDING = -1  # no label has this id: every row counts
 
@@ -38,11 +42,11 @@ def _make_batches(files: Sequence[str], recipe: Recipe, start: int, epochs: int 
     return class_batches(files, config.batch_tokens, config.seed, start, epochs, dropout)
 
 
-def _export(model, tokenizer, features: Features, recipe: Recipe, directory: str, samples: list[str]) -> None:
+def _export(model, tokenizers, features: Features, recipe: Recipe, directory: str, samples: list[str]) -> None:
     from models.export import export
     from models.export_classification import ClassificationServer
 
-    server = ClassificationServer(model, tokenizer, list(features.label_counts), recipe.decoding)
+    server = ClassificationServer(model, tokenizers["text"], list(features.label_counts), recipe.decoding)
     export(server, directory, samples)
 
 
@@ -50,6 +54,12 @@ def _measure(answers: Answers, rows: Sequence[Row]) -> Measurement:
     from components.classification_metrics import measure
 
     return measure(answers["labels"][0], answers["probabilities"], [row["label"] for row in rows])
+
+
+def _tally(answers: Answers, rows: Sequence[Row]) -> "Tally":
+    from components.classification_metrics import tally
+
+    return tally(answers["label"], [row["label"] for row in rows])
 
 
 def _baselines(train: Callable[[], list[Row]], rows: Sequence[Row]) -> dict[str, Answers]:
@@ -91,6 +101,7 @@ CLASSIFICATION = Task(
     make_batches=_make_batches,
     export=_export,
     measure=_measure,
+    tally=_tally,
     baselines=_baselines,
     reference=_reference,
     example=("Classify", "What a lovely day!"),

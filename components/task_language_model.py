@@ -7,9 +7,15 @@ Read next: task.py for what each part is; ngrams.py for the baselines.
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from components.task import Answers, Features, Measurement, Recipe, Row, Task
 from models.config import ModelConfig, TrainingConfig
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from components.bootstrap import Metrics, Tally
 
 NUM_PROMPT_WORDS = 12
 NUM_REFERENCE_CHARACTERS = 300
@@ -38,26 +44,38 @@ def _make_batches(files: Sequence[str], recipe: Recipe, start: int, epochs: int 
     return packed_batches(files, recipe.model.max_positions, config.batch_tokens, config.seed, start, epochs)
 
 
-def _export(model, tokenizer, features: Features, recipe: Recipe, directory: str, samples: list[str]) -> None:
+def _export(model, tokenizers, features: Features, recipe: Recipe, directory: str, samples: list[str]) -> None:
     from models.export import export
     from models.export_language_model import LanguageModelServer
 
-    export(LanguageModelServer(model, tokenizer, recipe.decoding), directory, [_prompt(text) for text in samples])
+    export(
+        LanguageModelServer(model, tokenizers["text"], recipe.decoding), directory, [_prompt(text) for text in samples]
+    )
 
 
 def _measure(answers: Answers, rows: Sequence[Row]) -> Measurement:
     """Adds up over all documents: long ones count more, as they have more to predict."""
-    bits = -sum(answers["log_probability"]) / math.log(2)
-    return Measurement(
-        {
-            "bits_per_character": bits / max(1, sum(answers["characters"])),
-            "perplexity": 2 ** (bits / max(1, sum(answers["tokens"]))),
-        },
-        {
-            "bits_per_character": "of normalised text, end of document included",
-            "perplexity": "a token: the model's pieces, the baselines' characters",
-        },
-    )
+    tally = _tally(answers, rows)
+    bits, characters, _ = tally.columns.T
+    signature = {
+        "bits_per_character": "of normalised text, end of document included",
+        "perplexity": "a token: the model's pieces, the baselines' characters",
+    }
+    return Measurement(tally.total(), tally, bits / characters.clip(1), "bits a character", signature)
+
+
+def _tally(answers: Answers, rows: Sequence[Row]) -> "Tally":
+    import numpy as np
+
+    from components.bootstrap import Tally
+
+    counted = [answers[name] for name in ("log_probability", "characters", "tokens")]
+    return Tally(np.array(counted, float).T / [-math.log(2), 1, 1], _bits)
+
+
+def _bits(columns: "np.ndarray", weights: "np.ndarray") -> "Metrics":
+    bits, characters, tokens = map(float, weights @ columns)
+    return {"bits_per_character": bits / max(1, characters), "perplexity": 2 ** (bits / max(1, tokens))}
 
 
 def _baselines(train: Callable[[], list[Row]], rows: Sequence[Row]) -> dict[str, Answers]:
@@ -95,6 +113,7 @@ LANGUAGE_MODEL = Task(
     make_batches=_make_batches,
     export=_export,
     measure=_measure,
+    tally=_tally,
     baselines=_baselines,
     reference=_reference,
     example=("Complete", "The people of the United States"),

@@ -1,19 +1,29 @@
 """Translation: one text into another (Vaswani et al. 2017).
 
 Comes in: pairs of a source and a target. Goes out: the Task of them, judged by BLEU and chrF.
-Read next: task.py for what each part is; task_classification.py for a task with labels.
+Read next: task.py for what each part is; translation_metrics.py for BLEU; task_classification.py for labels.
 """
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
+from components.errors import UserError
 from components.task import Answers, Features, Measurement, Recipe, Row, Task
 from models.config import ModelConfig, TrainingConfig
+
+if TYPE_CHECKING:
+    from components.bootstrap import Tally
 
 
 def _make_model(config: ModelConfig, features: Features):
     from models.transformer import Transformer
 
-    model = Transformer(config, features.vocab_size)
+    if features.source_vocab_size and config.tie_embeddings:
+        raise UserError(
+            "source and target have a tokenizer each, so one matrix of embeddings cannot serve both: add --set "
+            "model.tie_embeddings=false"
+        )
+    model = Transformer(config, features.vocab_size, features.source_vocab_size)
     model.build()
     return model
 
@@ -30,22 +40,24 @@ def _make_batches(files: Sequence[str], recipe: Recipe, start: int, epochs: int 
     return pair_batches(files, recipe.training.batch_tokens, recipe.training.seed, start, epochs)
 
 
-def _export(model, tokenizer, features: Features, recipe: Recipe, directory: str, samples: list[str]) -> None:
+def _export(model, tokenizers, features: Features, recipe: Recipe, directory: str, samples: list[str]) -> None:
     from models.export import export
     from models.export_translation import TranslationServer
 
-    export(TranslationServer(model, tokenizer, recipe.decoding), directory, samples)
+    server = TranslationServer(model, tokenizers["target"], recipe.decoding, tokenizers["source"])
+    export(server, directory, samples)
 
 
 def _measure(answers: Answers, rows: Sequence[Row]) -> Measurement:
-    """Computes BLEU (Papineni et al. 2002) and chrF (Popovic 2015) by sacrebleu (Post 2018)."""
-    from sacrebleu.metrics import BLEU, CHRF
+    from components.translation_metrics import measure
 
-    values, signatures = {}, {}
-    for name, metric in (("bleu", BLEU()), ("chrf", CHRF())):
-        values[name] = metric.corpus_score(answers["translation"], [[row["target"] for row in rows]]).score
-        signatures[name] = str(metric.get_signature())
-    return Measurement(values, signatures)
+    return measure(answers["translation"], [row["target"] for row in rows])
+
+
+def _tally(answers: Answers, rows: Sequence[Row]) -> "Tally":
+    from components.translation_metrics import tally
+
+    return tally(answers["translation"], [row["target"] for row in rows])
 
 
 def _baselines(train: Callable[[], list[Row]], rows: Sequence[Row]) -> dict[str, Answers]:
@@ -66,6 +78,7 @@ TRANSLATION = Task(
     make_batches=_make_batches,
     export=_export,
     measure=_measure,
+    tally=_tally,
     baselines=_baselines,
     reference=_reference,
     example=("Translate", "Turn on the light."),

@@ -18,10 +18,21 @@ from components.text_scripts import script
 
 # How many different texts a HashSample tells apart before it begins to estimate: 8 MB of hashes.
 SAMPLE_CAPACITY = 1 << 20
+# Rows of a split that are kept to be read: a share among them is off by a point or so.
+SAMPLED_ROWS = 1000
+SAMPLED_CHARACTERS = 200
+# Words of a shard that are counted on: those that the commonest of a corpus are among, and no more however large it is.
+MAX_WORDS = 1 << 15
 MAX_LABELS = 1000  # a column with more different values holds no labels
 # Texts of more than a few words that are each other's translation differ less in length (Moses, clean-corpus-n).
 MAX_RATIO = 9
 MIN_ALIGNED_CHARACTERS = 20
+
+
+def hash_texts(texts: Iterable[str]) -> np.ndarray:
+    """Returns a hash of each text, uint64."""
+    digests = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts)
+    return np.frombuffer(digests, "<u8").astype(np.uint64)
 
 
 @dataclasses.dataclass
@@ -45,8 +56,12 @@ class HashSample:
     @classmethod
     def of(cls, texts: Iterable[str]) -> "HashSample":
         """Returns the sample of some texts."""
-        digests = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts)
-        hashes, counts = np.unique(np.frombuffer(digests, "<u8").astype(np.uint64), return_counts=True)
+        return cls.of_hashes(hash_texts(texts))
+
+    @classmethod
+    def of_hashes(cls, hashes: np.ndarray) -> "HashSample":
+        """Returns the sample of the texts with some hashes, uint64."""
+        hashes, counts = np.unique(hashes, return_counts=True)
         return cls(hashes, counts.astype(np.int64))
 
     @classmethod
@@ -93,7 +108,8 @@ class ColumnCounts:
     Args:
         num_missing, num_empty: rows without the column, and with blank text in it.
         characters, words: length -> number of texts.
-        word_counts: word -> how often.
+        word_lengths: characters -> number of words.
+        word_counts: word -> how often; of a large corpus the rare words are left out.
         scripts: script that a text is written in -> number of texts.
         texts: of the normalised texts.
         labels: text -> number of texts, of a column of labels; None once there are more than MAX_LABELS.
@@ -103,6 +119,7 @@ class ColumnCounts:
     num_empty: int = 0
     characters: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     words: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    word_lengths: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     word_counts: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     scripts: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     texts: HashSample = dataclasses.field(default_factory=HashSample)
@@ -119,6 +136,8 @@ class SplitCounts:
         length_ratios: characters of the second text in per cent of those of the first -> number of rows.
         num_misaligned: rows of which one text is more than MAX_RATIO times as long as the other, and not short.
         rows: of all columns together.
+        sample: hash of a row -> its texts, shortened, empty where missing; of the SAMPLED_ROWS rows with the smallest
+            hashes, and so of the same rows in whatever order they come (Cohen and Kaplan 2007, bottom-k sketches).
         columns: column -> its counts.
     """
 
@@ -127,6 +146,7 @@ class SplitCounts:
     length_ratios: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     num_misaligned: int = 0
     rows: HashSample = dataclasses.field(default_factory=HashSample)
+    sample: dict[int, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     columns: dict[str, ColumnCounts] = dataclasses.field(default_factory=dict)
 
 
@@ -141,10 +161,13 @@ def count_batch(batch: Batch, label_columns: Sequence[str] = ()) -> SplitCounts:
     keys = {column: [text and normalize(text) for text in rows] for column, rows in texts.items()}
     rows = list(zip(*keys.values(), strict=True))
     text_rows = list(zip(*(keys[column] for column in keys if column not in label_columns), strict=True))
+    hashes = hash_texts("\0".join(map(str, row)) for row in rows)
+    shortened = zip(*([(text or "")[:SAMPLED_CHARACTERS] for text in column] for column in texts.values()), strict=True)
     result = SplitCounts(
         num_rows=len(rows),
         num_untranslated=sum(len(row) > 1 and len(set(row)) == 1 for row in text_rows),
-        rows=HashSample.of("\0".join(map(str, row)) for row in rows),
+        rows=HashSample.of_hashes(hashes),
+        sample=_smallest(zip(hashes.tolist(), shortened, strict=True)),
         columns={column: _count_column(texts[column], keys[column], column in label_columns) for column in texts},
     )
     _count_ratios(result, text_rows)
@@ -167,6 +190,7 @@ def _count_column(rows: list[str | None], keys: list[str | None], is_label: bool
         num_empty=sum(not cell for cell in words),
         characters=collections.Counter(map(len, texts)),
         words=collections.Counter(map(len, words)),
+        word_lengths=collections.Counter(map(len, itertools.chain.from_iterable(words))),
         word_counts=collections.Counter(itertools.chain.from_iterable(words)),
         scripts=collections.Counter(map(script, texts)),
         texts=HashSample.of(key for key in keys if key is not None),
@@ -186,6 +210,7 @@ def merge_counts(parts: list[SplitCounts]) -> SplitCounts:
         length_ratios=_sum([part.length_ratios for part in parts]),
         num_misaligned=sum(part.num_misaligned for part in parts),
         rows=HashSample.merged(part.rows for part in parts),
+        sample=_smallest(itertools.chain.from_iterable(part.sample.items() for part in parts)),
         columns={column: _merge_columns([part.columns[column] for part in parts]) for column in parts[0].columns},
     )
 
@@ -197,11 +222,31 @@ def _merge_columns(parts: list[ColumnCounts]) -> ColumnCounts:
         num_empty=sum(part.num_empty for part in parts),
         characters=_sum([part.characters for part in parts]),
         words=_sum([part.words for part in parts]),
+        word_lengths=_sum([part.word_lengths for part in parts]),
         word_counts=_sum([part.word_counts for part in parts]),
         scripts=_sum([part.scripts for part in parts]),
         texts=HashSample.merged(part.texts for part in parts),
         labels=None if None in labels else _bounded(_sum(labels)),
     )
+
+
+def without_rare_words(counts: SplitCounts) -> SplitCounts:
+    """Returns the counts of a shard with the MAX_WORDS commonest words of each column, of equals the first by name."""
+    columns = {}
+    for name, column in counts.columns.items():
+        ranked = column.word_counts.items()
+        if len(ranked) > MAX_WORDS:
+            ranked = sorted(ranked, key=lambda item: (-item[1], item[0]))[:MAX_WORDS]
+        columns[name] = dataclasses.replace(column, word_counts=collections.Counter(dict(ranked)))
+    return dataclasses.replace(counts, columns=columns)
+
+
+def _smallest(rows: Iterable[tuple[int, tuple[str, ...]]]) -> dict[int, tuple[str, ...]]:
+    """Returns the SAMPLED_ROWS rows with the smallest hashes; of rows of one hash the first by name."""
+    found: dict[int, tuple[str, ...]] = {}
+    for row_hash, texts in rows:
+        found[row_hash] = min(found.get(row_hash, texts), texts)
+    return {row_hash: found[row_hash] for row_hash in sorted(found)[:SAMPLED_ROWS]}
 
 
 def _sum(counters: list[collections.Counter]) -> collections.Counter:

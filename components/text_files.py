@@ -7,6 +7,7 @@ Read next: row_readers.py, which makes rows of the lines.
 import contextlib
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -19,8 +20,8 @@ from components.file_formats import compression
 
 # A line longer than this is no sentence. It is reported, not held in memory.
 MAX_LINE_BYTES = 1 << 20
-# What one worker reads at a time, and so the size of a shard of Examples: with two workers, 100 MB keep both busy.
-SHARD_BYTES = 16 << 20
+# What one worker reads at a time, and so the size of a shard of Examples: with two workers, 50 MB keep both busy.
+SHARD_BYTES = 8 << 20
 
 _CHUNK_BYTES = 1 << 20
 
@@ -83,27 +84,39 @@ def read_lines(segment: Segment) -> Iterator[bytes]:
     Raises:
         DamagedFileError: a compressed file is not what it says, or ends too early.
     """
-    with _opened(segment.path) as stream:
-        position = segment.start
-        if position:
-            # The line that begins before `start` belongs to the segment before; it may end just before `start`.
-            position -= 1
+    with opened(segment.path) as stream:
+        position = _first_line(stream, segment) if segment.start else 0
+        end = math.inf if segment.end is None else segment.end
+        if segment.start:
             stream.seek(position)
         lines = _lines(stream)
-        if segment.start:
-            position += next(lines, (b"", 0))[1]
-        for line, size in lines:
-            if segment.end is not None and position >= segment.end:
-                return
+        while position < end and (found := next(lines, None)):
+            line, size = found
             yield line.removesuffix(b"\r")
             position += size
+
+
+def _first_line(stream: BinaryIO, segment: Segment) -> int:
+    """Returns where the first line starts that starts in a segment, or where to look no further.
+
+    The line before, which belongs to the segment before, may be longer than a segment: then none starts here, and its
+    end is not looked for, lest every segment of a file that is one line read all of it.
+    """
+    position = segment.start - 1  # where that line may end
+    stream.seek(position)
+    while (segment.end is None or position < segment.end) and (chunk := stream.read(_CHUNK_BYTES)):
+        found = chunk.find(b"\n")
+        if found >= 0:
+            return position + found + 1
+        position += len(chunk)
+    return position
 
 
 def count_lines(segment: Segment) -> int:
     """Returns how many lines `read_lines` yields, where the segment has an end without looking at them."""
     if segment.end is None:
         return sum(1 for _ in read_lines(segment))
-    with _opened(segment.path) as stream:
+    with opened(segment.path) as stream:
         position = max(segment.start - 1, 0)
         stream.seek(position)
         # A line begins after each line end but the file's last.
@@ -129,7 +142,7 @@ def read_first_lines(path: str, number: int) -> list[bytes]:
 
 
 @contextlib.contextmanager
-def _opened(path: str) -> Iterator[BinaryIO]:
+def opened(path: str) -> Iterator[BinaryIO]:
     """Opens a file for reading what it holds, unpacked."""
     with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
         codec = compression(path)

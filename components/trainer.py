@@ -51,23 +51,23 @@ def Trainer(
     """
     import keras
 
-    from models.tokenizer import load_tokenizer
+    from models.tokenizer import load_tokenizers
     from models.warm_start import save_model
 
     spec = get_task(task)
     keras.utils.set_random_seed(recipe.training.seed)
-    text_tokenizer = load_tokenizer(tokenizer.uri)
-    features = _features(spec, text_tokenizer, transformed_examples)
+    tokenizers = load_tokenizers(tokenizer.uri, spec.text_columns)
+    features = _features(spec, tokenizers, transformed_examples)
     network = _compiled_model(spec, recipe, features)
     if base_model:
         model.properties["warm_start"] = _warm_start(network, base_model, tokenizer)
     quality = _fit(network, spec, recipe, transformed_examples, context.scratch)
     _copy_files(tokenizer.uri, model.path("Format-Keras", "tokenizer"))
     save_model(network, model.path("Format-Keras"))
-    samples = _samples(_files(transformed_examples, "eval"), spec.text_columns[0], text_tokenizer)
+    samples = _samples(_files(transformed_examples, "eval"), spec.text_columns[0], tokenizers[spec.text_columns[0]])
     served = spec.make_model(recipe.model, features)  # computes in float32, whatever it was trained in
     served.set_weights(network.get_weights())
-    spec.export(served, text_tokenizer, features, recipe, model.path("Format-Serving"), samples)
+    spec.export(served, tokenizers, features, recipe, model.path("Format-Serving"), samples)
     # A copy: killed before all is published, the next execution needs them once more.
     shutil.copytree(f"{context.scratch}/logs", model_run.path("logs"))
     model.properties.update(
@@ -152,9 +152,11 @@ def _files(examples: TransformedExamples, split: str) -> list[str]:
     return sorted(tf.io.gfile.glob(examples.path(f"Split-{split}", "*")))
 
 
-def _features(spec: Task, tokenizer, examples: TransformedExamples) -> Features:
+def _features(spec: Task, tokenizers: dict[str, Any], examples: TransformedExamples) -> Features:
     counts = examples.properties.get("label_counts", {})
-    return Features(tokenizer.vocab_size, *(counts[column] for column in spec.label_columns))
+    first, last = (tokenizers[spec.text_columns[place]] for place in (0, -1))
+    labels = [counts[column] for column in spec.label_columns]
+    return Features(last.vocab_size, *labels, source_vocab_size=None if first is last else first.vocab_size)
 
 
 def _samples(files: list[str], column: str, tokenizer) -> list[str]:
@@ -174,6 +176,8 @@ def _samples(files: list[str], column: str, tokenizer) -> list[str]:
 def _copy_files(source: str, destination: str) -> None:
     import tensorflow as tf
 
-    tf.io.gfile.makedirs(destination)
-    for name in tf.io.gfile.listdir(source):
-        tf.io.gfile.copy(f"{source}/{name}", f"{destination}/{name}")
+    for folder, _, names in tf.io.gfile.walk(source):
+        target = os.path.join(destination, os.path.relpath(folder, source))
+        tf.io.gfile.makedirs(target)
+        for name in names:
+            tf.io.gfile.copy(os.path.join(folder, name), os.path.join(target, name))

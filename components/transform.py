@@ -19,7 +19,7 @@ class Preprocessing:
     """What becomes of each column (TFX: Transform's preprocessing_fn).
 
     Args:
-        columns: of text; they share one vocabulary.
+        columns: of text.
         max_length: tokens a text may have.
         label_columns: each value becomes its place among the column's values: those of the schema's domain, or where
             it has none those of the train split, sorted.
@@ -57,10 +57,8 @@ def Transform(
         UserError: a column is not text, the vocabulary cannot be learned, or a label is missing or new.
     """
     _check_columns(schema, preprocessing)
-    words = _count_words(examples, preprocessing.columns, tokenizer.path("word_counts.jsonl"), context)
-    _learn(words, tokenizer_config, tokenizer)
     labels = _label_counts(examples, schema, preprocessing.label_columns, transformed_examples, context)
-    _write_ids(examples, transformed_examples, tokenizer, preprocessing, labels, context)
+    _write_ids(examples, transformed_examples, tokenizer, preprocessing, labels, context, tokenizer_config)
 
 
 @component
@@ -77,18 +75,12 @@ def TransformByTokenizer(
 
     Args:
         examples, schema, transformed_examples, tokenizer, preprocessing, context: as for Transform.
-        files: those of a Tokenizer artifact, or a SentencePiece model.
+        files: those of a Tokenizer artifact, or a SentencePiece model; or such for each column.
     Raises:
         UserError: a column is not text, the files are no tokenizer, or a label is missing or new.
     """
-    from models.tokenizer import adopt_tokenizer
-
     _check_columns(schema, preprocessing)
-    try:
-        settings = adopt_tokenizer([file["path"] for file in files.properties["files"]], tokenizer.uri)
-    except ValueError as error:
-        raise UserError(f"{files.uri}: {error}; give a tokenizer's folder or a SentencePiece .model") from error
-    tokenizer.properties.update(kind=settings["kind"], vocab_size=settings["vocab_size"])
+    _adopt(files, preprocessing.columns, tokenizer)
     labels = _label_counts(examples, schema, preprocessing.label_columns, transformed_examples, context)
     _write_ids(examples, transformed_examples, tokenizer, preprocessing, labels, context)
 
@@ -102,27 +94,6 @@ def _check_columns(schema: Schema, preprocessing: Preprocessing) -> None:
     for column in preprocessing.columns + preprocessing.label_columns:
         if column not in text:
             raise UserError(f"{schema.path('schema.pbtxt')}: no text column {column!r}; it has: {', '.join(text)}")
-
-
-def _count_words(examples: Examples, columns: tuple[str, ...], path: str, context: Context) -> dict[str, int]:
-    """Returns word -> how often it is in the train split. `path`: of a file that is there for as long as this runs."""
-    import apache_beam as beam
-
-    from components.beam_runner import WriteJsonLines, beam_pipeline, read_json_lines
-    from components.examples_io import shard_paths
-    from components.transform_beam import AddCounters, CountWords
-
-    with beam_pipeline(context) as pipeline:
-        (
-            pipeline
-            | beam.Create(shard_paths(examples, "train"))
-            | beam.Reshuffle()
-            | beam.ParDo(CountWords(list(columns)))
-            | beam.CombineGlobally(AddCounters())
-            | WriteJsonLines(path)
-        )
-    (words,) = read_json_lines(path)
-    return words
 
 
 def _label_counts(
@@ -144,8 +115,8 @@ def _count_labels(examples: Examples, schema: Schema, column: str, path: str, co
     import apache_beam as beam
 
     from components.beam_runner import WriteJsonLines, beam_pipeline, read_json_lines
-    from components.examples_io import shard_paths
     from components.schema_gen import label_domain, read_schema
+    from components.shards import shard_paths
     from components.transform_beam import CountLabels
 
     shards = [(split, path) for split in examples.properties["splits"] for path in shard_paths(examples, split)]
@@ -166,16 +137,30 @@ def _count_labels(examples: Examples, schema: Schema, column: str, path: str, co
     return {label: counts["train"][label] for label in domain}
 
 
-def _learn(words: dict[str, int], config: TokenizerConfig, tokenizer: Tokenizer) -> None:
-    from models.tokenizer import learn_tokenizer
+def _adopt(files: TokenizerFiles, columns: tuple[str, ...], tokenizer: Tokenizer) -> None:
+    """Takes over the tokenizer of all columns, or where files were given for columns that of each."""
+    from apache_beam.io.filesystems import FileSystems
 
-    try:
-        vocab_size = learn_tokenizer(words.items(), config, tokenizer.uri)
-    except ValueError as error:
-        raise UserError(
-            f"no tokenizer can be learned from the train split: {error}; change tokenizer settings"
-        ) from error
-    tokenizer.properties.update(kind=config.kind, vocab_size=vocab_size)
+    from models.tokenizer import adopt_tokenizer
+
+    paths: dict[str, list[str]] = {}
+    for file in files.properties["files"]:
+        paths.setdefault(file.get("column", ""), []).append(file["path"])
+    if paths.keys() not in ({""}, set(columns)):
+        wanted = ",".join(f"{column}=DIR" for column in columns)
+        raise UserError(f"{files.uri}: tokenizers for {', '.join(paths)}; give one for all, or {wanted}")
+    adopted = {}
+    for name, mine in paths.items():
+        folder = FileSystems.join(tokenizer.uri, name) if name else tokenizer.uri
+        if not FileSystems.exists(folder):
+            FileSystems.mkdirs(folder)
+        try:
+            adopted[name] = adopt_tokenizer(mine, folder)
+        except ValueError as error:
+            raise UserError(f"{files.uri}: {error}; give a tokenizer's folder or a SentencePiece .model") from error
+    kinds = dict.fromkeys(settings["kind"] for settings in adopted.values())
+    sizes = {name: settings["vocab_size"] for name, settings in adopted.items()}
+    tokenizer.properties.update(kind=" and ".join(kinds), vocab_size=sizes.get("", sizes))
 
 
 def _write_ids(
@@ -185,29 +170,53 @@ def _write_ids(
     preprocessing: Preprocessing,
     labels: dict[str, list[str]],
     context: Context,
+    tokenizer_config: TokenizerConfig | None = None,
 ) -> None:
+    """Writes the ids, by a tokenizer that is there or, given a config, by one that is learned first."""
     import apache_beam as beam
     from apache_beam.io.filesystems import FileSystems
 
     from components.beam_runner import WriteJsonLines, beam_pipeline, read_json_lines
-    from components.examples_io import shard_paths
-    from components.transform_beam import WriteIds, transformed_path
+    from components.shards import shard_paths
+    from components.transform_beam import LearnTokenizers, WriteIds, transformed_path
 
     uri, splits = transformed_examples.uri, examples.properties["splits"]
     for split in splits:
         FileSystems.mkdirs(transformed_examples.path(f"Split-{split}"))
     shards = [(split, path, transformed_path(uri, path)) for split in splits for path in shard_paths(examples, split)]
-    counts_path = transformed_examples.path("counts.jsonl")
+    counts_path, learned_path = (transformed_examples.path(name) for name in ("counts.jsonl", "learned.jsonl"))
+    # One pipeline for both: each that is started has its workers import TensorFlow anew.
     with beam_pipeline(context) as pipeline:
+        learned = ()
+        if tokenizer_config:
+            columns = preprocessing.columns
+            groups = {"": columns} if tokenizer_config.shared else {column: (column,) for column in columns}
+            train = pipeline | "Train" >> beam.Create(shard_paths(examples, "train"))
+            tokenizers = train | LearnTokenizers(groups, tokenizer_config, tokenizer.uri)
+            tokenizers | "Learned" >> WriteJsonLines(learned_path)
+            learned = (beam.pvalue.AsList(tokenizers),)
         (
             pipeline
             | beam.Create(shards)
             | beam.Reshuffle()
-            | beam.ParDo(WriteIds(preprocessing, labels, tokenizer.uri))
+            | beam.ParDo(WriteIds(preprocessing, labels, tokenizer.uri), *learned)
             | WriteJsonLines(counts_path)
         )
+    if tokenizer_config:
+        _describe_learned(tokenizer, read_json_lines(learned_path), tokenizer_config)
     transformed_examples.properties.update(splits=splits, max_length=preprocessing.max_length)
     _describe(transformed_examples, read_json_lines(counts_path), preprocessing)
+
+
+def _describe_learned(tokenizer: Tokenizer, learned: list[dict], config: TokenizerConfig) -> None:
+    for found in sorted(learned, key=lambda found: found["name"]):
+        if found["error"]:
+            column = f" of {found['name']}" if found["name"] else ""
+            raise UserError(
+                f"no tokenizer{column} can be learned from the train split: {found['error']}; change tokenizer settings"
+            )
+    sizes = {found["name"]: found["vocab_size"] for found in learned}
+    tokenizer.properties.update(kind=config.kind, vocab_size=sizes.get("", sizes))
 
 
 def _describe(transformed_examples: TransformedExamples, shards: list[dict], preprocessing: Preprocessing) -> None:

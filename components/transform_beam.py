@@ -1,41 +1,89 @@
-"""What Transform runs on Beam's workers: words counted, texts turned into ids.
+"""What Transform runs on Beam's workers: words counted, tokenizers learned, texts turned into ids.
 
-Comes in: shards of Examples. Goes out: word counts, then shards of TransformedExamples.
-Read next: models/tokenizer.py for the ids, models/dataset.py for what reads them.
+Comes in: shards of Examples. Goes out: tokenizers, then shards of TransformedExamples.
+Read next: transform_text.py for the work itself, models/dataset.py for what reads the ids.
+
+TensorFlow is imported by what is called here: where the workers are other processes, this one has no need of it.
 """
 
 import collections
-import itertools
 import os
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import apache_beam as beam
-import tensorflow as tf
+from apache_beam.io.filesystems import FileSystems
 
-from components.examples_io import read_texts
-from models.tokenizer import load_tokenizer
+from models.config import TokenizerConfig
 
 if typing.TYPE_CHECKING:
     from components.transform import Preprocessing
 
+WordCounts = tuple[str, collections.Counter]  # of one tokenizer, by its name
 
-class CountWords(beam.DoFn):
-    """Path of a shard -> the Counter of its words, those between white space, of all columns together.
+
+class LearnTokenizers(beam.PTransform):
+    """Paths of shards of the train split -> {"name", "vocab_size", "error"} of each tokenizer, learned and written.
 
     Args:
-        columns: names of the text columns.
+        columns: name of a tokenizer -> the columns it is learned from. The name is its folder, "" for `uri` itself.
+        config: of each.
+        uri: folder of the Tokenizer artifact.
     """
 
-    def __init__(self, columns: list[str]):
+    def __init__(self, columns: Mapping[str, Sequence[str]], config: TokenizerConfig, uri: str):
+        super().__init__()
+        self._columns, self._config, self._uri = columns, config, uri
+
+    def expand(self, paths: beam.PCollection) -> beam.PCollection:
+        """Returns one element a tokenizer; its error is empty unless none could be learned."""
+        return (
+            paths
+            | beam.Reshuffle()
+            | beam.ParDo(CountWords(self._columns))
+            | beam.CombinePerKey(AddCounters())
+            | beam.ParDo(LearnTokenizer(self._config, self._uri))
+        )
+
+
+class CountWords(beam.DoFn):
+    """Path of a shard -> for each tokenizer the Counter of its words, those between white space.
+
+    Args:
+        columns: as for LearnTokenizers.
+    """
+
+    def __init__(self, columns: Mapping[str, Sequence[str]]):
         self._columns = columns
 
-    def process(self, path: str) -> Iterator[collections.Counter]:
-        words = collections.Counter()
-        for batch in read_texts(path, self._columns):
-            for texts in batch.values():
-                words.update(itertools.chain.from_iterable(text.decode().split() for text in texts.numpy().tolist()))
-        yield words
+    def process(self, path: str) -> Iterator[WordCounts]:
+        from components.transform_text import count_words
+
+        yield from count_words(path, self._columns).items()
+
+
+class LearnTokenizer(beam.DoFn):
+    """(name of a tokenizer, its words) -> {"name", "vocab_size", "error"}; the tokenizer is written.
+
+    Args:
+        config, uri: as for LearnTokenizers.
+    """
+
+    def __init__(self, config: TokenizerConfig, uri: str):
+        self._config, self._uri = config, uri
+
+    def process(self, element: WordCounts) -> Iterator[dict]:
+        from models.tokenizer import learn_tokenizer
+
+        name, words = element
+        folder, size, reason = FileSystems.join(self._uri, name) if name else self._uri, 0, ""
+        if not FileSystems.exists(folder):
+            FileSystems.mkdirs(folder)
+        try:
+            size = learn_tokenizer(words.items(), self._config, folder)
+        except ValueError as error:
+            reason = str(error)
+        yield {"name": name, "vocab_size": size, "error": reason}
 
 
 class CountLabels(beam.DoFn):
@@ -49,11 +97,10 @@ class CountLabels(beam.DoFn):
         self._column = column
 
     def process(self, element: tuple[str, str]) -> Iterator[tuple[str, dict[str, int]]]:
+        from components.transform_text import count_labels
+
         split, path = element
-        labels = collections.Counter()
-        for batch in read_texts(path, [self._column]):
-            labels.update(label.decode() for label in batch[self._column].numpy().tolist())
-        yield split, dict(labels)
+        yield split, dict(count_labels(path, self._column))
 
 
 class AddCounters(beam.CombineFn):
@@ -77,72 +124,33 @@ class AddCounters(beam.CombineFn):
 
 
 class WriteIds(beam.DoFn):
-    """(path of a shard, path to write) -> the shard with ids for texts, in the same order; yields its counts.
+    """(split, path of a shard, path to write) -> the shard with ids for texts, in the same order; yields its counts.
 
     Args:
-        preprocessing: columns and their lengths. Column `c` becomes the feature `c_ids`, of a label with one number.
-        labels: label column -> its labels, in the order of their ids.
-        tokenizer_uri: folder of the Tokenizer artifact.
+        preprocessing, labels, tokenizer_uri: as for IdWriter.
     """
 
     def __init__(self, preprocessing: "Preprocessing", labels: dict[str, list[str]], tokenizer_uri: str):
-        self._preprocessing, self._labels = preprocessing, labels
-        self._tokenizer_uri = tokenizer_uri
+        self._settings = preprocessing, labels, tokenizer_uri
 
     def setup(self) -> None:
-        self._tokenizer = load_tokenizer(self._tokenizer_uri)
-        self._feature_names = [f"{column}_ids" for column in (*self._preprocessing.columns, *self._labels)]
-        self._label_ids = {
-            column: {label.encode(): number for number, label in enumerate(labels)}
-            for column, labels in self._labels.items()
-        }
+        # Made with the first shard, and then kept: a worker may be set up before the tokenizer has been learned.
+        self._writer = None
 
-    def process(self, element: tuple[str, str, str]) -> Iterator[dict]:
-        """Yields {"split", "num_examples", "num_dropped", "num_truncated" {column: n}, "lengths" {column: {n: n}}}."""
+    def process(self, element: tuple[str, str, str], learned: Sequence[dict] = ()) -> Iterator[dict]:
+        """Writes one shard, and yields its split with what IdWriter.write returns.
+
+        Args:
+            element: see above.
+            learned: what LearnTokenizers returned; nothing is written if a tokenizer is missing.
+        """
+        from components.transform_text import IdWriter
+
+        if any(found["error"] for found in learned):
+            return
         split, source, target = element
-        columns = self._preprocessing.columns
-        counts = _Counts(columns)
-        with tf.io.TFRecordWriter(target) as writer:
-            for batch in read_texts(source, [*columns, *self._labels]):
-                texts = [self._tokenize(batch[column], counts.lengths[column]) for column in columns]
-                labels = [[[ids[v]] for v in batch[column].numpy().tolist()] for column, ids in self._label_ids.items()]
-                for row in zip(*texts, *labels, strict=True):
-                    self._write(row, writer, counts)
-        yield {"split": split, **vars(counts)}
-
-    def _tokenize(self, texts: tf.Tensor, lengths: collections.Counter) -> list[list[int]]:
-        """Returns the ids of each text and counts how many there are."""
-        ragged = self._tokenizer.tokenize(texts)
-        ids, ends = ragged.flat_values.numpy().tolist(), ragged.row_splits.numpy().tolist()
-        found = [ids[start:end] for start, end in itertools.pairwise(ends)]
-        lengths.update(map(len, found))
-        return found
-
-    def _write(self, row: tuple[list[int], ...], writer: tf.io.TFRecordWriter, counts: "_Counts") -> None:
-        preprocessing = self._preprocessing
-        texts, labels = row[: len(preprocessing.columns)], row[len(preprocessing.columns) :]
-        if max(map(len, texts)) > preprocessing.max_length:
-            if preprocessing.too_long == "drop":
-                counts.num_dropped += 1
-                return
-            long = [len(ids) > preprocessing.max_length for ids in texts]
-            counts.num_truncated.update(itertools.compress(preprocessing.columns, long))
-            texts = [ids[: preprocessing.max_length] for ids in texts]
-        counts.num_examples += 1
-        example = tf.train.Example()
-        features = example.features.feature
-        for name, ids in zip(self._feature_names, (*texts, *labels), strict=True):
-            features[name].int64_list.value.extend(ids)
-        writer.write(example.SerializeToString(deterministic=True))
-
-
-class _Counts:
-    """What is counted of a shard."""
-
-    def __init__(self, columns: tuple[str, ...]):
-        self.num_examples = self.num_dropped = 0
-        self.num_truncated = collections.Counter(dict.fromkeys(columns, 0))
-        self.lengths = {column: collections.Counter() for column in columns}
+        self._writer = self._writer or IdWriter(*self._settings)
+        yield {"split": split, **self._writer.write(source, target)}
 
 
 def transformed_path(uri: str, source: str) -> str:

@@ -16,6 +16,8 @@ class TokenizerConfig:
         kind: what a piece is: found by SentencePiece; found and used as BERT does; one character; one byte.
         model_type: SentencePiece's algorithm (Kudo 2018 for unigram, Sennrich et al. 2016 for bpe).
         vocab_size: number of pieces, the four control pieces included. A small corpus may yield fewer.
+        shared: one vocabulary for source and target, or one of that size for each; then `model.tie_embeddings` must be
+            off, as the ids of one mean nothing in the other.
         character_coverage: share of the corpus's characters that get a piece of their own; the rest become bytes.
         byte_fallback: write a character without a piece as its UTF-8 bytes, so that nothing is unknown.
         lowercase: read all text in lower case; what the model writes is in lower case, too.
@@ -27,6 +29,7 @@ class TokenizerConfig:
     character_coverage: float = 1.0
     byte_fallback: bool = True
     lowercase: bool = False
+    shared: bool = True
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,7 @@ Read next: export_translation.py for a server; runtime.py, which loads it as the
 requests that ride along.
 """
 
+import functools
 import importlib.metadata
 import json
 import os
@@ -19,6 +20,10 @@ from models.warmup import WarmupRequest, write_warmup_requests
 EXTRA_FOLDER = "assets.extra"  # the model server leaves alone what it does not know there
 LIBRARIES = ("keras", "tensorflow", "tensorflow-text")  # those that shape the graph
 
+# Makes a signature of a method. AutoGraph would rewrite Python's loops and conditions, of which none hangs on a tensor
+# here, and it takes a good part of an export to find that out.
+signature = functools.partial(tf.function, autograph=False)
+
 
 class Server(Protocol):
     """What can be exported: a `tf.Module` with these methods.
@@ -32,7 +37,7 @@ class Server(Protocol):
     session does not; so keep the model itself out of sight, in a closure or a `functools.partial`.
     """
 
-    tokenizer: Any  # as in tokenizer.py
+    tokenizer: Any  # as in tokenizer.py; of what is written. What is read may have one of its own, `source_tokenizer`
 
     def signatures(self) -> dict[str, Any]:
         """Returns signature name -> tf.function; `serving_default` must be among them."""
@@ -47,7 +52,7 @@ class Server(Protocol):
 def export(server: Server, directory: str, samples: list[str]) -> None:
     """Writes the SavedModel, its warm-up requests, and what a person may want to know of it in `assets.extra/`:
 
-    vocabulary.tsv   piece, id
+    vocabulary.tsv   piece, id; and source_vocabulary.tsv where the source has a tokenizer of its own
     config.json      what the server says of itself
     versions.json    library -> version
 
@@ -67,6 +72,9 @@ def export(server: Server, directory: str, samples: list[str]) -> None:
     _write_json(directory, "config.json", server.config())
     _write_json(directory, "versions.json", versions)
     _write(directory, "vocabulary.tsv", _vocabulary(server.tokenizer))
+    source_tokenizer = getattr(server, "source_tokenizer", server.tokenizer)
+    if source_tokenizer is not server.tokenizer:
+        _write(directory, "source_vocabulary.tsv", _vocabulary(source_tokenizer))
 
 
 def _name_classify_calls(directory: str) -> None:

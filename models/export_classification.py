@@ -12,6 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from models.config import DecodingConfig
+from models.export import signature
 from models.tokenizer_base import Tokenizer
 from models.transformer import EncoderClassifier
 from models.warmup import WarmupRequest, alone_and_together
@@ -57,7 +58,7 @@ class ClassificationServer(tf.Module):
         """Returns the model's sizes and the labels."""
         return {"model": self._model_config(), "labels": list(self._labels), "max_length": self._max_length}
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
+    @signature(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
     def serving_default(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """Finds the label of each text.
 
@@ -76,7 +77,7 @@ class ClassificationServer(tf.Module):
             "probabilities": probabilities,
         }
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="inputs")])
+    @signature(input_signature=[tf.TensorSpec([None], tf.string, name="inputs")])
     def classify(self, inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         """Answers as the model server's Classify call wants it.
 

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from models.config import DecodingConfig
 from models.decoding import complete
+from models.export import signature
 from models.inference import as_variables, prepare
 from models.sampling import Sampling, SamplingOptions, draws
 from models.search import Limits
@@ -69,7 +70,7 @@ class LanguageModelServer(tf.Module):
         """Returns the model's sizes and how it writes."""
         return {"model": self._model_config(), "decoding": dataclasses.asdict(self.decoding)}
 
-    @tf.function(input_signature=[_TEXT])
+    @signature(input_signature=[_TEXT])
     def serving_default(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """Goes on from each text as the DecodingConfig says, always the same way.
 
@@ -89,7 +90,7 @@ class LanguageModelServer(tf.Module):
         )
         return {"completion": completion}
 
-    @tf.function(input_signature=[_TEXT, *(tf.TensorSpec([None], dtype, name) for name, dtype in _OPTIONS.items())])
+    @signature(input_signature=[_TEXT, *(tf.TensorSpec([None], dtype, name) for name, dtype in _OPTIONS.items())])
     def sample(self, text, temperature, top_k, top_p, max_new_tokens, seed) -> dict[str, tf.Tensor]:
         """Goes on from each text as its own options say.
 
@@ -105,7 +106,7 @@ class LanguageModelServer(tf.Module):
         """
         return {"completion": self._go_on(text, temperature, top_k, top_p, max_new_tokens, seed)}
 
-    @tf.function(input_signature=[_TEXT])
+    @signature(input_signature=[_TEXT])
     def score(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """Says how likely each text is, from its beginning to its end.
 

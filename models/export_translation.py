@@ -13,6 +13,7 @@ import tensorflow as tf
 from models import scoring
 from models.config import DecodingConfig
 from models.decoding import translate
+from models.export import signature
 from models.inference import as_variables, prepare
 from models.search import BeamSearch, Limits
 from models.tokenizer_base import Tokenizer
@@ -28,13 +29,21 @@ class TranslationServer(tf.Module):
 
     Args:
         model: built and trained.
-        tokenizer: of source and target.
+        tokenizer: of the target.
         decoding: how it writes.
+        source_tokenizer: of the source where it has one of its own.
     """
 
-    def __init__(self, model: Transformer, tokenizer: Tokenizer, decoding: DecodingConfig):
+    def __init__(
+        self,
+        model: Transformer,
+        tokenizer: Tokenizer,
+        decoding: DecodingConfig,
+        source_tokenizer: Tokenizer | None = None,
+    ):
         super().__init__(name="translation")
         self.tokenizer, self.decoding = tokenizer, decoding
+        self.source_tokenizer = source_tokenizer or tokenizer
         self.weights = [variable.value for variable in model.weights]
         # Made ready here, once, and not in every request.
         self.decoding_weights = weights = as_variables(prepare(model))
@@ -64,13 +73,13 @@ class TranslationServer(tf.Module):
 
     def source_ids(self, text: tf.Tensor) -> tf.Tensor:
         """Tokenizes, cuts at `max_source_length` and marks the end: tf.string [B] -> int32 [B, S], padded with 0."""
-        return self._ids(text, self.decoding.max_source_length)
+        return self._ids(self.source_tokenizer, text, self.decoding.max_source_length)
 
     def target_ids(self, text: tf.Tensor) -> tf.Tensor:
         """The same for a target, cut where the longest translation ends: tf.string [B] -> int32 [B, T]."""
-        return self._ids(text, int(self._longest(self.decoding.max_source_length)))
+        return self._ids(self.tokenizer, text, int(self._longest(self.decoding.max_source_length)))
 
-    @tf.function(input_signature=_TEXT)
+    @signature(input_signature=_TEXT)
     def serving_default(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """Translates.
 
@@ -82,7 +91,7 @@ class TranslationServer(tf.Module):
         translations, scores = self._best(text, 1)
         return {"translation": translations[:, 0], "score": scores[:, 0]}
 
-    @tf.function(input_signature=_TEXT)
+    @signature(input_signature=_TEXT)
     def n_best(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """Translates in N = `beam_size` ways.
 
@@ -94,7 +103,7 @@ class TranslationServer(tf.Module):
         translations, scores = self._best(text, self.decoding.beam_size)
         return {"translations": translations, "scores": scores}
 
-    @tf.function(input_signature=_PAIR)
+    @signature(input_signature=_PAIR)
     def score(self, source: tf.Tensor, target: tf.Tensor) -> dict[str, tf.Tensor]:
         """Says how probable a given translation is.
 
@@ -107,7 +116,7 @@ class TranslationServer(tf.Module):
         of_tokens = self._log_probabilities(self.source_ids(source), ids)
         return {"log_probability": tf.reduce_sum(of_tokens, 1), "tokens": _lengths(ids)}
 
-    @tf.function(input_signature=_PAIR)
+    @signature(input_signature=_PAIR)
     def attention(self, source: tf.Tensor, target: tf.Tensor) -> dict[str, tf.Tensor]:
         """Shows which source tokens each head of each decoder layer looks at before it writes a target token.
 
@@ -120,20 +129,20 @@ class TranslationServer(tf.Module):
         source_ids, target_ids = self.source_ids(source), self.target_ids(target)
         cross = self._attention(source_ids, target_ids).cross
         return {
-            "source_tokens": self._pieces(source_ids),
-            "target_tokens": self._pieces(target_ids),
+            "source_tokens": self._pieces(self.source_tokenizer, source_ids),
+            "target_tokens": self._pieces(self.tokenizer, target_ids),
             "source_length": _lengths(source_ids),
             "target_length": _lengths(target_ids),
             "attention": tf.cast(tf.transpose(cross, [1, 0, 2, 3, 4]), tf.float32),
         }
 
-    def _ids(self, text: tf.Tensor, longest: int) -> tf.Tensor:
-        ids = self.tokenizer.tokenize(text)[:, :longest]
-        end = tf.fill([ids.nrows(), 1], self.tokenizer.eos_id)
+    def _ids(self, tokenizer: Tokenizer, text: tf.Tensor, longest: int) -> tf.Tensor:
+        ids = tokenizer.tokenize(text)[:, :longest]
+        end = tf.fill([ids.nrows(), 1], tokenizer.eos_id)
         return tf.concat([ids, end], axis=1).to_tensor()
 
-    def _pieces(self, ids: tf.Tensor) -> tf.Tensor:
-        return tf.where(ids == 0, "", self.tokenizer.id_to_piece(ids))
+    def _pieces(self, tokenizer: Tokenizer, ids: tf.Tensor) -> tf.Tensor:
+        return tf.where(ids == 0, "", tokenizer.id_to_piece(ids))
 
     def _longest(self, source_length: Any) -> Any:
         """Returns the most tokens that a translation may have."""

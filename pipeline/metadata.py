@@ -1,15 +1,15 @@
 """MetadataStore: which run executed what, from which artifacts, and what came of it.
 
 Comes in: the runner's reports, each one transaction. Goes out: executions to reuse, artifacts, and their lineage.
-Read next: runner.py, the only writer; lineage.py, which prints. States are those of ML Metadata (TFX's store).
+Read next: database.py for the tables; runner.py, the only writer; history.py, which prints. States are those of ML
+Metadata (TFX's store).
 """
 
 import contextlib
 import dataclasses
 import os
-import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -17,55 +17,27 @@ import sqlalchemy as sa
 
 from components.artifact import Artifact
 from components.errors import Seq2ServeError, UserError
+from pipeline.database import ARTIFACTS, EVENTS, EXECUTIONS, PLACES, RUNS, Database
 
 State = Literal["RUNNING", "COMPLETE", "CACHED", "FAILED", "CANCELED"]
 Direction = Literal["backward", "forward"]
 
-# Times are seconds since 1970. Nothing here is SQLite's own, so that another database needs only another URL.
-_METADATA = sa.MetaData()
-_RUNS = sa.Table(
-    "runs",
-    _METADATA,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("pipeline", sa.Text, nullable=False),
-    sa.Column("state", sa.Text, nullable=False),
-    sa.Column("message", sa.Text, nullable=False, default=""),
-    sa.Column("started", sa.Float, nullable=False),
-    sa.Column("finished", sa.Float),
-)
-_EXECUTIONS = sa.Table(
-    "executions",
-    _METADATA,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("run_id", sa.ForeignKey("runs.id"), nullable=False, index=True),
-    sa.Column("component", sa.Text, nullable=False, index=True),
-    sa.Column("fingerprint", sa.String(64), nullable=False, index=True),
-    sa.Column("parts", sa.JSON, nullable=False),
-    sa.Column("state", sa.Text, nullable=False),
-    sa.Column("reason", sa.Text, nullable=False),
-    sa.Column("message", sa.Text, nullable=False, default=""),
-    sa.Column("reuses", sa.ForeignKey("executions.id")),
-    sa.Column("started", sa.Float, nullable=False),
-    sa.Column("finished", sa.Float),
-)
-_ARTIFACTS = sa.Table(
-    "artifacts",
-    _METADATA,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("type", sa.Text, nullable=False),
-    sa.Column("uri", sa.Text, nullable=False),
-    sa.Column("fingerprint", sa.String(64), nullable=False),
-    sa.Column("properties", sa.JSON, nullable=False),
-    sa.UniqueConstraint("uri", "fingerprint"),
-)
-_EVENTS = sa.Table(
-    "events",
-    _METADATA,
-    sa.Column("execution_id", sa.ForeignKey("executions.id"), primary_key=True),
-    sa.Column("role", sa.String(6), primary_key=True),  # input or output
-    sa.Column("key", sa.String(255), primary_key=True),
-    sa.Column("artifact_id", sa.ForeignKey("artifacts.id"), nullable=False, index=True),
-)
+# What is not there stands for the pipeline root in which the store itself lies.
+_ROOT = sa.func.coalesce(PLACES.c.root, "").label("root")
+_PLACE = sa.func.coalesce(PLACES.c.place, "").label("place")
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where the runs of a shared store are that this process adds; left empty for a root with a store of its own.
+
+    Args:
+        root: identity of the pipeline root, the same from every machine that reaches it.
+        place: the machine and the root's path on it: what its locks hold for, hence where the dead are known as such.
+    """
+
+    root: str = ""
+    place: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,11 +58,13 @@ class Execution:
     reuses: int | None
     started: float
     finished: float | None
+    root: str
+    place: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One run of a pipeline."""
+    """One run of a pipeline, at a `place`, see Place."""
 
     id: int
     pipeline: str
@@ -98,6 +72,7 @@ class Run:
     message: str
     started: float
     finished: float | None
+    place: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,39 +90,43 @@ class Ancestry:
 
 
 class MetadataStore:
-    """The history of a pipeline root. Every method that writes is one transaction.
+    """The history of a pipeline root, or of many. Every method that writes is one transaction.
 
     Args:
-        url: an SQLAlchemy URL, such as `sqlite:////runs/metadata.sqlite`; tables are made when missing.
+        url: of a database, see database.py.
+        place: of the runs that are added, and of those that `unfinished_runs` tells of; may be set later.
     Raises:
         UserError: the database cannot be opened or written.
     """
 
-    def __init__(self, url: str) -> None:
-        # No pool: while a component runs, and forks whatever it likes, no connection is open.
-        self._engine = sa.create_engine(url, poolclass=sa.pool.NullPool)
-        if self._engine.dialect.name == "sqlite":
-            sa.event.listen(self._engine, "connect", _set_up_sqlite)
-        with self._write() as connection:
-            _METADATA.create_all(connection)
+    def __init__(self, url: str, place: Place = Place()) -> None:
+        self._database = Database(url)
+        self.place = place
+
+    def __str__(self) -> str:
+        return str(self._database)
 
     def begin_run(self, pipeline: str) -> int:
         """Records that a run of a pipeline begins. Returns its id."""
         row = {"pipeline": pipeline, "state": "RUNNING", "started": time.time()}
-        return self._insert(_RUNS, row)
+        with self._database.write() as connection:
+            run_id = connection.execute(sa.insert(RUNS), row).inserted_primary_key[0]
+            if self.place.root:
+                connection.execute(sa.insert(PLACES), {"run_id": run_id, **dataclasses.asdict(self.place)})
+        return run_id
 
     def end_run(self, run_id: int, state: State, message: str = "") -> None:
         """Records how a run ended, unless that has been recorded already."""
-        self._end(_RUNS, run_id, state, message)
+        self._end(RUNS, run_id, state, message)
 
     def begin_execution(self, run_id: int, component: str, fingerprint: str, parts: dict, reason: str) -> int:
         """Records that a component is about to run. Returns the execution's id, which names its folders."""
-        row = {"run_id": run_id, "component": component, "fingerprint": fingerprint, "parts": parts, "reason": reason}
-        return self._insert(_EXECUTIONS, {**row, "state": "RUNNING", "started": time.time()})
+        row = {"run_id": run_id, "component": component, "fingerprint": fingerprint, "parts": parts}
+        return self._insert(EXECUTIONS, {**row, "reason": _text(reason), "state": "RUNNING", "started": time.time()})
 
     def end_execution(self, execution_id: int, state: State, message: str) -> None:
         """Records how an execution ended that published nothing, unless that has been recorded already."""
-        self._end(_EXECUTIONS, execution_id, state, message)
+        self._end(EXECUTIONS, execution_id, state, message)
 
     def publish(
         self, execution_id: int, inputs: Mapping[str, Artifact], outputs: Mapping[str, Artifact]
@@ -163,8 +142,8 @@ class MetadataStore:
         Raises:
             Seq2ServeError: the execution is not RUNNING any more.
         """
-        with self._write() as connection:
-            if not _finish(connection, _EXECUTIONS, execution_id, "COMPLETE", ""):
+        with self._database.write() as connection:
+            if not _finish(connection, EXECUTIONS, execution_id, "COMPLETE", ""):
                 raise Seq2ServeError(f"execution {execution_id} was declared dead by another run; run again")
             published = {}
             for key, artifact in outputs.items():
@@ -175,7 +154,7 @@ class MetadataStore:
                 {"execution_id": execution_id, "role": role, "key": key, "artifact_id": artifact_id}
                 for role, key, artifact_id in events
             ]
-            connection.execute(sa.insert(_EVENTS), rows)
+            connection.execute(sa.insert(EVENTS), rows)
         return published
 
     def record_reuse(self, run_id: int, execution: Execution, reason: str) -> None:
@@ -183,68 +162,79 @@ class MetadataStore:
         now = time.time()
         row = {"run_id": run_id, "component": execution.component, "fingerprint": execution.fingerprint, "parts": {}}
         end = {"state": "CACHED", "reason": reason, "reuses": execution.id, "started": now, "finished": now}
-        self._insert(_EXECUTIONS, {**row, **end})
+        self._insert(EXECUTIONS, {**row, **end})
 
     def record_source(self, artifact: Artifact) -> Artifact:
         """Records an artifact that no component made, once for every content. Returns it with its id."""
-        known = sa.select(_ARTIFACTS.c.id).where(
-            _ARTIFACTS.c.uri == artifact.uri, _ARTIFACTS.c.fingerprint == artifact.fingerprint
+        known = sa.select(ARTIFACTS.c.id).where(
+            ARTIFACTS.c.uri == artifact.uri, ARTIFACTS.c.fingerprint == artifact.fingerprint
         )
-        found = self._read(known)
+        found = self._database.read(known)
         if not found:
             # Another run may be recording the same files: the unique constraint decides who was first.
-            with contextlib.suppress(sa.exc.IntegrityError), self._write() as connection:
+            with contextlib.suppress(sa.exc.IntegrityError), self._database.write() as connection:
                 _insert_artifact(connection, artifact)
-            found = self._read(known)
+            found = self._database.read(known)
         return dataclasses.replace(artifact, id=found[0].id)
 
     def executions(self, fingerprint: str) -> list[Execution]:
         """Returns the executions of a fingerprint that did not merely reuse another, newest first."""
-        query = sa.select(_EXECUTIONS).where(_EXECUTIONS.c.fingerprint == fingerprint, _EXECUTIONS.c.state != "CACHED")
-        return self._executions(query.order_by(_EXECUTIONS.c.id.desc()))
+        query = _executions().where(EXECUTIONS.c.fingerprint == fingerprint, EXECUTIONS.c.state != "CACHED")
+        return self._found(query.order_by(EXECUTIONS.c.id.desc()))
 
     def execution(self, execution_id: int) -> Execution:
         """Returns one execution."""
-        return self._executions(sa.select(_EXECUTIONS).where(_EXECUTIONS.c.id == execution_id))[0]
+        return self._found(_executions().where(EXECUTIONS.c.id == execution_id))[0]
 
-    def last_execution(self) -> int:
-        """Returns the newest execution's id; 0 if there is none."""
-        return self._read(sa.select(sa.func.max(_EXECUTIONS.c.id).label("id")))[0].id or 0
+    def executions_of_root(self) -> set[int]:
+        """Returns the ids of all executions in this root, from whatever machine."""
+        query = sa.select(EXECUTIONS.c.id).outerjoin(PLACES, PLACES.c.run_id == EXECUTIONS.c.run_id)
+        return {row.id for row in self._database.read(query.where(self.place.root == _ROOT))}
 
     def unfinished_runs(self) -> list[int]:
-        """Returns the runs that are RUNNING, or of which an execution is; alive or dead, the store cannot know."""
-        runs = sa.select(_RUNS.c.id).where(_RUNS.c.state == "RUNNING")
-        executions = sa.select(_EXECUTIONS.c.run_id).where(_EXECUTIONS.c.state == "RUNNING")
-        return [row.id for row in self._read(runs.union(executions))]
+        """Returns the runs of this place that are RUNNING, or of which an execution is.
+
+        Whether they are alive or dead the store cannot know, only who tries their locks where they hold.
+        """
+        executions = sa.select(EXECUTIONS.c.run_id).where(EXECUTIONS.c.state == "RUNNING")
+        query = (
+            sa.select(RUNS.c.id)
+            .outerjoin(PLACES)
+            .where(sa.or_(RUNS.c.state == "RUNNING", RUNS.c.id.in_(executions)))
+            .where(self.place.root == _ROOT, self.place.place == _PLACE)
+            .order_by(RUNS.c.id)
+        )
+        return [row.id for row in self._database.read(query)]
 
     def executions_of_run(self, run_id: int) -> list[Execution]:
         """Returns what a run did, in order."""
-        return self._executions(sa.select(_EXECUTIONS).where(_EXECUTIONS.c.run_id == run_id).order_by(_EXECUTIONS.c.id))
+        return self._found(_executions().where(EXECUTIONS.c.run_id == run_id).order_by(EXECUTIONS.c.id))
 
     def latest(self, pipeline: str, component: str) -> Execution | None:
-        """Returns a pipeline's newest COMPLETE execution of a component, to tell what has changed since."""
+        """Returns a pipeline's newest COMPLETE execution of a component in this root, to tell what has changed."""
         query = (
-            sa.select(_EXECUTIONS)
-            .join(_RUNS)
-            .where(_RUNS.c.pipeline == pipeline, _EXECUTIONS.c.component == component)
-            .where(_EXECUTIONS.c.state == "COMPLETE")
-            .order_by(_EXECUTIONS.c.id.desc())
+            _executions()
+            .join(RUNS, RUNS.c.id == EXECUTIONS.c.run_id)
+            .where(RUNS.c.pipeline == pipeline, EXECUTIONS.c.component == component)
+            .where(EXECUTIONS.c.state == "COMPLETE", self.place.root == _ROOT)
+            .order_by(EXECUTIONS.c.id.desc())
             .limit(1)
         )
-        return next(iter(self._executions(query)), None)
+        return next(iter(self._found(query)), None)
 
     def outputs(self, execution_id: int, types: Mapping[str, type[Artifact]]) -> dict[str, Artifact]:
         """Returns what a COMPLETE execution published: output key -> artifact of the type given for the key."""
         query = (
-            sa.select(_EVENTS.c.key, _ARTIFACTS)
-            .join(_ARTIFACTS)
-            .where(_EVENTS.c.execution_id == execution_id, _EVENTS.c.role == "output")
+            sa.select(EVENTS.c.key, ARTIFACTS)
+            .join(ARTIFACTS)
+            .where(EVENTS.c.execution_id == execution_id, EVENTS.c.role == "output")
         )
-        return {row.key: _artifact(row, types.get(row.key, Artifact)) for row in self._read(query)}
+        return {row.key: _artifact(row, types.get(row.key, Artifact)) for row in self._database.read(query)}
 
     def runs(self) -> list[Run]:
         """Returns all runs, oldest first."""
-        return [Run(**row._mapping) for row in self._read(sa.select(_RUNS).order_by(_RUNS.c.id))]
+        query = sa.select(RUNS, _PLACE).outerjoin(PLACES).order_by(RUNS.c.id)
+        return [Run(**row._mapping) for row in self._database.read(query)]
 
     def find_artifact(self, name: str) -> Artifact:
         """Finds an artifact by what a person has of it.
@@ -256,13 +246,13 @@ class MetadataStore:
         Raises:
             UserError: none fits.
         """
-        query = sa.select(_ARTIFACTS).order_by(_ARTIFACTS.c.id.desc())
+        query = sa.select(ARTIFACTS).order_by(ARTIFACTS.c.id.desc())
         if name.isdecimal():
-            found = self._read(query.where(_ARTIFACTS.c.id == int(name)))
+            found = self._database.read(query.where(ARTIFACTS.c.id == int(name)))
         else:
             path = Path(os.path.abspath(name))
             folders = {name, *map(str, (path, *path.parents))}
-            found = [row for row in self._read(query) if folders & _places(row)]
+            found = [row for row in self._database.read(query) if folders & _places(row)]
         if not found:
             raise UserError(f"no artifact {name!r} here; `seq2serve runs RUN` lists the artifacts of a run")
         return _artifact(found[0], Artifact)
@@ -276,7 +266,7 @@ class MetadataStore:
         Returns:
             The artifacts on the way, the first one included, oldest first.
         """
-        source, target = _EVENTS.alias("source"), _EVENTS.alias("target")
+        source, target = EVENTS.alias("source"), EVENTS.alias("target")
         near, far = (target, source) if direction == "backward" else (source, target)
         walk = sa.select(sa.literal(artifact_id).label("id")).cte("walk", recursive=True)
         walk = walk.union(
@@ -285,41 +275,41 @@ class MetadataStore:
             .join(walk, walk.c.id == near.c.artifact_id)
             .where(source.c.role == "input", target.c.role == "output")
         )
-        made, of = _EVENTS.alias("made"), _EVENTS.alias("of")
+        made, of = EVENTS.alias("made"), EVENTS.alias("of")
         query = (
-            sa.select(_ARTIFACTS, _EXECUTIONS.c.component, _EXECUTIONS.c.run_id, of.c.artifact_id.label("source"))
-            .join(walk, walk.c.id == _ARTIFACTS.c.id)
-            .outerjoin(made, sa.and_(made.c.artifact_id == _ARTIFACTS.c.id, made.c.role == "output"))
-            .outerjoin(_EXECUTIONS, _EXECUTIONS.c.id == made.c.execution_id)
-            .outerjoin(of, sa.and_(of.c.execution_id == _EXECUTIONS.c.id, of.c.role == "input"))
-            .order_by(_ARTIFACTS.c.id, of.c.artifact_id)
+            sa.select(ARTIFACTS, EXECUTIONS.c.component, EXECUTIONS.c.run_id, of.c.artifact_id.label("source"))
+            .join(walk, walk.c.id == ARTIFACTS.c.id)
+            .outerjoin(made, sa.and_(made.c.artifact_id == ARTIFACTS.c.id, made.c.role == "output"))
+            .outerjoin(EXECUTIONS, EXECUTIONS.c.id == made.c.execution_id)
+            .outerjoin(of, sa.and_(of.c.execution_id == EXECUTIONS.c.id, of.c.role == "input"))
+            .order_by(ARTIFACTS.c.id, of.c.artifact_id)
         )
-        return _ancestries(self._read(query))
-
-    @contextlib.contextmanager
-    def _write(self) -> Iterator[sa.Connection]:
-        with _explained(str(self._engine.url)), self._engine.begin() as connection:
-            yield connection
-
-    def _read(self, query: sa.Select) -> list[sa.Row]:
-        with _explained(str(self._engine.url)), self._engine.connect() as connection:
-            return list(connection.execute(query))
+        return _ancestries(self._database.read(query))
 
     def _insert(self, table: sa.Table, row: dict) -> int:
-        with self._write() as connection:
+        with self._database.write() as connection:
             return connection.execute(sa.insert(table), row).inserted_primary_key[0]
 
     def _end(self, table: sa.Table, row_id: int, state: State, message: str) -> None:
-        with self._write() as connection:
+        with self._database.write() as connection:
             _finish(connection, table, row_id, state, message)
 
-    def _executions(self, query: sa.Select) -> list[Execution]:
-        return [Execution(**row._mapping) for row in self._read(query)]
+    def _found(self, query: sa.Select) -> list[Execution]:
+        return [Execution(**row._mapping) for row in self._database.read(query)]
+
+
+def _executions() -> sa.Select:
+    return sa.select(EXECUTIONS, _ROOT, _PLACE).outerjoin(PLACES, PLACES.c.run_id == EXECUTIONS.c.run_id)
+
+
+def _text(text: str) -> str:
+    """Returns what every database can keep of a text: PostgreSQL has no NUL."""
+    return text.replace("\0", "\\0")
 
 
 def _finish(connection: sa.Connection, table: sa.Table, row_id: int, state: State, message: str) -> bool:
     """Ends what is RUNNING. Returns whether it was."""
-    ended = {"state": state, "message": message, "finished": time.time()}
+    ended = {"state": state, "message": _text(message), "finished": time.time()}
     running = sa.and_(table.c.id == row_id, table.c.state == "RUNNING")
     return connection.execute(sa.update(table).where(running), ended).rowcount == 1
 
@@ -327,7 +317,7 @@ def _finish(connection: sa.Connection, table: sa.Table, row_id: int, state: Stat
 def _insert_artifact(connection: sa.Connection, artifact: Artifact) -> int:
     row = dataclasses.asdict(artifact)
     del row["id"]
-    return connection.execute(sa.insert(_ARTIFACTS), {**row, "type": type(artifact).__name__}).inserted_primary_key[0]
+    return connection.execute(sa.insert(ARTIFACTS), {**row, "type": type(artifact).__name__}).inserted_primary_key[0]
 
 
 def _artifact(row: sa.Row, artifact_type: type[Artifact]) -> Artifact:
@@ -347,23 +337,3 @@ def _ancestries(rows: list[sa.Row]) -> list[Ancestry]:
         sources = earlier if row.source is None else (*earlier, row.source)
         found[row.id] = Ancestry(_artifact(row, Artifact), row.type, row.component or "", row.run_id or 0, sources)
     return list(found.values())
-
-
-def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
-    """Makes an SQLite connection safe with other processes: readers never wait, writers wait for each other."""
-    connection.execute("PRAGMA busy_timeout = 60000")
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA foreign_keys = ON")
-
-
-@contextlib.contextmanager
-def _explained(url: str) -> Iterator[None]:
-    """Turns a database that cannot be used (not writable, not a database, disk full) into one plain message."""
-    try:
-        yield
-    except sa.exc.IntegrityError:
-        raise
-    except sa.exc.DatabaseError as error:
-        users_fault = any(words in str(error.orig) for words in ("unable to open", "readonly", "not a database"))
-        hint = "; is its disk full?" if "disk" in str(error.orig) else ""
-        raise (UserError if users_fault else Seq2ServeError)(f"metadata store {url}: {error.orig}{hint}") from error

@@ -5,7 +5,8 @@ Read next: runner.py, which calls these in order.
 
 <Component>/<output key>/<execution id>   a published artifact (TFX's layout)
 logs/<Component>-<execution id>.log       the stack trace of a failed execution
-metadata.sqlite                           the MetadataStore
+metadata.sqlite                           the MetadataStore, unless it is elsewhere
+.identity                                 the root's name in a MetadataStore that it shares with others
 .staging/<execution id>/<output key>      what a running execution fills
 .scratch/<fingerprint>                    what outlives a killed execution, such as checkpoints
 .locks/                                   empty files that running processes hold
@@ -16,6 +17,7 @@ import errno
 import os
 import shutil
 import traceback
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
@@ -23,6 +25,9 @@ from typing import TextIO
 import portalocker
 
 from components.errors import Seq2ServeError, UserError
+
+_OWN_STORE = "metadata.sqlite"
+_IDENTITY = ".identity"
 
 
 class PipelineRoot:
@@ -44,7 +49,21 @@ class PipelineRoot:
     @property
     def metadata_url(self) -> str:
         """Returns the SQLAlchemy URL of the root's own store."""
-        return f"sqlite:///{self.path / 'metadata.sqlite'}"
+        return f"sqlite:///{self.path / _OWN_STORE}"
+
+    @property
+    def has_own_store(self) -> bool:
+        """Returns whether the root's own store has been made."""
+        return (self.path / _OWN_STORE).exists()
+
+    def identity(self) -> str:
+        """Returns a name that no other root has, the same wherever this one is mounted; call it holding "sweep"."""
+        if not identity_of(self.path):
+            with _writable(self.path):
+                staging = self.path / ".staging" / _IDENTITY
+                staging.write_text(uuid.uuid4().hex, encoding="ascii")
+                os.replace(staging, self.path / _IDENTITY)
+        return identity_of(self.path)
 
     @contextlib.contextmanager
     def lock(self, name: str, when_busy: Callable[[], None] = lambda: None) -> Iterator[None]:
@@ -142,6 +161,19 @@ class PipelineRoot:
             file = open(self.path / ".locks" / name, "a")  # noqa: SIM115
         with file:
             yield file
+
+
+def identity_of(path: Path) -> str:
+    """Returns the identity of the pipeline root in a folder; empty where there is none."""
+    try:
+        return (path / _IDENTITY).read_text(encoding="ascii")
+    except OSError:
+        return ""
+
+
+def root_of(uri: str) -> Path:
+    """Returns the pipeline root that a published artifact is in."""
+    return Path(uri).parents[2]
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import errno
 import shutil
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -19,9 +20,10 @@ from components import interrupt
 from components.artifact import Artifact
 from components.component import Context, Node
 from components.errors import ComponentError, Seq2ServeError, UserError
+from pipeline.database import whole_url
 from pipeline.fingerprint import as_json, changes, execution_parts, fingerprint, resolve_raw_files
-from pipeline.metadata import Execution, MetadataStore, State
-from pipeline.root import PipelineRoot
+from pipeline.metadata import Execution, MetadataStore, Place, State
+from pipeline.root import PipelineRoot, identity_of, root_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,16 +87,19 @@ class Runner:
         pipeline: what to run.
         beam_options: Beam's, verbatim; they change where components run, not what comes of it.
         verbose: passed on to the components.
+        metadata_url: of the store that this root shares with others (see database.py); empty for its own.
     Raises:
-        UserError: the pipeline root cannot be written, or its store was deleted.
+        UserError: the pipeline root or the store cannot be written, or the store lacks what is in the root.
     """
 
-    def __init__(self, pipeline: Pipeline, beam_options: tuple[str, ...] = (), verbose: bool = False) -> None:
+    def __init__(
+        self, pipeline: Pipeline, beam_options: tuple[str, ...] = (), verbose: bool = False, metadata_url: str = ""
+    ) -> None:
         self.pipeline = pipeline
         self._context = Context(tuple(beam_options), verbose=verbose)
         self._root = PipelineRoot(pipeline.pipeline_root)
         with self._root.lock("sweep"):
-            self._store = MetadataStore(self._root.metadata_url)
+            self._store = _open_store(self._root, metadata_url)
         self._refuse_unknown_folders()
         self._width = max(len(node.id) for node in pipeline.nodes if node.component)
 
@@ -140,14 +145,14 @@ class Runner:
                 self._root.forget_lock(_run_lock(run_id))
 
     def _refuse_unknown_folders(self) -> None:
-        """Protects artifacts whose store was deleted: new executions would get their numbers, hence their folders."""
+        """Protects artifacts that the store lacks: new executions may get their numbers, hence their folders."""
         folders = {
             number: path for node in self.pipeline.nodes for number, path in self._root.published(node.id).items()
         }
-        if folders and max(folders) > self._store.last_execution():
+        if unknown := folders.keys() - self._store.executions_of_root():
             raise UserError(
-                f"{folders[max(folders)]} is not in {self._root.path / 'metadata.sqlite'}, which may have been deleted "
-                f"or replaced; restore it, move the folders away, or name another --pipeline-root"
+                f"{folders[max(unknown)]} is not in {self._store}, which may have been deleted or replaced, or be "
+                f"another than it was made with; restore it, move the folders away, or name another --pipeline-root"
             )
 
     def _resolve(self, run_id: int, node: Node, inputs: dict[str, Artifact]) -> NodeResult:
@@ -170,28 +175,44 @@ class Runner:
         return self._done(NodeResult(outputs, True, reason, time.monotonic() - start), node)
 
     def _reuse(self, run_id: int, node: Node, digest: str) -> tuple[str, dict[str, Artifact]] | None:
+        found = self._usable(digest, {key: channel.type for key, channel in node.outputs.items()})
+        if found is None:
+            return None
+        execution, outputs = found
+        reason = f"nothing changed since run {execution.run_id}"
+        if execution.root != self._store.place.root:
+            reason += f" at {execution.place or self._store}"
+        self._store.record_reuse(run_id, execution, reason)
+        return reason, outputs
+
+    def _usable(self, digest: str, types: dict[str, type[Artifact]]) -> tuple[Execution, dict[str, Artifact]] | None:
+        """Returns the newest execution of a fingerprint that is COMPLETE and whose outputs are there."""
         for execution in self._store.executions(digest):
             if execution.state == "COMPLETE":
-                outputs = self._outputs(node, execution)
-                if all(artifact.exists() for artifact in outputs.values()):
-                    reason = f"nothing changed since run {execution.run_id}"
-                    self._store.record_reuse(run_id, execution, reason)
-                    return reason, outputs
+                outputs = self._store.outputs(execution.id, types)
+                if all(self._is_there(execution, artifact) for artifact in outputs.values()):
+                    return execution, outputs
         return None
 
-    def _outputs(self, node: Node, execution: Execution) -> dict[str, Artifact]:
-        return self._store.outputs(execution.id, {key: channel.type for key, channel in node.outputs.items()})
+    def _is_there(self, execution: Execution, artifact: Artifact) -> bool:
+        """Returns whether a published artifact exists, and is not another machine's root of the same path."""
+        mine = execution.root == self._store.place.root
+        return (mine or identity_of(root_of(artifact.uri)) == execution.root) and artifact.exists()
 
     def _why(self, node: Node, parts: dict, digest: str) -> str:
         """Says why a component has to run."""
-        same = self._store.executions(digest)
-        if same and same[0].state == "CANCELED":
-            return "an earlier execution was interrupted; going on"
+        everywhere = self._store.executions(digest)
+        same = [execution for execution in everywhere if execution.root == self._store.place.root]
+        if same and same[0].state == "COMPLETE":
+            outputs = self._store.outputs(same[0].id, {key: channel.type for key, channel in node.outputs.items()})
+            gone = [artifact.uri for artifact in outputs.values() if not artifact.exists()]
+            return f"its output {', '.join(gone)} is gone"
         if same and same[0].state == "FAILED":
             return "an earlier execution failed; trying again"
-        if same:
-            gone = [artifact.uri for artifact in self._outputs(node, same[0]).values() if not artifact.exists()]
-            return f"its output {', '.join(gone)} is gone"
+        if same:  # CANCELED; or still RUNNING, where another machine's run of this root died
+            return "an earlier execution was interrupted; going on"
+        if complete := [execution for execution in everywhere if execution.state == "COMPLETE"]:
+            return f"its output at {complete[0].place or self._store} cannot be reached from here"
         previous = self._store.latest(self.pipeline.name, node.id)
         if previous is None:
             return "first run"
@@ -275,7 +296,7 @@ class Runner:
         for digest in self._root.scratches():
             with self._root.try_lock(digest) as unused:
                 # Killed after publishing: nothing is left to go on from.
-                if unused and [e.state for e in self._store.executions(digest)][:1] == ["COMPLETE"]:
+                if unused and self._usable(digest, {}):
                     self._root.remove_scratch(digest)
 
     def _done(self, result: NodeResult, node: Node) -> NodeResult:
@@ -288,6 +309,25 @@ class Runner:
         if sys.stdout.isatty():
             line = f"{node.id:{self._width}}  {verb:6}  {reason}"
             print(_clear() + line[: shutil.get_terminal_size().columns - 1], end="", flush=True)
+
+
+def _open_store(root: PipelineRoot, metadata_url: str) -> MetadataStore:
+    """Opens the root's own store, or the one it shares; two stores would give the root's folders the same numbers."""
+    if whole_url(metadata_url or root.metadata_url) == root.metadata_url:
+        if identity_of(root.path):
+            raise UserError(
+                f"the pipeline root {root.path} keeps its metadata in a store that it shares; name that with "
+                f"--metadata, or another --pipeline-root"
+            )
+        return MetadataStore(root.metadata_url)
+    if root.has_own_store:
+        raise UserError(
+            f"the pipeline root {root.path} has a metadata store of its own, and cannot go on in one that it shares; "
+            f"leave out --metadata, or name another --pipeline-root"
+        )
+    store = MetadataStore(metadata_url)
+    store.place = Place(root.identity(), f"{socket.gethostname()}:{root.path}")  # now that the store could be reached
+    return store
 
 
 def _clear() -> str:

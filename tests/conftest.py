@@ -152,7 +152,9 @@ def decode():
     @functools.cache
     def graph(model, search: BeamSearch):
         signature = [tf.TensorSpec([None, None], tf.int32), Limits(*[tf.TensorSpec([None], tf.int32)] * 2)]
-        return tf.function(lambda source, limits: translate(model, source, search, limits), input_signature=signature)
+        return tf.function(
+            lambda source, limits: translate(model, source, search, limits), input_signature=signature, autograph=False
+        )
 
     def write(model, source, search: BeamSearch, maximum=20, minimum=0) -> Result:
         limits = Limits(*(np.broadcast_to(np.int32(limit), len(source)) for limit in (minimum, maximum)))

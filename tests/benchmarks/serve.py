@@ -38,8 +38,8 @@ def request(text: str) -> dict[str, np.ndarray]:
     return {"text": np.array([text.encode()], object)}
 
 
-def measure_runtime(directory: str, repeat: int) -> tuple[dict[str, float], dict[str, bytes]]:
-    """Returns times of the C++ runtime alone, and the answers by which the server's are judged."""
+def measure_runtime(directory: str, repeat: int) -> tuple[dict[str, float], SavedModelRuntime]:
+    """Returns times of the C++ runtime alone, and the runtime."""
     start = time.perf_counter()
     model = SavedModelRuntime(directory)
     load = time.perf_counter() - start
@@ -52,9 +52,8 @@ def measure_runtime(directory: str, repeat: int) -> tuple[dict[str, float], dict
 
     first = milliseconds(ask)
     median = statistics.median(milliseconds(ask) for _ in range(repeat))
-    answers = {text: model.run("serving_default", request(text))["translation"][0] for text in SENTENCES}
     times = {"load_s": load, "warmup_s": warmup, "first_ms": first, "median_ms": median, "first/median": first / median}
-    return times, answers
+    return times, model
 
 
 @contextlib.contextmanager
@@ -72,13 +71,16 @@ def serving(folder: str):
         process.wait()
 
 
-def measure_latency(client: ServingClient, repeat: int) -> dict[str, float]:
-    """Returns the medians of one sentence asked for again and again."""
+def measure_latency(model: SavedModelRuntime, client: ServingClient, repeat: int) -> dict[str, float]:
+    """Returns the medians of one sentence asked for again and again: the runtime here and the server, in turn."""
     asks = {
+        "alone_ms": lambda: model.run("serving_default", request(SENTENCES[0])),
         "rest_ms": lambda: client.predict_by_rest("serving_default", request(SENTENCES[0]), ["translation"]),
         "grpc_ms": lambda: client.predict_by_grpc("serving_default", request(SENTENCES[0])),
     }
-    return {name: statistics.median(milliseconds(ask) for _ in range(repeat)) for name, ask in asks.items()}
+    rounds = [{name: milliseconds(ask) for name, ask in asks.items()} for _ in range(repeat)]
+    times = {name: statistics.median(each[name] for each in rounds) for name in asks}
+    return {**times, "rest_adds_ms": times["rest_ms"] - times["alone_ms"]}
 
 
 def measure_load(client: ServingClient, process, folder: str, source: str, answers, seconds: float) -> dict[str, float]:
@@ -122,7 +124,8 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=60)
     arguments = parser.parse_args()
-    runtime, answers = measure_runtime(arguments.model, arguments.repeat)
+    runtime, model = measure_runtime(arguments.model, arguments.repeat)
+    answers = {text: model.run("serving_default", request(text))["translation"][0] for text in SENTENCES}
     with tempfile.TemporaryDirectory() as scratch:
         folder, source = f"{scratch}/m", f"{scratch}/source"
         subprocess.run(["cp", "-r", arguments.model, source], check=True)
@@ -130,11 +133,10 @@ def main() -> None:
         pathlib.Path(source, "assets.extra", "note").write_text("second")
         publish(folder, source, {}, 3)
         with serving(folder) as (client, process):
-            latency = measure_latency(client, arguments.repeat)
+            latency = measure_latency(model, client, arguments.repeat)
             load = measure_load(client, process, folder, source, answers, arguments.seconds)
-    added = {"rest_adds_ms": latency["rest_ms"] - runtime["median_ms"]}
     wanted = {"load_s": "< 2", "first/median": "< 1.5", "median_ms": "< 50", "rest_adds_ms": "< 3", "failed": 0}
-    report = {"wanted": wanted, "runtime": runtime, "served": {**latency, **added}, "under_load": load}
+    report = {"wanted": wanted, "runtime": runtime, "served": latency, "under_load": load}
     print(json.dumps(report, indent=2, default=lambda value: round(float(value), 3)))
 
 

@@ -20,15 +20,15 @@ import numpy as np
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parent.parent
-RATE = "target_tokens_per_second"
+RATE, SHARE = "target_tokens_per_second", "share_of_ceiling"
 LENGTHS = (25, 50, 100, 200)
 
 
-def rate(command: list[str]) -> float:
-    """Runs a program in the project's folder and returns the rate in its JSON line."""
+def measured(command: list[str]) -> dict[str, float]:
+    """Runs a program in the project's folder and returns its JSON line."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=environment)
-    return json.loads(done.stdout.strip().splitlines()[-1])[RATE]
+    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def with_threads(programs: dict[str, list[str]]) -> dict[str, list[str]]:
@@ -42,10 +42,12 @@ def with_threads(programs: dict[str, list[str]]) -> dict[str, list[str]]:
 
 def compare(title: str, programs: dict[str, list[str]], rounds: int) -> None:
     """Runs every program in turn, `rounds` times, and prints the medians; the first name is ours."""
-    rates = collections.defaultdict(list)
+    rates, shares = collections.defaultdict(list), []
     for _ in range(rounds):
         for name, command in programs.items():
-            rates[name].append(rate(command))
+            answer = measured(command)
+            rates[name].append(answer[RATE])
+            shares += [answer[SHARE]] if SHARE in answer else []
     best = {}
     print(f"{title}, tokens/s:")
     for name, values in rates.items():
@@ -55,6 +57,8 @@ def compare(title: str, programs: dict[str, list[str]], rounds: int) -> None:
     ours, *others = best.items()
     ratios = ", ".join(f"{name} {ours[1] / value:.2f}" for name, value in others)
     print(f"    {ours[0]} / theirs: {ratios}", flush=True)
+    if shares:
+        print(f"    {ours[0]}: {statistics.median(shares):.0%} of the rate of one large product", flush=True)
 
 
 def compare_lengths(beam: int, rounds: int) -> None:
@@ -64,7 +68,7 @@ def compare_lengths(beam: int, rounds: int) -> None:
         for length in LENGTHS:
             lengths = [f"--source-length={length}", f"--target-length={length}"]
             rates[length].append(
-                rate([sys.executable, str(HERE / "decode.py"), "--batch=1", f"--beam={beam}", *lengths])
+                measured([sys.executable, str(HERE / "decode.py"), "--batch=1", f"--beam={beam}", *lengths])[RATE]
             )
     print(f"one sentence, beam {beam}, by its length in tokens:")
     seconds = {length: length / statistics.median(values) for length, values in rates.items()}

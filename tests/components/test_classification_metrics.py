@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from components.classification_metrics import measure, roc_auc
+from components.classification_metrics import measure, roc_auc, tally
 
 LABELS = ["a", "b", "c"]
 
@@ -50,3 +50,11 @@ def test_a_label_that_training_never_saw_is_never_right():
     measured = measure(["a"], [[1.0], [1.0]], ["a", "new"])
     assert measured.metrics["accuracy"] == 50
     assert measured.metrics["roc_auc"] == 50
+
+
+def test_labels_alone_give_the_same_accuracy_and_f1(answers):
+    probabilities, right = answers
+    guessed = [LABELS[i] for i in probabilities.argmax(1)]
+    measured = measure(LABELS, probabilities.tolist(), right)
+    assert tally(guessed, right).total() == pytest.approx(measured.tally.total())
+    assert measured.quality[:5] == pytest.approx([100 * probabilities[i][LABELS.index(right[i])] for i in range(5)])

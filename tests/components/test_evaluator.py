@@ -9,8 +9,11 @@ import sys
 import pytest
 import tensorflow as tf
 
-from components.artifact import Examples, Model, ModelBlessing, ModelEvaluation
+from components.artifact import Examples, Model, ModelBlessing, ModelEvaluation, RawFiles
+from components.component import Context
 from components.evaluator import BATCH_ROWS, Evaluator
+from components.example_gen import ExampleGen, Splitting
+from components.file_formats import Reading
 
 ROWS = [
     ("Turn on the light.", "TURN ON THE LIGHT."),
@@ -116,6 +119,136 @@ def test_a_model_is_blessed_from_the_margin_on(evaluate, plant, write_examples, 
     assert f"{metrics['baseline']['bleu']:.2f}" in word["reason"]
 
 
+def test_slices_and_extremes_are_of_the_same_answers(evaluate, plant, write_examples):
+    rows = [(f"text {'long ' * (number % 3 * 4)}{number}", f"TEXT {number}") for number in range(30)]
+    metrics, predictions, _ = evaluate(write_examples(rows), plant(upper))
+    parts = metrics["slices"]
+    assert [part["name"] for part in parts] == [f"{ends} characters" for ends in ("1 to 16", "17 to 32", "33 to 64")]
+    assert [part["num_examples"] for part in parts] == [10, 10, 10]
+    assert parts[0]["model"]["chrf"] > parts[1]["model"]["chrf"] > parts[2]["model"]["chrf"]
+    for part in parts:
+        assert part["intervals"]["chrf"][0] <= part["model"]["chrf"] <= part["intervals"]["chrf"][1]
+    low, high = metrics["intervals"]["model"]["bleu"]
+    assert low < metrics["model"]["bleu"] < high
+    best, worst = metrics["examples"]["best"], metrics["examples"]["worst"]
+    assert {row["source"] for row in best} == {source for source, _ in rows if "long" not in source}
+    assert all(row["source"].count("long") == 8 for row in worst)
+    assert worst[0]["quality"] <= worst[-1]["quality"] < best[-1]["quality"] <= best[0]["quality"]
+    assert {(row["source"], row["prediction"]) for row in (*best, *worst)} <= {
+        (row["source"], row["prediction"]) for row in predictions
+    }
+
+
+# The last blessed model is one to beat as well.
+
+
+@pytest.fixture
+def published(tmp_path, plant):
+    """Returns a function that evaluates a model as the runner would, in a root where others were evaluated before."""
+    root = tmp_path / "runs"
+
+    def published(number, examples, answer, **parameters):
+        model = root / "Trainer" / "model" / str(number)
+        model.mkdir(parents=True)
+        os.rename(f"{plant(answer)}/Format-Serving", model / "Format-Serving")
+        folders = [root / "Evaluator" / key / str(number + 1) for key in ("evaluation", "blessing")]
+        for folder in folders:
+            folder.mkdir(parents=True)
+        evaluation, blessing = ModelEvaluation(str(folders[0])), ModelBlessing(str(folders[1]))
+        settings = {"task": "translation", "min_over_baseline": 1.0, "num_examples": 0, **parameters}
+        Evaluator.function(
+            examples=examples, model=Model(str(model)), evaluation=evaluation, blessing=blessing, **settings
+        )
+        return blessing.properties
+
+    return published
+
+
+COLOURS, THINGS = ("red", "blue"), ("door", "cup")
+SENTENCES = [f"the {colour} {thing} number {i}" for i in range(10) for colour in COLOURS for thing in THINGS]
+PAIRS = [(text, text.upper()) for text in SENTENCES]
+
+
+def all_but(number):
+    """Returns what shouts, but where a text ends in a number."""
+
+    def shout(text):
+        return tf.where(tf.strings.regex_full_match(text, f".*{number}"), "?", upper(text))
+
+    return shout
+
+
+def bad(text):
+    """Shouts, and gets the thing wrong."""
+    return tf.strings.regex_replace(upper(text), "DOOR|CUP", "?")
+
+
+def test_a_significantly_worse_model_is_not_blessed(published, write_examples):
+    examples = write_examples(PAIRS)
+    assert "last_blessed" not in published(1, examples, upper)
+    word = published(3, examples, bad)
+    assert not word["blessed"]
+    assert "is at least the baseline's" in word["reason"]
+    assert "significantly worse" in word["reason"]
+    assert "--pipeline-root" in word["reason"]
+    last = word["last_blessed"]
+    assert (last["evaluation"], last["num_examples"], last["worse"]) == (2, len(PAIRS), True)
+    assert last["ours"] < last["theirs"] == pytest.approx(100)
+    assert last["slices"][0] == pytest.approx(100)
+    # What was not blessed is none to beat: the next is held against the first again.
+    assert published(5, examples, upper)["last_blessed"]["evaluation"] == 2
+    assert [last["worse"], last["better"]] == [True, False]
+
+
+def test_a_model_that_is_worse_by_chance_is_blessed(published, write_examples):
+    examples = write_examples(PAIRS)
+    published(1, examples, all_but(4))
+    word = published(3, examples, all_but(9))
+    assert word["blessed"]
+    assert "not significantly different: " in word["reason"]
+    assert word["last_blessed"]["interval"][0] <= 0 <= word["last_blessed"]["interval"][1]
+
+
+def test_only_what_was_asked_the_same_before_is_compared_with(published, write_examples):
+    examples = write_examples(PAIRS)
+    published(11, examples, upper)
+    assert "last_blessed" not in published(3, examples, upper), "a later model is no earlier one"
+    other = [(f"{source} again", target) for source, target in PAIRS]
+    assert "last_blessed" not in published(21, write_examples(other), upper)
+    mixed = [*PAIRS, *other]
+    assert published(31, write_examples(mixed), upper)["last_blessed"]["num_examples"] == len(PAIRS)
+
+
+def test_of_kept_columns_every_value_has_its_metrics(tmp_path, evaluate, plant):
+    """From the file to the metrics: ExampleGen keeps the column, and shows it to the Evaluator alone."""
+    words = [("light", "law"), ("lamp", "law"), ("door", "news")]
+    names = [first + second for first in "abcdefghij" for second in "klmnopqr"]
+    lines = [f"{word} {n}\t{word if domain == 'law' else 'X'} {n}\t{domain}" for n in names for word, domain in words]
+    file = tmp_path / "pairs.tsv"
+    file.write_text("\n".join(["source\ttarget\tdomain", *lines, "a\tb\t"]) + "\n", encoding="utf-8")
+    files = RawFiles(str(file), {"files": [{"path": str(file), "bytes": file.stat().st_size, "sha256": ""}]})
+    examples = Examples(str(tmp_path / "examples"))
+    os.makedirs(examples.uri)
+    ExampleGen.function(
+        files=files,
+        examples=examples,
+        columns={"source": "source", "target": "target"},
+        reading=Reading(),
+        splitting=Splitting(0.2, 0.5),
+        max_reject_share=0.5,
+        context=Context(),
+        slice_columns=("domain",),
+    )
+    assert examples.properties["columns"] == ["source", "target"]
+    assert examples.properties["num_rejected_by_reason"] == {"empty domain": 1}
+    metrics, predictions, _ = evaluate(examples, plant(tf.identity))
+    law, news = (part for part in metrics["slices"] if part["by"] == "domain")
+    assert (law["name"], news["name"]) == ("law", "news")
+    assert law["num_examples"] + news["num_examples"] == metrics["num_examples"] == len(predictions)
+    assert law["model"]["chrf"] > news["model"]["chrf"] + 30
+    assert {row["domain"] for row in predictions} == {"law", "news"}
+
+
 # Other tasks: their own signature is asked, their own baselines compared with, and lower may be better.
 
 
@@ -164,6 +297,7 @@ def test_fewer_bits_are_better(evaluate, write_texts, tmp_path, margin, blessed)
     assert blessing.properties["blessed"] is blessed
     assert ("is at most" if blessed else "is above") in blessing.properties["reason"]
     assert [row["tokens"] for row in predictions] == [len(row["text"]) + 1 for row in rows[2:]]
+    assert metrics["examples"]["best"][0]["quality"] == pytest.approx(1, rel=1e-4)
 
 
 def test_a_classifier_stands_beside_the_majority_and_tf_idf(evaluate, write_texts, tmp_path):
@@ -183,3 +317,9 @@ def test_a_classifier_stands_beside_the_majority_and_tf_idf(evaluate, write_text
     assert blessing.properties["blessed"]
     assert [row["prediction"] for row in predictions] == [row["label"] for row in rows[:6]]
     assert metrics["tables"][0]["title"] == "By label"
+    assert [table["is_matrix"] for table in metrics["tables"]] == [False, True, False]
+    assert {part["name"]: part["model"]["accuracy"] for part in metrics["slices"] if part["by"] == "label"} == {
+        "good": 100,
+        "bad": 100,
+    }
+    assert metrics["examples"]["quality"] == "probability of the right label, %"

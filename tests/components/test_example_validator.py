@@ -10,7 +10,7 @@ from components.artifact import ExampleAnomalies, ExampleStatistics, Schema, Sch
 from components.errors import UserError
 from components.example_validator import ExampleValidator
 from components.schema_gen import ImportSchemaGen, SchemaGen, label_domain, read_schema
-from components.statistics_protos import split_statistics, write_statistics
+from components.statistics_protos import split_statistics, write_source, write_statistics
 from components.text_counts import count_batch
 
 NAMES = ["".join(letters) for letters in itertools.product("abcdef", repeat=3)]
@@ -196,3 +196,32 @@ def test_a_schema_kept_by_hand_is_taken_as_it_is(make, schema, tmp_path):
     kept.write_text("no schema")
     with pytest.raises(UserError, match=r"kept\.pbtxt: not a schema"):
         ImportSchemaGen.function(file=SchemaFile("kept", {"files": [{"path": str(kept)}]}), schema=imported)
+
+
+def test_texts_in_the_other_columns_language_are_a_warning(make, schema, tmp_path):
+    def sentences(numbers, german):
+        words = (
+            ("Die Kinder spielen mit", "vor dem alten Haus")
+            if german
+            else ("The children play with", "near my old house")
+        )
+        return [f"{words[0]} {NAMES[number]} {words[1]}." for number in numbers]
+
+    train = {"source": sentences(range(216), False), "target": sentences(range(216), True)}
+    mixed = train | {"target": sentences(range(150), True) + sentences(range(150, 216), False)}
+    for data, found in ((train, []), (mixed, ["train target"])):
+        folder = tmp_path / f"schema-{len(found)}"
+        statistics = make(name=f"s{len(found)}", train=data)
+        warnings = validate(statistics, infer(statistics, folder), folder / "out").properties["warnings"]
+        told = [warning for warning in warnings if "whose language can be told" in warning]
+        assert [warning.partition(":")[0] for warning in told] == found
+    assert "most are 'de', but 30% en" in told[0]
+
+
+def test_another_corpus_in_the_same_root_is_no_drift(make, schema, tmp_path):
+    other = TRAIN | {"target": ["ganz anders"] * 216}
+    runs = [make(name=f"runs/{number}", train=train) for number, train in ((3, TRAIN), (5, other), (8, TRAIN))]
+    for statistics, source in zip(runs, ("a.tsv", "b.tsv", "a.tsv"), strict=True):
+        write_source(statistics.uri, source)
+    warnings = [validate(found, schema, tmp_path / found.uri[-1]).properties["warnings"] for found in runs]
+    assert not [warning for found in warnings for warning in found if "last run" in warning]

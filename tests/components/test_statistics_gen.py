@@ -21,7 +21,8 @@ from components.statistics_protos import (
     read_statistics,
     split_statistics,
 )
-from components.text_counts import HashSample, count_batch, merge_counts
+from components.text_counts import HashSample, count_batch, merge_counts, without_rare_words
+from components.text_languages import languages
 from components.text_scripts import script
 
 TRAIN = [
@@ -33,6 +34,7 @@ TRAIN = [
 ]
 EVAL = [{"source": "Room 27", "target": "Zimmer 27"}, {"source": "No", "target": "no"}]
 TEST = [{"source": "ROOM 3", "target": "raum 3"}]
+NAMES = ("ball", "dog", "red kite", "small boat", "drum", "rope", "stick", "doll", "wooden horse", "hoop")
 
 
 def write_examples(folder, shards: dict[str, list[list[dict]]]) -> Examples:
@@ -186,3 +188,35 @@ def test_more_values_than_labels_can_be_are_not_held(monkeypatch):
 )
 def test_a_texts_script_is_that_of_its_letters(text, name):
     assert script(text) == name
+
+
+ENGLISH = [f"The children are playing with a {thing} in front of the old house." for thing in NAMES]
+GERMAN = [f"Die Kinder spielen mit einem {thing} vor dem alten Haus auf der Straße." for thing in NAMES]
+
+
+def test_languages_are_told_within_one_script():
+    counted = languages([*ENGLISH, *GERMAN[:9], "OK", "12:30", "", "Добрый день, дорогие друзья, как ваши дела?"])
+    assert counted["en"] == len(ENGLISH)
+    assert counted["de"] == 9
+    assert counted["ru"] == 1
+    assert counted.total() == len(ENGLISH) + 10
+
+
+def test_the_sampled_rows_are_the_same_in_whatever_order_rows_come(monkeypatch):
+    monkeypatch.setattr(text_counts, "SAMPLED_ROWS", 20)
+    texts = [f"Text {number % 70}" if number % 3 else f"TEXT {number % 70}" for number in range(300)]
+    parts = [{"text": [[text.encode()] for text in texts[i : i + 50]]} for i in range(0, 300, 50)]
+    left = merge_counts([count_batch(part) for part in parts]).sample
+    right = merge_counts([merge_counts([count_batch(p) for p in parts[3:]]), *map(count_batch, parts[2::-1])]).sample
+    assert left == right
+    assert len(left) == 1  # but for digits and case they are one text
+    words = {"text": [[f"word {'ab' * number}".encode()] for number in range(100)]}
+    assert len(count_batch(words).sample) == 20
+
+
+def test_of_many_words_the_commonest_are_kept_and_all_lengths(monkeypatch):
+    monkeypatch.setattr(text_counts, "MAX_WORDS", 3)
+    rows = {"text": [[b"a a a bb bb ccc dddd e"]], "label": [[b"x"]]}
+    column = without_rare_words(count_batch(rows, ("label",))).columns["text"]
+    assert column.word_counts == {"a": 3, "bb": 2, "ccc": 1}
+    assert column.word_lengths == {1: 4, 2: 2, 3: 1, 4: 1}

@@ -10,6 +10,7 @@ import pytest
 from sacrebleu.metrics import BLEU, CHRF
 
 from components.errors import UserError
+from components.evaluator_comparison import answers_of, prediction_lines
 from components.task import Features, Recipe
 from components.tasks import TASKS, get_task
 from models.config import DecodingConfig, ModelConfig, TrainingConfig
@@ -69,6 +70,16 @@ def test_the_right_answers_get_the_best_headline_and_each_baseline_less(task):
         if name != "TF-IDF, logistic regression":  # it may know rows that it was shown
             assert (measured.metrics[task.headline] < best.metrics[task.headline]) == task.higher_is_better, name
     assert best.signature.keys() <= best.metrics.keys()
+
+
+def test_what_is_kept_of_answers_is_enough_to_measure_them_by_the_headline(task):
+    rows = ROWS[task.name]
+    answers = BEST[task.name] | {column: [row[column] for row in rows] for column in task.label_columns}
+    kept = answers_of(task, list(prediction_lines(task, answers, rows)))
+    measured = task.measure(answers, rows)
+    assert task.tally(kept, rows).total()[task.headline] == pytest.approx(measured.metrics[task.headline])
+    assert measured.tally.total().items() <= measured.metrics.items()
+    assert len(measured.quality) == len(measured.tally) == len(rows)
 
 
 def test_a_translation_is_measured_by_sacrebleu():

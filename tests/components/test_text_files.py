@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import io
 import pathlib
 import tempfile
 
@@ -10,6 +11,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from components import text_files
 from components.errors import UserError
 from components.text_files import (
     MAX_LINE_BYTES,
@@ -93,3 +95,20 @@ def test_a_line_without_end_is_not_held_in_memory_and_what_follows_is_not_lost(t
 def test_a_file_that_cannot_be_read_is_named(tmp_path, name):
     with pytest.raises(UserError, match=f"{name}: cannot be read"):
         read_first_lines(f"{tmp_path}/{name}", 1)
+
+
+def test_a_line_longer_than_its_segments_is_not_read_by_each_of_them(tmp_path, monkeypatch):
+    class Counting(io.FileIO):
+        total = 0
+
+        def read(self, size=-1):
+            chunk = super().read(size)
+            Counting.total += len(chunk)
+            return chunk
+
+    monkeypatch.setattr(text_files.FileSystems, "open", lambda path, **_: Counting(path))
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"x" * (24 * MAX_LINE_BYTES) + b"\nend")
+    segments = [segment for shard in plan_shards(files_in(tmp_path), MAX_LINE_BYTES) for segment in shard]
+    assert [line[-3:] for segment in segments for line in read_lines(segment)] == [b"xxx", b"end"]
+    assert Counting.total < 4 * path.stat().st_size

@@ -1,5 +1,6 @@
 """Transform: ids that the exported graph would make, learned from the train split alone, the same every time."""
 
+import functools
 import hashlib
 import pathlib
 
@@ -11,7 +12,7 @@ from components.component import Context
 from components.errors import UserError
 from components.transform import Preprocessing, Transform, TransformByTokenizer
 from models.config import TokenizerConfig
-from models.tokenizer import load_tokenizer
+from models.tokenizer import load_tokenizer, load_tokenizers, same_vocabulary
 
 COLORS = ["red", "green", "blue", "grün", "m²", "a\u0323\u0302", "שלום", "👩\u200d👧", "<s>", "line\u2028break"]
 HOSTILE = [b" x", b"nul\0l", b"\xff\xfe\xed\xa0\x80", "\ufeffbom \u0301".encode(), b"</s><unk><0x41>", b"long " * 900]
@@ -249,3 +250,58 @@ def test_every_kind_of_tokenizer_can_be_learned(inputs, tmp_path, kind):
     assert tokenizer.properties["kind"] == kind
     expected = load_tokenizer(tokenizer.uri).tokenize(tf.constant(HOSTILE))[:, :MAX_LENGTH].to_list()
     assert [source for source, _ in read_ids(ids, "test", 1)] == expected
+
+
+# A tokenizer for each column.
+
+
+@pytest.fixture(scope="module")
+def apart(inputs, tmp_path_factory):
+    config = TokenizerConfig(vocab_size=400, shared=False)
+    return transform(inputs, tmp_path_factory.mktemp("apart"), tokenizer_config=config)
+
+
+def test_apart_each_column_has_the_ids_of_its_own_tokenizer(apart):
+    ids, tokenizer = apart
+    loaded = load_tokenizers(tokenizer.uri, ("source", "target"))
+    assert tokenizer.properties["vocab_size"] == {column: loaded[column].vocab_size for column in loaded}
+    files = {column: pathlib.Path(tokenizer.uri, column, "vocabulary.tsv") for column in loaded}
+    pieces = {column: {line.split("\t")[0] for line in path.read_text().splitlines()} for column, path in files.items()}
+    assert "L" in pieces["target"] - pieces["source"]
+    assert "t" in pieces["source"] - pieces["target"]
+    for split, parts in SPLITS.items():
+        columns = zip(*(row for part in parts for row in part), strict=True)
+        expected = [
+            loaded[name].tokenize(tf.constant(column))[:, :MAX_LENGTH].to_list()
+            for name, column in zip(loaded, columns, strict=True)
+        ]
+        assert read_ids(ids, split, len(parts)) == list(zip(*expected, strict=True))
+
+
+def test_apart_a_vocabulary_that_cannot_be_learned_is_named(inputs, tmp_path):
+    with pytest.raises(UserError, match="no tokenizer of source can be learned from the train split"):
+        transform(inputs, tmp_path, tokenizer_config=TokenizerConfig(vocab_size=265, shared=False))
+
+
+def test_tokenizers_brought_for_each_column_give_the_ids_that_they_gave(inputs, apart, tmp_path):
+    paths = sorted(path for path in pathlib.Path(apart[1].uri).rglob("*") if path.is_file())
+    files = [{"path": str(path), "column": path.parent.name} for path in paths]
+    outputs = TransformedExamples(str(tmp_path / "i")), Tokenizer(str(tmp_path / "t"))
+    for artifact in outputs:
+        pathlib.Path(artifact.uri).mkdir()
+    adopt = functools.partial(
+        TransformByTokenizer.function,
+        **inputs,
+        transformed_examples=outputs[0],
+        tokenizer=outputs[1],
+        preprocessing=Preprocessing(("source", "target"), MAX_LENGTH),
+        context=Context(),
+    )
+    with pytest.raises(UserError, match="t: tokenizers for source; give one for all, or source=DIR,target=DIR"):
+        adopt(files=TokenizerFiles("t", {"files": files[:3]}))
+    adopt(files=TokenizerFiles("t", {"files": files}))
+    for one, two in zip(apart, outputs, strict=True):
+        assert (digest(one), one.properties) == (digest(two), two.properties)
+    assert same_vocabulary(apart[1].uri, outputs[1].uri)
+    (pathlib.Path(outputs[1].uri) / "source" / "spm.model").write_bytes(b"another")
+    assert not same_vocabulary(apart[1].uri, outputs[1].uri)

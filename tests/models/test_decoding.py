@@ -51,7 +51,9 @@ def go_on():
     def graph(model, search: BeamSearch):
         limits = Limits(*[tf.TensorSpec([None], tf.int32)] * 2)
         signature = [tf.TensorSpec([None, None], tf.int32), limits]
-        return tf.function(lambda prompt, limits: complete(model, prompt, search, limits), input_signature=signature)
+        return tf.function(
+            lambda prompt, limits: complete(model, prompt, search, limits), input_signature=signature, autograph=False
+        )
 
     def write(model, prompt, search: BeamSearch, limits: Limits) -> Result:
         return Result(*(tensor.numpy() for tensor in graph(model, search)(prompt, limits)))

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.config import DecodingConfig, TokenizerConfig
+from models.config import DecodingConfig, ModelConfig, TokenizerConfig
 from models.export import export
 from models.export_translation import TranslationServer
 from models.runtime import SavedModelRuntime
 from models.tokenizer import learn_tokenizer, load_tokenizer
+from models.transformer import Transformer
 from models.warmup import read_warmup_requests
 
 WORDS = [
@@ -241,3 +242,30 @@ def test_vocabulary_config_and_versions_ride_along(server, exported):
     config = json.loads((extra / "config.json").read_text(encoding="utf-8"))
     assert (config["task"], config["decoding"]["beam_size"], config["model"]["d_model"]) == ("translation", 3, 16)
     assert json.loads((extra / "versions.json").read_text(encoding="utf-8"))["tensorflow"] == tf.__version__
+
+
+def test_source_and_target_may_have_a_tokenizer_each(make_server, tmp_path):
+    """Every signature reads the source with the one and the target with the other."""
+    own, exported = str(tmp_path / "own"), str(tmp_path / "exported")
+    pathlib.Path(own).mkdir()
+    size = learn_tokenizer([(word[::-1], 9) for word in WORDS], TokenizerConfig(vocab_size=310), own)
+    shared = make_server()
+    target_size = shared.tokenizer.vocab_size
+    config = ModelConfig(1, 1, d_model=16, num_heads=2, dff=32, tie_embeddings=False)
+    model = Transformer(config, target_size, source_vocab_size=size)
+    model.build()
+    source_tokenizer = load_tokenizer(own)
+    server = TranslationServer(model, shared.tokenizer, DecodingConfig(beam_size=2), source_tokenizer)
+    export(server, exported, TEXTS[:3])
+    with SavedModelRuntime(exported) as runtime:
+        for signature in SIGNATURES:
+            inputs = inputs_of(signature, HOSTILE)
+            tensors = {name: tf.constant(texts) for name, texts in inputs.items()}
+            expected = {name: value.numpy() for name, value in getattr(server, signature)(**tensors).items()}
+            assert_same(runtime.run(signature, inputs), expected)
+        seen = runtime.run("attention", {"source": [TEXTS[0]], "target": [TEXTS[0]]})
+    for side, tokenizer in (("source", source_tokenizer), ("target", shared.tokenizer)):
+        pieces = tokenizer.id_to_piece(tokenizer.tokenize([TEXTS[0]]).flat_values).numpy().tolist()
+        assert seen[f"{side}_tokens"][0].tolist() == [*pieces, b"</s>"]
+    for name, number in (("vocabulary.tsv", target_size), ("source_vocabulary.tsv", size)):
+        assert len((tmp_path / "exported" / "assets.extra" / name).read_text().splitlines()) == number

@@ -87,7 +87,9 @@ def graph(model):
         options(1, numbers=np.zeros([1, 40], np.float32)),
     )
     signature = [tf.TensorSpec([None, None], tf.int32), asked]
-    return tf.function(lambda *given: translate(model, given[0], Sampling(EOS), given[1]), input_signature=signature)
+    return tf.function(
+        lambda *given: translate(model, given[0], Sampling(EOS), given[1]), input_signature=signature, autograph=False
+    )
 
 
 def write(model, source, seeds, **asked) -> Result:

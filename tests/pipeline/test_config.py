@@ -81,6 +81,7 @@ def test_settings_are_checked_together_not_one_by_one():
         ("model.num_heads=7", r"model.d_model \(512\) must be divisible by model.num_heads \(7\)"),
         ("tokenizer.vocab_size=200", "tokenizer.vocab_size must be above 260 with byte_fallback"),
         ("data.target=source", "data.source and data.target are both 'source'"),
+        ("tokenizer.shared=false", "tokenizer.shared=false needs model.tie_embeddings=false"),
     ],
 )
 def test_bad_settings_say_what_and_how(setting, message):
@@ -99,6 +100,11 @@ def test_bad_settings_say_what_and_how(setting, message):
 def test_positions_that_do_not_fit_are_refused(settings):
     with pytest.raises(UserError, match=r"setting model\.positions="):
         with_settings(BASE, settings)
+
+
+def test_one_text_has_one_tokenizer():
+    with pytest.raises(UserError, match="needs a task with two texts, and classification reads one"):
+        with_settings(preset("base", "classification"), ["tokenizer.shared=false", "model.tie_embeddings=false"])
 
 
 def test_every_number_has_bounds():

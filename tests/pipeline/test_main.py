@@ -90,7 +90,7 @@ finally:
 
 def test_help_names_every_command_and_option(command):
     overview = command("--help").output
-    assert all(name in overview for name in ("demo", "run", "runs", "lineage", "predict"))
+    assert all(name in overview for name in ("demo", "run", "runs", "report", "lineage", "predict"))
     text = command("run", "--help").output
     for option in ("FILE", "--task", "--preset", "--source", "--target", "--pipeline-root", "--serving-dir", "--set"):
         assert option in text
@@ -117,6 +117,23 @@ def test_run_hands_everything_on(command, tmp_path):
     assert (tmp_path / "here" / "metadata.sqlite").is_file()
     assert "Toy  ran" in result.output
     assert "summary of run 1" in result.output
+
+
+def test_a_runner_whose_workers_cannot_reach_the_root_is_refused_before_it_costs_anything(command, tmp_path):
+    result = command("run", "data.tsv", "--", "--project=p", "--runner=DataflowRunner")
+    assert result.exit_code == 2
+    assert "the pipeline root is a folder" in result.output
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("command_name", ["run", "runs"])
+def test_a_url_is_no_pipeline_root(command, tmp_path, command_name):
+    before = sorted(tmp_path.iterdir())
+    file = ["data.tsv"] if command_name == "run" else []
+    result = command(command_name, *file, "--pipeline-root", "gs://bucket/runs")
+    assert result.exit_code == 2
+    assert "is a URL" in result.output
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_a_url_to_push_to_stays_as_it_is(command):
@@ -198,9 +215,20 @@ def test_verbose_shows_the_stack_trace(command):
     assert "in fail" in result.stderr
 
 
-@pytest.mark.parametrize(("given", "pattern"), [("theirs.model", "theirs.model"), ("folder", "folder/*")])
+@pytest.mark.parametrize(
+    ("given", "pattern"),
+    [
+        ("theirs.model", "theirs.model"),
+        ("folder", "folder/*"),
+        ("apart", "source=apart/source/*,target=apart/target/*"),
+        ("source=a.model,target=folder", "source=a.model,target=folder/*"),
+    ],
+)
 def test_a_schema_and_a_tokenizer_of_the_users_are_handed_on(command, tmp_path, given, pattern):
     (tmp_path / "folder").mkdir()
+    for column in ("target", "source"):
+        (tmp_path / "apart" / column).mkdir(parents=True)
+        (tmp_path / "apart" / column / "tokenizer.json").write_text("{}")
     assert command("run", "data.tsv", "--schema", "kept.pbtxt", "--tokenizer", given).exit_code == 0
     assert (SEEN["schema_file"], SEEN["tokenizer"]) == ("kept.pbtxt", pattern)
 
@@ -280,6 +308,19 @@ def test_unknown_history_is_bad_input(command, arguments):
     result = command(*arguments)
     assert result.exit_code == 2
     assert result.stderr.startswith("seq2serve: no ")
+
+
+def test_a_shared_store_is_named_by_an_option_or_the_environment(command, tmp_path, monkeypatch):
+    url = f"sqlite:///{tmp_path}/shared.sqlite"
+    assert command("run", "data.tsv", "--metadata", url).exit_code == 0
+    assert not (tmp_path / "runs" / "metadata.sqlite").exists()
+    assert "keeps its metadata in a store that it shares" in command("run", "data.tsv").output
+    assert "--metadata" in command("runs").output
+    monkeypatch.setenv("SEQ2SERVE_METADATA", url)
+    assert "reused" in command("run", "data.tsv").output
+    assert command("runs").output.count("COMPLETE") == 2
+    assert "Toy" in command("runs", "2").output
+    assert "Artifact" in command("lineage", "1").output
 
 
 # Predicting.

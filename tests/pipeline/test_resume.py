@@ -5,167 +5,15 @@ import os
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[2]
-
-# A pipeline of its own process: Count -> Train (checkpoints in scratch, two outputs) -> Push. Every execution adds a
-# line to calls.txt; `crash` says where the process kills itself, `slow` how long Train takes.
-TOY = '''
-import json, os, signal, sys, time
-from pathlib import Path
-
-from components.artifact import Examples, Model, ModelEvaluation, ModelRun, RawFiles
-from components.component import Context, Input, Output, component, raw_files
-from components.errors import Seq2ServeError
-from pipeline import root as pipeline_root
-from pipeline.metadata import MetadataStore
-from pipeline.runner import Pipeline, Runner
-import helper
-
-HERE = Path(__file__).parent
-SETTINGS = {"root": str(HERE / "root"), "crash": "", "slow": 0.0, "steps": 3, **json.loads(sys.argv[1])}
-
-
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def called(name):
-    with (HERE / "calls.txt").open("a") as file:
-        file.write(name + chr(10))
-
-
-@component
-def Count(files: Input[RawFiles], examples: Output[Examples], context: Context) -> None:
-    called("Count")
-    Path(examples.path("half")).write_text("half")
-    if SETTINGS["crash"] == "in Count":
-        die()
-    Path(examples.path("count.txt")).write_text(str(helper.count(files)))
-
-
-@component
-def Train(
-    examples: Input[Examples], model: Output[Model], model_run: Output[ModelRun], steps: int, context: Context
-) -> None:
-    checkpoint = Path(context.scratch, "step")
-    start = int(checkpoint.read_text()) if checkpoint.exists() else 0
-    called(f"Train from {start}")
-    for step in range(start, steps):
-        checkpoint.write_text(str(step + 1))
-        time.sleep(SETTINGS["slow"] / steps)
-        if SETTINGS["crash"] == "in Train" and step == 1:
-            die()
-    Path(model.path("model.txt")).write_text(Path(examples.path("count.txt")).read_text() + f" x {steps}")
-    Path(model_run.path("log.txt")).write_text("log")
-
-
-@component
-def Judge(model: Input[Model], evaluation: Output[ModelEvaluation]) -> None:
-    called("Judge")
-    Path(evaluation.path("metrics.json")).write_text(Path(model.path("model.txt")).read_text())
-
-
-def crash_at(module, name, wanted, before):
-    """Kills the process just before or after the wanted call (counted from 1) of module.name."""
-    original, calls = getattr(module, name), []
-    def replacement(*arguments, **keywords):
-        calls.append(name)
-        if len(calls) == wanted and before:
-            die()
-        result = original(*arguments, **keywords)
-        if len(calls) == wanted:
-            die()
-        return result
-    setattr(module, name, replacement)
-
-
-# Calls are counted over the run: Count's one output, then Train's two.
-if SETTINGS["crash"] == "before Train is renamed":
-    crash_at(pipeline_root.os, "rename", 2, before=True)
-elif SETTINGS["crash"] == "between Train's renames":
-    crash_at(pipeline_root.os, "rename", 3, before=True)
-elif SETTINGS["crash"] == "before Train is committed":
-    crash_at(MetadataStore, "publish", 2, before=True)
-elif SETTINGS["crash"] == "after Train is committed":
-    crash_at(MetadataStore, "publish", 2, before=False)
-elif SETTINGS["crash"] == "before Train begins":
-    crash_at(MetadataStore, "begin_execution", 2, before=False)
-
-files = raw_files(str(HERE / "data.tsv"))
-count = Count(files=files)
-train = Train(examples=count.outputs["examples"], steps=SETTINGS["steps"])
-judge = Judge(model=train.outputs["model"])
-result = Runner(Pipeline("toy", SETTINGS["root"], (files.node, count, train, judge))).run()
-heavy = sorted({"tensorflow", "apache_beam", "keras", "numpy"} & set(sys.modules))
-outputs = {f"{name}/{key}": made.uri for name, node in result.nodes.items() for key, made in node.outputs.items()}
-print(json.dumps({"heavy": heavy, "outputs": outputs, "seconds": result.seconds}))
-'''
-HELPER = """
-def count(files):
-    import tensorflow, apache_beam  # only when it runs, as in real components
-    return sum(file["bytes"] for file in files.properties["files"])
-"""
-
-
-class Toy:
-    """The toy pipeline in a folder of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.root = folder, folder / "root"
-        (folder / "toy.py").write_text(TOY)
-        # What stands in for TensorFlow and Beam, so that a run may import them without paying for them.
-        (folder / "helper.py").write_text(HELPER)
-        for name in ("tensorflow", "apache_beam"):
-            (folder / f"{name}.py").write_text("")
-        (folder / "data.tsv").write_text("source\ttarget\na\tb\n")
-
-    def start(self, stdout: int = subprocess.PIPE, **settings) -> subprocess.Popen:
-        command = [sys.executable, str(self.folder / "toy.py"), json.dumps(settings)]
-        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-        return subprocess.Popen(command, env=environment, text=True, stdout=stdout, stderr=subprocess.PIPE)
-
-    def run(self, **settings) -> "Finished":
-        return Finished(self.start(**settings))
-
-    def calls(self) -> list[str]:
-        path = self.folder / "calls.txt"
-        return path.read_text().splitlines() if path.exists() else []
-
-    def states(self) -> list[tuple[str, str]]:
-        with sqlite3.connect(self.root / "metadata.sqlite") as connection:
-            return connection.execute("SELECT component, state FROM executions ORDER BY id").fetchall()
-
-    def leftovers(self) -> list[str]:
-        return [str(path) for name in (".staging", ".scratch") for path in (self.root / name).iterdir()]
-
-    def artifacts(self) -> dict[str, str]:
-        """Returns every published file's content, the execution's number left out of its path."""
-        files = [path for path in self.root.glob("[A-Z]*/*/*/*") if path.is_file()]
-        parts = [path.relative_to(self.root).parts for path in files]
-        return {"/".join((*part[:2], part[3])): path.read_text() for part, path in zip(parts, files, strict=True)}
-
-
-class Finished:
-    """What a process of the toy pipeline printed, line by line: component -> (ran or reused, reason)."""
-
-    def __init__(self, process: subprocess.Popen) -> None:
-        self.out, self.err = process.communicate(timeout=60)
-        self.code = process.returncode
-        lines = [line.split(maxsplit=4) for line in self.out.splitlines() if line[:1].isupper()]
-        self.components = {name: (verb, reason) for name, verb, _, _, reason in lines}
-        self.summary = json.loads(self.out.splitlines()[-1]) if self.code == 0 else {}
-
 
 @pytest.fixture
-def toy(tmp_path: Path) -> Toy:
-    return Toy(tmp_path)
+def toy(make_toy, tmp_path: Path):
+    return make_toy(tmp_path)
 
 
 UNDISTURBED = {
@@ -239,7 +87,7 @@ def test_other_settings_do_not_see_the_checkpoint(toy):
 
 def test_two_runs_at_once_do_the_work_once(toy):
     processes = [toy.start(slow=1.5) for _ in range(3)]
-    finished = [Finished(process) for process in processes]
+    finished = [toy.finish(process) for process in processes]
     assert [run.code for run in finished] == [0, 0, 0], [run.err for run in finished]
     assert sorted(toy.calls()) == ["Count", "Judge", "Train from 0"]
     assert sorted(run.components["Train"][0] for run in finished) == ["ran", "reused", "reused"]
@@ -251,7 +99,7 @@ def test_two_runs_at_once_do_the_work_once(toy):
 def test_different_runs_at_once_lose_nothing(toy):
     toy.run(crash="in Count")
     processes = [toy.start(slow=0.5, steps=steps) for steps in (3, 4, 5, 6)]
-    finished = [Finished(process) for process in processes]
+    finished = [toy.finish(process) for process in processes]
     assert [run.code for run in finished] == [0] * 4, [run.err for run in finished]
     for steps, run in zip((3, 4, 5, 6), finished, strict=True):
         model = Path(run.summary["outputs"]["Train/model"], "model.txt")
@@ -281,7 +129,7 @@ def test_a_live_run_is_not_swept_and_its_heir_takes_over(toy):
     assert heir.poll() is None, "it waits for the first"
     first.kill()
     first.communicate()
-    heir = Finished(heir)
+    heir = toy.finish(heir)
     assert heir.code == 0, heir.err
     assert heir.components["Train"] == ("ran", "an earlier execution was interrupted; going on")
     assert toy.leftovers() == []
@@ -292,7 +140,7 @@ def test_interrupted_by_ctrl_c(toy, heeds_ctrl_c):
     process = toy.start(slow=600.0)
     wait_for(lambda: "Train from 0" in toy.calls())
     process.send_signal(signal.SIGINT)
-    assert "KeyboardInterrupt" in Finished(process).err
+    assert "KeyboardInterrupt" in toy.finish(process).err
     assert ("Train", "CANCELED") in toy.states()
     assert [Path(path).parent.name for path in toy.leftovers()] == [".scratch"]
     assert toy.run().code == 0
@@ -301,7 +149,8 @@ def test_interrupted_by_ctrl_c(toy, heeds_ctrl_c):
 
 def test_changed_helper_runs_what_imports_it(toy):
     toy.run()
-    (toy.folder / "helper.py").write_text(HELPER.replace("sum(", "2 * sum("))
+    helper = toy.folder / "helper.py"
+    helper.write_text(helper.read_text().replace("sum(", "2 * sum("))
     again = toy.run()
     assert again.components["Count"] == ("ran", "code changed: helper.py")
     assert toy.artifacts()["Judge/evaluation/metrics.json"] in ("18 x 3", "36 x 3")
@@ -326,3 +175,14 @@ def test_deleted_root_starts_afresh(toy):
     shutil.rmtree(toy.root)
     again = toy.run()
     assert {reason for _, reason in again.components.values()} == {"first run"}
+
+
+def test_a_store_of_an_earlier_version_goes_on(toy):
+    """Such a one has no table of places; here it also has a run that was killed."""
+    toy.run(steps=5)
+    toy.run(crash="in Train")
+    with sqlite3.connect(toy.root / "metadata.sqlite") as connection:
+        connection.execute("DROP TABLE places")
+    assert {verb for verb, _ in toy.run(steps=5).components.values()} == {"reused"}
+    assert "RUNNING" not in {state for _, state in toy.states()}
+    assert toy.run().components["Train"] == ("ran", "an earlier execution was interrupted; going on")

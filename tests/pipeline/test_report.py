@@ -1,0 +1,356 @@
+"""`seq2serve report` shows a run on one page that needs no network: of every task, of a failed run, of two runs."""
+
+import base64
+import html.parser
+import json
+import pathlib
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from components.artifact import Model
+from pipeline.__main__ import app
+from pipeline.metadata import MetadataStore
+from pipeline.report_attention import describe_attention
+from pipeline.report_run import read_run
+
+BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+SECTIONS = [
+    *("verdict", "pipeline", "data", "training", "quality", "examples"),
+    *("attention", "card", "lineage", "reproduce"),
+]
+VOID = {"meta", "link", "br", "input", "img", "hr"}
+FETCHES = {"src", "href", "srcset", "data", "action", "poster", "xlink:href"}
+
+
+class Page(html.parser.HTMLParser):
+    """What is in a page: the text of every section, what it would fetch, and the table cells."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.fetched, self.texts, self.ids, self.attributes = [], [], {}, [], []
+        self.feed(text)
+        assert not self.open, f"not closed: {self.open}"
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        self.attributes.append((tag, values))
+        self.fetched += [v for name, v in attributes if name in FETCHES and v and not v.startswith("#")]
+        self.ids += [values["id"]] if "id" in values else []
+        if tag not in VOID:
+            self.open.append((tag, values.get("id")))
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self.handle_endtag(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open, tag
+        assert self.open.pop()[0] == tag, (tag, self.getpos())
+
+    def handle_data(self, data):
+        section = next((id for tag, id in self.open if tag == "section"), "")
+        self.texts[section] = self.texts.get(section, "") + " " + " ".join(data.split())
+
+
+def run_report(folder, *arguments, root="runs"):
+    path = pathlib.Path(folder) / "page.html"
+    where = ["--pipeline-root", str(root), "--output", str(path)]
+    done = CliRunner().invoke(app, ["report", *map(str, arguments), *where])
+    return done, path
+
+
+@pytest.fixture(scope="module")
+def page_of(house_of, tmp_path_factory):
+    """Returns a function that reports on the house of a task, once, and gives the page's path."""
+    pages = {}
+
+    def page_of(task):
+        if task not in pages:
+            done, pages[task] = run_report(tmp_path_factory.mktemp(task), root=house_of(task).folder / "runs")
+            assert done.exit_code == 0, done.output
+        return pages[task]
+
+    return page_of
+
+
+@pytest.fixture
+def any_page(any_house, page_of):
+    return any_house, Page(page_of(any_house.task).read_text(encoding="utf-8"))
+
+
+# A run.
+
+
+def test_the_page_is_one_file_that_fetches_nothing(any_page, page_of):
+    house, page = any_page
+    assert page.fetched == []
+    text = page_of(house.task).read_text(encoding="utf-8")
+    assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest|import\(", text)
+    assert len(text) < 1_500_000
+
+
+def test_every_section_is_there_and_links_lead_to_it(any_page):
+    _, page = any_page
+    assert [name for name in page.ids if name in SECTIONS] == SECTIONS
+    links = [values["href"][1:] for tag, values in page.attributes if tag == "a"]
+    assert set(SECTIONS) <= set(links) <= set(page.ids)
+
+
+def test_it_shows_what_the_run_did(any_page):
+    house, page = any_page
+    for component in ("RawFiles", "ExampleGen", "Transform", "Trainer", "Pusher", "BulkInferrer"):
+        assert f" {component} " in page.texts["pipeline"]
+    assert "first run" in page.texts["pipeline"]
+    assert house.file in page.texts["data"]
+    assert "640 rows read" in page.texts["data"]
+    assert "✓ yes" in page.texts["verdict"]
+    assert "✗" not in page.texts["verdict"]
+    evaluation = house.output("Evaluator", "evaluation").properties
+    for name, value in evaluation["model"].items():
+        assert name in page.texts["quality"]
+        assert f"{value:.1f}" in page.texts["quality"] or f"{value:.3f}" in page.texts["quality"]
+    for part in evaluation["slices"]:
+        assert part["name"] in page.texts["quality"]
+    for row in (*evaluation["examples"]["worst"], *evaluation["examples"]["best"]):
+        assert " ".join(next(iter(row.values())).split()) in page.texts["examples"]
+    assert f"{house.output('Trainer', 'model').properties['num_parameters']:,} parameters" in page.texts["card"]
+    assert "RawFiles" in page.texts["lineage"]
+    assert "seq2serve run " in page.texts["reproduce"]
+
+
+def test_curves_and_lengths_are_drawn_and_say_their_values(any_page):
+    house, page = any_page
+    said = [values["aria-label"] for _, values in page.attributes if "aria-label" in values]
+    assert any(re.match(r"train, step 120: \d", label) for label in said)
+    assert any(re.match(r"validation, step 100: \d", label) for label in said)
+    assert any(re.match(r"test, [\d,]+ to [\d,]+: \d+ %", label) for label in said)
+    assert any(label.startswith("inside, train: ") for label in said) == (house.task == "classification")
+
+
+def test_attention_is_the_served_models(page_of, house):
+    page = Page(page_of("translation").read_text(encoding="utf-8"))
+    (maps,) = [json.loads(values["data-maps"]) for _, values in page.attributes if "data-maps" in values]
+    assert len(maps) == 4
+    assert all((found["layers"], found["heads"]) == (1, 2) for found in maps)
+    store = MetadataStore(f"sqlite:///{house.folder / house.root / 'metadata.sqlite'}")
+    for found in describe_attention(read_run(store, 1, "")):
+        weights = np.frombuffer(base64.b64decode(found["weights"]), np.uint8)
+        rows = weights.reshape(1, 2, len(found["target"]), len(found["source"]))
+        assert abs(rows.astype(int).sum(-1) - 255).max() <= len(found["source"])
+        assert found["target"][-1] == found["source"][-1] == "</s>"
+
+
+def test_confusion_is_shaded_by_its_share_of_the_row(page_of):
+    page = Page(page_of("classification").read_text(encoding="utf-8"))
+    styles = [values["style"] for tag, values in page.attributes if tag == "td" and "style" in values]
+    shares = [float(style.removeprefix("--share:")) for style in styles]
+    assert len(shares) == 9
+    assert all(sum(shares[i : i + 3]) == pytest.approx(1, abs=0.01) or sum(shares[i : i + 3]) == 0 for i in (0, 3, 6))
+
+
+def test_text_of_the_data_is_text_and_no_markup(tmp_path):
+    store = _store(tmp_path)
+    run = store.begin_run("translation")
+    evil = "<script>alert(1)</script> {{ 7 * 7 }}"
+    execution = store.begin_execution(
+        run, "ExampleGen", "f" * 64, {"inputs": {}, "parameters": {}, "versions": {}}, evil
+    )
+    store.end_execution(execution, "FAILED", evil)
+    store.end_run(run, "FAILED", evil)
+    done, path = run_report(tmp_path, root=tmp_path / "runs")
+    assert done.exit_code == 0, done.output
+    text = path.read_text(encoding="utf-8")
+    assert evil not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; {{ 7 * 7 }}" in text
+
+
+def test_a_pipeline_of_ones_own_is_shown_as_far_as_it_is_like_others(tmp_path):
+    store = _store(tmp_path)
+    run = store.begin_run("toy")
+    parts = {"inputs": {}, "parameters": {}, "versions": {"toys": "1.0"}}
+    execution = store.begin_execution(run, "Toy", "f" * 64, parts, "first run")
+    (tmp_path / "model").mkdir()
+    store.publish(execution, {}, {"model": Model(str(tmp_path / "model"), {}, "a" * 64)})
+    store.end_run(run, "COMPLETE")
+    done, path = run_report(tmp_path, root=tmp_path / "runs")
+    assert done.exit_code == 0, done.output
+    page = Page(path.read_text(encoding="utf-8"))
+    assert "Toy" in page.texts["pipeline"]
+    assert "first run" in page.texts["pipeline"]
+    assert str(tmp_path / "model") in page.texts["lineage"]
+    assert "The run made no model." in page.texts["card"]
+
+
+# Runs that did not complete, and none.
+
+
+def _store(folder):
+    (folder / "runs").mkdir()
+    return MetadataStore(f"sqlite:///{folder / 'runs' / 'metadata.sqlite'}")
+
+
+@pytest.fixture(scope="module")
+def two_runs(house_of, tmp_path_factory):
+    """A root in which, after a run that completed, one failed in the Trainer with another setting."""
+    root = tmp_path_factory.mktemp("two") / "runs"
+    root.mkdir()
+    shutil.copy(house_of("translation").folder / "runs" / "metadata.sqlite", root)
+    store = MetadataStore(f"sqlite:///{root / 'metadata.sqlite'}")
+    run = store.begin_run("translation")
+    for execution in store.executions_of_run(1)[:6]:
+        if execution.component != "Trainer":
+            store.record_reuse(run, execution, "nothing changed since run 1")
+    parts = json.loads(json.dumps(execution.parts))
+    parts["parameters"]["recipe"]["training"]["learning_rate"] = 5.0
+    reason = "parameter recipe.training.learning_rate: 0.01 -> 5.0"
+    trainer = store.begin_execution(run, "Trainer", "0" * 64, parts, reason)
+    message = "Trainer: The loss is nan at step 3, at learning rate 5."
+    store.end_execution(trainer, "FAILED", message)
+    store.end_run(run, "FAILED", message)
+    return root
+
+
+def test_a_run_that_failed_is_shown_as_far_as_it_got(two_runs, tmp_path):
+    done, path = run_report(tmp_path, root=two_runs)
+    assert done.exit_code == 0, done.output
+    page = Page(path.read_text(encoding="utf-8"))
+    assert "Trainer: The loss is nan at step 3" in page.texts[""]
+    assert "Trainer failed" in page.texts["pipeline"].replace(" 0.0 s · ", " ")
+    assert "reused" in page.texts["pipeline"]
+    assert "640 rows read" in page.texts["data"]
+    assert "Nothing was trained." in page.texts["training"]
+    assert "No model was evaluated" in page.texts["quality"]
+    assert "--set training.learning_rate=5.0" in page.texts["reproduce"]
+
+
+@pytest.fixture(scope="module")
+def side_by_side(two_runs, tmp_path_factory):
+    """The page of both."""
+    done, path = run_report(tmp_path_factory.mktemp("both"), 1, 2, root=two_runs)
+    assert done.exit_code == 0, done.output
+    return path
+
+
+def test_two_runs_stand_side_by_side(side_by_side):
+    page = Page(side_by_side.read_text(encoding="utf-8"))
+    assert "parameter recipe.training.learning_rate: 0.01 -> 5.0" in page.texts["differences"]
+    assert "nothing to compare row by row" in page.texts["differences"]
+    for section in set(SECTIONS) - {"training"}:
+        assert "Run 1" in page.texts[section]
+        assert "Run 2" in page.texts[section]
+    said = [values["aria-label"] for _, values in page.attributes if "aria-label" in values]
+    assert any(label.startswith("run 1 train, step 20: ") for label in said)
+
+
+def test_a_model_beside_itself_is_no_worse(house, tmp_path):
+    done, path = run_report(tmp_path, 1, 1, root=house.folder / house.root)
+    assert done.exit_code == 0, done.output
+    text = Page(path.read_text(encoding="utf-8")).texts["differences"]
+    assert "run 1 is not significantly different." in " ".join(text.split())
+    assert "0 answers differ" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((7,), "no run 7 here; `seq2serve runs` lists them"),
+        ((1, 7), "no run 7 here"),
+        ((1, 2, 3), "one run or two, not 3"),
+    ],
+)
+def test_what_cannot_be_shown_is_said(two_runs, tmp_path, arguments, message):
+    done, path = run_report(tmp_path, *arguments, root=two_runs)
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert not path.exists()
+
+
+def test_a_run_of_an_older_version_is_said_to_be_one(tmp_path):
+    store = _store(tmp_path)
+    run = store.begin_run("translation")
+    parts = {"inputs": {}, "parameters": {"recipe": {"model": {}}}, "versions": {}}
+    store.end_execution(store.begin_execution(run, "Trainer", "f" * 64, parts, ""), "FAILED", "")
+    done, _ = run_report(tmp_path, root=tmp_path / "runs")
+    assert (done.exit_code, "run its command again" in done.stderr) == (2, True)
+
+
+def test_where_nothing_ran_there_is_nothing_to_show(tmp_path):
+    done, _ = run_report(tmp_path, root=tmp_path / "nowhere")
+    assert (done.exit_code, "no runs in" in done.stderr) == (2, True)
+    _store(tmp_path)
+    done, _ = run_report(tmp_path, root=tmp_path / "runs")
+    assert (done.exit_code, "no runs in" in done.stderr) == (2, True)
+
+
+def test_a_page_that_cannot_be_written_is_said(two_runs, tmp_path):
+    where = ["--pipeline-root", str(two_runs), "--output", str(tmp_path / "none" / "page.html")]
+    done = CliRunner().invoke(app, ["report", *where])
+    assert (done.exit_code, "--output" in done.stderr) == (2, True)
+
+
+# In a browser.
+
+browser = next(filter(None, map(shutil.which, BROWSERS)), "")
+
+# Looks at the page in a frame as narrow as a phone, uses its keyboard, and writes down what happened.
+PROBE = """<!doctype html><meta charset="utf-8"><iframe width="360" height="800" src="page.html"></iframe><script>
+document.querySelector("iframe").addEventListener("load", ({ target }) => {
+  const page = target.contentDocument, seen = { width: page.documentElement.scrollWidth };
+  const press = (element, key) => element.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+  seen.ready = page.body.dataset.ready;
+  seen.paper = target.contentWindow.getComputedStyle(page.body).backgroundColor;
+  const figure = page.querySelector("#training figure");
+  figure.focus();
+  press(figure, "ArrowRight");
+  seen.tip = page.getElementById("tip").textContent;
+  const map = page.querySelector(".map");
+  if (map) {
+    const head = page.querySelector("select.head");
+    head.value = "0,1";
+    head.dispatchEvent(new Event("change"));
+    press(map, "ArrowRight");
+    seen.readout = page.querySelector(".readout").textContent;
+    seen.cells = map.querySelectorAll("td").length;
+    seen.pressed = page.querySelector(".heads [aria-pressed='true']").getAttribute("aria-label");
+  }
+  document.body.dataset.seen = JSON.stringify(seen);
+});
+</script>"""
+
+
+def look(page, profile, *flags):
+    """Returns what PROBE saw."""
+    (page.parent / "probe.html").write_text(PROBE, encoding="utf-8")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}", "--dump-dom"]
+    command = [browser, *options, "--allow-file-access-from-files", "--virtual-time-budget=8000", *flags]
+    done = subprocess.run(
+        [*command, (page.parent / "probe.html").as_uri()], capture_output=True, check=True, timeout=60
+    )
+    (seen,) = re.findall(r'data-seen="([^"]*)"', done.stdout.decode())
+    return json.loads(html.unescape(seen))
+
+
+@pytest.mark.skipif(not browser, reason="there is no headless browser")
+def test_a_browser_shows_it_on_a_phone_in_the_dark_and_by_keyboard(page_of, tmp_path):
+    light = look(page_of("translation"), tmp_path)
+    dark = look(page_of("translation"), tmp_path, "--blink-settings=preferredColorScheme=0")
+    assert light["ready"] == "yes"
+    assert light["width"] <= 360
+    assert re.fullmatch(r"train, step 20: \d.*", light["tip"])
+    assert re.fullmatch(r"Before it wrote “.+” it gave “.+” \d+ % of its attention\.", light["readout"])
+    assert light["pressed"] == "layer 1, head 2"
+    assert light["cells"] > 10
+    assert light["paper"] != dark["paper"]
+    assert dark["width"] <= 360
+
+
+@pytest.mark.skipif(not browser, reason="there is no headless browser")
+def test_two_runs_fit_a_phone_as_well(side_by_side, tmp_path):
+    seen = look(side_by_side, tmp_path)
+    assert (seen["ready"], seen["width"] <= 360) == ("yes", True)
