@@ -3,14 +3,23 @@
 PYTHON ?= python3
 VENV := .venv
 SEQ2SERVE := $(VENV)/bin/seq2serve
+BEAM = $(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements.lock)
 
-.PHONY: demo test test-peers lint lock clean
+.PHONY: demo test notebooks picture test-peers test-runners test-dataflow lint lock clean
 
 demo: $(VENV)/installed
 	$(SEQ2SERVE) demo $(ARGS)
 
 test: $(VENV)/installed
 	$(VENV)/bin/python -m pytest $(ARGS)
+
+# Every notebook from top to bottom; ARGS=--keep writes anew the outputs that are committed.
+notebooks: $(VENV)/installed
+	$(VENV)/bin/python notebooks/execute.py $(ARGS)
+
+# The README's picture of a demo that has run; it runs once more.
+picture: $(VENV)/installed
+	$(VENV)/bin/python notebooks/picture.py
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
@@ -19,6 +28,15 @@ lint: $(VENV)/installed
 # The programs that users would pick instead, to agree with and to be timed beside: several GB, an environment apart.
 test-peers: .peers/installed
 	.peers/bin/python -m pytest tests/peers $(ARGS)
+
+# Beam's other runners on this machine, which need Go, of Beam's version all; minutes, for every worker starts TensorFlow.
+test-runners: $(VENV)/installed .runners/prism .runners/boot
+	SEQ2SERVE_PRISM=$(CURDIR)/.runners/prism SEQ2SERVE_BOOT=$(CURDIR)/.runners/boot \
+		$(VENV)/bin/python -m pytest -m runners --numprocesses=0 tests/runners $(ARGS)
+
+# Dataflow's jobs, built and not sent; Google's clients are many, so in an environment apart.
+test-dataflow: .dataflow/installed
+	.dataflow/bin/python -m pytest --numprocesses=0 tests/runners/test_dataflow.py $(ARGS)
 
 # --no-deps: the lock file is complete, so nothing is resolved and nothing but what it names can come in.
 $(VENV)/installed: requirements.lock pyproject.toml
@@ -34,17 +52,33 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	.peers/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
+.dataflow/installed: tests/runners/requirements.lock pyproject.toml
+	$(PYTHON) -m venv --clear .dataflow
+	.dataflow/bin/python -m pip install --quiet --no-deps --require-hashes -r tests/runners/requirements.lock
+	.dataflow/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+.runners/prism: requirements.lock
+	GOBIN=$(CURDIR)/.runners go install github.com/apache/beam/sdks/v2/go/cmd/prism@v$(BEAM)
+
+.runners/boot: requirements.lock
+	GOBIN=$(CURDIR)/.runners go install github.com/apache/beam/sdks/v2/python/container@v$(BEAM)
+	mv .runners/container $@
+
 # Pins everything anew, for every Python and platform we support.
 lock:
 	$(PYTHON) -m venv --clear .lock
 	.lock/bin/python -m pip install --quiet uv
 	.lock/bin/uv pip compile pyproject.toml --quiet --universal --generate-hashes --no-emit-index-url \
-		--no-header --no-annotate --python-version 3.11 --extra dev --extra baselines --extra postgres \
-		--output-file requirements.lock
+		--no-header --no-annotate --python-version 3.11 --extra dev --extra baselines --extra notebooks \
+		--extra postgres --output-file requirements.lock
 	.lock/bin/uv pip compile pyproject.toml --quiet --universal --generate-hashes --no-emit-index-url \
 		--no-header --no-annotate --python-version 3.11 --extra peers --constraint requirements.lock \
 		--output-file tests/peers/requirements.lock
+	.lock/bin/uv pip compile pyproject.toml --quiet --universal --generate-hashes --no-emit-index-url \
+		--no-header --no-annotate --python-version 3.11 --extra dev --extra gcp --constraint requirements.lock \
+		--output-file tests/runners/requirements.lock
 	rm -rf .lock
 
 clean:
-	rm -rf $(VENV) .peers build *.egg-info
+	rm -rf $(VENV) .peers .dataflow .runners build *.egg-info

@@ -23,6 +23,7 @@ try:
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
     from apache_beam.runners.portability.fn_api_runner.fn_runner import ExtendedProvisionInfo
     from apache_beam.runners.runner import PipelineRunner
+    from apache_beam.utils import interactive_utils
 finally:
     logging.disable(logging.NOTSET)
 
@@ -49,7 +50,7 @@ def beam_pipeline(context: Context) -> Iterator[beam.Pipeline]:
     level = beam_logger.level
     beam_logger.setLevel(logging.INFO if context.verbose else logging.CRITICAL)
     try:
-        with beam.Pipeline(runner=runner, options=options) as pipeline:
+        with _outside_of_cells(), beam.Pipeline(runner=runner, options=options) as pipeline:
             yield pipeline
     except RuntimeError as error:
         raise RuntimeError(str(error).strip().splitlines()[-1].removeprefix("RuntimeError: ")) from error
@@ -80,6 +81,20 @@ def read_json_lines(path: str) -> list[Any]:
         values = [json.loads(line) for line in io.TextIOWrapper(file, encoding="utf-8")]
     beam.io.filesystems.FileSystems.delete([path])
     return values
+
+
+@contextlib.contextmanager
+def _outside_of_cells() -> Iterator[None]:
+    """Lets Beam work in a notebook as elsewhere: there it would name transforms by cells, by way of pandas."""
+    modules = (interactive_utils, beam.pipeline)
+    before = [module.is_in_ipython for module in modules]
+    for module in modules:
+        module.is_in_ipython = lambda: False
+    try:
+        yield
+    finally:
+        for module, function in zip(modules, before, strict=True):
+            module.is_in_ipython = function
 
 
 def _options(flags: tuple[str, ...]) -> PipelineOptions:

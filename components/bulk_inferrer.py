@@ -38,7 +38,7 @@ def BulkInferrer(
 
     from components.beam_runner import WriteJsonLines, beam_pipeline, read_json_lines
     from components.bulk_inferrer_beam import InferShards
-    from components.examples_io import shard_paths
+    from components.shards import shard_paths
 
     shards = list(enumerate(shard_paths(examples, split)))
     counts_path = inference_result.path("counts.jsonl")

@@ -17,8 +17,8 @@ from apache_beam.ml.inference.base import KeyedModelHandler, ModelHandler, Predi
 
 from components.examples_io import read_batches
 from components.serving_store import local_copy
+from components.shards import shard_name
 from components.tasks import get_task
-from components.tf_records import shard_name
 from models.runtime import SavedModelRuntime, TensorFlowError
 
 BATCH_ROWS = 64
@@ -63,9 +63,9 @@ class SavedModelHandler(ModelHandler[Row, PredictionResult, SavedModelRuntime]):
         try:
             texts = [task.prompt(row[task.text_columns[0]]) for row in batch]
             outputs = {task.answer_name(k): v for k, v in model.run("serving_default", {"text": texts}).items()}
-        except TensorFlowError as error:
+        except (TensorFlowError, MemoryError) as error:
             if len(batch) == 1:
-                yield PredictionResult(batch[0], Failure(str(error)))
+                yield PredictionResult(batch[0], Failure(str(error) or "out of memory"))
             else:
                 for row in batch:
                     yield from self.run_inference([row], model)

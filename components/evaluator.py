@@ -141,7 +141,8 @@ def _compare(spec: Task, model: Model, answers: Answers, rows: Sequence[Row], pa
 
 
 def _rows(examples: Examples, split: str, columns: Sequence[str]) -> list[dict[str, str]]:
-    from components.examples_io import read_batches, shard_paths
+    from components.examples_io import read_batches
+    from components.shards import shard_paths
 
     rows: list[dict[str, str]] = []
     for path in shard_paths(examples, split):

@@ -158,6 +158,6 @@ def _check(examples: Examples, summaries: list[dict], uri: str, max_reject_share
     for split, n in found["num_examples"].items():
         if not n:
             raise UserError(
-                f"{uri}: no row of {found['num_rows']} falls into the {split} split; "
-                "add rows, or give the split a larger share"
+                f"{uri}: no row of {found['num_rows']} falls into the {split} split; add rows, or give the split a "
+                "larger share (rows that are equal but for case, digits and spaces go together)"
             )

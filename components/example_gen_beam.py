@@ -20,8 +20,9 @@ from apache_beam.io.filesystems import FileSystems
 from components.artifact import SPLITS
 from components.layouts import Table
 from components.row_readers import Row, Scan, Scans
+from components.shards import shard_name
 from components.text_files import DamagedFileError, Segment
-from components.tf_records import ExampleEncoder, RecordWriter, shard_name
+from components.tf_records import ExampleEncoder, RecordWriter
 
 _DIGITS = re.compile(r"\d+")
 # A rejected line is kept so that it can be recognised, not to be worked with.

@@ -105,7 +105,8 @@ def _ask_peers(directory: str, exchanges: list, time_limit: int, model_server: s
 
 def _test_sentences(examples: Examples, number: int) -> dict[str, list[bytes]]:
     """Returns column -> its first sentences of the test split; an empty one where a row lacks the column."""
-    from components.examples_io import read_batches, shard_paths
+    from components.examples_io import read_batches
+    from components.shards import shard_paths
 
     columns = examples.properties["columns"]
     batches = (batch for path in shard_paths(examples, "test") for batch in read_batches(path, columns))

@@ -110,13 +110,14 @@ def read_schema(artifact: Schema) -> "schema_pb2.Schema":
 
 
 def _parse(path: str) -> "schema_pb2.Schema":
-    import tensorflow as tf
+    from apache_beam.io.filesystem import CompressionTypes
+    from apache_beam.io.filesystems import FileSystems
     from google.protobuf import text_format
     from tensorflow_metadata.proto.v0 import schema_pb2
 
-    with tf.io.gfile.GFile(path) as file:
+    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
         try:
-            return text_format.Parse(file.read(), schema_pb2.Schema())
+            return text_format.Parse(file.read().decode(), schema_pb2.Schema())
         except (text_format.ParseError, UnicodeDecodeError) as error:
             raise UserError(f"{path}: not a schema (line:column reason): {error}") from error
 

@@ -26,7 +26,7 @@ def StatisticsGen(
     import apache_beam as beam
 
     from components.beam_runner import beam_pipeline
-    from components.examples_io import shard_paths
+    from components.shards import shard_paths
     from components.statistics_gen_beam import CountShard, MergeCounts, WriteStatistics
     from components.statistics_protos import write_source
 

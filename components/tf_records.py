@@ -25,11 +25,7 @@ _KINDS = {"bytes": _FIRST, "int64": _THIRD}  # of Feature's fields
 _CRC = struct.Struct("<I")
 _HEADER_BYTES = 12  # length and its checksum
 _BITS_A_BYTE = 7  # of a varint
-
-
-def shard_name(stem: str, index: int, total: int) -> str:
-    """Returns the name of a shard, such as `data_tfrecord-00000-of-00004`."""
-    return f"{stem}-{index:05d}-of-{total:05d}"
+_KEPT_LENGTHS = 1 << 14
 
 
 class ExampleEncoder:
@@ -41,10 +37,9 @@ class ExampleEncoder:
     """
 
     def __init__(self, names: Sequence[str], kind: Literal["bytes", "int64"]):
-        self._kind = _KINDS[kind]
-        keys = [name.encode() for name in names]
         # As deterministic serialisation has it, maps are written in the order of their keys.
-        self._keys = [(place, _field(_FIRST, keys[place])) for place in sorted(range(len(keys)), key=keys.__getitem__)]
+        order = sorted(range(len(names)), key=lambda place: names[place].encode())
+        self._heads = [(place, _Heads(names[place].encode(), _KINDS[kind])) for place in order]
 
     def encode(self, values: Sequence[bytes]) -> bytes:
         """Returns a serialised tf.Example.
@@ -52,12 +47,33 @@ class ExampleEncoder:
         Args:
             values: for each name one value, of kind bytes; or all values, as `pack_numbers` packs them.
         """
-        kind, entries = self._kind, []
-        for place, key in self._keys:
+        parts = []
+        for place, heads in self._heads:
             value = values[place]
-            held = _field(_FIRST, value) if value or kind == _KINDS["bytes"] else b""
-            entries.append(_field(_FIRST, key + _field(_SECOND, _field(kind, held))))
-        return _field(_FIRST, b"".join(entries))
+            parts += (heads[len(value)], value)
+        return _field(_FIRST, b"".join(parts))
+
+
+class _Heads(dict):
+    """Length of a feature's value -> all that is written before it; the lengths there are are few.
+
+    Args:
+        key: the feature's name.
+        kind: field number of its list.
+    """
+
+    def __init__(self, key: bytes, kind: bytes):
+        super().__init__()
+        self._key, self._kind = _field(_FIRST, key), kind
+
+    def __missing__(self, length: int) -> bytes:
+        value = bytes(length)
+        values = _field(_FIRST, value) if value or self._kind == _KINDS["bytes"] else b""
+        entry = _field(_FIRST, self._key + _field(_SECOND, _field(self._kind, values)))
+        head = entry[: len(entry) - length]
+        if length < _KEPT_LENGTHS:
+            self[length] = head
+        return head
 
 
 def pack_numbers(numbers: np.ndarray, row_splits: np.ndarray) -> list[bytes]:
@@ -139,7 +155,7 @@ def _masked_crc(data: bytes) -> bytes:
 def _field(tag: bytes, content: bytes) -> bytes:
     """Returns a length-delimited field."""
     length = len(content)
-    return tag + (_SHORT_LENGTHS[length] if length < len(_SHORT_LENGTHS) else _varint(length)) + content
+    return tag + (_SHORT_LENGTHS[length] if length < _KEPT_LENGTHS else _varint(length)) + content
 
 
 def _varint(number: int) -> bytes:
@@ -150,4 +166,4 @@ def _varint(number: int) -> bytes:
     return bytes([*written, number])
 
 
-_SHORT_LENGTHS = [_varint(length) for length in range(1 << 2 * _BITS_A_BYTE)]
+_SHORT_LENGTHS = [_varint(length) for length in range(_KEPT_LENGTHS)]

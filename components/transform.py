@@ -6,7 +6,6 @@ Read next: transform_beam.py for the work itself, models/tokenizer.py, then trai
 
 import collections
 import dataclasses
-import os
 from typing import Literal
 
 from components.artifact import Examples, Schema, Tokenizer, TokenizerFiles, TransformedExamples
@@ -116,8 +115,8 @@ def _count_labels(examples: Examples, schema: Schema, column: str, path: str, co
     import apache_beam as beam
 
     from components.beam_runner import WriteJsonLines, beam_pipeline, read_json_lines
-    from components.examples_io import shard_paths
     from components.schema_gen import label_domain, read_schema
+    from components.shards import shard_paths
     from components.transform_beam import CountLabels
 
     shards = [(split, path) for split in examples.properties["splits"] for path in shard_paths(examples, split)]
@@ -140,7 +139,7 @@ def _count_labels(examples: Examples, schema: Schema, column: str, path: str, co
 
 def _adopt(files: TokenizerFiles, columns: tuple[str, ...], tokenizer: Tokenizer) -> None:
     """Takes over the tokenizer of all columns, or where files were given for columns that of each."""
-    import tensorflow as tf
+    from apache_beam.io.filesystems import FileSystems
 
     from models.tokenizer import adopt_tokenizer
 
@@ -152,8 +151,9 @@ def _adopt(files: TokenizerFiles, columns: tuple[str, ...], tokenizer: Tokenizer
         raise UserError(f"{files.uri}: tokenizers for {', '.join(paths)}; give one for all, or {wanted}")
     adopted = {}
     for name, mine in paths.items():
-        folder = os.path.join(tokenizer.uri, name)
-        tf.io.gfile.makedirs(folder)
+        folder = FileSystems.join(tokenizer.uri, name) if name else tokenizer.uri
+        if not FileSystems.exists(folder):
+            FileSystems.mkdirs(folder)
         try:
             adopted[name] = adopt_tokenizer(mine, folder)
         except ValueError as error:
@@ -177,7 +177,7 @@ def _write_ids(
     from apache_beam.io.filesystems import FileSystems
 
     from components.beam_runner import WriteJsonLines, beam_pipeline, read_json_lines
-    from components.examples_io import shard_paths
+    from components.shards import shard_paths
     from components.transform_beam import LearnTokenizers, WriteIds, transformed_path
 
     uri, splits = transformed_examples.uri, examples.properties["splits"]

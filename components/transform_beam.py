@@ -1,23 +1,20 @@
 """What Transform runs on Beam's workers: words counted, tokenizers learned, texts turned into ids.
 
 Comes in: shards of Examples. Goes out: tokenizers, then shards of TransformedExamples.
-Read next: models/tokenizer.py for the ids, models/dataset.py for what reads them.
+Read next: transform_text.py for the work itself, models/dataset.py for what reads the ids.
+
+TensorFlow is imported by what is called here: where the workers are other processes, this one has no need of it.
 """
 
 import collections
-import itertools
 import os
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import apache_beam as beam
-import numpy as np
-import tensorflow as tf
+from apache_beam.io.filesystems import FileSystems
 
-from components.examples_io import read_texts
-from components.tf_records import ExampleEncoder, RecordWriter, pack_numbers
 from models.config import TokenizerConfig
-from models.tokenizer import learn_tokenizer, load_tokenizers
 
 if typing.TYPE_CHECKING:
     from components.transform import Preprocessing
@@ -60,14 +57,9 @@ class CountWords(beam.DoFn):
         self._columns = columns
 
     def process(self, path: str) -> Iterator[WordCounts]:
-        words = {name: collections.Counter() for name in self._columns}
-        wanted = list(itertools.chain.from_iterable(self._columns.values()))
-        for batch in read_texts(path, wanted):
-            for name, columns in self._columns.items():
-                for column in columns:
-                    # Joined, they are decoded and split at the speed of C; no text begins or ends inside a word.
-                    words[name].update(b" ".join(batch[column].numpy().tolist()).decode().split())
-        yield from words.items()
+        from components.transform_text import count_words
+
+        yield from count_words(path, self._columns).items()
 
 
 class LearnTokenizer(beam.DoFn):
@@ -81,9 +73,12 @@ class LearnTokenizer(beam.DoFn):
         self._config, self._uri = config, uri
 
     def process(self, element: WordCounts) -> Iterator[dict]:
+        from models.tokenizer import learn_tokenizer
+
         name, words = element
-        folder, size, reason = os.path.join(self._uri, name), 0, ""
-        tf.io.gfile.makedirs(folder)
+        folder, size, reason = FileSystems.join(self._uri, name) if name else self._uri, 0, ""
+        if not FileSystems.exists(folder):
+            FileSystems.mkdirs(folder)
         try:
             size = learn_tokenizer(words.items(), self._config, folder)
         except ValueError as error:
@@ -102,11 +97,10 @@ class CountLabels(beam.DoFn):
         self._column = column
 
     def process(self, element: tuple[str, str]) -> Iterator[tuple[str, dict[str, int]]]:
+        from components.transform_text import count_labels
+
         split, path = element
-        labels = collections.Counter()
-        for batch in read_texts(path, [self._column]):
-            labels.update(label.decode() for label in batch[self._column].numpy().tolist())
-        yield split, dict(labels)
+        yield split, dict(count_labels(path, self._column))
 
 
 class AddCounters(beam.CombineFn):
@@ -133,87 +127,30 @@ class WriteIds(beam.DoFn):
     """(split, path of a shard, path to write) -> the shard with ids for texts, in the same order; yields its counts.
 
     Args:
-        preprocessing: columns and their lengths. Column `c` becomes the feature `c_ids`, of a label with one number.
-        labels: label column -> its labels, in the order of their ids.
-        tokenizer_uri: folder of the Tokenizer artifact.
+        preprocessing, labels, tokenizer_uri: as for IdWriter.
     """
 
     def __init__(self, preprocessing: "Preprocessing", labels: dict[str, list[str]], tokenizer_uri: str):
-        self._preprocessing, self._labels = preprocessing, labels
-        self._tokenizer_uri = tokenizer_uri
+        self._settings = preprocessing, labels, tokenizer_uri
 
     def setup(self) -> None:
-        # Loaded with the first shard, and then kept: a worker may be set up before the tokenizer has been learned.
-        self._tokenizers = {}
-        columns = self._preprocessing.columns
-        self._encoder = ExampleEncoder([f"{column}_ids" for column in (*columns, *self._labels)], "int64")
-        self._label_ids = {
-            column: {label.encode(): number for number, label in enumerate(labels)}
-            for column, labels in self._labels.items()
-        }
+        # Made with the first shard, and then kept: a worker may be set up before the tokenizer has been learned.
+        self._writer = None
 
     def process(self, element: tuple[str, str, str], learned: Sequence[dict] = ()) -> Iterator[dict]:
-        """Writes one shard.
+        """Writes one shard, and yields its split with what IdWriter.write returns.
 
         Args:
             element: see above.
             learned: what LearnTokenizers returned; nothing is written if a tokenizer is missing.
-        Yields:
-            {"split", "num_examples", "num_dropped", "num_truncated" {column: n}, "lengths" {column: {tokens: texts}}}
         """
-        split, source, target = element
+        from components.transform_text import IdWriter
+
         if any(found["error"] for found in learned):
             return
-        columns = self._preprocessing.columns
-        self._tokenizers = self._tokenizers or load_tokenizers(self._tokenizer_uri, columns)
-        counts = _Counts(columns)
-        with RecordWriter(target) as writer:
-            for batch in read_texts(source, [*columns, *self._labels]):
-                for row in self._rows(batch, counts):
-                    writer.write(self._encoder.encode(row))
-        yield {"split": split, **vars(counts)}
-
-    def _rows(self, batch: dict[str, tf.Tensor], counts: "_Counts") -> Iterator[tuple[bytes, ...]]:
-        """Returns the packed ids of each row that is not dropped, and counts."""
-        columns, limit = self._preprocessing.columns, self._preprocessing.max_length
-        ragged = {column: self._tokenizers[column].tokenize(batch[column]) for column in columns}
-        ids = {column: (found.flat_values.numpy(), found.row_splits.numpy()) for column, found in ragged.items()}
-        lengths = {column: np.diff(row_splits) for column, (_, row_splits) in ids.items()}
-        is_long = {column: found > limit for column, found in lengths.items()}
-        dropped = np.any(list(is_long.values()), 0) & (self._preprocessing.too_long == "drop")
-        counts.add(lengths, is_long, dropped)
-        packed = [pack_numbers(*_cut(*found, limit)) for found in ids.values()]
-        for column, label_ids in self._label_ids.items():
-            numbers = np.array([label_ids[label] for label in batch[column].numpy().tolist()])
-            packed.append(pack_numbers(numbers, np.arange(len(numbers) + 1)))
-        return itertools.compress(zip(*packed, strict=True), ~dropped)
-
-
-def _cut(ids: np.ndarray, row_splits: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the first `limit` ids of each row, in the same form."""
-    lengths = np.diff(row_splits)
-    if lengths.max(initial=0) <= limit:
-        return ids, row_splits
-    places = np.arange(len(ids)) - np.repeat(row_splits[:-1], lengths)
-    return ids[places < limit], np.concatenate([[0], np.cumsum(np.minimum(lengths, limit))])
-
-
-class _Counts:
-    """What is counted of a shard."""
-
-    def __init__(self, columns: tuple[str, ...]):
-        self.num_examples = self.num_dropped = 0
-        self.num_truncated = dict.fromkeys(columns, 0)
-        self.lengths = {column: collections.Counter() for column in columns}
-
-    def add(self, lengths: dict[str, np.ndarray], is_long: dict[str, np.ndarray], dropped: np.ndarray) -> None:
-        """Counts a batch: for each column the tokens of each text and whether these are too many; rows left out."""
-        self.num_dropped += int(dropped.sum())
-        self.num_examples += int((~dropped).sum())
-        for column, found in lengths.items():
-            self.num_truncated[column] += int((is_long[column] & ~dropped).sum())
-            values, numbers = np.unique(found, return_counts=True)
-            self.lengths[column].update(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
+        split, source, target = element
+        self._writer = self._writer or IdWriter(*self._settings)
+        yield {"split": split, **self._writer.write(source, target)}
 
 
 def transformed_path(uri: str, source: str) -> str:

@@ -37,10 +37,13 @@ class ModelConfig:
     """Sizes and shape of a Transformer, named as in Vaswani et al. 2017 (section 3 and table 3).
 
     Args:
+        num_encoder_layers, num_decoder_layers: a classifier has no decoder, a language model no encoder.
         d_model: width of the embeddings and of every sub-layer's output.
+        num_heads: attention heads of a layer, of d_model / num_heads channels each.
         dff: width of the inner feed-forward layer.
         dropout: rate after each sub-layer and on the embeddings (section 5.4).
         attention_dropout, activation_dropout: rates on the attention weights and inside the feed-forward layer.
+        activation: of the inner feed-forward layer; swiglu has a gate, and so a third matrix.
         norm_first: True for pre-norm, False for the paper's post-norm.
         positions: sinusoidal as in section 3.5, learned, or rotary (Su et al. 2021).
         tie_embeddings: one matrix for source, target and output (section 3.4).
@@ -72,6 +75,7 @@ class TrainingConfig:
         optimizer: adam as in section 5.3, or muon (Jordan et al. 2024), which needs fewer steps.
         batch_tokens: budget of a batch in target tokens, padding included.
         learning_rate: the peak, reached after `warmup_steps`.
+        warmup_steps: over which the rate rises to its peak.
         schedule: how the rate falls after the peak: inverse_sqrt as in section 5.3, or half a cosine down to zero.
         label_smoothing: the paper's epsilon (section 5.4).
         label_weights: of a classifier: even for every row alike, balanced for every label alike.
@@ -111,7 +115,9 @@ class DecodingConfig:
         length_penalty: alpha of GNMT's length penalty (Wu et al. 2016, equation 14); 0 switches it off.
         max_length_ratio, max_length_extra: a translation has at most ratio * source tokens + extra tokens.
         max_source_length: tokens of the source that are read; the rest is cut.
-        temperature, top_p, max_new_tokens: how a language model goes on from a text, see models/sampling.py.
+        temperature: of a language model that goes on from a text; higher is bolder, 0 takes the likeliest token.
+        top_p: draw from the likeliest tokens that reach this probability together; 1 is all of them.
+        max_new_tokens: most tokens that are written where a request does not say.
     """
 
     beam_size: int = 4

@@ -1,4 +1,4 @@
-"""The command line: demo, run, validate, runs, report, lineage, and those of serving_commands.py.
+"""The command line: demo, run, validate, runs, report, lineage, settings, and those of serving_commands.py.
 
 Comes in: arguments. Goes out: exit code 0, or one message and 1 (failed), 2 (bad input), 3 (not blessed), 130 (Ctrl-C).
 Read next: dag.py, what `run` runs; config.py, what `--set` sets. Whatever is slow to import is imported by the command
@@ -16,7 +16,7 @@ from components.errors import UserError
 from components.file_formats import parse_roles
 from components.tasks import TASKS
 from pipeline import serving_commands
-from pipeline.config import PRESETS, PipelineConfig, preset, with_settings
+from pipeline.config import PipelineConfig, preset, with_settings
 from pipeline.exits import explained as _explained
 from pipeline.logs import set_up_logs
 
@@ -32,6 +32,7 @@ app = typer.Typer(
     help="Raw text in, a served Transformer out.\n\n"
     "Start with [bold]seq2serve demo[/bold], then [bold]seq2serve run[/bold] your own file. What was interrupted goes "
     "on when the same command is run again; what has not changed is reused.",
+    epilog="Exit codes: 0 done, 1 a part failed, 2 bad input, 3 the model is not good enough to be pushed, 130 Ctrl-C.",
     rich_markup_mode="rich",
 )
 
@@ -43,13 +44,15 @@ FileArgument = Annotated[
         "several with their parts, such as train=a.tsv,test=b.tsv or source=a.en,target=a.de.",
     ),
 ]
-PresetOption = Annotated[
-    str, typer.Option("--preset", metavar="NAME", help=f"Settings to start from: {', '.join(PRESETS)}.")
-]
-SourceOption = Annotated[str, typer.Option(metavar="COLUMN", help="Column to translate from.")]
-TargetOption = Annotated[str, typer.Option(metavar="COLUMN", help="Column to translate into.")]
-TextOption = Annotated[str, typer.Option(metavar="COLUMN", help="Column to classify, or to go on from.")]
-LabelOption = Annotated[str, typer.Option(metavar="COLUMN", help="Column of the labels.")]
+_PRESETS = (
+    "Settings to start from: tiny (seconds, to try a file), demo (minutes), small (hours on a laptop), base and big "
+    "(the paper's). [bold]seq2serve settings[/bold] shows them."
+)
+PresetOption = Annotated[str, typer.Option("--preset", metavar="NAME", help=_PRESETS)]
+SourceOption = Annotated[str, typer.Option(metavar="COLUMN", help="Translation: the column to translate from.")]
+TargetOption = Annotated[str, typer.Option(metavar="COLUMN", help="Translation: the column to translate into.")]
+TextOption = Annotated[str, typer.Option(metavar="COLUMN", help="Other tasks: the column of texts.")]
+LabelOption = Annotated[str, typer.Option(metavar="COLUMN", help="Classification: the column of labels.")]
 SchemaOption = Annotated[
     Path | None,
     typer.Option(
@@ -107,7 +110,7 @@ SettingsOption = Annotated[
         "--set",
         metavar="SECTION.KEY=VALUE",
         help="Change one setting, such as training.steps=500 or model.d_model=256; may be given many times. "
-        "Sections: data, tokenizer, model, training, decoding, evaluation; an unknown name lists what there is.",
+        "[bold]seq2serve settings[/bold] lists them all, with what they mean.",
     ),
 ]
 _PUSHED = "Where model versions are pushed; also an object store, such as gs://bucket/models/en_de."
@@ -130,7 +133,8 @@ def demo(
     beam_options: BeamArguments = None,
     task: TaskOption = "translation",
     language: Annotated[
-        str, typer.Option(metavar="CODE", help="Language to translate English into; for translation.")
+        str,
+        typer.Option(metavar="CODE", help="Language to translate English into, such as fr, pl or ja; for translation."),
     ] = "de",
     tokenizer: TokenizerOption = "",
     warm_start: WarmStartOption = None,
@@ -144,9 +148,17 @@ def demo(
 ) -> None:
     """Trains, checks and pushes a model on real text, then shows what it answers.
 
-    Takes some minutes on two cores, and the first time it downloads its corpus. Translation: the interface text of Home
-    Assistant, English to German. Classification: what people felt about sentences. Language model: speeches of the
-    presidents of the United States.
+    Takes some minutes on two cores; the first time it downloads its corpus.
+
+    Translation: the interface text of Home Assistant, English to German.
+
+    Classification: what people felt about sentences.
+
+    Language model: speeches of the presidents of the United States.
+
+    seq2serve demo --language fr
+
+    seq2serve demo --task classification --set training.steps=3000
     """
     with _explained(verbose):
         config = with_settings(preset("demo", task), settings or [])
@@ -222,6 +234,8 @@ def validate(
     """Looks at your text and trains nothing: reads, counts, and says what is wrong or odd.
 
     A later [bold]run[/bold] of the same text reuses what this has done.
+
+    seq2serve validate pairs.tsv --source english --target german
     """
     with _explained(verbose):
         columns = {"source": source, "target": target, "text": text, "label": label}
@@ -244,7 +258,12 @@ def runs(
     pipeline_root: RootOption = Path("runs"),
     metadata: MetadataOption = "",
 ) -> None:
-    """Lists the runs in a pipeline root, or what one of them did."""
+    """Lists the runs in a pipeline root, or what one of them did.
+
+    seq2serve runs
+
+    seq2serve runs 3
+    """
     with _explained():
         from pipeline.history import run_text, runs_text
 
@@ -296,11 +315,35 @@ def lineage(
     pipeline_root: RootOption = Path("runs"),
     metadata: MetadataOption = "",
 ) -> None:
-    """Shows what an artifact was made from, back to the raw files, and what was made of it."""
+    """Shows what an artifact was made from, back to the raw files, and what was made of it.
+
+    seq2serve lineage serving/translation/1763830000
+
+    seq2serve lineage runs/Trainer/model/7
+    """
     with _explained():
         from pipeline.history import lineage_text
 
         print(lineage_text(_open_store(pipeline_root, metadata), artifact))
+
+
+@app.command()
+def settings(
+    only: Annotated[str, typer.Argument(metavar="[NAME]", help="A name or a part of it, such as training.")] = "",
+    preset_name: PresetOption = "small",
+    task: TaskOption = "translation",
+) -> None:
+    """Lists what [bold]--set[/bold] can change: each setting with its value in a preset, and what it means.
+
+    seq2serve settings training --preset demo
+    """
+    with _explained():
+        from pipeline.settings import settings_text
+
+        text = settings_text(preset(preset_name, task), only)
+        if not text:
+            raise UserError(f"no setting has {only!r} in its name; `seq2serve settings` lists them all")
+        print(text)
 
 
 serving_commands.register(app)
@@ -351,11 +394,16 @@ def _model_files(folder: Path | None) -> str:
 
 
 def _checked_beam_options(options: list[str] | None) -> tuple[str, ...]:
-    """Catches a stray word: without a bare -- before it, the parser cannot tell it from Beam's."""
+    """Catches a stray word, which the parser cannot tell from Beam's without a bare --, and a useless runner."""
     if options and not options[0].startswith("-"):
         raise UserError(
             f"unexpected argument {options[0]!r}. Several files are one quoted pattern, such as 'data/*.tsv'; Beam "
             f"options stand after a bare -- and begin with a dash"
+        )
+    if any("dataflow" in option.lower() for option in options or () if "runner" in option.lower()):
+        raise UserError(
+            "Dataflow's workers reach nothing but object stores, and the pipeline root is a folder; take a runner "
+            "whose workers mount that folder, such as --runner=FlinkRunner"
         )
     return tuple(options or ())
 

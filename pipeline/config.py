@@ -189,10 +189,14 @@ _RANGES = {
 
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:
-    if low <= value <= high:
-        return
-    allowed = f"at least {low:g}" if high == _INF else f"between {low:g} and {high:g}"
-    raise UserError(f"setting {name} must be {allowed}, got {value:g}")
+    if not low <= value <= high:
+        raise UserError(f"setting {name} must be {allowed_range(name)}, got {value:g}")
+
+
+def allowed_range(name: str) -> str:
+    """Returns in words what values a setting that is a number may have."""
+    low, high = _RANGES[name]
+    return f"at least {low:g}" if high == _INF else f"between {low:g} and {high:g}"
 
 
 def _check_together(config: PipelineConfig) -> None:

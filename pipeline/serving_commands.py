@@ -46,6 +46,12 @@ def predict(
     """Asks a SavedModel, as the model server would: C++ runtime, no Python graph.
 
     TEXT gives a line a text; --file gives a JSON object a line, with the inputs and every output.
+
+    seq2serve predict --model serving/translation "Good morning"
+
+    seq2serve predict --model serving/translation --file texts.txt > answers.jsonl
+
+    seq2serve predict --model serving/translation --signature score --file pairs.jsonl
     """
     with explained():
         if not texts and not file:
@@ -73,7 +79,10 @@ def chat(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 64,
     seed: Annotated[int, typer.Option(help="Another seed, other answers.")] = 0,
 ) -> None:
-    """Goes on from what you type, as you watch. An empty line lets the model go on from what it wrote; Ctrl-D ends."""
+    """Goes on from what you type, as you watch. An empty line lets the model go on from what it wrote; Ctrl-D ends.
+
+    seq2serve chat --model serving/language_model --temperature 0.8
+    """
     with explained():
         set_up_logs(verbose=False)
         from models.runtime import SavedModelRuntime
@@ -100,8 +109,11 @@ def serve(
 ) -> None:
     """Serves a model as TensorFlow Serving would, on this machine, with a page to try it.
 
-    It is for laptops, where there may be no TensorFlow Serving (macOS, Arm), and for tests: one process, no batching.
-    In production, use TensorFlow Serving: the folder holds a compose.yaml for it.
+    It is for laptops, where there may be no TensorFlow Serving (macOS, Arm),
+    and for tests: one process, no batching. In production, use TensorFlow
+    Serving: the folder holds a compose.yaml for it.
+
+    seq2serve serve serving/translation --port 9000
     """
     with explained():
         set_up_logs(verbose=False)
@@ -115,7 +127,12 @@ def serve(
 
 
 def versions(folder: _ServingFolder) -> None:
-    """Lists the versions in a serving folder: what they are, and which of them are served."""
+    """Lists the versions in a serving folder: what they are, and which of them are served.
+
+    The label stable is on the version that servers answer with, canary on
+    the one pushed last; they differ after a rollback. A request may name a
+    version or a label.
+    """
     with explained():
         from components.serving_folder import labels, read_versions
 
@@ -142,7 +159,12 @@ def rollback(
         int | None, typer.Argument(metavar="[VERSION]", help="Which; without it, the one pushed before what is served.")
     ] = None,
 ) -> None:
-    """Serves an earlier version again: publishes it under a new number, which every server picks up by itself."""
+    """Serves an earlier version again: publishes it under a new number, which every server picks up by itself.
+
+    seq2serve rollback serving/translation
+
+    seq2serve rollback serving/translation 1763830000
+    """
     with explained():
         from components.serving_folder import rollback as roll_back
 

@@ -3,6 +3,7 @@
 import apache_beam as beam
 import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.utils import interactive_utils
 
 from components.beam_runner import WriteJsonLines, beam_pipeline, read_json_lines
 from components.component import Context
@@ -49,3 +50,12 @@ def test_nothing_is_printed_over_the_users_shoulder(capfd):
     with pytest.raises(RuntimeError), beam_pipeline(Context()) as pipeline:
         pipeline | beam.Create([1]) | beam.ParDo(Fail())
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_notebook_is_a_place_like_any_other(monkeypatch, tmp_path):
+    monkeypatch.setattr(interactive_utils, "is_in_ipython", lambda: True)
+    with beam_pipeline(Context()) as pipeline:
+        pipeline | beam.Create([1]) | WriteJsonLines(f"{tmp_path}/numbers.jsonl")
+        assert not interactive_utils.is_in_ipython()
+    assert read_json_lines(f"{tmp_path}/numbers.jsonl") == [1]
+    assert interactive_utils.is_in_ipython()

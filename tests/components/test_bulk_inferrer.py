@@ -109,6 +109,19 @@ def test_a_row_that_fails_is_told_with_its_reason_and_takes_none_with_it(infer, 
     assert result.properties == {"num_predictions": 151, "num_failures": 1}
 
 
+def test_a_row_that_needs_more_memory_than_there_is_fails_by_name(infer, plant, write_examples):
+    def upper_if_small(text):
+        size = tf.where(tf.reduce_any(text == BAD), tf.constant(2**60, tf.int64), 0)
+        nothing = tf.strings.substr("", 0, tf.cast(tf.reduce_sum(tf.zeros(size[None], tf.uint8)), tf.int32))
+        return tf.strings.join([upper(text), nothing])
+
+    result = infer(write_examples([*SHARDS[0][:3], (BAD, "?")]), plant(upper_if_small))
+    assert lines(result, "predictions") == answers([SHARDS[0][:3]])
+    ((failure,),) = lines(result, "failures")
+    assert (failure["key"], failure["source"]) == (3, BAD)
+    assert "OOM" in failure["reason"]
+
+
 def test_it_may_ask_the_first_rows_of_each_shard_only(infer, plant, write_examples):
     result = infer(write_examples(*SHARDS), plant(upper), num_examples=2)
     assert lines(result, "predictions") == answers([rows[:2] for rows in SHARDS])

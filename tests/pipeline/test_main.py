@@ -119,6 +119,13 @@ def test_run_hands_everything_on(command, tmp_path):
     assert "summary of run 1" in result.output
 
 
+def test_a_runner_whose_workers_cannot_reach_the_root_is_refused_before_it_costs_anything(command, tmp_path):
+    result = command("run", "data.tsv", "--", "--project=p", "--runner=DataflowRunner")
+    assert result.exit_code == 2
+    assert "the pipeline root is a folder" in result.output
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize("command_name", ["run", "runs"])
 def test_a_url_is_no_pipeline_root(command, tmp_path, command_name):
     before = sorted(tmp_path.iterdir())

@@ -1,0 +1,102 @@
+"""Times BulkInferrer beside a plain loop that asks the same SavedModel for the same batches.
+
+    python -m tests.benchmarks.bulk_inference serving/en-de/1795352227 --rows 4000
+
+Both load the model, read the rows and write the answers, in turn and in one process, so that what is compared is what
+Beam costs. Prints rows a second, medians, and how many times as fast as the loop BulkInferrer is.
+"""
+
+import argparse
+import itertools
+import json
+import pathlib
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from components.artifact import Examples, InferenceResult, PushedModel
+from components.bulk_inferrer import BulkInferrer
+from components.bulk_inferrer_beam import BATCH_ROWS
+from components.component import Context
+from components.examples_io import read_batches
+from components.shards import shard_name, shard_paths
+from models.runtime import SavedModelRuntime
+from pipeline.corpora import fetch_translation
+
+SHARDS = 4
+
+
+def write_examples(folder: pathlib.Path, num_rows: int) -> Examples:
+    """Writes the demo's corpus, over and over, as the test split of Examples."""
+    _, *lines = pathlib.Path(fetch_translation("de")).read_text(encoding="utf-8").splitlines()
+    rows = [line.split("\t") for line in itertools.islice(itertools.cycle(lines), num_rows)]
+    (folder / "Split-test").mkdir(parents=True)
+    for shard in range(SHARDS):
+        path = folder / "Split-test" / shard_name("data_tfrecord", shard, SHARDS)
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for row in rows[shard::SHARDS]:
+                example = tf.train.Example()
+                for column, text in zip(("source", "target"), row, strict=True):
+                    example.features.feature[column].bytes_list.value.append(text.encode())
+                writer.write(example.SerializeToString())
+    return Examples(str(folder), {"columns": ["source", "target"], "splits": ["test"]})
+
+
+def loop(examples: Examples, saved_model: str, folder: pathlib.Path) -> None:
+    """Asks in a plain loop."""
+    served = SavedModelRuntime(saved_model)
+    with open(folder / "answers.jsonl", "w", encoding="utf-8") as file:
+        for path in shard_paths(examples, "test"):
+            texts = [value[0].decode() for batch in read_batches(path, ["source"]) for value in batch["source"]]
+            for start in range(0, len(texts), BATCH_ROWS):
+                batch = texts[start : start + BATCH_ROWS]
+                outputs = served.run("serving_default", {"text": batch})
+                for index, text in enumerate(batch):
+                    answer = {"source": text, "translation": outputs["translation"][index].decode()}
+                    file.write(json.dumps(answer, ensure_ascii=False) + "\n")
+
+
+def bulk(examples: Examples, saved_model: str, folder: pathlib.Path) -> None:
+    """Asks by BulkInferrer on Beam's local runner."""
+    BulkInferrer.function(
+        examples=examples,
+        pushed_model=PushedModel("", {"pushed_destination": saved_model}),
+        inference_result=InferenceResult(str(folder)),
+        task="translation",
+        split="test",
+        num_examples=0,
+        context=Context(),
+    )
+
+
+def seconds(ask: Callable, examples: Examples, saved_model: str) -> float:
+    """Returns how long a way of asking takes."""
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        ask(examples, saved_model, pathlib.Path(folder))
+        return time.perf_counter() - start
+
+
+def main() -> None:
+    """Compares the two, in turn, so that what else runs on the machine disturbs both."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("saved_model")
+    parser.add_argument("--rows", type=int, default=4000)
+    parser.add_argument("--repeat", type=int, default=3)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        examples = write_examples(pathlib.Path(folder, "examples"), arguments.rows)
+        times = {loop: [], bulk: []}
+        for _ in range(arguments.repeat):
+            for ask, found in times.items():
+                found.append(seconds(ask, examples, arguments.saved_model))
+    medians = {ask: statistics.median(found) for ask, found in times.items()}
+    for ask, median in medians.items():
+        print(f"{ask.__name__:5} {arguments.rows / median:8,.0f} rows/s  {medians[loop] / median:.2f} x the loop")
+
+
+if __name__ == "__main__":
+    main()

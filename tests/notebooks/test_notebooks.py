@@ -1,0 +1,69 @@
+"""What can be told of the notebooks without running them; `make notebooks` runs them.
+
+Comes in: notebooks/*.ipynb. Goes out: broken links, code that does not parse, outputs that are stale.
+"""
+
+import ast
+import importlib.util
+import json
+import pathlib
+import re
+
+import pytest
+
+NOTEBOOKS = pathlib.Path(__file__).parents[2] / "notebooks"
+PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
+MAGIC = re.compile(r"^\s*[!%].*(?<!\\)$", re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def execute():
+    """The script that executes notebooks, as a module."""
+    spec = importlib.util.spec_from_file_location("execute", NOTEBOOKS / "execute.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(params=PATHS, ids=lambda path: path.stem)
+def path(request):
+    """Each notebook in turn."""
+    return request.param
+
+
+def cells(path, kind):
+    return [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == kind]
+
+
+def test_the_tour_is_whole():
+    assert [path.name for path in PATHS] == [
+        "01_attention.ipynb",
+        "02_pipeline.ipynb",
+        "03_serving.ipynb",
+        "04_your_task.ipynb",
+    ]
+
+
+def test_outputs_are_committed_fresh_or_not_at_all(path, execute):
+    code = cells(path, "code")
+    if path.name in execute.KEPT:
+        made_from = json.loads(path.read_text(encoding="utf-8"))["metadata"].get("made_from")
+        assert made_from == execute.digest(code), "changed since it was executed: make notebooks ARGS=--keep"
+        assert any(cell["outputs"] for cell in code)
+        assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1)), "not from top to bottom"
+    else:
+        assert not any(cell["outputs"] or cell["execution_count"] for cell in code)
+
+
+def test_every_link_leads_somewhere(path):
+    links = [link for cell in cells(path, "markdown") for link in re.findall(r"\]\((.*?)\)", "".join(cell["source"]))]
+    assert links
+    gone = [link for link in links if "://" not in link and not (path.parent / link.partition("#")[0]).exists()]
+    assert not gone
+
+
+def test_every_cell_parses(path):
+    for cell in cells(path, "code"):
+        source = "".join(cell["source"])
+        if not source.startswith("%%"):
+            ast.parse(MAGIC.sub("", source))
