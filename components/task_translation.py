@@ -4,9 +4,10 @@ Comes in: pairs of a source and a target. Goes out: the Task of them, judged by 
 Read next: task.py for what each part is; task_classification.py for a task with labels.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
-from components.task import Answers, Features, Measurement, Recipe, Row, Task
+from components.task import Answers, Features, Measurement, Recipe, Row, Task, spread
 from models.config import ModelConfig, TrainingConfig
 
 
@@ -28,6 +29,17 @@ def _make_batches(files: Sequence[str], recipe: Recipe, start: int, epochs: int 
     from models.dataset import pair_batches
 
     return pair_batches(files, recipe.training.batch_tokens, recipe.training.seed, start, epochs)
+
+
+def _make_evaluation(model, tokenizer, features: Features, recipe: Recipe, batches: Sequence[tuple], rows):
+    from models.evaluation import Evaluation, TranslationEvaluation
+    from models.export_translation import TranslationServer
+
+    asked = spread(rows, recipe.training.eval_examples)
+    if not asked:
+        return Evaluation(model, batches)
+    greedy = dataclasses.replace(recipe.decoding, beam_size=1)
+    return TranslationEvaluation(model, batches, TranslationServer(model, tokenizer, greedy), asked)
 
 
 def _export(model, tokenizer, features: Features, recipe: Recipe, directory: str, samples: list[str]) -> None:
@@ -64,6 +76,7 @@ TRANSLATION = Task(
     make_model=_make_model,
     make_loss=_make_loss,
     make_batches=_make_batches,
+    make_evaluation=_make_evaluation,
     export=_export,
     measure=_measure,
     baselines=_baselines,

@@ -158,7 +158,10 @@ _RANGES = {
     "model.activation_dropout": (0, 0.9),
     "model.max_positions": (1, _INF),
     "training.steps": (1, _INF),
+    "training.epochs": (0, _INF),
+    "training.minutes": (0, _INF),
     "training.batch_tokens": (1, _INF),
+    "training.batch_parts": (1, 1024),
     "training.learning_rate": (1e-9, 10),
     "training.warmup_steps": (0, _INF),
     "training.label_smoothing": (0, 0.9),
@@ -167,7 +170,11 @@ _RANGES = {
     "training.clip_norm": (1e-6, _INF),
     "training.average_decay": (0, 0.999999),
     "training.checkpoint_steps": (1, _INF),
+    "training.export_checkpoints": (1, 100),
+    "training.patience": (0, _INF),
+    "training.eval_examples": (0, _INF),
     "training.seed": (0, _INF),
+    "training.profile_step": (0, _INF),
     "decoding.beam_size": (1, 64),
     "decoding.length_penalty": (0, 10),
     "decoding.max_length_ratio": (0, 10),
@@ -210,6 +217,8 @@ def _check_together(config: PipelineConfig) -> None:
             f"setting tokenizer.vocab_size must be above 260 with byte_fallback (256 bytes, 4 control pieces), got "
             f"{tokenizer.vocab_size}"
         )
+    if config.training.epochs and config.training.minutes:
+        raise UserError("settings training.epochs and training.minutes each say when training ends: set one of them")
     names = [getattr(data, column) for column in TASKS[config.task].columns]
     if same := next((name for name in names if names.count(name) > 1), None):
         columns = " and ".join(f"data.{column}" for column in TASKS[config.task].columns)
