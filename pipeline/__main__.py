@@ -1,4 +1,4 @@
-"""The command line: demo, run, validate, runs, report, lineage, settings, and those of serving_commands.py.
+"""The command line: from demo and run to tensorboard; predict, chat, serve and the like are in serving_commands.py.
 
 Comes in: arguments. Goes out: exit code 0, or one message and 1 (failed), 2 (bad input), 3 (not blessed), 130 (Ctrl-C).
 Read next: dag.py, what `run` runs; config.py, what `--set` sets. Whatever is slow to import is imported by the command
@@ -6,7 +6,9 @@ that needs it, so that help is instant and a fully cached run loads neither Tens
 """
 
 import glob
+import os
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -344,6 +346,26 @@ def settings(
         if not text:
             raise UserError(f"no setting has {only!r} in its name; `seq2serve settings` lists them all")
         print(text)
+
+
+@app.command()
+def tensorboard(
+    options: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="-- OPTION",
+            help="Everything after a bare -- goes to TensorBoard as it is, such as: -- --port=6007",
+            show_default=False,
+        ),
+    ] = None,
+    pipeline_root: RootOption = Path("runs"),
+) -> None:
+    """Shows how every model was trained, or is being trained: curves, answers, attention, settings side by side."""
+    with _explained():
+        if not pipeline_root.is_dir():
+            raise UserError(f"no runs in {pipeline_root}: there is no such folder; name it with --pipeline-root")
+        command = [sys.executable, "-m", "tensorboard.main", f"--logdir={pipeline_root}", *(options or [])]
+        os.execv(sys.executable, command)
 
 
 serving_commands.register(app)
