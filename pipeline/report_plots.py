@@ -197,7 +197,8 @@ def thinned(points: Curve) -> list[tuple[float, float]]:
 
 
 def _said(colour: str, dash: str, step: float, value: float) -> str:
-    return f"{' '.join(filter(None, (colour, dash)))}, step {step:,.0f}: {value:.4g}"
+    number = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return f"{' '.join(filter(None, (colour, dash)))}, step {step:,.0f}: {number}"
 
 
 def _bounds(row: Mapping[str, Any]) -> str:
