@@ -132,7 +132,7 @@ def heatmap(
     Args:
         axes: where.
         values: float [rows, columns]; blue above 0, orange below.
-        rows, columns: their names; none leaves the axis without ticks.
+        rows, columns: their names; none leaves the axis with numbers.
         title: above.
         digits: after the point, of the numbers written into the cells; 0 writes none.
     """
@@ -140,8 +140,10 @@ def heatmap(
     size = np.abs(values[np.isfinite(values)]).max(initial=1e-9)
     signed = values.min() < 0
     axes.imshow(values, cmap=_SIGNED if signed else _FADE, vmin=-size if signed else 0, vmax=size, aspect="auto")
-    axes.set_xticks(range(len(columns)), columns, rotation=90 if len(columns) > 4 else 0)
-    axes.set_yticks(range(len(rows)), rows)
+    if columns:
+        axes.set_xticks(range(len(columns)), columns, rotation=90 if len(columns) > 4 else 0)
+    if rows:
+        axes.set_yticks(range(len(rows)), rows)
     axes.tick_params(length=0)
     axes.set_title(title)
     for spine in axes.spines.values():
