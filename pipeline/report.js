@@ -38,6 +38,7 @@ for (const figure of document.querySelectorAll("figure")) {
 
 // Attention maps.
 const shown = (piece) => piece.replace(/^▁/, "").replace(/▁/g, " ") || "␣";
+const text = (pieces) => pieces.filter((piece) => !/^<\/?\w+>$/.test(piece)).join("").replaceAll("▁", " ").trim();
 const decode = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
 
 function element(tag, text) {
@@ -66,8 +67,8 @@ function attention(place) {
     [row, column] = [t, s];
     const cells = table.tBodies[0].rows[t].cells;
     for (const cell of [cells[0], cells[s + 1], table.tHead.rows[0].cells[s + 1]]) cell.classList.add("here");
-    const share = (100 * mean(t, s)).toFixed(0);
-    readout.textContent = `Before it wrote “${shown(map.target[t])}” it gave “${shown(map.source[s])}” ${share} % of its attention.`;
+    const words = { row: `“${shown(map.target[t])}”`, column: `“${shown(map.source[s])}”`, share: `${(100 * mean(t, s)).toFixed(0)} %` };
+    readout.textContent = map.said.replace(/\[(row|column|share)\]/g, (_, word) => words[word]);
   }
 
   function draw() {
@@ -112,7 +113,7 @@ function attention(place) {
     heads.replaceChildren(...buttons);
   }
 
-  maps.forEach(({ source }, i) => sentence.append(new Option(source.slice(0, -1).join("").replaceAll("▁", " ").trim(), i)));
+  maps.forEach(({ source }, i) => sentence.append(new Option(text(source), i)));
   for (let layer = 0; layer < layers; layer++) {
     head.append(new Option(`layer ${layer + 1}, mean of its heads`, `${layer}`));
     for (let number = 0; number < perLayer; number++) head.append(new Option(`layer ${layer + 1}, head ${number + 1}`, `${layer},${number}`));

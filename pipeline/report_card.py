@@ -94,12 +94,12 @@ def _has(facts: RunFacts, part: str) -> bool:
 
 def _training(facts: RunFacts, model: Any) -> list[str]:
     training, step = facts.parameters("Trainer")["recipe"]["training"], facts.steps["Trainer"]
+    measured = {name: value for name, value in model.properties.items() if name.startswith("eval_")}
     lines = [
         f"{model.properties['steps']:,} steps of {training['batch_tokens']:,} tokens, {training['optimizer']}, "
         f"peak rate {training['learning_rate']:g}, seed {training['seed']}, {training['precision']}",
         f"{step.seconds / 60:.1f} minutes" if step.seconds is not None else "",
-        f"Eval split: loss {model.properties['eval_loss']:.3f}, accuracy of tokens or labels "
-        f"{100 * model.properties['eval_accuracy']:.1f} %",
+        "Eval split: " + ", ".join(f"{name.removeprefix('eval_')} {value:.3g}" for name, value in measured.items()),
     ]
     if "ModelFiles" in facts.given:
         lines.append(f"Started from the weights of {facts.given['ModelFiles'].uri.removesuffix('/**')}")

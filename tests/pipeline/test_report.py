@@ -134,9 +134,20 @@ def test_curves_and_lengths_are_drawn_and_say_their_values(any_page):
     assert any(label.startswith("inside, train: ") for label in said) == (house.task == "classification")
 
 
-def test_attention_is_of_the_models_own_answers(page_of, house):
-    page = Page(page_of("translation").read_text(encoding="utf-8"))
+def attention_maps(path):
+    page = Page(path.read_text(encoding="utf-8"))
     (maps,) = [json.loads(values["data-maps"]) for _, values in page.attributes if "data-maps" in values]
+    return maps
+
+
+def weights(found):
+    """Returns int [layers, heads, target, source] of one map."""
+    flat = np.frombuffer(base64.b64decode(found["weights"]), np.uint8).astype(int)
+    return flat.reshape(found["layers"], found["heads"], len(found["target"]), len(found["source"]))
+
+
+def test_attention_is_of_the_models_own_answers(page_of, house):
+    maps = attention_maps(page_of("translation"))
     predictions = pathlib.Path(house.output("Evaluator", "evaluation").path("predictions.jsonl")).read_text()
     rows = [json.loads(line) for line in predictions.splitlines()]
     assert len(maps) == 4
@@ -145,9 +156,17 @@ def test_attention_is_of_the_models_own_answers(page_of, house):
         assert found["target"][-1] == found["source"][-1] == "</s>"
         source, target = ("".join(found[side][:-1]).replace("▁", " ").strip() for side in ("source", "target"))
         assert target in [row["prediction"] for row in rows if row["source"] == source]
-        weights = np.frombuffer(base64.b64decode(found["weights"]), np.uint8)
-        shares = weights.reshape(1, 2, len(found["target"]), len(found["source"])).astype(int).sum(-1)
-        assert abs(shares - 255).max() <= len(found["source"])
+        assert abs(weights(found).sum(-1) - 255).max() <= len(found["source"])
+
+
+def test_a_language_model_looks_back_and_a_classifier_both_ways(page_of):
+    for found in attention_maps(page_of("language_model")):
+        assert (found["source"][0], found["target"]) == ("<s>", found["source"])
+        assert not np.triu(weights(found), 1).any()
+        assert "up to [row]" in found["said"]
+    for found in attention_maps(page_of("classification")):
+        assert (found["source"][-1], found["target"]) == ("</s>", found["source"])
+        assert np.triu(weights(found), 1).any()
 
 
 def test_confusion_is_shaded_by_its_share_of_the_row(page_of):
@@ -190,7 +209,7 @@ def test_a_pipeline_of_ones_own_is_shown_as_far_as_it_is_like_others(tmp_path):
     assert str(tmp_path / "model") in page.texts["lineage"]
     for section, nothing in (
         *(("data", "does not know which files"), ("training", "Nothing was trained."), ("quality", "No model")),
-        *(("attention", "There is no served model"), ("card", "The run made no model."), ("reproduce", "run its")),
+        *(("attention", "There is no model"), ("card", "The run made no model."), ("reproduce", "run its")),
     ):
         assert nothing in page.texts[section]
 
@@ -231,16 +250,13 @@ def side_by_side(two_runs, tmp_path_factory):
     return path
 
 
-def test_a_run_that_failed_is_shown_as_far_as_it_got(two_runs, tmp_path):
-    done, path = run_report(tmp_path, root=two_runs)
-    assert done.exit_code == 0, done.output
-    page = Page(path.read_text(encoding="utf-8"))
+def test_a_run_that_failed_is_shown_as_far_as_it_got(side_by_side):
+    page = Page(side_by_side.read_text(encoding="utf-8"))
     assert "Pusher: cannot write to /elsewhere" in page.texts[""]
-    assert "reused" in page.texts["pipeline"]
-    assert "BulkInferrer" not in page.texts["pipeline"]
+    assert "9 of 10 steps reused" not in page.texts[""]
+    assert "8 of 9 steps reused" in page.texts[""]
     assert "✗ no Pusher: Pusher: cannot write" in " ".join(page.texts["verdict"].split())
-    assert "640 rows read" in page.texts["data"]
-    assert "bleu" in page.texts["quality"]
+    assert page.texts["data"].count("640 rows read") == page.texts["quality"].count("70 test examples") == 2
     assert "--serving-dir /elsewhere" in page.texts["reproduce"]
 
 
