@@ -94,8 +94,8 @@ def compare(ours: Tally, theirs: Tally, metric: str, higher_is_better: bool) -> 
         A Comparison.
     """
     sign = 1 if higher_is_better else -1
-    pairs = [[tally.metrics(tally.columns, w)[metric] for tally in (ours, theirs)] for w in _resamples(len(ours))]
-    differences = np.diff(pairs)[:, 0] * -1
+    both = [tally.metrics(tally.columns, w)[metric] for w in _resamples(len(ours)) for tally in (ours, theirs)]
+    differences = np.array(both[0::2]) - np.array(both[1::2])
     values = [tally.total()[metric] for tally in (ours, theirs)]
     loss, losses = sign * (values[1] - values[0]), -sign * differences
     as_bad = np.count_nonzero(losses - losses.mean() >= loss - _ROUNDING)

@@ -1,7 +1,8 @@
-"""Ctrl-C that is never lost.
+"""Ctrl-C that is never lost, and may be put off until work is saved.
 
 Comes in: SIGINT. Goes out: KeyboardInterrupt, at once or at the next `check`.
-Read next: pipeline/runner.py, which listens while components run; progress.py, which checks after each piece of work.
+Read next: pipeline/runner.py, which listens while components run; progress.py, which checks after each piece of work;
+trainer.py, which puts it off until a step is done.
 
 Python raises KeyboardInterrupt wherever the main thread happens to be. Inside a destructor, or under a library's bare
 `except`, it vanishes there, and hours of training would go on.
@@ -12,7 +13,7 @@ import signal
 import threading
 from collections.abc import Iterator
 
-_pressed = threading.Event()
+_pressed, _putting_off = threading.Event(), threading.Event()
 
 
 @contextlib.contextmanager
@@ -30,6 +31,21 @@ def listening() -> Iterator[None]:
         _pressed.clear()
 
 
+@contextlib.contextmanager
+def put_off() -> Iterator[None]:
+    """Within it a first Ctrl-C is only noted where `listening`, to be raised by `check`; a second is raised at once."""
+    _putting_off.set()
+    try:
+        yield
+    finally:
+        _putting_off.clear()
+
+
+def pressed() -> bool:
+    """Returns whether Ctrl-C was pressed since `listening` began."""
+    return _pressed.is_set()
+
+
 def check() -> None:
     """Raises KeyboardInterrupt if Ctrl-C was pressed since `listening` began and the exception was lost."""
     if _pressed.is_set():
@@ -37,5 +53,7 @@ def check() -> None:
 
 
 def _note(number: int, frame: object) -> None:
+    may_wait = _putting_off.is_set() and not _pressed.is_set()
     _pressed.set()
-    signal.default_int_handler(number, frame)
+    if not may_wait:
+        signal.default_int_handler(number, frame)

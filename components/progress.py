@@ -42,14 +42,18 @@ class Reporter:
             self._bar.start()
             self._task = self._bar.add_task(label, total=total, completed=start, note="")
 
-    def update(self, done: int, note: str = "") -> None:
-        """Says that `done` units are done in all, with a note beside them; raises KeyboardInterrupt after Ctrl-C."""
+    def update(self, done: int, note: str = "", total: int | None = None) -> None:
+        """Says that `done` units are done in all, with a note beside them; raises KeyboardInterrupt after Ctrl-C.
+
+        `total` is how many there will be, where that has changed.
+        """
         interrupt.check()
+        self._total = self._total if total is None else total
         now = time.monotonic()
         rate = (done - self._start) / max(now - self._began, 1e-6)
         text = f"{rate:.1f} {self._unit}/s{', ' + note if note else ''}"
         if self._bar:
-            self._bar.update(self._task, completed=done, note=text)
+            self._bar.update(self._task, completed=done, total=self._total, note=text)
         elif now - self._printed >= PLAIN_SECONDS:
             self._printed = now
             left = (self._total - done) / max(rate, 1e-6)

@@ -84,6 +84,11 @@ class Measurement:
     tables: tuple[Table, ...] = ()
 
 
+def spread(rows: Sequence[Row], number: int) -> Sequence[Row]:
+    """Returns so many rows, taken from all over, or all that there are."""
+    return [rows[i * len(rows) // number] for i in range(number)] if number < len(rows) else rows
+
+
 def unchanged(text: str) -> str:
     """Returns the text."""
     return text
@@ -102,6 +107,8 @@ class Task:
         make_loss: (TrainingConfig, Features) -> a models.training.MaskedCrossEntropy.
         make_batches: (files, Recipe, start, epochs) -> tf.data.Dataset of (inputs, labels), from batch `start` on;
             endless, with what makes training harder, where `epochs` is None, and without it for so many epochs.
+        make_evaluation: (model, {text column: tokenizer}, Features, Recipe, batches of the eval split, its rows) -> a
+            models.evaluation.Evaluation, asked while the model learns.
         export: (model, {text column: tokenizer}, Features, Recipe, folder, sample texts) -> None, writes a SavedModel.
         measure: (answers, rows) -> Measurement.
         tally: (answers, rows) -> Tally with the headline among its metrics; of the answers only `output` is there, or
@@ -124,6 +131,7 @@ class Task:
     make_model: Callable[[ModelConfig, Features], Any]
     make_loss: Callable[[TrainingConfig, Features], Any]
     make_batches: Callable[[Sequence[str], Recipe, int, int | None], Any]
+    make_evaluation: Callable[[Any, Any, Features, Recipe, Sequence[tuple], Sequence[Row]], Any]
     export: Callable[[Any, Mapping[str, Any], Features, Recipe, str, list[str]], None]
     measure: Callable[[Answers, Sequence[Row]], Measurement]
     tally: Callable[[Answers, Sequence[Row]], "Tally"]

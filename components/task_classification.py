@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from components.task import Answers, Features, Measurement, Recipe, Row, Task
+from components.task import Answers, Features, Measurement, Recipe, Row, Task, spread
 from models.config import ModelConfig, TrainingConfig
 
 if TYPE_CHECKING:
@@ -40,6 +40,14 @@ def _make_batches(files: Sequence[str], recipe: Recipe, start: int, epochs: int 
     config = recipe.training
     dropout = config.token_dropout if epochs is None else 0.0
     return class_batches(files, config.batch_tokens, config.seed, start, epochs, dropout)
+
+
+def _make_evaluation(model, tokenizers, features: Features, recipe: Recipe, batches: Sequence[tuple], rows):
+    from models.evaluation import ClassificationEvaluation
+    from models.export_classification import ClassificationServer
+
+    server = ClassificationServer(model, tokenizers["text"], list(features.label_counts), recipe.decoding)
+    return ClassificationEvaluation(model, batches, server, spread(rows, recipe.training.eval_examples))
 
 
 def _export(model, tokenizers, features: Features, recipe: Recipe, directory: str, samples: list[str]) -> None:
@@ -99,6 +107,7 @@ CLASSIFICATION = Task(
     make_model=_make_model,
     make_loss=_make_loss,
     make_batches=_make_batches,
+    make_evaluation=_make_evaluation,
     export=_export,
     measure=_measure,
     tally=_tally,

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from components.task import Answers, Features, Measurement, Recipe, Row, Task
+from components.task import Answers, Features, Measurement, Recipe, Row, Task, spread
 from models.config import ModelConfig, TrainingConfig
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 NUM_PROMPT_WORDS = 12
 NUM_REFERENCE_CHARACTERS = 300
+NUM_COMPLETIONS = 5  # written at each evaluation while training; the metric takes none
 MAX_BASELINE_CHARACTERS = 50_000_000  # that the baselines learn from: they hold every n-gram in memory
 BASELINE_ORDERS = {"characters by frequency": 1, "5-gram of characters": 5}
 
@@ -42,6 +43,18 @@ def _make_batches(files: Sequence[str], recipe: Recipe, start: int, epochs: int 
 
     config = recipe.training
     return packed_batches(files, recipe.model.max_positions, config.batch_tokens, config.seed, start, epochs)
+
+
+def _make_evaluation(model, tokenizers, features: Features, recipe: Recipe, batches: Sequence[tuple], rows):
+    from models.evaluation import LanguageModelEvaluation
+    from models.export_language_model import LanguageModelServer
+
+    prompts = [_prompt(row["text"]) for row in spread(rows, min(NUM_COMPLETIONS, recipe.training.eval_examples))]
+    server, characters = (
+        LanguageModelServer(model, tokenizers["text"], recipe.decoding),
+        sum(len(row["text"]) for row in rows),
+    )
+    return LanguageModelEvaluation(model, batches, server, prompts, characters)
 
 
 def _export(model, tokenizers, features: Features, recipe: Recipe, directory: str, samples: list[str]) -> None:
@@ -111,6 +124,7 @@ LANGUAGE_MODEL = Task(
     make_model=_make_model,
     make_loss=_make_loss,
     make_batches=_make_batches,
+    make_evaluation=_make_evaluation,
     export=_export,
     measure=_measure,
     tally=_tally,

@@ -4,11 +4,12 @@ Comes in: pairs of a source and a target. Goes out: the Task of them, judged by 
 Read next: task.py for what each part is; translation_metrics.py for BLEU; task_classification.py for labels.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from components.errors import UserError
-from components.task import Answers, Features, Measurement, Recipe, Row, Task
+from components.task import Answers, Features, Measurement, Recipe, Row, Task, spread
 from models.config import ModelConfig, TrainingConfig
 
 if TYPE_CHECKING:
@@ -38,6 +39,18 @@ def _make_batches(files: Sequence[str], recipe: Recipe, start: int, epochs: int 
     from models.dataset import pair_batches
 
     return pair_batches(files, recipe.training.batch_tokens, recipe.training.seed, start, epochs)
+
+
+def _make_evaluation(model, tokenizers, features: Features, recipe: Recipe, batches: Sequence[tuple], rows):
+    from models.evaluation import Evaluation, TranslationEvaluation
+    from models.export_translation import TranslationServer
+
+    asked = spread(rows, recipe.training.eval_examples)
+    if not asked:
+        return Evaluation(model, batches)
+    greedy = dataclasses.replace(recipe.decoding, beam_size=1)
+    server = TranslationServer(model, tokenizers["target"], greedy, tokenizers["source"])
+    return TranslationEvaluation(model, batches, server, asked)
 
 
 def _export(model, tokenizers, features: Features, recipe: Recipe, directory: str, samples: list[str]) -> None:
@@ -76,6 +89,7 @@ TRANSLATION = Task(
     make_model=_make_model,
     make_loss=_make_loss,
     make_batches=_make_batches,
+    make_evaluation=_make_evaluation,
     export=_export,
     measure=_measure,
     tally=_tally,

@@ -9,6 +9,7 @@ import os
 import shutil
 from typing import Any
 
+from components import interrupt
 from components.artifact import Model, ModelFiles, ModelRun, Tokenizer, TransformedExamples
 from components.component import Context, Input, Output, component
 from components.errors import UserError
@@ -56,59 +57,137 @@ def Trainer(
 
     spec = get_task(task)
     keras.utils.set_random_seed(recipe.training.seed)
-    tokenizers = load_tokenizers(tokenizer.uri, spec.text_columns)
-    features = _features(spec, tokenizers, transformed_examples)
-    network = _compiled_model(spec, recipe, features)
+    data = _Data(spec, recipe, transformed_examples, load_tokenizers(tokenizer.uri, spec.text_columns))
+    total_steps = data.total_steps()
+    network = _compiled_model(data, total_steps)
     if base_model:
         model.properties["warm_start"] = _warm_start(network, base_model, tokenizer)
-    quality = _fit(network, spec, recipe, transformed_examples, context.scratch)
+    quality = _fit(network, data, total_steps, context.scratch)
     _copy_files(tokenizer.uri, model.path("Format-Keras", "tokenizer"))
     save_model(network, model.path("Format-Keras"))
-    samples = _samples(_files(transformed_examples, "eval"), spec.text_columns[0], tokenizers[spec.text_columns[0]])
-    served = spec.make_model(recipe.model, features)  # computes in float32, whatever it was trained in
+    served = spec.make_model(recipe.model, data.features)  # computes in float32, whatever it was trained in
     served.set_weights(network.get_weights())
-    spec.export(served, tokenizers, features, recipe, model.path("Format-Serving"), samples)
+    samples = _samples([row[spec.text_columns[0]] for row in data.rows])
+    spec.export(served, data.tokenizers, data.features, recipe, model.path("Format-Serving"), samples)
     # A copy: killed before all is published, the next execution needs them once more.
     shutil.copytree(f"{context.scratch}/logs", model_run.path("logs"))
-    model.properties.update(
-        num_parameters=network.count_params(),
-        steps=recipe.training.steps,
-        eval_loss=quality["loss"],
-        eval_accuracy=quality["accuracy"],
-    )
+    model.properties.update(num_parameters=network.count_params(), **quality)
 
 
-def _compiled_model(spec: Task, recipe: Recipe, features: Features) -> Any:
+class _Data:
+    """What training is made of: a task, a recipe, and what the data decides.
+
+    Args:
+        spec: the task.
+        recipe: how to train.
+        examples: splits `train` and `eval`.
+        tokenizers: of their ids, by text column.
+    """
+
+    def __init__(self, spec: Task, recipe: Recipe, examples: TransformedExamples, tokenizers: dict[str, Any]):
+        self.spec, self.recipe, self.tokenizers = spec, recipe, tokenizers
+        self.train, self.eval = (_files(examples, split) for split in ("train", "eval"))
+        self.features = self._features(examples.properties.get("label_counts", {}))
+        self.rows = self._eval_rows()
+
+    def total_steps(self) -> Any:
+        """Returns a number, or where the budget is in minutes a variable: a guess that gets better."""
+        import tensorflow as tf
+
+        config = self.recipe.training
+        if config.minutes:
+            return tf.Variable(config.steps, trainable=False, dtype=tf.float32)
+        if config.epochs:
+            in_epoch = sum(1 for _ in self.spec.make_batches(self.train, self.recipe, 0, 1))
+            return max(1, round(config.epochs * in_epoch))
+        return config.steps
+
+    def evaluation(self, network: Any) -> Any:
+        """Returns what evaluates the network on the eval split."""
+        batches = tuple(self.spec.make_batches(self.eval, self.recipe, 0, 1))
+        return self.spec.make_evaluation(network, self.tokenizers, self.features, self.recipe, batches, self.rows)
+
+    def _features(self, counts: dict[str, dict[str, int]]) -> Features:
+        first, last = (self.tokenizers[self.spec.text_columns[place]] for place in (0, -1))
+        labels = [counts[column] for column in self.spec.label_columns]
+        return Features(last.vocab_size, *labels, source_vocab_size=None if first is last else first.vocab_size)
+
+    def _eval_rows(self) -> list[dict[str, str]]:
+        """Returns the texts, as the tokenizer writes them, and the labels of the eval split."""
+        import tensorflow as tf
+
+        from models.dataset import read_pools
+
+        rows = []
+        for pool in read_pools(self.eval, self.spec.columns):
+            columns = {}
+            for column in self.spec.text_columns:
+                ids = tf.RaggedTensor.from_row_splits(pool.ids[column], pool.starts[column])
+                columns[column] = [text.decode() for text in self.tokenizers[column].detokenize(ids).numpy()]
+            for column in self.spec.label_columns:
+                columns[column] = [list(self.features.label_counts)[i] for i in pool.ids[column]]
+            rows += [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        return rows
+
+
+def _compiled_model(data: _Data, total_steps: Any) -> Any:
     """Returns a keras.Model with its weights drawn, its optimizer built."""
-    from models.training import MaskedAccuracy, make_optimizer
+    from models.training import make_optimizer
 
-    network, loss = _make_model(spec, recipe, features), spec.make_loss(recipe.training, features)
-    # No XLA: it would compile anew for every shape of a batch, and gains nothing on a CPU.
-    metrics = [MaskedAccuracy(loss.pad_id)]
-    network.compile(make_optimizer(recipe.training), loss=loss, metrics=metrics, jit_compile=False)
-    # For float16 Keras has wrapped ours in an optimizer that scales the loss.
-    network.optimizer.build(network.trainable_variables)
+    config = data.recipe.training
+    with _devices().scope():
+        network, loss = _make_model(data), data.spec.make_loss(config, data.features)
+        network.batch_parts = config.batch_parts
+        # No XLA: it would compile anew for every shape of a batch, and gains nothing on a CPU.
+        network.compile(make_optimizer(config, total_steps), loss=loss, jit_compile=False)
+        # For float16 Keras has wrapped ours in an optimizer that scales the loss.
+        network.optimizer.build(network.trainable_variables)
     return network
 
 
-def _fit(network: Any, spec: Task, recipe: Recipe, examples: TransformedExamples, scratch: str) -> dict[str, float]:
-    """Trains, or goes on from the last checkpoint, and leaves the averaged weights; returns their loss and accuracy."""
-    from components import trainer_callbacks as callbacks
+def _devices() -> Any:
+    """Returns the strategy that shares each batch among all GPUs that are visible, or the processor's logical devices.
 
-    config, optimizer = recipe.training, network.optimizer
-    checkpoint = callbacks.Checkpoint(network, scratch, config.checkpoint_steps)
+    Of these there are several only where somebody has asked TensorFlow for them.
+    """
+    import tensorflow as tf
+
+    found = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    if len(found) == 1:
+        return tf.distribute.get_strategy()
+    return tf.distribute.MirroredStrategy([device.name for device in found])
+
+
+def _fit(network: Any, data: _Data, total_steps: Any, scratch: str) -> dict[str, Any]:
+    """Trains, or goes on from the last checkpoint, and leaves the weights to export.
+
+    Returns:
+        `steps` taken; `exported_steps`, whose weights were averaged; eval_<metric> of what is exported.
+    """
+    from components import trainer_callbacks as callbacks
+    from components.trainer_history import History, Judge
+    from components.trainer_tensorboard import Profile, TensorBoardLog
+
+    config, every, evaluation = data.recipe.training, data.recipe.training.checkpoint_steps, data.evaluation(network)
+    judge = Judge(History(), evaluation.metric, evaluation.higher_is_better)
+    kept = callbacks.KeptWeights(network, scratch)
+    checkpoint = callbacks.Checkpoint(network, judge, kept, scratch, config)
     start = checkpoint.restore()
-    evaluation = callbacks.Evaluation(network, tuple(spec.make_batches(_files(examples, "eval"), recipe, 0, 1)))
-    log = callbacks.TensorBoardLog(scratch, evaluation, config.checkpoint_steps)
-    if start < config.steps:
-        batches = spec.make_batches(_files(examples, "train"), recipe, start, None)
-        with progress("Trainer", config.steps, "steps", start) as reporter:
-            watch = [callbacks.StopAtNaN(), log, checkpoint, callbacks.ProgressBar(reporter, start)]
-            network.fit(batches, steps_per_epoch=config.steps - start, callbacks=watch, verbose=0)
-    optimizer.finalize_variable_values(network.trainable_variables)
-    quality = evaluation.run()
-    callbacks.check_finite(quality["loss"], optimizer)
-    return quality
+    budget = callbacks.Budget(judge.history, total_steps, config.minutes)
+    evaluate = callbacks.Evaluate(evaluation, judge, kept, config)
+    if not (budget.is_used_up(start) or evaluate.gives_up()):
+        watch = callbacks.Watch(judge.history, every)
+        log, profile = TensorBoardLog(scratch, watch, evaluate, data.recipe), Profile(scratch, config.profile_step)
+        with interrupt.put_off(), progress("Trainer", int(total_steps), "steps", start) as reporter:
+            bar = callbacks.ProgressBar(reporter, judge, total_steps)
+            batches = data.spec.make_batches(data.train, data.recipe, start, None)
+            network.fit(batches, callbacks=[budget, watch, evaluate, log, profile, checkpoint, bar], verbose=0)
+    exported = judge.exported(config)
+    kept.restore_mean(exported)
+    quality = evaluation.run().metrics if len(exported) > 1 else judge.at(exported[0])
+    callbacks.check_finite(quality["loss"], network.optimizer)
+    metrics = {f"eval_{name}": value for name, value in quality.items()}
+    return {"steps": callbacks.steps_done(network.optimizer), "exported_steps": exported, **metrics}
 
 
 def _warm_start(network: Any, base_model: ModelFiles, tokenizer: Tokenizer) -> dict[str, list[str]]:
@@ -134,16 +213,16 @@ def _warm_start(network: Any, base_model: ModelFiles, tokenizer: Tokenizer) -> d
     return parts
 
 
-def _make_model(spec: Task, recipe: Recipe, features: Features):
+def _make_model(data: _Data):
     import tensorflow as tf
 
     from models.training import precision
 
-    name = recipe.training.precision
+    name = data.recipe.training.precision
     if name == "float16" and not tf.config.list_physical_devices("GPU"):
         raise UserError("setting training.precision=float16 needs a GPU, and there is none here; bfloat16 does not")
     with precision(name):
-        return spec.make_model(recipe.model, features)
+        return data.spec.make_model(data.recipe.model, data.features)
 
 
 def _files(examples: TransformedExamples, split: str) -> list[str]:
@@ -152,25 +231,10 @@ def _files(examples: TransformedExamples, split: str) -> list[str]:
     return sorted(tf.io.gfile.glob(examples.path(f"Split-{split}", "*")))
 
 
-def _features(spec: Task, tokenizers: dict[str, Any], examples: TransformedExamples) -> Features:
-    counts = examples.properties.get("label_counts", {})
-    first, last = (tokenizers[spec.text_columns[place]] for place in (0, -1))
-    labels = [counts[column] for column in spec.label_columns]
-    return Features(last.vocab_size, *labels, source_vocab_size=None if first is last else first.vocab_size)
-
-
-def _samples(files: list[str], column: str, tokenizer) -> list[str]:
-    """Returns a short, a middle and a long text of a split."""
-    import tensorflow as tf
-
-    from models.dataset import read_pools
-
-    texts = []
-    for pool in read_pools(files, [column]):
-        rows = tf.RaggedTensor.from_row_splits(pool.ids[column], pool.starts[column])
-        texts += [text.decode() for text in tokenizer.detokenize(rows).numpy()]
-    texts.sort(key=lambda text: (len(text), text))
-    return [texts[round(i * (len(texts) - 1) / (NUM_SAMPLES - 1))] for i in range(NUM_SAMPLES)]
+def _samples(texts: list[str]) -> list[str]:
+    """Returns a short, a middle and a long text."""
+    ranked = sorted(texts, key=lambda text: (len(text), text))
+    return [ranked[round(i * (len(ranked) - 1) / (NUM_SAMPLES - 1))] for i in range(NUM_SAMPLES)]
 
 
 def _copy_files(source: str, destination: str) -> None:

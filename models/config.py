@@ -71,9 +71,14 @@ class TrainingConfig:
     """How a model learns.
 
     Args:
-        steps: optimizer updates.
+        steps: optimizer updates to end after, where neither `epochs` nor `minutes` says otherwise.
+        epochs: passes over the train split to end after; 0 leaves it to the others.
+        minutes: of training to end after, evaluations included, the cosine drawn to end with them; 0 leaves it to the
+            others. What comes of it depends on how fast the machine was.
         optimizer: adam as in section 5.3, or muon (Jordan et al. 2024), which needs fewer steps.
         batch_tokens: budget of a batch in target tokens, padding included.
+        batch_parts: parts that a batch is computed in, one after the other, to need less memory; the update is that of
+            the whole batch (gradient accumulation).
         learning_rate: the peak, reached after `warmup_steps`.
         warmup_steps: over which the rate rises to its peak.
         schedule: how the rate falls after the peak: inverse_sqrt as in section 5.3, or half a cosine down to zero.
@@ -82,16 +87,27 @@ class TrainingConfig:
         token_dropout: of a classifier: share of a text's tokens that it does not see.
         beta_2: Adam's decay of the second moment, for muon that of the embeddings and biases.
         clip_norm: largest global norm of the gradients.
-        average_decay: decay of the moving average of the weights, which is what is exported; 0 exports the last.
-        checkpoint_steps: steps between two checkpoints, and between two evaluations on the eval split.
+        average_decay: decay of the moving average of the weights, which stands for them at a checkpoint when it is
+            evaluated and exported; 0 for the weights themselves.
+        checkpoint_steps: steps between two checkpoints, each of which is evaluated on the eval split.
+        export: which checkpoints are exported: the last, or the best by the task's metric on the eval split.
+        export_checkpoints: how many of them, averaged (section 6.1).
+        patience: evaluations in a row that find nothing better before training ends (early stopping); 0 for no end.
+        eval_examples: texts of the eval split that the model answers at each evaluation, to be looked at and for BLEU;
+            0 for none, and the loss stands for BLEU.
         precision: in which the layers compute; weights, loss and updates stay in float32 (Micikevicius et al. 2018),
             and so does what is exported. float16 needs a GPU; bfloat16 gains speed only where a processor has it.
         seed: of the weights, the order of the data and dropout.
+        histograms: whether TensorBoard gets one of each weight at each checkpoint.
+        profile_step: a few steps from this one on are profiled for TensorBoard; 0 for none.
     """
 
     steps: int = 100_000
+    epochs: float = 0.0
+    minutes: float = 0.0
     optimizer: Literal["adam", "muon"] = "adam"
     batch_tokens: int = 25_000
+    batch_parts: int = 1
     learning_rate: float = 7e-4
     warmup_steps: int = 4_000
     schedule: Literal["inverse_sqrt", "cosine"] = "inverse_sqrt"
@@ -102,8 +118,14 @@ class TrainingConfig:
     clip_norm: float = 1.0
     average_decay: float = 0.999
     checkpoint_steps: int = 1_000
+    export: Literal["last", "best"] = "last"
+    export_checkpoints: int = 1
+    patience: int = 0
+    eval_examples: int = 200
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     seed: int = 1
+    histograms: bool = False
+    profile_step: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ import tensorflow as tf
 from models.config import DecodingConfig
 from models.decoding import complete
 from models.export import signature
-from models.inference import as_variables, prepare
+from models.inference import as_variables, prepare, refresh
 from models.sampling import Sampling, SamplingOptions, draws
 from models.search import Limits
 from models.tokenizer_base import Tokenizer
@@ -48,11 +48,16 @@ class LanguageModelServer(tf.Module):
         self.tokenizer, self.decoding = tokenizer, decoding
         self.weights = [variable.value for variable in model.weights]
         self.decoding_weights = weights = as_variables(prepare(model))
+        self._prepare = functools.partial(prepare, model)
         self._context = model.config.max_positions
         search = Sampling(tokenizer.eos_id)
         self._complete = functools.partial(complete, model, search=search, weights=weights, bos_id=tokenizer.bos_id)
         self._logits = functools.partial(model, training=False)
         self._model_config = functools.partial(dataclasses.asdict, model.config)
+
+    def refresh(self) -> None:
+        """Answers from now on with what has become of the model's weights."""
+        refresh(self.decoding_weights, self._prepare())
 
     def signatures(self) -> dict[str, Any]:
         """Returns signature name -> tf.function."""

@@ -14,7 +14,7 @@ from models import scoring
 from models.config import DecodingConfig
 from models.decoding import translate
 from models.export import signature
-from models.inference import as_variables, prepare
+from models.inference import as_variables, prepare, refresh
 from models.search import BeamSearch, Limits
 from models.tokenizer_base import Tokenizer
 from models.transformer import Transformer
@@ -47,10 +47,15 @@ class TranslationServer(tf.Module):
         self.weights = [variable.value for variable in model.weights]
         # Made ready here, once, and not in every request.
         self.decoding_weights = weights = as_variables(prepare(model))
+        self._prepare = functools.partial(prepare, model)
         self._translate = functools.partial(translate, model, weights=weights, bos_id=tokenizer.bos_id)
         self._log_probabilities = functools.partial(scoring.log_probabilities, model, bos_id=tokenizer.bos_id)
         self._attention = functools.partial(scoring.attention_weights_of_every_layer, model, bos_id=tokenizer.bos_id)
         self._model_config = functools.partial(dataclasses.asdict, model.config)
+
+    def refresh(self) -> None:
+        """Answers from now on with what has become of the model's weights."""
+        refresh(self.decoding_weights, self._prepare())
 
     def signatures(self) -> dict[str, Any]:
         """Returns signature name -> tf.function."""

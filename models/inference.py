@@ -106,6 +106,13 @@ def as_variables(weights: Weights) -> Weights:
     return tf.nest.map_structure(variable, weights)
 
 
+def refresh(variables: Weights, weights: Weights) -> None:
+    """Gives what `as_variables` made the values of newer weights."""
+    for variable, weight in zip(tf.nest.flatten(variables), tf.nest.flatten(weights), strict=True):
+        if variable is not weight:  # of the model itself, and so up to date
+            variable.assign(weight)
+
+
 def _tensor(variable) -> tf.Tensor:
     return tf.convert_to_tensor(variable)
 

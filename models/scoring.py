@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from models.attention import causal_mask
-from models.transformer import DecoderLanguageModel, Transformer
+from models.attention import causal_mask, padding_mask
+from models.transformer import Decoder, DecoderLanguageModel, Encoder, Transformer
 
 
 class AttentionWeights(NamedTuple):
@@ -68,21 +68,42 @@ def attention_weights_of_every_layer(
     Returns:
         The AttentionWeights.
     """
-    memory, memory_mask = model.encode(source)
-    x, encoder = model.encoder.start(model.source_embedding(source)), []
-    for layer in model.encoder.layers:
-        encoder.append(layer.self_attention.weights_of(layer.self_residual.before(x), attention_mask=memory_mask))
-        x = layer(x, memory_mask)
-    x = model.decoder.start(model.target_embedding(_shift_right(target, bos_id)))
-    mask, decoder, cross = causal_mask(tf.shape(target)[1]), [], []
-    for layer in model.decoder.layers:
+    mask = padding_mask(source)
+    encoder, memory = encoder_attention(model.encoder, model.source_embedding(source), mask)
+    embedded = model.target_embedding(_shift_right(target, bos_id))
+    return AttentionWeights(encoder, *decoder_attention(model.decoder, embedded, memory, mask))
+
+
+def encoder_attention(encoder: Encoder, x: tf.Tensor, mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Computes what an encoder looks at: embeddings [B, S, D] and a mask -> [L, B, H, S, S], and its output."""
+    x, weights = encoder.start(x), []
+    for layer in encoder.layers:
+        weights.append(layer.self_attention.weights_of(layer.self_residual.before(x), attention_mask=mask))
+        x = layer(x, mask)
+    return tf.stack(weights), encoder.finish(x)
+
+
+def decoder_attention(
+    decoder: Decoder, x: tf.Tensor, memory: tf.Tensor | None = None, memory_mask: tf.Tensor | None = None
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Computes what a decoder looks at: in its own text [L, B, H, T, T], and in the encoder's output [L, B, H, T, S].
+
+    Args:
+        decoder: with or without cross-attention, whose weights are empty then.
+        x: embeddings, float [B, T, D], of one text a row.
+        memory: the encoder's output, float [B, S, D].
+        memory_mask: bool for [B, H, T, S].
+    """
+    x, mask, own, cross = decoder.start(x), causal_mask(tf.shape(x)[1]), [], []
+    for layer in decoder.layers:
         before = layer.self_residual.before(x)
-        decoder.append(layer.self_attention.weights_of(before, attention_mask=mask))
-        between = layer.self_residual(x, layer.self_attention(before, attention_mask=mask))
-        query = layer.cross_residual.before(between)
-        cross.append(layer.cross_attention.weights_of(query, memory, attention_mask=memory_mask))
+        own.append(layer.self_attention.weights_of(before, attention_mask=mask))
+        if layer.cross_attention is not None:
+            between = layer.self_residual(x, layer.self_attention(before, attention_mask=mask))
+            query = layer.cross_residual.before(between)
+            cross.append(layer.cross_attention.weights_of(query, memory, attention_mask=memory_mask))
         x = layer(x, mask, memory, memory_mask)
-    return AttentionWeights(tf.stack(encoder), tf.stack(decoder), tf.stack(cross))
+    return tf.stack(own), tf.stack(cross) if cross else tf.zeros([0])
 
 
 def _shift_right(target: tf.Tensor, bos_id: int) -> tf.Tensor:

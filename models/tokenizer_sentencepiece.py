@@ -4,6 +4,7 @@ Comes in: a model, or counted words. Goes out: a Tokenizer, or its files.
 Read next: tokenizer.py, which loads it.
 """
 
+import hashlib
 import io
 import itertools
 import unicodedata
@@ -35,7 +36,10 @@ class SentencePieceTokenizer(Tokenizer):
 
     def __init__(self, model: bytes):
         super().__init__()
-        self._sentencepiece = tf_text.SentencepieceTokenizer(model=model, out_type=tf.int32)
+        # TensorFlow keeps the model as a resource under the name of the op that made it: without one of their own, two
+        # tokenizers that Python loads from SavedModels would share whichever came first.
+        name = f"sentencepiece_{hashlib.sha256(model).hexdigest()}"
+        self._sentencepiece = tf_text.SentencepieceTokenizer(model=model, out_type=tf.int32, name=name)
         self._vocab_size = int(self._sentencepiece.vocab_size())
 
     @property

@@ -1,10 +1,11 @@
-"""What learning needs besides a model: loss, schedules, optimizer, metrics.
+"""What learning needs besides a model: loss, schedules, optimizer, averages of weights.
 
-Comes in: logits and target ids. Goes out: numbers to minimise and to watch.
-Read next: components/trainer.py, which puts them together with Keras `fit`.
+Comes in: logits and target ids, and a TrainingConfig. Goes out: a number to minimise, and how.
+Read next: learner.py for a step of learning; components/trainer.py, which puts them together with Keras `fit`.
 """
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 
 import keras
@@ -61,11 +62,16 @@ class MaskedCrossEntropy(keras.losses.Loss):
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
         """Labels int [B, T] or [B], logits float32 [B, T, V] or [B, V] -> scalar, nats a label."""
-        labels = tf.reshape(tf.cast(y_true, tf.int32), [-1])
-        logits = tf.reshape(y_pred, [-1, y_pred.shape[-1]])
-        losses = smoothed_cross_entropy(logits, labels, tf.constant(self.label_smoothing))
-        weights = self.weights(labels)
-        return tf.reduce_sum(losses * weights) / tf.maximum(tf.reduce_sum(weights), 1.0)
+        labels = tf.cast(y_true, tf.int32)
+        return self.total(labels, y_pred) / tf.maximum(tf.reduce_sum(self.weights(labels)), 1.0)
+
+    def total(self, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        """Adds up what `call` takes the mean of: the weighted losses of all labels, nats."""
+        labels = tf.reshape(labels, [-1])
+        losses = smoothed_cross_entropy(
+            tf.reshape(logits, [-1, logits.shape[-1]]), labels, tf.constant(self.label_smoothing)
+        )
+        return tf.reduce_sum(losses * self.weights(labels))
 
     def weights(self, labels: tf.Tensor) -> tf.Tensor:
         """Returns how much each label counts, float32 in the shape of the labels."""
@@ -123,13 +129,48 @@ class InverseSquareRoot(keras.optimizers.schedules.LearningRateSchedule):
         return {"peak": self.peak, "warmup_steps": self.warmup_steps}
 
 
-def make_schedule(config: TrainingConfig) -> keras.optimizers.schedules.LearningRateSchedule:
-    """Makes the learning rate of each step: the paper's, or half a cosine down to zero at the last step."""
+class ForeseenCosine(keras.optimizers.schedules.LearningRateSchedule):
+    """A linear warm-up, then half a cosine down to zero at a last step that is only foreseen.
+
+    Args:
+        peak: the rate at the end of the warm-up.
+        warmup_steps: steps until the peak; at most half of all.
+        total_steps: float32, all that there will be; the schedule follows it.
+    """
+
+    def __init__(self, peak: float, warmup_steps: int, total_steps: tf.Variable):
+        super().__init__()
+        self.peak, self.warmup_steps, self.total_steps = peak, warmup_steps, total_steps
+
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
+        """Int scalar, steps done so far -> float32 scalar."""
+        step, warmup = tf.cast(step, tf.float32), tf.minimum(float(self.warmup_steps), self.total_steps // 2)
+        done = tf.clip_by_value((step - warmup) / (self.total_steps - warmup), 0.0, 1.0)
+        falling = self.peak * 0.5 * (1.0 + tf.cos(math.pi * done))
+        return tf.where(step < warmup, self.peak * step / tf.maximum(warmup, 1.0), falling)
+
+    def get_config(self) -> dict:
+        """Returns what `from_config` needs."""
+        return {"peak": self.peak, "warmup_steps": self.warmup_steps, "total_steps": float(self.total_steps)}
+
+
+def make_schedule(
+    config: TrainingConfig, total_steps: int | tf.Variable | None = None
+) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Makes the learning rate of each step: the paper's, or half a cosine down to zero at the last step.
+
+    Args:
+        config: says which.
+        total_steps: all that there will be, where these are not `config.steps`; a variable where that may change.
+    """
     if config.schedule == "inverse_sqrt":
         return InverseSquareRoot(config.learning_rate, config.warmup_steps)
-    warmup = min(config.warmup_steps, config.steps // 2)
+    if isinstance(total_steps, tf.Variable):
+        return ForeseenCosine(config.learning_rate, config.warmup_steps, total_steps)
+    steps = total_steps or config.steps
+    warmup = min(config.warmup_steps, steps // 2)
     return keras.optimizers.schedules.CosineDecay(
-        0.0, config.steps - warmup, warmup_target=config.learning_rate, warmup_steps=warmup
+        0.0, steps - warmup, warmup_target=config.learning_rate, warmup_steps=warmup
     )
 
 
@@ -148,7 +189,7 @@ def precision(name: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def make_optimizer(config: TrainingConfig) -> keras.optimizers.Optimizer:
+def make_optimizer(config: TrainingConfig, total_steps: int | tf.Variable | None = None) -> keras.optimizers.Optimizer:
     """Makes the optimizer, with clipping by global norm and, where asked, a moving average of the weights.
 
     Args:
@@ -169,18 +210,13 @@ def make_optimizer(config: TrainingConfig) -> keras.optimizers.Optimizer:
     return Adam(beta_2=config.beta_2, epsilon=1e-9, **shared)
 
 
-class MaskedAccuracy(keras.metrics.Mean):
-    """Share of the labels that are not padding whose most likely prediction is right.
-
-    Args:
-        pad_id: the label that does not count.
-    """
-
-    def __init__(self, pad_id: int = 0, name: str = "accuracy"):
-        super().__init__(name=name)
-        self.pad_id = pad_id
-
-    def update_state(self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight=None) -> None:
-        """Adds a batch: labels int [B, T] or [B], logits float32 [B, T, V] or [B, V]."""
-        right = tf.cast(tf.argmax(y_pred, -1, output_type=tf.int32) == tf.cast(y_true, tf.int32), tf.float32)
-        super().update_state(right, sample_weight=tf.cast(y_true != self.pad_id, tf.float32))
+@contextlib.contextmanager
+def averaged(model: keras.Model) -> Iterator[None]:
+    """Gives a model the moving averages of its weights for a while, where its optimizer keeps them."""
+    weights = [variable.numpy() for variable in model.trainable_variables]
+    model.optimizer.finalize_variable_values(model.trainable_variables)
+    try:
+        yield
+    finally:
+        for variable, weight in zip(model.trainable_variables, weights, strict=True):
+            variable.assign(weight)

@@ -1,7 +1,7 @@
 """Three models made of the same blocks: Transformer, EncoderClassifier, DecoderLanguageModel.
 
 Comes in: token ids, int32 [B, length], 0 where padded. Goes out: logits, float32.
-Read next: training.py for how they learn, decoding.py for how they write, export.py for how they are served.
+Read next: learner.py for how they learn, decoding.py for how they write, export.py for how they are served.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ from models.attention import causal_mask, document_mask, padding_mask
 from models.blocks import DecoderLayer, EncoderLayer
 from models.config import ModelConfig
 from models.layers import Dropout, LayerNormalization, PositionalEncoding, TokenEmbedding
+from models.learner import Learner
 
 
 class _Stack(keras.layers.Layer):
@@ -92,7 +93,7 @@ class Decoder(_Stack):
         return self.finish(x)
 
 
-class _Model(keras.Model):
+class _Model(Learner, keras.Model):
     """What the three models share: weights that are made at once, a config that saves and reloads."""
 
     def __init__(self, config: ModelConfig, vocab_size: int, **kwargs):

@@ -79,7 +79,7 @@ def start_from(model: keras.Model, directory: str) -> WarmStart:
         mine, theirs = getattr(model.config, key), getattr(earlier.config, key)
         if mine != theirs:
             raise ValueError(f"it has model.{key}={theirs}, this one {mine}; set model.{key}={theirs}")
-    weights, known = _named_weights(model), _named_weights(earlier)
+    weights, known = named_weights(model), named_weights(earlier)
     sources = {name: _source(name, weight.shape, known) for name, weight in weights.items()}
     for name, source in sources.items():
         if source:
@@ -92,7 +92,7 @@ def start_from(model: keras.Model, directory: str) -> WarmStart:
     return WarmStart(_layers(taken, fresh), _layers(fresh, taken), _layers(unused, used))
 
 
-def _named_weights(model: keras.Model) -> dict[str, keras.Variable]:
+def named_weights(model: keras.Model) -> dict[str, keras.Variable]:
     """Returns the trainable weights by the attributes that lead to them, such as `encoder.layers.0.self_residual.norm`.
 
     A weight that several layers share has the name of the first. Keras's own names are numbered by how many layers a

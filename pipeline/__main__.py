@@ -1,4 +1,4 @@
-"""The command line: demo, run, validate, runs, report, lineage, settings, and those of serving_commands.py.
+"""The command line: from demo and run to tensorboard; predict, chat, serve and the like are in serving_commands.py.
 
 Comes in: arguments. Goes out: exit code 0, or one message and 1 (failed), 2 (bad input), 3 (not blessed), 130 (Ctrl-C).
 Read next: dag.py, what `run` runs; config.py, what `--set` sets. Whatever is slow to import is imported by the command
@@ -6,7 +6,8 @@ that needs it, so that help is instant and a fully cached run loads neither Tens
 """
 
 import glob
-import re
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,11 +15,28 @@ import typer
 
 from components.errors import UserError
 from components.file_formats import parse_roles
-from components.tasks import TASKS
 from pipeline import serving_commands
 from pipeline.config import PipelineConfig, preset, with_settings
 from pipeline.exits import explained as _explained
 from pipeline.logs import set_up_logs
+from pipeline.options import (
+    PUSHED,
+    BeamArguments,
+    FileArgument,
+    LabelOption,
+    MetadataOption,
+    PresetOption,
+    RootOption,
+    SchemaOption,
+    SettingsOption,
+    SourceOption,
+    TargetOption,
+    TaskOption,
+    TextOption,
+    TokenizerOption,
+    VerboseOption,
+    WarmStartOption,
+)
 
 if TYPE_CHECKING:
     from pipeline.metadata import MetadataStore
@@ -36,97 +54,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-FileArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="FILE",
-        help="TSV, CSV, JSON lines, Parquet, TFRecord or plain text, also .gz, .bz2 or .zst; or a quoted pattern; or "
-        "several with their parts, such as train=a.tsv,test=b.tsv or source=a.en,target=a.de.",
-    ),
-]
-_PRESETS = (
-    "Settings to start from: tiny (seconds, to try a file), demo (minutes), small (hours on a laptop), base and big "
-    "(the paper's). [bold]seq2serve settings[/bold] shows them."
-)
-PresetOption = Annotated[str, typer.Option("--preset", metavar="NAME", help=_PRESETS)]
-SourceOption = Annotated[str, typer.Option(metavar="COLUMN", help="Translation: the column to translate from.")]
-TargetOption = Annotated[str, typer.Option(metavar="COLUMN", help="Translation: the column to translate into.")]
-TextOption = Annotated[str, typer.Option(metavar="COLUMN", help="Other tasks: the column of texts.")]
-LabelOption = Annotated[str, typer.Option(metavar="COLUMN", help="Classification: the column of labels.")]
-SchemaOption = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE", help="Hold the data against this schema.pbtxt, inferred once and edited, instead of its own."
-    ),
-]
-TokenizerOption = Annotated[
-    str,
-    typer.Option(
-        metavar="DIR|FILE",
-        help="Use this tokenizer instead of learning one: a Tokenizer's folder, or a .model file. One for each column: "
-        "source=DIR,target=DIR.",
-        show_default=False,
-    ),
-]
-WarmStartOption = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="DIR",
-        help="Start training from the weights of an earlier model, such as runs/Trainer/model/7, of this task or of "
-        "another; it needs the same tokenizer.",
-    ),
-]
-
-
-def _folder(path: Path) -> Path:
-    """Refuses a URL, which as a path would become a folder called gs: and the like."""
-    if path.parts and re.fullmatch(r"[a-z][a-z0-9+.-]+:", path.parts[0]):
-        raise typer.BadParameter(
-            f"{path} is a URL; artifacts are kept on a file system that every worker reaches by the same path, such as "
-            f"NFS or a mounted bucket. Model versions can be pushed to an object store: --serving-dir"
-        )
-    return path
-
-
-RootOption = Annotated[
-    Path,
-    typer.Option(
-        "--pipeline-root", metavar="DIR", callback=_folder, help="Where artifacts, metadata and logs are kept."
-    ),
-]
-MetadataOption = Annotated[
-    str,
-    typer.Option(
-        "--metadata",
-        metavar="URL",
-        envvar="SEQ2SERVE_METADATA",
-        help="Keep what ran and what was made in a database that several roots and machines share, such as "
-        "postgresql://user@host/database, instead of in the pipeline root.",
-    ),
-]
-SettingsOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="SECTION.KEY=VALUE",
-        help="Change one setting, such as training.steps=500 or model.d_model=256; may be given many times. "
-        "[bold]seq2serve settings[/bold] lists them all, with what they mean.",
-    ),
-]
-_PUSHED = "Where model versions are pushed; also an object store, such as gs://bucket/models/en_de."
-TaskOption = Annotated[str, typer.Option(metavar="TASK", help=f"What the model is to do: {', '.join(TASKS)}.")]
-VerboseOption = Annotated[
-    bool, typer.Option("--verbose", "-v", help="Show library logs, and stack traces of failures.")
-]
-BeamArguments = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="-- BEAM_OPTION",
-        help="Everything after a bare -- goes to Apache Beam as it is, such as: -- --runner=FlinkRunner",
-        show_default=False,
-    ),
-]
-
 
 @app.command()
 def demo(
@@ -141,7 +68,7 @@ def demo(
     pipeline_root: RootOption = Path("runs"),
     metadata: MetadataOption = "",
     serving_dir: Annotated[
-        str, typer.Option(metavar="DIR|URL", help=_PUSHED, show_default="serving/en-<language> or <task>")
+        str, typer.Option(metavar="DIR|URL", help=PUSHED, show_default="serving/en-<language> or <task>")
     ] = "",
     settings: SettingsOption = None,
     verbose: VerboseOption = False,
@@ -189,7 +116,7 @@ def run(
     warm_start: WarmStartOption = None,
     pipeline_root: RootOption = Path("runs"),
     metadata: MetadataOption = "",
-    serving_dir: Annotated[str, typer.Option(metavar="DIR|URL", help=_PUSHED, show_default="serving/<task>")] = "",
+    serving_dir: Annotated[str, typer.Option(metavar="DIR|URL", help=PUSHED, show_default="serving/<task>")] = "",
     settings: SettingsOption = None,
     verbose: VerboseOption = False,
 ) -> None:
@@ -344,6 +271,26 @@ def settings(
         if not text:
             raise UserError(f"no setting has {only!r} in its name; `seq2serve settings` lists them all")
         print(text)
+
+
+@app.command()
+def tensorboard(
+    options: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="-- OPTION",
+            help="Everything after a bare -- goes to TensorBoard as it is, such as: -- --port=6007",
+            show_default=False,
+        ),
+    ] = None,
+    pipeline_root: RootOption = Path("runs"),
+) -> None:
+    """Shows how every model was trained, or is being trained: curves, answers, attention, settings side by side."""
+    with _explained():
+        if not pipeline_root.is_dir():
+            raise UserError(f"no runs in {pipeline_root}: there is no such folder; name it with --pipeline-root")
+        command = [sys.executable, "-m", "tensorboard.main", f"--logdir={pipeline_root}", *(options or [])]
+        os.execv(sys.executable, command)
 
 
 serving_commands.register(app)

@@ -165,7 +165,10 @@ _RANGES = {
     "model.activation_dropout": (0, 0.9),
     "model.max_positions": (1, _INF),
     "training.steps": (1, _INF),
+    "training.epochs": (0, _INF),
+    "training.minutes": (0, _INF),
     "training.batch_tokens": (1, _INF),
+    "training.batch_parts": (1, 1024),
     "training.learning_rate": (1e-9, 10),
     "training.warmup_steps": (0, _INF),
     "training.label_smoothing": (0, 0.9),
@@ -174,7 +177,11 @@ _RANGES = {
     "training.clip_norm": (1e-6, _INF),
     "training.average_decay": (0, 0.999999),
     "training.checkpoint_steps": (1, _INF),
+    "training.export_checkpoints": (1, 100),
+    "training.patience": (0, _INF),
+    "training.eval_examples": (0, _INF),
     "training.seed": (0, _INF),
+    "training.profile_step": (0, _INF),
     "decoding.beam_size": (1, 64),
     "decoding.length_penalty": (0, 10),
     "decoding.max_length_ratio": (0, 10),
@@ -215,6 +222,8 @@ def _check_together(config: PipelineConfig) -> None:
             "setting model.positions=learned needs a model.max_positions of at least data.max_length and "
             "decoding.max_source_length"
         )
+    if config.training.epochs and config.training.minutes:
+        raise UserError("settings training.epochs and training.minutes each say when training ends: set one of them")
     _check_tokenizer(config)
     if clash := next((name for name in data.slice_columns if name in TASKS[config.task].columns), None):
         raise UserError(f"setting data.slices: {clash!r} is what the task calls a column of its own; rename the file's")

@@ -76,7 +76,7 @@ def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 def _print_next_steps(console: Console, task: Task, result: RunResult, pushed: dict) -> None:
     root, destination = result.pipeline.pipeline_root, pushed["pushed_destination"]
     steps = {
-        "Watch training": ["tensorboard", "--logdir", f"{root}/Trainer/model_run"],
+        "Watch training": ["seq2serve", "tensorboard", "--pipeline-root", root],
         "See it all": ["seq2serve", "report", "--pipeline-root", root, str(result.run_id)],
         "Where it came from": ["seq2serve", "lineage", "--pipeline-root", root, destination],
         task.example[0]: ["seq2serve", "predict", "--model", destination, task.example[1]],

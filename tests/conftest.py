@@ -236,6 +236,7 @@ SHRUNKEN_DEMO = (
     "training.warmup_steps=20",
     "training.average_decay=0.9",
     "training.checkpoint_steps=50",
+    "training.eval_examples=0",  # the graphs that answer take longer to make than all the steps
     "decoding.beam_size=2",
 )
 

@@ -13,6 +13,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 import xml.etree.ElementTree
 
 import pytest
@@ -66,7 +67,7 @@ def commands_of(program):
 def test_every_block_is_under_a_test():
     languages = {language for language, _ in FENCE.findall(README)}
     assert languages <= {"sh", "python", "text"}, "teach this file how to check the others"
-    known = {"seq2serve", "make", "curl", "docker", "tensorboard", ".", ".venv/bin/python"}
+    known = {"seq2serve", "make", "curl", "docker", "export", "pip", ".", ".venv/bin/python"}
     assert {command[0] for command in commands()} <= known, "teach this file how to check the others"
 
 
@@ -97,10 +98,17 @@ def test_scripts_are_there_and_have_their_options(arguments):
     assert not [option for option in options if not re.search(rf'"(--)?{option}"', beside)]
 
 
-def test_tensorboard_is_asked_for_nothing_unusual():
-    for arguments in commands_of("tensorboard"):
-        assert len(arguments) == 2
-        assert arguments[0] == "--logdir"
+def test_extras_are_the_projects():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    for verb, package in commands_of("pip"):
+        assert verb == "install"
+        assert re.fullmatch(r"seq2serve\[(\w+)\]", package)[1] in extras
+
+
+def test_variables_are_read_by_the_command_line():
+    options = typer.main.get_command(app).commands["run"].params
+    for (assignment,) in commands_of("export"):
+        assert assignment.partition("=")[0] in {option.envvar for option in options}
 
 
 def test_compose_files_are_those_that_a_push_writes(house):

@@ -21,7 +21,8 @@ from components.artifact import Examples, InferenceResult, PushedModel
 from components.bulk_inferrer import BulkInferrer
 from components.bulk_inferrer_beam import BATCH_ROWS
 from components.component import Context
-from components.examples_io import read_batches, shard_name, shard_paths
+from components.examples_io import read_batches
+from components.shards import shard_name, shard_paths
 from models.runtime import SavedModelRuntime
 from pipeline.corpora import fetch_translation
 

@@ -22,41 +22,83 @@ from models.config import DecodingConfig, ModelConfig, TrainingConfig
 TINY = Recipe(
     ModelConfig(num_encoder_layers=1, num_decoder_layers=1, d_model=8, num_heads=2, dff=16, dropout=0.3),
     TrainingConfig(
-        steps=8, batch_tokens=512, learning_rate=0.01, warmup_steps=2, average_decay=0.25, checkpoint_steps=3
+        steps=8,
+        batch_tokens=512,
+        learning_rate=0.01,
+        warmup_steps=2,
+        average_decay=0.25,
+        checkpoint_steps=3,
+        eval_examples=0,
+        export="best",
+        export_checkpoints=2,
     ),
     DecodingConfig(),
+)
+# What does not hang on chance, to be compared to the last digits but a few.
+STEADY = dataclasses.replace(
+    TINY,
+    model=dataclasses.replace(TINY.model, dropout=0.0),
+    training=dataclasses.replace(TINY.training, learning_rate=0.001),  # Adam makes much of a rounded gradient of 0
 )
 # Exporting takes longer than all else here, and the house's own model has been exported.
 TASK = "translation that is not exported"
 
-# A process that trains, and is gone after a step.
-KILLED = f"""
+# A process that trains again and again, each time in a child of its own, forked when what takes long is imported: one
+# that is gone after a step, or has so many devices. A line of JSON tells how each ended and what it said.
+TRAININGS = f"""
 import dataclasses, json, os, signal, sys
-from components import trainer, trainer_callbacks
+import models.transformer, models.tokenizer
+from components import interrupt, trainer, trainer_callbacks, trainer_tensorboard
 from components.artifact import Artifact
 from components.component import Context
 from components.tasks import TASKS, TRANSLATION
 from models.config import DecodingConfig, ModelConfig, TrainingConfig
 
-arguments = json.loads(sys.argv[1])
+watch = trainer_callbacks.Watch.on_train_batch_end
 move_bar = trainer_callbacks.ProgressBar.on_train_batch_end
-
-def move_bar_and_die(self, batch, logs=None):
-    move_bar(self, batch, logs)
-    if int(self.model.optimizer.iterations) == arguments["killed_after"]:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-trainer_callbacks.ProgressBar.on_train_batch_end = move_bar_and_die
 TASKS[{TASK!r}] = dataclasses.replace(TRANSLATION, export=lambda *_: None)
-recipe = arguments["recipe"]
-trainer.Trainer.function(
-    **{{key: Artifact(**artifact) for key, artifact in arguments["artifacts"].items()}},
-    task={TASK!r},
-    recipe=trainer.Recipe(
-        ModelConfig(**recipe["model"]), TrainingConfig(**recipe["training"]), DecodingConfig(**recipe["decoding"])
-    ),
-    context=Context(scratch=arguments["scratch"]),
-)
+
+def run(training):
+    def done(self, event):
+        return trainer_callbacks.steps_done(self.model.optimizer) == training.get(event)
+
+    def watch_and_be_interrupted(self, batch, logs=None):
+        watch(self, batch, logs)
+        if done(self, "interrupted_after"):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def move_bar_and_die(self, batch, logs=None):
+        move_bar(self, batch, logs)
+        if done(self, "killed_after"):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    trainer_callbacks.Watch.on_train_batch_end = watch_and_be_interrupted
+    trainer_callbacks.ProgressBar.on_train_batch_end = move_bar_and_die
+    if "devices" in training:
+        import tensorflow as tf
+
+        devices = [tf.config.LogicalDeviceConfiguration()] * training["devices"]
+        tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], devices)
+    sizes, learning, writing = (training["recipe"][part] for part in ("model", "training", "decoding"))
+    with interrupt.listening():
+        trainer.Trainer.function(
+            **{{key: Artifact(**artifact) for key, artifact in training["artifacts"].items()}},
+            task={TASK!r},
+            recipe=trainer.Recipe(ModelConfig(**sizes), TrainingConfig(**learning), DecodingConfig(**writing)),
+            context=Context(scratch=training["scratch"]),
+        )
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+for training in json.loads(sys.argv[1]):
+    reader, writer = os.pipe()
+    if not (process := os.fork()):
+        os.dup2(writer, 2)
+        run(training)
+        os._exit(0)
+    os.close(writer)
+    with open(reader) as said:
+        text = said.read()
+    print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), text]), flush=True)
 """
 
 
@@ -85,6 +127,7 @@ def train(house, tmp_path_factory):
     def train(recipe, scratch=None, **inputs):
         folder = tmp_path_factory.mktemp("trained")
         trained = Trained(Model(f"{folder}/model"), ModelRun(f"{folder}/run"), scratch or folder / "scratch", [])
+        steps.clear()  # of a training that was interrupted
         for path in (trained.model.uri, trained.model_run.uri, trained.scratch):
             os.makedirs(path, exist_ok=True)
         Trainer.function(
@@ -96,7 +139,6 @@ def train(house, tmp_path_factory):
             context=Context(scratch=str(trained.scratch)),
         )
         trained.steps[:] = steps
-        steps.clear()
         return trained
 
     with pytest.MonkeyPatch.context() as patch:
@@ -133,43 +175,90 @@ def assert_same_weights(one, other):
         assert values[0].numpy().tobytes() == values[1].numpy().tobytes(), name
 
 
-def curves(model_run):
-    """Returns {(run, tag): [(step, value)]} as TensorBoard reads them."""
+def events(model_run):
+    """Returns {(run, tag): [(step, value)]} as TensorBoard reads them, and the plugin that shows each tag."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.util.tensor_util import make_ndarray
 
-    found = {}
+    found, plugins = {}, {}
     for name in ("train", "validation"):
-        events = EventAccumulator(model_run.path("logs", name)).Reload()
-        for tag in events.Tags()["tensors"]:
-            found[name, tag] = [(event.step, float(make_ndarray(event.tensor_proto))) for event in events.Tensors(tag)]
-    return found
+        accumulator = EventAccumulator(model_run.path("logs", name)).Reload()
+        for tag in accumulator.Tags()["tensors"]:
+            points = accumulator.Tensors(tag)
+            found[name, tag] = [(event.step, make_ndarray(event.tensor_proto)) for event in points]
+            plugins[name, tag] = accumulator.SummaryMetadata(tag).plugin_data.plugin_name
+    return found, plugins
+
+
+def curves(model_run):
+    """Returns {(run, tag): [(step, value)]} of what does not depend on how fast the machine was."""
+    found, plugins = events(model_run)
+    return {
+        key: [(step, float(value)) for step, value in points]
+        for key, points in found.items()
+        if plugins[key] == "scalars" and key[1] != "tokens_per_second"
+    }
 
 
 # Same data, seed and code, same weights.
 
 
-def test_killed_it_ends_with_the_weights_and_the_curves_of_an_uninterrupted_run(house, train, uninterrupted, tmp_path):
-    """`kill -9` after any step; the uninterrupted run is in another process, so also: same seed, same weights."""
-    killed_after = random.randint(1, TINY.training.steps)
+@pytest.fixture(scope="module")
+def elsewhere(house, tmp_path_factory):
+    """Returns a function that makes (recipe, scratch, what happens) a training for TRAININGS."""
     inputs = {key: house.output("Transform", key) for key in ("transformed_examples", "tokenizer")}
     artifacts = {key: {"uri": artifact.uri, "properties": artifact.properties} for key, artifact in inputs.items()}
-    for key in ("model", "model_run", "scratch"):
-        (tmp_path / key).mkdir()
-    arguments = {
-        "artifacts": {**artifacts, **{key: {"uri": str(tmp_path / key)} for key in ("model", "model_run")}},
-        "scratch": str(tmp_path / "scratch"),
-        "recipe": dataclasses.asdict(TINY),
-        "killed_after": killed_after,
-    }
-    killed = house.execute([sys.executable, "-c", KILLED, json.dumps(arguments)])
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
 
-    trained = train(TINY, tmp_path / "scratch")
+    def training(recipe, scratch, **happens):
+        folder = tmp_path_factory.mktemp("elsewhere")
+        made = {key: {"uri": str(folder / key)} for key in ("model", "model_run")}
+        for path in (folder / "model", folder / "model_run", scratch):
+            path.mkdir(exist_ok=True)
+        recipe = dataclasses.asdict(recipe)
+        return {"artifacts": {**artifacts, **made}, "scratch": str(scratch), "recipe": recipe, **happens}
+
+    return training
+
+
+@pytest.fixture(scope="module")
+def trained_elsewhere(house, elsewhere, tmp_path_factory):
+    """What became of trainings in other processes: five killed one after the other, one of two devices."""
+    scratch, start, every, trainings = tmp_path_factory.mktemp("killed"), 0, TINY.training.checkpoint_steps, []
+    for _ in range(5):
+        after = random.randint(start + 1, TINY.training.steps)
+        trainings.append(elsewhere(TINY, scratch, killed_after=after))
+        start = after // every * every
+    steady = elsewhere(STEADY, tmp_path_factory.mktemp("steady"), devices=2)
+    done = house.execute([sys.executable, "-c", TRAININGS, json.dumps([*trainings, steady])])
+    assert done.returncode == 0, done.stderr
+    return trainings, [json.loads(line) for line in done.stdout.splitlines()], steady
+
+
+def test_killed_five_times_it_ends_with_the_weights_and_the_curves_of_an_uninterrupted_run(
+    train, uninterrupted, trained_elsewhere
+):
+    """`kill -9` after any step; the uninterrupted run is in another process, so also: same seed, same weights."""
+    trainings, ended, _ = trained_elsewhere
+    killed_after = [training["killed_after"] for training in trainings]
+    assert [code for code, _ in ended[:5]] == [-signal.SIGKILL] * 5, ended
+
+    trained = train(TINY, pathlib.Path(trainings[0]["scratch"]))
     every = TINY.training.checkpoint_steps
-    assert len(trained.steps) == TINY.training.steps - killed_after // every * every, "it goes on from its checkpoint"
+    last = killed_after[-1] if killed_after[-1] == TINY.training.steps else killed_after[-1] // every * every
+    assert len(trained.steps) == TINY.training.steps - last, "it goes on from its checkpoint"
     assert_same_weights(trained.model, uninterrupted.model)
-    assert curves(trained.model_run) == curves(uninterrupted.model_run), f"killed after step {killed_after}"
+    assert trained.model.properties == uninterrupted.model.properties
+    assert curves(trained.model_run) == curves(uninterrupted.model_run), f"killed after {killed_after}"
+
+
+def test_two_devices_learn_as_one_does_from_the_same_batches(train, trained_elsewhere):
+    _, ended, steady = trained_elsewhere
+    assert ended[-1][0] == 0, ended[-1][1]
+    alone, shared = curves(train(STEADY).model_run), curves(ModelRun(steady["artifacts"]["model_run"]["uri"]))
+    assert alone.keys() == shared.keys()
+    for key, points in alone.items():
+        assert [step for step, _ in shared[key]] == [step for step, _ in points]
+        np.testing.assert_allclose(*([value for _, value in one] for one in (points, shared[key])), rtol=1e-4)
 
 
 def test_killed_with_all_done_and_nothing_published_it_need_not_train_again(train, uninterrupted):
@@ -193,12 +282,91 @@ def test_a_checkpoint_holds_every_variable_that_training_changes(uninterrupted):
 # What is exported.
 
 
-def test_the_average_of_the_weights_is_exported(uninterrupted):
-    decay, average = TINY.training.average_decay, uninterrupted.steps[0]
+def test_the_mean_of_the_best_checkpoints_is_exported_each_of_them_a_moving_average(uninterrupted):
+    decay, averages = TINY.training.average_decay, uninterrupted.steps[:1]
     for step in uninterrupted.steps[1:]:
-        average = [decay * old + (1 - decay) * new for old, new in zip(average, step, strict=True)]
-    for expected, variable in zip(average, reload(uninterrupted.model).trainable_variables, strict=True):
-        np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-5, atol=1e-6, err_msg=variable.path)
+        averages.append([decay * old + (1 - decay) * new for old, new in zip(averages[-1], step, strict=True)])
+    exported = uninterrupted.model.properties["exported_steps"]
+    losses = dict(curves(uninterrupted.model_run)["validation", "loss"])
+    assert exported == sorted(losses, key=losses.get)[:2]
+    assert len(losses) == 3
+    expected = [np.mean(weights, axis=0) for weights in zip(*(averages[step - 1] for step in exported), strict=True)]
+    for mean, variable in zip(expected, reload(uninterrupted.model).trainable_variables, strict=True):
+        np.testing.assert_allclose(variable.numpy(), mean, rtol=1e-5, atol=1e-6, err_msg=variable.path)
+
+
+def test_the_best_by_the_tasks_metric_is_kept_and_patience_ends_training(train, monkeypatch, capfd):
+    """Of a metric that is told beforehand; killed with all done, it is remembered."""
+    from models.evaluation import Evaluation, Findings
+
+    class Told(Evaluation):
+        metric, higher_is_better = "told", True
+
+        def run(self):
+            return Findings({**super().run().metrics, "told": next(values)}, [], [])
+
+    def make_evaluation(model, tokenizer, features, recipe, batches, rows):
+        return Told(model, batches)
+
+    monkeypatch.setitem(TASKS, TASK, dataclasses.replace(TASKS[TASK], make_evaluation=make_evaluation))
+    recipe = with_training(checkpoint_steps=1, patience=2, average_decay=0.0, export_checkpoints=1)
+    values = iter([1.0, 5.0, 3.0, 4.0])
+    trained = train(recipe)
+    assert {key: trained.model.properties[key] for key in ("steps", "exported_steps", "eval_told")} == {
+        "steps": 4,
+        "exported_steps": [2],
+        "eval_told": 5.0,
+    }
+    for expected, variable in zip(trained.steps[1], reload(trained.model).trainable_variables, strict=True):
+        np.testing.assert_array_equal(variable, expected)
+    said = "Trainer stops at step 4: the told of step 2 has not been passed in 2 evaluations (training.patience)"
+    assert said in capfd.readouterr().err
+    again = train(recipe, trained.scratch)
+    assert not again.steps
+    assert again.model.properties == trained.model.properties
+    assert_same_weights(again.model, trained.model)
+
+
+# When it ends.
+
+
+def test_an_epoch_is_as_many_steps_as_the_train_split_has_batches(train, house):
+    from components.trainer import _files
+
+    files = _files(house.output("Transform", "transformed_examples"), "train")
+    recipe = with_training(epochs=0.125, batch_parts=2)
+    batches = sum(1 for _ in TRANSLATION.make_batches(files, recipe, 0, 1))
+    assert 1 < round(batches / 8) == train(recipe).model.properties["steps"] != TINY.training.steps
+
+
+def test_minutes_end_it_and_the_schedule_with_it(train):
+    trained = train(with_training(minutes=0.001, schedule="cosine", checkpoint_steps=1))
+    assert trained.model.properties["steps"] == 1  # which takes longer
+    assert curves(trained.model_run)["train", "learning_rate"][-1][1] == 0
+
+
+def test_ctrl_c_saves_the_step_and_says_so(train, uninterrupted, tmp_path, monkeypatch, heeds_ctrl_c, capfd):
+    from components import interrupt, trainer_callbacks
+
+    watch = trainer_callbacks.Watch.on_train_batch_end
+
+    def watch_and_press(self, batch, logs=None):
+        watch(self, batch, logs)
+        if int(self.model.optimizer.iterations) == 4:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch, interrupt.listening():
+        patch.setattr(trainer_callbacks.Watch, "on_train_batch_end", watch_and_press)
+        with pytest.raises(KeyboardInterrupt):
+            train(TINY, tmp_path)
+    assert "Trainer stops at step 4, which is saved\n" in capfd.readouterr().err
+    trained = train(TINY, tmp_path)
+    assert len(trained.steps) == 4
+    assert_same_weights(trained.model, uninterrupted.model)
+    assert curves(trained.model_run) == curves(uninterrupted.model_run)
+
+
+# What is made.
 
 
 def test_the_model_has_its_layout(house):
@@ -300,14 +468,40 @@ def test_the_curves_are_what_tensorboard_needs(house):
     found = curves(house.output("Trainer", "model_run"))
     steps = [20, 40, 50, 60, 80, 100, 120]  # every 20, and at the checkpoints
     assert {key: [step for step, _ in points] for key, points in found.items()} == {
-        **{("train", tag): steps for tag in ("loss", "accuracy", "learning_rate")},
-        **{("validation", tag): [50, 100] for tag in ("loss", "accuracy")},
+        **{("train", tag): steps for tag in ("loss", "accuracy", "learning_rate", "gradient_norm", "padding")},
+        **{("validation", tag): [50, 100, 120] for tag in ("loss", "accuracy")},
     }
     losses = [value for _, value in found["train", "loss"]]
     assert losses[-1] < losses[0] / 2
     rates = [value for _, value in found["train", "learning_rate"]]
     assert max(rates) <= 0.01
     assert rates[-1] < 0.01 / 2
+
+
+def test_event_files_hold_every_tag(train):
+    recipe = with_training(steps=3, eval_examples=4, histograms=True, profile_step=2)
+    trained = train(recipe)
+    found, plugins = events(trained.model_run)
+    by_plugin = {}
+    for (run, tag), plugin in plugins.items():
+        by_plugin.setdefault((run, plugin), set()).add(tag)
+    curve = {"loss", "accuracy", "learning_rate", "gradient_norm", "tokens_per_second", "padding"}
+    assert by_plugin["train", "scalars"] == curve
+    assert by_plugin["validation", "scalars"] == {"loss", "accuracy", "bleu"}
+    assert by_plugin["validation", "text"] == {"answers"}
+    assert by_plugin["validation", "images"] == {
+        f"attention/{kind} layer 1" for kind in ("encoder", "decoder", "cross")
+    }
+    assert len(by_plugin["train", "histograms"]) == len(reload(trained.model).trainable_variables)
+    assert "weights/encoder.layers.0.self_attention.in_kernel" in by_plugin["train", "histograms"]
+    ((_, table),) = found["validation", "answers"]
+    header, _, *rows = table.item().decode().splitlines()
+    assert header == "| source | target | translation |"
+    assert len(rows) == 4
+    assert ("validation", "_hparams_/session_start_info") in plugins
+    assert list(pathlib.Path(trained.model_run.uri).rglob("plugins/profile/*/*.xplane.pb"))
+    for values in (found["train", tag] for tag in curve):
+        assert all(np.isfinite(value) and value >= 0 for _, value in values)
 
 
 # What goes wrong.

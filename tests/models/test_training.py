@@ -14,8 +14,8 @@ from models.layers import TokenEmbedding
 from models.search import BeamSearch
 from models.training import (
     Adam,
+    ForeseenCosine,
     InverseSquareRoot,
-    MaskedAccuracy,
     MaskedCrossEntropy,
     balanced_weights,
     make_optimizer,
@@ -62,14 +62,6 @@ def test_loss_of_nothing_but_padding_is_zero():
         loss = MaskedCrossEntropy(0.1)(np.zeros((1, 3), np.int32), logits)
     assert loss == 0
     assert not tape.gradient(loss, logits).numpy().any()
-
-
-def test_accuracy_counts_real_tokens_over_all_batches():
-    metric = MaskedAccuracy()
-    predicted = tf.one_hot([[4, 5, 6], [4, 4, 4]], 8)
-    metric.update_state(tf.constant([[4, 5, 0], [5, 0, 0]]), predicted)  # two of three
-    metric.update_state(tf.constant([[4, 5, 6], [0, 0, 0]]), predicted)  # three of three
-    assert float(metric.result()) == pytest.approx(5 / 6)
 
 
 @pytest.mark.parametrize("name", ["float32", "bfloat16", "float16"])
@@ -144,6 +136,21 @@ def test_cosine_warms_up_and_ends_at_zero():
     assert rates[100] == pytest.approx(0, abs=1e-6)
     assert rates[:21] == sorted(rates[:21])
     assert rates[20:] == sorted(rates[20:], reverse=True)
+
+
+def test_a_foreseen_cosine_is_that_of_what_is_foreseen():
+    theirs = keras.optimizers.schedules.CosineDecay(0.0, 80, warmup_target=0.1, warmup_steps=20)
+    ours = ForeseenCosine(0.1, 20, tf.Variable(100.0))
+    for step in range(0, 101, 7):
+        assert float(ours(tf.constant(step))) == pytest.approx(float(theirs(step)), abs=1e-8)
+
+
+def test_a_foreseen_cosine_follows():
+    total = tf.Variable(100.0)
+    schedule = make_schedule(TrainingConfig(schedule="cosine", warmup_steps=20, learning_rate=0.1), total)
+    assert float(schedule(tf.constant(60))) == pytest.approx(0.05)
+    total.assign(60.0)
+    assert float(schedule(tf.constant(60))) == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize("schedule", ["inverse_sqrt", "cosine"])

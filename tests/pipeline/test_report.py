@@ -1,6 +1,7 @@
 """`seq2serve report` shows a run on one page that needs no network: of every task, of a failed run, of two runs."""
 
 import base64
+import dataclasses
 import html.parser
 import json
 import pathlib
@@ -15,7 +16,7 @@ from typer.testing import CliRunner
 from components.artifact import Model
 from pipeline.__main__ import app
 from pipeline.metadata import MetadataStore
-from pipeline.report_attention import describe_attention
+from pipeline.report_quality import compare_runs
 from pipeline.report_run import read_run
 
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
@@ -133,17 +134,20 @@ def test_curves_and_lengths_are_drawn_and_say_their_values(any_page):
     assert any(label.startswith("inside, train: ") for label in said) == (house.task == "classification")
 
 
-def test_attention_is_the_served_models(page_of, house):
+def test_attention_is_of_the_models_own_answers(page_of, house):
     page = Page(page_of("translation").read_text(encoding="utf-8"))
     (maps,) = [json.loads(values["data-maps"]) for _, values in page.attributes if "data-maps" in values]
+    predictions = pathlib.Path(house.output("Evaluator", "evaluation").path("predictions.jsonl")).read_text()
+    rows = [json.loads(line) for line in predictions.splitlines()]
     assert len(maps) == 4
-    assert all((found["layers"], found["heads"]) == (1, 2) for found in maps)
-    store = MetadataStore(f"sqlite:///{house.folder / house.root / 'metadata.sqlite'}")
-    for found in describe_attention(read_run(store, 1, "")):
-        weights = np.frombuffer(base64.b64decode(found["weights"]), np.uint8)
-        rows = weights.reshape(1, 2, len(found["target"]), len(found["source"]))
-        assert abs(rows.astype(int).sum(-1) - 255).max() <= len(found["source"])
+    for found in maps:
+        assert (found["layers"], found["heads"]) == (1, 2)
         assert found["target"][-1] == found["source"][-1] == "</s>"
+        source, target = ("".join(found[side][:-1]).replace("▁", " ").strip() for side in ("source", "target"))
+        assert target in [row["prediction"] for row in rows if row["source"] == source]
+        weights = np.frombuffer(base64.b64decode(found["weights"]), np.uint8)
+        shares = weights.reshape(1, 2, len(found["target"]), len(found["source"])).astype(int).sum(-1)
+        assert abs(shares - 255).max() <= len(found["source"])
 
 
 def test_confusion_is_shaded_by_its_share_of_the_row(page_of):
@@ -184,7 +188,11 @@ def test_a_pipeline_of_ones_own_is_shown_as_far_as_it_is_like_others(tmp_path):
     assert "Toy" in page.texts["pipeline"]
     assert "first run" in page.texts["pipeline"]
     assert str(tmp_path / "model") in page.texts["lineage"]
-    assert "The run made no model." in page.texts["card"]
+    for section, nothing in (
+        *(("data", "does not know which files"), ("training", "Nothing was trained."), ("quality", "No model")),
+        *(("attention", "There is no served model"), ("card", "The run made no model."), ("reproduce", "run its")),
+    ):
+        assert nothing in page.texts[section]
 
 
 # Runs that did not complete, and none.
@@ -197,36 +205,22 @@ def _store(folder):
 
 @pytest.fixture(scope="module")
 def two_runs(house_of, tmp_path_factory):
-    """A root in which, after a run that completed, one failed in the Trainer with another setting."""
+    """A root in which, after a run that completed, one reused all but the Pusher, which could not push elsewhere."""
     root = tmp_path_factory.mktemp("two") / "runs"
     root.mkdir()
     shutil.copy(house_of("translation").folder / "runs" / "metadata.sqlite", root)
     store = MetadataStore(f"sqlite:///{root / 'metadata.sqlite'}")
     run = store.begin_run("translation")
-    for execution in store.executions_of_run(1)[:6]:
-        if execution.component != "Trainer":
-            store.record_reuse(run, execution, "nothing changed since run 1")
-    parts = json.loads(json.dumps(execution.parts))
-    parts["parameters"]["recipe"]["training"]["learning_rate"] = 5.0
-    reason = "parameter recipe.training.learning_rate: 0.01 -> 5.0"
-    trainer = store.begin_execution(run, "Trainer", "0" * 64, parts, reason)
-    message = "Trainer: The loss is nan at step 3, at learning rate 5."
-    store.end_execution(trainer, "FAILED", message)
+    *reused, pusher, _ = store.executions_of_run(1)
+    for execution in reused:
+        store.record_reuse(run, execution, "nothing changed since run 1")
+    parts = pusher.parts | {"parameters": {"destination": "/elsewhere"}}
+    reason = f"parameter destination: {pusher.parts['parameters']['destination']} -> /elsewhere"
+    failed = store.begin_execution(run, "Pusher", "0" * 64, parts, reason)
+    message = "Pusher: cannot write to /elsewhere"
+    store.end_execution(failed, "FAILED", message)
     store.end_run(run, "FAILED", message)
     return root
-
-
-def test_a_run_that_failed_is_shown_as_far_as_it_got(two_runs, tmp_path):
-    done, path = run_report(tmp_path, root=two_runs)
-    assert done.exit_code == 0, done.output
-    page = Page(path.read_text(encoding="utf-8"))
-    assert "Trainer: The loss is nan at step 3" in page.texts[""]
-    assert "Trainer failed" in page.texts["pipeline"].replace(" 0.0 s · ", " ")
-    assert "reused" in page.texts["pipeline"]
-    assert "640 rows read" in page.texts["data"]
-    assert "Nothing was trained." in page.texts["training"]
-    assert "No model was evaluated" in page.texts["quality"]
-    assert "--set training.learning_rate=5.0" in page.texts["reproduce"]
 
 
 @pytest.fixture(scope="module")
@@ -237,23 +231,50 @@ def side_by_side(two_runs, tmp_path_factory):
     return path
 
 
+def test_a_run_that_failed_is_shown_as_far_as_it_got(two_runs, tmp_path):
+    done, path = run_report(tmp_path, root=two_runs)
+    assert done.exit_code == 0, done.output
+    page = Page(path.read_text(encoding="utf-8"))
+    assert "Pusher: cannot write to /elsewhere" in page.texts[""]
+    assert "reused" in page.texts["pipeline"]
+    assert "BulkInferrer" not in page.texts["pipeline"]
+    assert "✗ no Pusher: Pusher: cannot write" in " ".join(page.texts["verdict"].split())
+    assert "640 rows read" in page.texts["data"]
+    assert "bleu" in page.texts["quality"]
+    assert "--serving-dir /elsewhere" in page.texts["reproduce"]
+
+
 def test_two_runs_stand_side_by_side(side_by_side):
     page = Page(side_by_side.read_text(encoding="utf-8"))
-    assert "parameter recipe.training.learning_rate: 0.01 -> 5.0" in page.texts["differences"]
-    assert "nothing to compare row by row" in page.texts["differences"]
+    differences = " ".join(page.texts["differences"].split())
+    assert re.search(r"Pusher: parameter destination: \S+ -> /elsewhere", differences)
+    assert "BulkInferrer: only in run 1" in differences
+    assert "On 70 test texts that both models were asked" in differences
+    assert "run 2 is not significantly different. 0 answers differ." in differences
     for section in set(SECTIONS) - {"training"}:
         assert "Run 1" in page.texts[section]
         assert "Run 2" in page.texts[section]
     said = [values["aria-label"] for _, values in page.attributes if "aria-label" in values]
     assert any(label.startswith("run 1 train, step 20: ") for label in said)
+    assert any(label.startswith("run 2 validation, step 50: ") for label in said)
 
 
-def test_a_model_beside_itself_is_no_worse(house, tmp_path):
-    done, path = run_report(tmp_path, 1, 1, root=house.folder / house.root)
-    assert done.exit_code == 0, done.output
-    text = Page(path.read_text(encoding="utf-8")).texts["differences"]
-    assert "run 1 is not significantly different." in " ".join(text.split())
-    assert "0 answers differ" in text
+def test_answers_that_changed_are_found(house, tmp_path):
+    """Two models that differ in two answers, one to the better and one to the worse."""
+    before = read_run(MetadataStore(f"sqlite:///{house.folder / house.root / 'metadata.sqlite'}"), 1, "")
+    evaluation = before.output("Evaluator", "evaluation")
+    lines = [json.loads(line) for line in pathlib.Path(evaluation.path("predictions.jsonl")).read_text().splitlines()]
+    wrong = next(i for i, row in enumerate(lines) if row["prediction"] != row["target"])
+    other = (wrong + 1) % len(lines)
+    lines[wrong]["prediction"], lines[other]["prediction"] = lines[wrong]["target"], "nothing of the kind"
+    (tmp_path / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
+    step = before.steps["Evaluator"]
+    outputs = {"evaluation": dataclasses.replace(evaluation, uri=str(tmp_path))}
+    after = dataclasses.replace(before, steps=before.steps | {"Evaluator": dataclasses.replace(step, outputs=outputs)})
+    found = compare_runs(before, after)
+    assert found["num_changed"] == 2
+    assert [after["source"] for _, after in found["better"]] == [lines[wrong]["source"]]
+    assert [after["prediction"] for _, after in found["worse"]] == ["nothing of the kind"]
 
 
 @pytest.mark.parametrize(
@@ -288,8 +309,9 @@ def test_where_nothing_ran_there_is_nothing_to_show(tmp_path):
     assert (done.exit_code, "no runs in" in done.stderr) == (2, True)
 
 
-def test_a_page_that_cannot_be_written_is_said(two_runs, tmp_path):
-    where = ["--pipeline-root", str(two_runs), "--output", str(tmp_path / "none" / "page.html")]
+def test_a_page_that_cannot_be_written_is_said(tmp_path):
+    _store(tmp_path).begin_run("toy")
+    where = ["--pipeline-root", str(tmp_path / "runs"), "--output", str(tmp_path / "none" / "page.html")]
     done = CliRunner().invoke(app, ["report", *where])
     assert (done.exit_code, "--output" in done.stderr) == (2, True)
 
@@ -337,20 +359,14 @@ def look(page, profile, *flags):
 
 
 @pytest.mark.skipif(not browser, reason="there is no headless browser")
-def test_a_browser_shows_it_on_a_phone_in_the_dark_and_by_keyboard(page_of, tmp_path):
+def test_a_browser_shows_it_on_a_phone_and_by_keyboard_in_light_and_dark(page_of, side_by_side, tmp_path):
     light = look(page_of("translation"), tmp_path)
-    dark = look(page_of("translation"), tmp_path, "--blink-settings=preferredColorScheme=0")
-    assert light["ready"] == "yes"
-    assert light["width"] <= 360
-    assert re.fullmatch(r"train, step 20: \d.*", light["tip"])
-    assert re.fullmatch(r"Before it wrote “.+” it gave “.+” \d+ % of its attention\.", light["readout"])
-    assert light["pressed"] == "layer 1, head 2"
-    assert light["cells"] > 10
+    dark = look(side_by_side, tmp_path, "--blink-settings=preferredColorScheme=0")
+    for seen in (light, dark):
+        assert seen["ready"] == "yes"
+        assert seen["width"] <= 360
+        assert re.fullmatch(r"(run 1 )?train, step 20: \d.*", seen["tip"])
+        assert re.fullmatch(r"Before it wrote “.+” it gave “.+” \d+ % of its attention\.", seen["readout"])
+        assert seen["pressed"] == "layer 1, head 2"
+        assert seen["cells"] > 10
     assert light["paper"] != dark["paper"]
-    assert dark["width"] <= 360
-
-
-@pytest.mark.skipif(not browser, reason="there is no headless browser")
-def test_two_runs_fit_a_phone_as_well(side_by_side, tmp_path):
-    seen = look(side_by_side, tmp_path)
-    assert (seen["ready"], seen["width"] <= 360) == ("yes", True)

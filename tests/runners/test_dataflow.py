@@ -18,10 +18,16 @@ pytest.importorskip("google.cloud.dataflow_v1beta3", reason="needs the extra gcp
 IMAGE = "example.org/seq2serve:1"
 STEPS = [
     {"ParDo(ScanSegment)", "ParDo(WriteShard)", "ShareSegments", "ShareShards", "WriteJsonLines"},
-    {"ParDo(ReadBatches)", "CombinePerKey(CountSplit)", "ParDo(WriteStatistics)", "Reshuffle"},
-    {"ParDo(CountWords)", "CombineGlobally(AddCounters)", "WriteJsonLines", "Reshuffle"},
+    {"ParDo(CountShard)", "CombinePerKey(MergeCounts)", "ParDo(WriteStatistics)", "Reshuffle"},
     {"ParDo(CountLabels)", "WriteJsonLines", "Reshuffle"},
-    {"ParDo(WriteIds)", "WriteJsonLines", "Reshuffle"},
+    {
+        "LearnTokenizers/ParDo(CountWords)",
+        "LearnTokenizers/CombinePerKey(AddCounters)",
+        "LearnTokenizers/ParDo(LearnTokenizer)",
+        "ParDo(WriteIds)",
+        "WriteJsonLines",
+        "Reshuffle",
+    },
     {"InferShards", "InferShards/RunInference", "InferShards/ParDo(WriteResults)", "WriteJsonLines"},
 ]
 
