@@ -38,7 +38,7 @@ TINY = Recipe(
 STEADY = dataclasses.replace(
     TINY,
     model=dataclasses.replace(TINY.model, dropout=0.0),
-    training=dataclasses.replace(TINY.training, learning_rate=0.001),  # Adam makes much of a rounded gradient of 0
+    training=dataclasses.replace(TINY.training, clip_norm=0.5),
 )
 # Exporting takes longer than all else here, and the house's own model has been exported.
 TASK = "translation that is not exported"
