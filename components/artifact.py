@@ -127,7 +127,8 @@ class Model(Artifact):
 
     Format-Serving/         the SavedModel: strings in, strings out; see models/export.py
     Format-Keras/           config.json, model.weights.h5 and tokenizer/ (a Tokenizer), to go on from
-    properties: num_parameters, steps, eval metrics; where it was warm-started, warm_start {"taken", "fresh", "unused"},
+    properties: num_parameters; steps; exported_steps, of the checkpoints whose weights were averaged; eval_<metric>, on
+    the eval split; where it was warm-started, warm_start {"taken", "fresh", "unused"},
     see models/warm_start.py.
     """
 

@@ -31,10 +31,11 @@ def Trainer(
     context: Context,
     base_model: Input[ModelFiles] | None = None,
 ) -> None:
-    """Trains with Keras `fit`, averages the weights and exports.
+    """Trains with Keras `fit` on every GPU there is, averages the last or the best checkpoints and exports.
 
     A killed execution goes on from its last checkpoint and ends with the weights it would have had: model, optimizer,
-    averages and random states are restored, and the order of the batches is a function of seed and step.
+    averages, random states and history are restored, and the order of the batches is a function of seed and step.
+    Ctrl-C saves first.
 
     Args:
         transformed_examples: splits `train` and `eval`.
@@ -46,8 +47,8 @@ def Trainer(
         context: `scratch` holds checkpoints and logs while training runs.
         base_model: an earlier model with the same vocabulary, of any task, to take weights from (TFX: `base_model`).
     Raises:
-        UserError: the loss is no longer a number, says at which step; this machine cannot compute in the precision; or
-            training cannot start from `base_model`.
+        UserError: the loss is no longer a number or diverges, says at which step; this machine cannot compute in the
+            precision; or training cannot start from `base_model`.
     Source: https://www.tensorflow.org/tfx/guide/trainer
     """
     import keras

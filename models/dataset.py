@@ -85,7 +85,11 @@ def plan_batches(source: np.ndarray, target: np.ndarray, batch_tokens: int, rng:
         A list of int arrays: the examples of each batch.
     """
     order = rng.permutation(len(target))
-    order = order[np.lexsort((source[order], target[order]))]
+    # By target, and where those are padded to one length by source, up and down in turn: a batch that goes on with the
+    # next length then goes on with like sources.
+    width = _padded(target[order] + 1)
+    turned = np.where(width // SHAPE_MULTIPLE % 2, source[order], -source[order])
+    order = order[np.lexsort((turned, width))]
     longest = _padded(np.maximum(source, target)[order] + 1)  # with the end marker
     batches, first, width = [], 0, 0
     for i, length in enumerate(longest):

@@ -196,12 +196,14 @@ def make_optimizer(config: TrainingConfig, total_steps: int | tf.Variable | None
         config: "adam" is the paper's (section 5.3). "muon" (Jordan et al. 2024, as in Keras) makes the update of every
             matrix but the embeddings orthogonal, and uses AdamW for the rest: a step costs a tenth more, and a small
             model needs about half the steps.
+        total_steps: as of `make_schedule`.
     Returns:
         A keras Optimizer.
     """
     shared = {
-        "learning_rate": make_schedule(config),
-        "global_clipnorm": config.clip_norm,
+        "learning_rate": make_schedule(config, total_steps),
+        # Of each device's share of the gradients; see learner.py.
+        "global_clipnorm": config.clip_norm / tf.distribute.get_strategy().num_replicas_in_sync,
         "use_ema": config.average_decay > 0,
         "ema_momentum": config.average_decay or 0.99,
     }

@@ -35,7 +35,7 @@ def draw(output: str, path: pathlib.Path) -> None:
     console.print(Text("$ make demo", style="bold"))
     console.print(Text.from_ansi(output), soft_wrap=False)
     picture = console.export_svg(title="seq2serve: English to German, from nothing", theme=DIMMED_MONOKAI)
-    picture = re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL)
+    picture = re.sub(r"@font-face \{.*?\}\s*|<!--.*?-->\s*", "", picture, flags=re.DOTALL)
     path.write_text(picture.replace("Fira Code", "ui-monospace, Menlo, Consolas"), encoding="utf-8")
 
 

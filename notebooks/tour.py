@@ -175,7 +175,7 @@ def draw_lineage(axes: Axes, ancestries: Sequence[Ancestry]) -> None:
         )
         for source in set(ancestry.sources) & set(place):
             bend = -0.2 * np.sign(y) if x - place[source][0] > 1 else 0  # round what stands between
-            arrow = {"arrowstyle": "-|>", "color": GREY, "alpha": 0.7, "shrinkA": 26, "shrinkB": 26}
+            arrow = {"arrowstyle": "-|>", "color": GREY, "alpha": 0.7, "shrinkA": 36, "shrinkB": 36}
             axes.annotate("", (x, y), place[source], arrowprops={**arrow, "connectionstyle": f"arc3,rad={bend}"})
     axes.set(xlim=(-0.6, max(column.values()) + 0.6), ylim=(-1.6, 1.6))
     axes.axis("off")

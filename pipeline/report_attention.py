@@ -59,8 +59,8 @@ def _of_served(folder: str, rows: list[tuple[str, str]]) -> list[dict[str, Any]]
 def _of_trained(folder: str, rows: list[tuple[str]]) -> list[dict[str, Any]]:
     import numpy as np
     import tensorflow as tf
-    from models.heat_maps import of_text
 
+    from models.heat_maps import of_text
     from models.tokenizer import load_tokenizer
     from models.transformer import DecoderLanguageModel, EncoderClassifier
     from models.warm_start import load_model

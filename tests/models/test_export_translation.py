@@ -255,19 +255,18 @@ def test_source_and_target_may_have_a_tokenizer_each(make_server, tmp_path):
     model = Transformer(config, target_size, source_vocab_size=size)
     model.build()
     source_tokenizer = load_tokenizer(own)
-    server = TranslationServer(model, shared.tokenizer, DecodingConfig(beam_size=2), source_tokenizer)
+    decoding = DecodingConfig(beam_size=1, max_length_ratio=1.5, max_length_extra=4, max_source_length=24)
+    server = TranslationServer(model, shared.tokenizer, decoding, source_tokenizer)
     export(server, exported, TEXTS[:3])
-    in_python = tf.saved_model.load(exported)
+    inputs = {signature: inputs_of(signature, TEXTS[:2]) for signature in SIGNATURES}
     with SavedModelRuntime(exported) as runtime:
-        for signature in SIGNATURES:
-            inputs = inputs_of(signature, HOSTILE)
-            tensors = {name: tf.constant(texts) for name, texts in inputs.items()}
-            answer = runtime.run(signature, inputs)
-            for answers in (getattr(server, signature), in_python.signatures[signature]):
-                assert_same(answer, {name: value.numpy() for name, value in answers(**tensors).items()})
-        seen = runtime.run("attention", {"source": [TEXTS[0]], "target": [TEXTS[0]]})
+        answers = {signature: runtime.run(signature, inputs[signature]) for signature in SIGNATURES}
+    in_python = tf.saved_model.load(exported).signatures["attention"]
+    loaded = in_python(**{name: tf.constant(texts) for name, texts in inputs["attention"].items()})
+    assert_same(answers["attention"], {name: value.numpy() for name, value in loaded.items()})
     for side, tokenizer in (("source", source_tokenizer), ("target", shared.tokenizer)):
-        pieces = tokenizer.id_to_piece(tokenizer.tokenize([TEXTS[0]]).flat_values).numpy().tolist()
-        assert seen[f"{side}_tokens"][0].tolist() == [*pieces, b"</s>"]
+        pieces = tokenizer.id_to_piece(tokenizer.tokenize(inputs["attention"][side]).flat_values).numpy().tolist()
+        seen = [piece for row in answers["attention"][f"{side}_tokens"].tolist() for piece in row]
+        assert [piece for piece in seen if piece not in (b"", b"</s>")] == pieces
     for name, number in (("vocabulary.tsv", target_size), ("source_vocabulary.tsv", size)):
         assert len((tmp_path / "exported" / "assets.extra" / name).read_text().splitlines()) == number

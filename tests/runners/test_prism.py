@@ -20,7 +20,8 @@ def test_loopback(run_components):
 def test_processes(run_components, tmp_path):
     """What starts a worker in Beam's containers starts one here, in this environment instead of one that it makes."""
     boot = tmp_path / "boot"
-    boot.write_text(f'#!/bin/bash\nexec {BOOT} "${{@//\\\'/}}"\n')  # Prism 2.77 puts quotes around the worker's id
+    # It leaves a file where it is started; Prism 2.77 puts quotes around the worker's id.
+    boot.write_text(f'#!/bin/bash\ncd {tmp_path}\nexec {BOOT} "${{@//\\\'/}}"\n')
     boot.chmod(0o755)
     path = f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
     here = {"PATH": path, "RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT": "1", "PYTHONPATH": str(REPOSITORY)}
