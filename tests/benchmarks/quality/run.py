@@ -88,7 +88,8 @@ def run(benchmark: Benchmark, seed: int, data: pathlib.Path, work: pathlib.Path)
     config = with_settings(preset(benchmark.preset, benchmark.task), [*benchmark.settings, f"training.seed={seed}"])
     files = ",".join(benchmark.files).format(data=data, work=work)
     start = time.monotonic()
-    result = Runner(make_pipeline(config, files, str(work / "runs"), str(work / "serving"))).run()
+    root = work / f"seed-{seed}"  # of its own: a model is not pushed that is worse than the last one of its root
+    result = Runner(make_pipeline(config, files, str(root / "runs"), str(root / "serving"))).run()
     return {
         "seed": seed,
         **figures_of(result, benchmark.task),
