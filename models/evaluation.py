@@ -50,7 +50,9 @@ class Evaluation:
         self._model, self._batches = model, batches
         # One graph for all shapes.
         any_shape = tf.nest.map_structure(lambda ids: tf.TensorSpec([None] * len(ids.shape), ids.dtype), batches[0])
-        self._sums = tf.function(lambda inputs, labels: self.sums(labels, model(inputs, training=False)), any_shape)
+        self._sums = tf.function(
+            lambda inputs, labels: self.sums(labels, model(inputs, training=False)), any_shape, autograph=False
+        )
 
     def run(self) -> Findings:
         """Evaluates the model as it is now."""
@@ -189,10 +191,6 @@ class LanguageModelEvaluation(Evaluation):
 def _readable(rows: Sequence[Mapping[str, str]], column: str) -> Mapping[str, str]:
     """Returns the row whose text is nearest to a length at which its tokens can be read beside each other."""
     return min(rows, key=lambda row: abs(len(row[column]) - READABLE_CHARACTERS))
-
-
-def _ids(tokenizer: Any, text: str) -> list[int]:
-    return tokenizer.tokenize([text]).to_list()[0][:READABLE_TOKENS]
 
 
 def _answers(server: Any, texts: Sequence[str], output: str) -> list[str]:
