@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
+import tensorflow_text  # noqa: F401  # the ops of a tokenizer, which this process may not have needed so far
 
 from components.infra_validator_child import MAX_DIFFERING_SHARE, Exchange, Refused, alike
 from components.serving_client import ServingClient, free_port

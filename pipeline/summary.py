@@ -77,7 +77,7 @@ def _print_next_steps(console: Console, task: Task, result: RunResult, pushed: d
     root, destination = result.pipeline.pipeline_root, pushed["pushed_destination"]
     steps = {
         "Watch training": ["seq2serve", "tensorboard", "--pipeline-root", root],
-        "See it all": ["seq2serve", "report", "--pipeline-root", root, str(result.run_id)],
+        "See it all": ["seq2serve", "report", "--pipeline-root", root],
         "Where it came from": ["seq2serve", "lineage", "--pipeline-root", root, destination],
         task.example[0]: ["seq2serve", "predict", "--model", destination, task.example[1]],
         "Serve": ["seq2serve", "serve", destination.rpartition("/")[0]],

@@ -335,7 +335,7 @@ def test_a_classifier_starts_from_a_language_model_and_its_lineage_says_so(house
         ("translation", "", (), "pairs.tsv is empty"),
         ("translation", "source\ttarget\nA b\tC d\n", ("training.step=2",), "did you mean training.steps?"),
         ("translation", "source\ttarget\nA b\tC d\n" + "no tab in it\n" * 3, (), "pairs.tsv, line 3: "),
-        ("classification", "sentence,star\nA b,good\n", (), "sentences.csv: no column 'label'"),
+        ("classification", "sentence,star\nA b,good\n", (), "sentences.csv, line 1: no column 'label'"),
         ("classification", "sentence,label\nA b,good\n" + "A,b,c,good\n" * 3, (), "sentences.csv, line 3: "),
         ("language_model", "\n\n\n", (), "text.txt"),
     ],

@@ -89,7 +89,7 @@ def test_commands_can_be_pasted(summary, tmp_path):
     root = f"{tmp_path}/my runs"
     assert {what: shlex.split(command) for what, command in commands.items()} == {
         "Watch training": ["seq2serve", "tensorboard", "--pipeline-root", root],
-        "See it all": ["seq2serve", "report", "--pipeline-root", root, "1"],
+        "See it all": ["seq2serve", "report", "--pipeline-root", root],
         "Where it came from": ["seq2serve", "lineage", "--pipeline-root", root, f"{root}/serving/17"],
         "Translate": ["seq2serve", "predict", "--model", f"{root}/serving/17", "Turn on the light."],
         "Serve": ["seq2serve", "serve", f"{root}/serving"],
