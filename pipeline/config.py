@@ -145,6 +145,7 @@ def _sections() -> dict[str, tuple[dataclasses.Field, ...]]:
     return {name: dataclasses.fields(kind) for name, kind in sections.items() if dataclasses.is_dataclass(kind)}
 
 
+UNCUT = 1_000_000_000  # as data.max_length: texts are not cut, but packed into rows of model.max_positions
 _INF = math.inf
 # setting -> smallest and largest value, both allowed. A share of exactly 0 or 1 would leave a split empty.
 _RANGES = {
@@ -217,7 +218,8 @@ def _check_together(config: PipelineConfig) -> None:
         raise UserError("setting model.positions=rotary needs an even model.d_model / model.num_heads")
     if model.positions == "sinusoidal" and model.d_model % 2:
         raise UserError("setting model.positions=sinusoidal needs an even model.d_model")
-    if model.positions == "learned" and model.max_positions < max(data.max_length, config.decoding.max_source_length):
+    lengths = [length for length in (data.max_length, config.decoding.max_source_length) if length < UNCUT]
+    if model.positions == "learned" and model.max_positions < max(lengths, default=0):
         raise UserError(
             "setting model.positions=learned needs a model.max_positions of at least data.max_length and "
             "decoding.max_source_length"
@@ -334,7 +336,7 @@ _TASK_SETTINGS = {
     # A document is cut by the packing into rows, not before.
     ("", "language_model"): (
         "data.unit=paragraph",
-        "data.max_length=1000000000",
+        f"data.max_length={UNCUT}",
         "evaluation.min_over_baseline=0.1",
         "training.label_smoothing=0",
         "model.positions=rotary",

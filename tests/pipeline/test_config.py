@@ -102,6 +102,11 @@ def test_positions_that_do_not_fit_are_refused(settings):
         with_settings(BASE, settings)
 
 
+def test_a_language_model_may_learn_the_positions_of_its_rows():
+    config = with_settings(preset("small", "language_model"), ["model.positions=learned"])
+    assert config.model.max_positions < config.data.max_length
+
+
 def test_one_text_has_one_tokenizer():
     with pytest.raises(UserError, match="needs a task with two texts, and classification reads one"):
         with_settings(preset("base", "classification"), ["tokenizer.shared=false", "model.tie_embeddings=false"])
