@@ -125,5 +125,5 @@ def test_a_root_has_one_store(toys, store, tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             Runner(Pipeline("toy", str(root), (Judge(),)), metadata_url=url)
-    again = alone.run(metadata=f"sqlite:///{alone.folder}/../two/root/metadata.sqlite")
+    again = alone.run(metadata=f"sqlite:///{alone.root}/../{alone.root.name}/metadata.sqlite")
     assert {verb for verb, _ in again.components.values()} == {"reused"}
