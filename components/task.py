@@ -94,6 +94,13 @@ def unchanged(text: str) -> str:
     return text
 
 
+def token_loss(config: TrainingConfig, features: Features) -> Any:
+    """Returns the models.training.MaskedCrossEntropy of a model that predicts tokens."""
+    from models.training import MaskedCrossEntropy
+
+    return MaskedCrossEntropy(config.label_smoothing)
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
     """An application of the Transformer.
@@ -104,7 +111,6 @@ class Task:
         output: name of the answer among the outputs of `serving_default`.
         headline: the metric that the blessing looks at.
         make_model: (ModelConfig, Features) -> built keras.Model.
-        make_loss: (TrainingConfig, Features) -> a models.training.MaskedCrossEntropy.
         make_batches: (files, Recipe, start, epochs) -> tf.data.Dataset of (inputs, labels), from batch `start` on;
             endless, with what makes training harder, where `epochs` is None, and without it for so many epochs.
         make_evaluation: (model, {text column: tokenizer}, Features, Recipe, batches of the eval split, its rows) -> a
@@ -115,6 +121,7 @@ class Task:
             where `judged` has no such output, everything.
         baselines: (function that returns the rows of the train split, rows) -> {name: answers} that cost little, in the
             form of the model's; the model is blessed when it is better than the first.
+        make_loss: (TrainingConfig, Features) -> a models.training.MaskedCrossEntropy; of tokens, unless it is said.
         label_columns: columns that hold one of a few labels, each turned into its id.
         higher_is_better: of the headline.
         judged: the signature that the Evaluator asks, with `text` alone.
@@ -129,7 +136,6 @@ class Task:
     output: str
     headline: str
     make_model: Callable[[ModelConfig, Features], Any]
-    make_loss: Callable[[TrainingConfig, Features], Any]
     make_batches: Callable[[Sequence[str], Recipe, int, int | None], Any]
     make_evaluation: Callable[[Any, Any, Features, Recipe, Sequence[tuple], Sequence[Row]], Any]
     export: Callable[[Any, Mapping[str, Any], Features, Recipe, str, list[str]], None]
@@ -138,6 +144,7 @@ class Task:
     baselines: Callable[[Callable[[], list[Row]], Sequence[Row]], dict[str, Answers]]
     reference: Callable[[Row, str], str]
     example: tuple[str, str]
+    make_loss: Callable[[TrainingConfig, Features], Any] = token_loss
     label_columns: tuple[str, ...] = ()
     higher_is_better: bool = True
     judged: str = "serving_default"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from components.task import Answers, Features, Measurement, Recipe, Row, Task, spread
-from models.config import ModelConfig, TrainingConfig
+from models.config import ModelConfig
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,12 +30,6 @@ def _make_model(config: ModelConfig, features: Features):
     model = DecoderLanguageModel(config, features.vocab_size)
     model.build()
     return model
-
-
-def _make_loss(config: TrainingConfig, features: Features):
-    from models.training import MaskedCrossEntropy
-
-    return MaskedCrossEntropy(config.label_smoothing)
 
 
 def _make_batches(files: Sequence[str], recipe: Recipe, start: int, epochs: int | None):
@@ -122,7 +116,6 @@ LANGUAGE_MODEL = Task(
     output="completion",
     headline="bits_per_character",
     make_model=_make_model,
-    make_loss=_make_loss,
     make_batches=_make_batches,
     make_evaluation=_make_evaluation,
     export=_export,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from components.errors import UserError
 from components.task import Answers, Features, Measurement, Recipe, Row, Task, spread
-from models.config import ModelConfig, TrainingConfig
+from models.config import ModelConfig
 
 if TYPE_CHECKING:
     from components.bootstrap import Tally
@@ -27,12 +27,6 @@ def _make_model(config: ModelConfig, features: Features):
     model = Transformer(config, features.vocab_size, features.source_vocab_size)
     model.build()
     return model
-
-
-def _make_loss(config: TrainingConfig, features: Features):
-    from models.training import MaskedCrossEntropy
-
-    return MaskedCrossEntropy(config.label_smoothing)
 
 
 def _make_batches(files: Sequence[str], recipe: Recipe, start: int, epochs: int | None):
@@ -87,7 +81,6 @@ TRANSLATION = Task(
     output="translation",
     headline="bleu",
     make_model=_make_model,
-    make_loss=_make_loss,
     make_batches=_make_batches,
     make_evaluation=_make_evaluation,
     export=_export,
