@@ -398,28 +398,3 @@ def plant(tmp_path):
         return str(folder)
 
     return plant
-
-
-@pytest.fixture
-def write_examples(tmp_path):
-    """Returns a function that writes shards of (source, target) rows as the test split of Examples."""
-    import tensorflow as tf
-
-    from components.artifact import Examples
-
-    def example(**columns) -> bytes:
-        values = {name: tf.train.BytesList(value=[text.encode()]) for name, text in columns.items()}
-        features = {name: tf.train.Feature(bytes_list=value) for name, value in values.items()}
-        return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
-
-    def write(*shards) -> Examples:
-        folder = tmp_path / f"examples-{len(list(tmp_path.glob('examples-*')))}"
-        (folder / "Split-test").mkdir(parents=True)
-        for number, rows in enumerate(shards):
-            path = folder / "Split-test" / f"data_tfrecord-{number:05d}-of-{len(shards):05d}"
-            with tf.io.TFRecordWriter(str(path)) as file:
-                for source, target in rows:
-                    file.write(example(source=source, target=target))
-        return Examples(str(folder), {"columns": ["source", "target"], "splits": ["test"]})
-
-    return write
