@@ -16,6 +16,7 @@ import subprocess
 import sys
 
 import numpy as np
+import portalocker
 import pytest
 
 VOCAB_SIZE = 20
@@ -30,6 +31,8 @@ KINDS = [
     {"positions": "rotary", "norm_first": False, "activation": "swiglu"},
 ]
 
+# A worker takes a file at a time. These take longest; neighbours begin with houses of different tasks.
+LONGEST = ("test_end_to_end.py", "test_chat.py", "test_trainer.py")
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Each core has a worker; threads of TensorFlow's beside would only get into each other's way.
@@ -37,21 +40,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 
 def pytest_collection_modifyitems(items) -> None:
-    """Sends to one worker the tests that share what takes long to make: a pipeline that has run, else a file's own.
-
-    What takes longest begins first, so that at the end no worker waits for another.
-    """
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_shares(item)))
-    items.sort(key=lambda item: not _shares(item).startswith("the house"))
-
-
-def _shares(item) -> str:
-    if "house_of" not in item.fixturenames:
-        return item.path.name
-    values = item.callspec.params.values() if hasattr(item, "callspec") else ()
-    translation = "house" in item.fixturenames or "translation" in [getattr(value, "name", value) for value in values]
-    return "the house of translation" if translation else "the houses of other tasks"
+    """Begins with the files that take longest, so that at the end no worker waits for another."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: "-".join(map(str, kind.values())))
@@ -355,22 +346,31 @@ def new_house(new_house_of):
 
 @pytest.fixture(scope="session")
 def house_of(tmp_path_factory):
-    """Returns a function that gives the house of a task in which a pipeline has run to its end."""
+    """Returns a function that gives the house of a task in which a pipeline has run to its end.
+
+    Workers share it: who asks first makes it, the others wait. So look, and work in a copy of it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
     @functools.cache
     def house_of(task: str) -> House:
-        house = build(tmp_path_factory.mktemp(task), task)
-        done = house.run()
-        assert done.returncode == 0, done.stderr
-        (house.folder / "stdout.txt").write_text(done.stdout, encoding="utf-8")
-        return house
+        folder = shared / task
+        folder.mkdir(exist_ok=True)
+        with (folder / "lock").open("w") as lock:
+            portalocker.lock(lock, portalocker.LOCK_EX)
+            if not (folder / "stdout.txt").exists():
+                done = build(folder, task).run()
+                assert done.returncode == 0, done.stderr
+                (folder / "stdout.txt").write_text(done.stdout, encoding="utf-8")
+        return House(folder, FILES[task][0], task=task)
 
     return house_of
 
 
 @pytest.fixture(scope="session")
 def house(house_of):
-    """A house in which a pipeline has run to its end; look, and work in a copy of it."""
+    """The house of translation."""
     return house_of("translation")
 
 
@@ -398,28 +398,3 @@ def plant(tmp_path):
         return str(folder)
 
     return plant
-
-
-@pytest.fixture
-def write_examples(tmp_path):
-    """Returns a function that writes shards of (source, target) rows as the test split of Examples."""
-    import tensorflow as tf
-
-    from components.artifact import Examples
-
-    def example(**columns) -> bytes:
-        values = {name: tf.train.BytesList(value=[text.encode()]) for name, text in columns.items()}
-        features = {name: tf.train.Feature(bytes_list=value) for name, value in values.items()}
-        return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
-
-    def write(*shards) -> Examples:
-        folder = tmp_path / f"examples-{len(list(tmp_path.glob('examples-*')))}"
-        (folder / "Split-test").mkdir(parents=True)
-        for number, rows in enumerate(shards):
-            path = folder / "Split-test" / f"data_tfrecord-{number:05d}-of-{len(shards):05d}"
-            with tf.io.TFRecordWriter(str(path)) as file:
-                for source, target in rows:
-                    file.write(example(source=source, target=target))
-        return Examples(str(folder), {"columns": ["source", "target"], "splits": ["test"]})
-
-    return write

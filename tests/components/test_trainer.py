@@ -11,11 +11,10 @@ import sys
 import numpy as np
 import pytest
 
-from components.artifact import Model, ModelFiles, ModelRun, Tokenizer
-from components.component import Context
+from components.artifact import ModelFiles, ModelRun, Tokenizer
 from components.errors import UserError
 from components.tasks import TASKS, TRANSLATION
-from components.trainer import Recipe, Trainer
+from components.trainer import Recipe
 from models.config import DecodingConfig, ModelConfig, TrainingConfig
 
 # Dropout and averages are on, so that all that a checkpoint must hold matters.
@@ -40,115 +39,7 @@ STEADY = dataclasses.replace(
     model=dataclasses.replace(TINY.model, dropout=0.0),
     training=dataclasses.replace(TINY.training, clip_norm=0.5),
 )
-# Exporting takes longer than all else here, and the house's own model has been exported.
-TASK = "translation that is not exported"
-
-# A process that trains again and again, each time in a child of its own, forked when what takes long is imported: one
-# that is killed or interrupted after a step, or has so many devices. A line of JSON tells how each ended and what it
-# said.
-TRAININGS = f"""
-import dataclasses, json, os, signal, sys
-import models.transformer, models.tokenizer
-from components import interrupt, trainer, trainer_callbacks, trainer_tensorboard
-from components.artifact import Artifact
-from components.component import Context
-from components.tasks import TASKS, TRANSLATION
-from models.config import DecodingConfig, ModelConfig, TrainingConfig
-
-watch = trainer_callbacks.Watch.on_train_batch_end
-move_bar = trainer_callbacks.ProgressBar.on_train_batch_end
-TASKS[{TASK!r}] = dataclasses.replace(TRANSLATION, export=lambda *_: None)
-
-def run(training):
-    def done(self, event):
-        return trainer_callbacks.steps_done(self.model.optimizer) == training.get(event)
-
-    def watch_and_be_interrupted(self, batch, logs=None):
-        watch(self, batch, logs)
-        if done(self, "interrupted_after"):
-            os.kill(os.getpid(), signal.SIGINT)
-
-    def move_bar_and_die(self, batch, logs=None):
-        move_bar(self, batch, logs)
-        if done(self, "killed_after"):
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    trainer_callbacks.Watch.on_train_batch_end = watch_and_be_interrupted
-    trainer_callbacks.ProgressBar.on_train_batch_end = move_bar_and_die
-    if "devices" in training:
-        import tensorflow as tf
-
-        devices = [tf.config.LogicalDeviceConfiguration()] * training["devices"]
-        tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], devices)
-    sizes, learning, writing = (training["recipe"][part] for part in ("model", "training", "decoding"))
-    with interrupt.listening():
-        trainer.Trainer.function(
-            **{{key: Artifact(**artifact) for key, artifact in training["artifacts"].items()}},
-            task={TASK!r},
-            recipe=trainer.Recipe(ModelConfig(**sizes), TrainingConfig(**learning), DecodingConfig(**writing)),
-            context=Context(scratch=training["scratch"]),
-        )
-
-signal.signal(signal.SIGINT, signal.default_int_handler)
-for training in json.loads(sys.argv[1]):
-    reader, writer = os.pipe()
-    if not (process := os.fork()):
-        os.dup2(writer, 2)
-        try:
-            run(training)
-        except KeyboardInterrupt:
-            os._exit(130)
-        os._exit(0)
-    os.close(writer)
-    with open(reader) as said:
-        text = said.read()
-    print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), text]), flush=True)
-"""
-
-
-@dataclasses.dataclass(frozen=True)
-class Trained:
-    """What a training left, and the weights that it had after each step."""
-
-    model: Model
-    model_run: ModelRun
-    scratch: pathlib.Path
-    steps: list[list[np.ndarray]]
-
-
-@pytest.fixture(scope="module")
-def train(house, tmp_path_factory):
-    """Returns a function that trains on the house's text."""
-    from components import trainer_callbacks
-
-    class Record(trainer_callbacks.ProgressBar):
-        def on_train_batch_end(self, batch, logs=None):
-            super().on_train_batch_end(batch, logs)
-            steps.append([variable.numpy() for variable in self.model.trainable_variables])
-
-    steps = []
-
-    def train(recipe, scratch=None, **inputs):
-        folder = tmp_path_factory.mktemp("trained")
-        trained = Trained(Model(f"{folder}/model"), ModelRun(f"{folder}/run"), scratch or folder / "scratch", [])
-        steps.clear()  # of a training that was interrupted
-        for path in (trained.model.uri, trained.model_run.uri, trained.scratch):
-            os.makedirs(path, exist_ok=True)
-        Trainer.function(
-            **{key: house.output("Transform", key) for key in ("transformed_examples", "tokenizer")} | inputs,
-            model=trained.model,
-            model_run=trained.model_run,
-            task=TASK,
-            recipe=recipe,
-            context=Context(scratch=str(trained.scratch)),
-        )
-        trained.steps[:] = steps
-        return trained
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(TASKS, TASK, dataclasses.replace(TRANSLATION, export=lambda *_: None))
-        patch.setattr(trainer_callbacks, "ProgressBar", Record)
-        yield train
+TRAININGS = str(pathlib.Path(__file__).with_name("trainings.py"))
 
 
 @pytest.fixture(scope="module")
@@ -179,37 +70,12 @@ def assert_same_weights(one, other):
         assert values[0].numpy().tobytes() == values[1].numpy().tobytes(), name
 
 
-def events(model_run):
-    """Returns {(run, tag): [(step, value)]} as TensorBoard reads them, and the plugin that shows each tag."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    from tensorboard.util.tensor_util import make_ndarray
-
-    found, plugins = {}, {}
-    for name in ("train", "validation"):
-        accumulator = EventAccumulator(model_run.path("logs", name)).Reload()
-        for tag in accumulator.Tags()["tensors"]:
-            points = accumulator.Tensors(tag)
-            found[name, tag] = [(event.step, make_ndarray(event.tensor_proto)) for event in points]
-            plugins[name, tag] = accumulator.SummaryMetadata(tag).plugin_data.plugin_name
-    return found, plugins
-
-
-def curves(model_run):
-    """Returns {(run, tag): [(step, value)]} of what does not depend on how fast the machine was."""
-    found, plugins = events(model_run)
-    return {
-        key: [(step, float(value)) for step, value in points]
-        for key, points in found.items()
-        if plugins[key] == "scalars" and key[1] != "tokens_per_second"
-    }
-
-
 # Same data, seed and code, same weights.
 
 
 @pytest.fixture(scope="module")
-def elsewhere(house, tmp_path_factory):
-    """Returns a function that makes (recipe, scratch, what happens) a training for TRAININGS."""
+def elsewhere(house, not_exported, tmp_path_factory):
+    """Returns a function that makes (recipe, scratch, what happens) a training for trainings.py."""
     inputs = {key: house.output("Transform", key) for key in ("transformed_examples", "tokenizer")}
     artifacts = {key: {"uri": artifact.uri, "properties": artifact.properties} for key, artifact in inputs.items()}
 
@@ -218,8 +84,8 @@ def elsewhere(house, tmp_path_factory):
         made = {key: {"uri": str(folder / key)} for key in ("model", "model_run")}
         for path in (folder / "model", folder / "model_run", scratch):
             path.mkdir(exist_ok=True)
-        recipe = dataclasses.asdict(recipe)
-        return {"artifacts": {**artifacts, **made}, "scratch": str(scratch), "recipe": recipe, **happens}
+        given = {"task": not_exported, "recipe": dataclasses.asdict(recipe), "scratch": str(scratch)}
+        return {"artifacts": {**artifacts, **made}, **given, **happens}
 
     return training
 
@@ -235,13 +101,13 @@ def trained_elsewhere(house, elsewhere, tmp_path_factory):
     after = random.randint(start + 1, TINY.training.steps - 1)
     trainings.append(elsewhere(TINY, scratch, interrupted_after=after))
     steady = elsewhere(STEADY, tmp_path_factory.mktemp("steady"), devices=2)
-    done = house.execute([sys.executable, "-c", TRAININGS, json.dumps([*trainings, steady])])
+    done = house.execute([sys.executable, TRAININGS, json.dumps([*trainings, steady])])
     assert done.returncode == 0, done.stderr
     return trainings, [json.loads(line) for line in done.stdout.splitlines()], steady
 
 
 def test_killed_five_times_and_interrupted_it_ends_with_the_weights_and_the_curves_of_an_uninterrupted_run(
-    train, uninterrupted, trained_elsewhere
+    train, uninterrupted, trained_elsewhere, curves
 ):
     """`kill -9` after any step, and Ctrl-C; the uninterrupted run is in another process, so also: same seed, same
     weights.
@@ -260,7 +126,7 @@ def test_killed_five_times_and_interrupted_it_ends_with_the_weights_and_the_curv
     assert curves(trained.model_run) == curves(uninterrupted.model_run), f"{killed_after}, {interrupted_after}"
 
 
-def test_two_devices_learn_as_one_does_from_the_same_batches(train, trained_elsewhere):
+def test_two_devices_learn_as_one_does_from_the_same_batches(train, trained_elsewhere, curves):
     _, ended, steady = trained_elsewhere
     assert ended[-1][0] == 0, ended[-1][1]
     alone, shared = curves(train(STEADY).model_run), curves(ModelRun(steady["artifacts"]["model_run"]["uri"]))
@@ -270,7 +136,7 @@ def test_two_devices_learn_as_one_does_from_the_same_batches(train, trained_else
         np.testing.assert_allclose(*([value for _, value in one] for one in (points, shared[key])), rtol=1e-4)
 
 
-def test_killed_with_all_done_and_nothing_published_it_need_not_train_again(train, uninterrupted):
+def test_killed_with_all_done_and_nothing_published_it_need_not_train_again(train, uninterrupted, curves):
     trained = train(TINY, uninterrupted.scratch)
     assert not trained.steps
     assert_same_weights(trained.model, uninterrupted.model)
@@ -291,7 +157,7 @@ def test_a_checkpoint_holds_every_variable_that_training_changes(uninterrupted):
 # What is exported.
 
 
-def test_the_mean_of_the_best_checkpoints_is_exported_each_of_them_a_moving_average(uninterrupted):
+def test_the_mean_of_the_best_checkpoints_is_exported_each_of_them_a_moving_average(uninterrupted, curves):
     decay, averages = TINY.training.average_decay, uninterrupted.steps[:1]
     for step in uninterrupted.steps[1:]:
         averages.append([decay * old + (1 - decay) * new for old, new in zip(averages[-1], step, strict=True)])
@@ -304,7 +170,7 @@ def test_the_mean_of_the_best_checkpoints_is_exported_each_of_them_a_moving_aver
         np.testing.assert_allclose(variable.numpy(), mean, rtol=1e-5, atol=1e-6, err_msg=variable.path)
 
 
-def test_the_best_by_the_tasks_metric_is_kept_and_patience_ends_training(train, monkeypatch, capfd):
+def test_the_best_by_the_tasks_metric_is_kept_and_patience_ends_training(train, not_exported, monkeypatch, capfd):
     """Of a metric that is told beforehand; killed with all done, it is remembered."""
     from models.evaluation import Evaluation, Findings
 
@@ -317,7 +183,8 @@ def test_the_best_by_the_tasks_metric_is_kept_and_patience_ends_training(train, 
     def make_evaluation(model, tokenizer, features, recipe, batches, rows):
         return Told(model, batches)
 
-    monkeypatch.setitem(TASKS, TASK, dataclasses.replace(TASKS[TASK], make_evaluation=make_evaluation))
+    told = dataclasses.replace(TASKS[not_exported], make_evaluation=make_evaluation)
+    monkeypatch.setitem(TASKS, not_exported, told)
     recipe = with_training(checkpoint_steps=1, patience=2, average_decay=0.0, export_checkpoints=1)
     values = iter([1.0, 5.0, 3.0, 4.0])
     trained = train(recipe)
@@ -328,8 +195,8 @@ def test_the_best_by_the_tasks_metric_is_kept_and_patience_ends_training(train, 
     }
     for expected, variable in zip(trained.steps[1], reload(trained.model).trainable_variables, strict=True):
         np.testing.assert_array_equal(variable, expected)
-    said = "Trainer stops at step 4: the told of step 2 has not been passed in 2 evaluations (training.patience)"
-    assert said in capfd.readouterr().err
+    stopped = "Trainer stops at step 4: the told of step 2 has not been passed in 2 evaluations (training.patience)"
+    assert stopped in capfd.readouterr().err
     again = train(recipe, trained.scratch)
     assert not again.steps
     assert again.model.properties == trained.model.properties
@@ -348,7 +215,7 @@ def test_an_epoch_is_as_many_steps_as_the_train_split_has_batches(train, house):
     assert train(recipe).model.properties["steps"] == round(batches / 8) not in (0, TINY.training.steps)
 
 
-def test_minutes_end_it_and_the_schedule_with_it(train):
+def test_minutes_end_it_and_the_schedule_with_it(train, curves):
     trained = train(with_training(minutes=0.001, schedule="cosine", checkpoint_steps=1))
     assert trained.model.properties["steps"] == 1  # which takes longer
     assert curves(trained.model_run)["train", "learning_rate"][-1][1] == 0
@@ -386,10 +253,10 @@ def test_what_is_served_is_what_one_can_go_on_from(house):
     np.testing.assert_allclose(answers["score"], expected["score"].numpy(), rtol=1e-4, atol=1e-5)
 
 
-def test_what_was_trained_in_half_precision_is_exported_in_single(train, monkeypatch):
+def test_what_was_trained_in_half_precision_is_exported_in_single(train, not_exported, monkeypatch):
     exported = []
     export = lambda network, *_: exported.append(network)  # noqa: E731
-    monkeypatch.setitem(TASKS, TASK, dataclasses.replace(TRANSLATION, export=export))
+    monkeypatch.setitem(TASKS, not_exported, dataclasses.replace(TRANSLATION, export=export))
     trained = train(with_training(precision="bfloat16", steps=3))
     (served,) = exported
     assert {layer.compute_dtype for layer in served._flatten_layers()} == {"float32"}
@@ -447,49 +314,6 @@ def test_another_vocabulary_is_refused_and_the_remedy_named(train, uninterrupted
 def test_another_width_is_refused_and_the_setting_named(train, house):
     with pytest.raises(UserError, match=r"cannot start from .*Format-Keras: it has model\.d_model=32.*; set model\."):
         train(TINY, base_model=as_files(house.output("Trainer", "model")))
-
-
-# What is shown.
-
-
-def test_the_curves_are_what_tensorboard_needs(house):
-    found = curves(house.output("Trainer", "model_run"))
-    steps = [20, 40, 50, 60, 80, 100, 120]  # every 20, and at the checkpoints
-    assert {key: [step for step, _ in points] for key, points in found.items()} == {
-        **{("train", tag): steps for tag in ("loss", "accuracy", "learning_rate", "gradient_norm", "padding")},
-        **{("validation", tag): [50, 100, 120] for tag in ("loss", "accuracy")},
-    }
-    losses = [value for _, value in found["train", "loss"]]
-    assert losses[-1] < losses[0] / 2
-    rates = [value for _, value in found["train", "learning_rate"]]
-    assert max(rates) <= 0.01
-    assert rates[-1] < 0.01 / 2
-
-
-def test_event_files_hold_every_tag(train):
-    recipe = with_training(steps=3, eval_examples=4, histograms=True, profile_step=2)
-    trained = train(recipe)
-    found, plugins = events(trained.model_run)
-    by_plugin = {}
-    for (run, tag), plugin in plugins.items():
-        by_plugin.setdefault((run, plugin), set()).add(tag)
-    curve = {"loss", "accuracy", "learning_rate", "gradient_norm", "tokens_per_second", "padding"}
-    assert by_plugin["train", "scalars"] == curve
-    assert by_plugin["validation", "scalars"] == {"loss", "accuracy", "bleu"}
-    assert by_plugin["validation", "text"] == {"answers"}
-    assert by_plugin["validation", "images"] == {
-        f"attention/{kind} layer 1" for kind in ("encoder", "decoder", "cross")
-    }
-    assert len(by_plugin["train", "histograms"]) == len(reload(trained.model).trainable_variables)
-    assert "weights/encoder.layers.0.self_attention.in_kernel" in by_plugin["train", "histograms"]
-    ((_, table),) = found["validation", "answers"]
-    header, _, *rows = table.item().decode().splitlines()
-    assert header == "| source | target | translation |"
-    assert len(rows) == 4
-    assert ("validation", "_hparams_/session_start_info") in plugins
-    assert list(pathlib.Path(trained.model_run.uri).rglob("plugins/profile/*/*.xplane.pb"))
-    for values in (found["train", tag] for tag in curve):
-        assert all(np.isfinite(value) and value >= 0 for _, value in values)
 
 
 # What goes wrong.

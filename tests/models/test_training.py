@@ -175,13 +175,16 @@ def test_muon_makes_the_updates_of_matrices_orthogonal(make_transformer):
     before = model.get_weights()
     gradients = [tf.constant(rng.normal(size=variable.shape), tf.float32) for variable in model.trainable_variables]
     optimizer.apply(gradients, model.trainable_variables)
+    seen = set()
     for variable, old in zip(model.trainable_variables, before, strict=True):
         update = variable.numpy() - old
+        seen |= {kind for kind in ("kernel", "matrix") if kind in variable.name}
         if "kernel" in variable.name:
             stretch = np.linalg.svd(update, compute_uv=False)
             assert stretch.max() / stretch.min() < 2
         if variable.name == "matrix":
             np.testing.assert_allclose(np.abs(update), rate, rtol=0.05)
+    assert seen == {"kernel", "matrix"}
 
 
 def exact(model, decode, task_batches, rule) -> float:

@@ -1,5 +1,6 @@
 """The command line: help is cheap, mistakes are explained, and every kind of ending has its exit code."""
 
+import inspect
 import os
 import subprocess
 import sys
@@ -13,9 +14,9 @@ from typer.testing import CliRunner, Result
 from components.artifact import Model
 from components.component import Context, Output, component, raw_files
 from components.errors import NotBlessedError, UserError
-from pipeline import logs
 from pipeline.__main__ import app
 from pipeline.config import PipelineConfig, preset
+from pipeline.dag import make_pipeline
 from pipeline.runner import Pipeline, RunResult
 
 REPOSITORY = Path(__file__).parents[2]
@@ -33,18 +34,9 @@ def Toy(model: Output[Model], context: Context) -> None:
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """Runs a command in an empty folder, with one toy component in the place of the real pipeline."""
 
-    def toy_pipeline(
-        config: PipelineConfig,
-        files: str,
-        pipeline_root: str,
-        serving_dir: str,
-        schema_file: str = "",
-        tokenizer: str = "",
-        warm_start: str = "",
-    ) -> Pipeline:
-        SEEN.update(config=config, files=files, serving_dir=serving_dir)
-        SEEN.update(schema_file=schema_file, tokenizer=tokenizer, warm_start=warm_start)
-        return Pipeline("toy", pipeline_root, (raw_files(files).node, Toy()))
+    def toy_pipeline(*values: object, **named: object) -> Pipeline:
+        SEEN.update(inspect.signature(make_pipeline).bind(*values, **named).arguments)
+        return Pipeline("toy", SEEN["pipeline_root"], (raw_files(SEEN["files"]).node, Toy()))
 
     def print_summary(result: RunResult, config: PipelineConfig) -> None:
         print(f"summary of run {result.run_id}, {config.task}")
@@ -347,45 +339,7 @@ def test_predict_finds_the_model_and_prints_a_line_a_text(command, tmp_path, mon
     assert result.output.splitlines() == [f"{used} serving_default one", f"{used} serving_default -5 degrees"]
 
 
-# Quiet logs.
-
-LOUD_IMPORT = """
-import importlib.util, os, sys
-sys.path.insert(0, sys.argv[1])
-from pipeline.logs import set_up_logs
-set_up_logs(verbose=sys.argv[2] == "verbose")
-importlib.util.find_spec("tensorflow")  # as fingerprints do; it imports nothing
-try:
-    import tensorflow
-except ImportError:
-    print("refused")
-else:
-    os.write(2, b"after ")
-    print(os.environ["TF_CPP_MIN_LOG_LEVEL"])
-"""
-
-
-@pytest.mark.parametrize(
-    ("how", "then", "out", "err"),
-    [
-        ("quiet", "", "3", "after "),
-        ("verbose", "", "0", "loud after "),
-        ("quiet", "raise ImportError", "refused", "loud "),
-    ],
-)
-def test_what_an_import_writes_to_the_descriptor_is_put_aside(tmp_path, how, then, out, err):
-    (tmp_path / "tensorflow.py").write_text(f"import os; os.write(2, b'loud ')\n{then}")
-    environment = {"PYTHONPATH": str(REPOSITORY), "PATH": ""}
-    command = [sys.executable, "-c", LOUD_IMPORT, str(tmp_path), how]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert (done.stdout.strip(), done.stderr) == (out, err)
-
-
-def test_stderr_comes_back(capfd):
-    with logs._stderr_aside():
-        os.write(2, b"aside")
-    os.write(2, b"shown")
-    assert capfd.readouterr().err == "shown"
+# Validating.
 
 
 def test_validate_says_what_it_read_and_what_is_wrong_and_trains_nothing(new_house):

@@ -137,6 +137,7 @@ def test_curves_and_lengths_are_drawn_and_say_their_values(any_page):
 def attention_maps(path):
     page = Page(path.read_text(encoding="utf-8"))
     (maps,) = [json.loads(values["data-maps"]) for _, values in page.attributes if "data-maps" in values]
+    assert maps
     return maps
 
 
