@@ -52,6 +52,8 @@ def test_every_row_is_in_one_slice_of_each_kind():
     rng = np.random.default_rng(1)
     given = rows(["x" * n for n in rng.integers(1, 300, 100)], label=list(rng.choice(list("abc"), 100)))
     found = slices(dataclasses.replace(CLASSIFICATION, name="mine"), given, ())
-    for by in {part.by for part in found}:
+    kinds = {part.by for part in found}
+    assert len(kinds) == 2
+    for by in kinds:
         members = np.concatenate([part.rows for part in found if part.by == by])
         assert sorted(members) == list(range(100))
