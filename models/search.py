@@ -138,6 +138,7 @@ class BeamSearch:
         n_best: N, at most K.
         alpha: of the length penalty, 0 for none.
         eos_id: the end marker.
+        enough: complete hypotheses, at most N, after which a row may be done; int32 scalar or None for N.
     Raises:
         ValueError: N exceeds K.
     """
@@ -146,6 +147,7 @@ class BeamSearch:
     n_best: int = 1
     alpha: float = 0.6
     eos_id: int = 3
+    enough: tf.Tensor | None = None
 
     def __post_init__(self):
         if not 1 <= self.n_best <= self.beams:
@@ -182,12 +184,13 @@ class BeamSearch:
         parents = tf.gather(parents, order, batch_dims=1)
         tokens = tf.gather(tokens, order, batch_dims=1)
         bound = open_log_probs[:, 0] / length_penalty(step + 2, self.alpha)  # with the end marker it still lacks
+        enough = self.n_best if self.enough is None else self.enough
         return best._replace(
             tokens=tokens,
             parents=parents,
             ids=put(tf.gather(h.ids, parents, batch_dims=1), step, tokens[..., tf.newaxis]),
             log_probs=open_log_probs,
-            done=h.done | last[:, 0] | (best.best_scores[:, -1] >= bound),
+            done=h.done | last[:, 0] | (best.best_scores[:, enough - 1] >= bound),
         )
 
     def _candidates(self, log_probs: tf.Tensor, logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
