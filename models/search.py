@@ -129,16 +129,16 @@ class BeamSearch:
     """Beam search with length penalty and n-best.
 
     At each step the 2K best extensions are looked at. Those of the first K that end are complete; the K best that do
-    not end stay open. A row is done when it has N complete hypotheses and its best open one, were it to end for certain
-    with the next token, would be worse than the worst of those: without penalty nothing better can follow; with one it
-    seldom does, for a longer hypothesis is divided by more but has lost more as well.
+    not end stay open. A row is done when it has enough complete hypotheses and its best open one, were it to end for
+    certain with the next token, would be worse than the worst of those: without penalty nothing better can follow; with
+    one it seldom does, for a longer hypothesis is divided by more but has lost more as well.
 
     Args:
         beams: K; 1 is greedy search.
         n_best: N, at most K.
         alpha: of the length penalty, 0 for none.
         eos_id: the end marker.
-        enough: complete hypotheses, at most N, after which a row may be done; int32 scalar or None for N.
+        enough: complete hypotheses after which a row may be done, 1 to N; None for N.
     Raises:
         ValueError: N exceeds K.
     """
@@ -147,7 +147,7 @@ class BeamSearch:
     n_best: int = 1
     alpha: float = 0.6
     eos_id: int = 3
-    enough: tf.Tensor | None = None
+    enough: int | tf.Tensor | None = None
 
     def __post_init__(self):
         if not 1 <= self.n_best <= self.beams:

@@ -212,6 +212,7 @@ class ServedModel:
             logging.getLogger(__name__).error("version %d of %s cannot be served: %s", number, self.name, error)
             self._failures[number] = str(error)
             return
+        _give_memory_back()  # optimising its graphs took twice what it keeps
         with self._lock:
             self._loaded[number] = loaded
 
@@ -232,8 +233,12 @@ class ServedModel:
 
 
 def _free(loaded: Loaded) -> None:
-    """Lets go of a version, and gives its memory back: glibc would keep it, in holes that the next one may not fit."""
     loaded.runtime.close()
+    _give_memory_back()
+
+
+def _give_memory_back() -> None:
+    """Returns to the system what is free: glibc would keep it, in holes that the next version may not fit."""
     if sys.platform == "linux":
         with contextlib.suppress(AttributeError):  # a libc other than glibc
             ctypes.CDLL(None).malloc_trim(0)

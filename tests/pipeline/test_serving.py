@@ -25,7 +25,7 @@ BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-c
 
 
 def test_pushes_and_rollbacks_are_picked_up_under_load_without_a_failed_request(models, running, tmp_path):
-    """Thirty-two clients at once, over REST and gRPC; tests/benchmarks/serve.py does it for a minute."""
+    """Thirty-two clients at once, over REST and gRPC, in even memory; tests/benchmarks/serve.py does it for long."""
     folder, tags = str(tmp_path / "echo"), itertools.cycle(["two", "one"])
     models("two")
     publish(folder, models("one"), {}, 3)
@@ -46,11 +46,14 @@ def test_pushes_and_rollbacks_are_picked_up_under_load_without_a_failed_request(
             return answers
 
         clients = [pool.submit(client, number) for number in range(32)]
+        memory = []
         while time.monotonic() < end - 2:
             time.sleep(0.7)
+            memory.append(server.memory_mib())
             publish(folder, models(next(tags)), {}, 3)
         _, copy = rollback(folder)
         assert set().union(*(client.result() for client in clients)) == {"one", "two"}
+        assert server.memory_mib() < memory[0] + 64
         expected = [str(version) for version in (copy, versions(folder)[-2])]
         _, status = server.client.rest("GET", "/v1/models/echo")
         assert [version["version"] for version in status["model_version_status"]] == expected
