@@ -53,7 +53,7 @@ def test_pushes_and_rollbacks_are_picked_up_under_load_without_a_failed_request(
             publish(folder, models(next(tags)), {}, 3)
         _, copy = rollback(folder)
         assert set().union(*(client.result() for client in clients)) == {"one", "two"}
-        assert server.memory_mib() < memory[0] + 64
+        assert server.memory_mib() < memory[0] + 24
         expected = [str(version) for version in (copy, versions(folder)[-2])]
         _, status = server.client.rest("GET", "/v1/models/echo")
         assert [version["version"] for version in status["model_version_status"]] == expected
