@@ -100,15 +100,20 @@ class ServedModel:
         wanted = self._wanted()
         if not wanted:  # the folder is away for a while; what is loaded goes on answering
             return
+        self._settle(wanted)  # before the next is loaded, so that no more are in memory than have to be
         for number in sorted(set(wanted.values()) - set(self._loaded) - set(self._failures), reverse=True):
             self._load(number)
+            self._settle(wanted)
         self._failures = {number: reason for number, reason in self._failures.items() if number in wanted.values()}
+
+    def _settle(self, wanted: Mapping[str, int]) -> None:
+        """Moves each label to its version as soon as that is loaded, and lets go of what nothing names any more."""
         with self._lock:
-            self._labels = {label: number for label, number in wanted.items() if number in self._loaded}
-            superfluous = set(self._loaded) - set(wanted.values())
-        if not self._failures:
-            for number in superfluous:
-                self._retire(number)
+            moved = {label: number for label, number in wanted.items() if number in self._loaded}
+            self._labels = {label: number for label, number in self._labels.items() if label in wanted} | moved
+            superfluous = set(self._loaded) - set(wanted.values()) - set(self._labels.values())
+        for number in superfluous:
+            self._retire(number)
 
     def run(self, choice: Choice, signature: str, inputs: Mapping[str, Any]) -> tuple[int, dict[str, np.ndarray]]:
         """Calls a signature; returns the version that answered, and its outputs.

@@ -74,7 +74,7 @@ def test_a_version_that_cannot_be_loaded_leaves_the_one_before(models, running, 
             states = server.client.rest("GET", "/v1/models/echo")[1]["model_version_status"]
         assert [(int(state["version"]), state["state"]) for state in states] == [(second, "END"), (first, "AVAILABLE")]
         assert "tf_serving_warmup_requests" in states[0]["status"]["error_message"]
-        assert server.ask("hi") == "one:hi"
+        assert server.ask("hi") == server.ask("hi", "/labels/stable") == "one:hi"
 
 
 def test_ctrl_c_ends_it_well(models, running):
