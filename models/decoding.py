@@ -110,6 +110,7 @@ def complete(
 
 def _by_halves(write, rows: tf.Tensor, limits) -> Result:
     """Lets `write(rows, limits)` -> Result work on each half of a batch; a small batch is all in the first."""
+    write = tf.function(write, autograph=False)  # so that an exported graph holds it once
     rows, limits = tf.nest.map_structure(tf.convert_to_tensor, (rows, limits))
     batch = tf.shape(rows)[0]
     half = tf.where(batch < MANY, batch, batch - batch // 2)

@@ -15,6 +15,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from models.saved_model import CLASSIFY_METHOD, SERVING_DEFAULT
+from models.shared_nodes import share_nodes
 from models.warmup import WarmupRequest, write_warmup_requests
 
 EXTRA_FOLDER = "assets.extra"  # the model server leaves alone what it does not know there
@@ -63,8 +64,10 @@ def export(server: Server, directory: str, samples: list[str]) -> None:
     Raises:
         ValueError: a warm-up request does not fit its signature.
     """
-    tf.saved_model.save(server, directory, signatures=server.signatures())
-    _name_classify_calls(directory)
+    # Nobody trains what is served, and each gradient would be a function more for the model server to look through.
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    tf.saved_model.save(server, directory, signatures=server.signatures(), options=options)
+    _finish(directory)
     # What users ask first is replayed last, and so still warm.
     requests = sorted(server.warmup_requests(samples), key=lambda request: request.signature == SERVING_DEFAULT)
     write_warmup_requests(directory, requests)
@@ -77,19 +80,25 @@ def export(server: Server, directory: str, samples: list[str]) -> None:
         _write(directory, "source_vocabulary.tsv", _vocabulary(source_tokenizer))
 
 
-def _name_classify_calls(directory: str) -> None:
-    """Gives the signatures that have the form of the model server's Classify call its method name, without which the
-    server refuses the call; TensorFlow writes that of Predict for all. Predict takes either.
-    """
+def _finish(directory: str) -> None:
+    """Changes what TensorFlow has written where the model server is better served with something else."""
     path = os.path.join(directory, "saved_model.pb")
     with tf.io.gfile.GFile(path, "rb") as file:
         saved_model = saved_model_pb2.SavedModel.FromString(file.read())
+    _name_classify_calls(saved_model)
+    share_nodes(saved_model)
+    with tf.io.gfile.GFile(path, "wb") as file:
+        file.write(saved_model.SerializeToString(deterministic=True))
+
+
+def _name_classify_calls(saved_model: saved_model_pb2.SavedModel) -> None:
+    """Gives the signatures that have the form of the model server's Classify call its method name, without which the
+    server refuses the call; TensorFlow writes that of Predict for all. Predict takes either.
+    """
     for meta_graph in saved_model.meta_graphs:
         for definition in meta_graph.signature_def.values():
             if set(definition.inputs) == {"inputs"} and set(definition.outputs) == {"classes", "scores"}:
                 definition.method_name = CLASSIFY_METHOD
-    with tf.io.gfile.GFile(path, "wb") as file:
-        file.write(saved_model.SerializeToString(deterministic=True))
 
 
 def _vocabulary(tokenizer: Any) -> bytes:

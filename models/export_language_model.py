@@ -84,16 +84,15 @@ class LanguageModelServer(tf.Module):
         Returns:
             completion: tf.string [B], valid UTF-8, to be appended as it is: it begins with a space before a new word.
         """
-        rows = tf.shape(text)
-        completion = self._go_on(
+        rows, options = tf.shape(text), self.decoding
+        return self.sample(  # itself a function in the graph, which so holds the loop once
             text,
-            temperature=tf.fill(rows, self.decoding.temperature),
+            temperature=tf.fill(rows, options.temperature),
             top_k=tf.zeros(rows, tf.int32),
-            top_p=tf.fill(rows, self.decoding.top_p),
-            max_new_tokens=tf.fill(rows, self.decoding.max_new_tokens),
+            top_p=tf.fill(rows, options.top_p),
+            max_new_tokens=tf.fill(rows, options.max_new_tokens),
             seed=tf.zeros(rows, tf.int32),
         )
-        return {"completion": completion}
 
     @signature(input_signature=[_TEXT, *(tf.TensorSpec([None], dtype, name) for name, dtype in _OPTIONS.items())])
     def sample(self, text, temperature, top_k, top_p, max_new_tokens, seed) -> dict[str, tf.Tensor]:

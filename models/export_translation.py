@@ -21,6 +21,7 @@ from models.transformer import Transformer
 from models.warmup import WarmupRequest, alone_and_together
 
 _TEXT = [tf.TensorSpec([None], tf.string, name="text")]
+_TEXT_AND_NUMBER = [*_TEXT, tf.TensorSpec([], tf.int32, name="number")]
 _PAIR = [tf.TensorSpec([None], tf.string, name="source"), tf.TensorSpec([None], tf.string, name="target")]
 
 
@@ -153,17 +154,24 @@ class TranslationServer(tf.Module):
         """Returns the most tokens that a translation may have."""
         return self.decoding.max_length_ratio * source_length + self.decoding.max_length_extra
 
-    def _best(self, text: tf.Tensor, number: int) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns translations and scores, [B, number] each; "" and 0 for a text without tokens."""
+    @signature(input_signature=_TEXT_AND_NUMBER)
+    def _best(self, text: tf.Tensor, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns translations and scores, [B, number] each; "" and 0 for a text without tokens.
+
+        A function of its own, so that the graph holds it once: the model server looks through all of a graph for each
+        signature that it makes ready.
+        """
         source = self.source_ids(text)
         length = _lengths(source) - 1
         limits = Limits(tf.zeros_like(length), tf.cast(self._longest(tf.cast(length, tf.float32)), tf.int32))
         decoding = self.decoding
-        search = BeamSearch(decoding.beam_size, number, decoding.length_penalty, self.tokenizer.eos_id)
+        beams, alpha = decoding.beam_size, decoding.length_penalty
+        search = BeamSearch(beams, beams, alpha, self.tokenizer.eos_id, enough=number)
         result = self._translate(source, search, limits)
-        texts = self.tokenizer.detokenize(tf.reshape(result.ids, [-1, tf.shape(result.ids)[2]]))
+        ids, scores = result.ids[:, :number], result.scores[:, :number]
+        texts = self.tokenizer.detokenize(tf.reshape(ids, [-1, tf.shape(ids)[2]]))
         empty = (length == 0)[:, tf.newaxis]
-        return tf.where(empty, "", tf.reshape(texts, [-1, number])), tf.where(empty, 0.0, result.scores)
+        return tf.where(empty, "", tf.reshape(texts, [-1, number])), tf.where(empty, 0.0, scores)
 
 
 def _lengths(ids: tf.Tensor) -> tf.Tensor:

@@ -129,15 +129,16 @@ class BeamSearch:
     """Beam search with length penalty and n-best.
 
     At each step the 2K best extensions are looked at. Those of the first K that end are complete; the K best that do
-    not end stay open. A row is done when it has N complete hypotheses and its best open one, were it to end for certain
-    with the next token, would be worse than the worst of those: without penalty nothing better can follow; with one it
-    seldom does, for a longer hypothesis is divided by more but has lost more as well.
+    not end stay open. A row is done when it has enough complete hypotheses and its best open one, were it to end for
+    certain with the next token, would be worse than the worst of those: without penalty nothing better can follow; with
+    one it seldom does, for a longer hypothesis is divided by more but has lost more as well.
 
     Args:
         beams: K; 1 is greedy search.
         n_best: N, at most K.
         alpha: of the length penalty, 0 for none.
         eos_id: the end marker.
+        enough: complete hypotheses after which a row may be done, 1 to N; None for N.
     Raises:
         ValueError: N exceeds K.
     """
@@ -146,6 +147,7 @@ class BeamSearch:
     n_best: int = 1
     alpha: float = 0.6
     eos_id: int = 3
+    enough: int | tf.Tensor | None = None
 
     def __post_init__(self):
         if not 1 <= self.n_best <= self.beams:
@@ -182,12 +184,13 @@ class BeamSearch:
         parents = tf.gather(parents, order, batch_dims=1)
         tokens = tf.gather(tokens, order, batch_dims=1)
         bound = open_log_probs[:, 0] / length_penalty(step + 2, self.alpha)  # with the end marker it still lacks
+        enough = self.n_best if self.enough is None else self.enough
         return best._replace(
             tokens=tokens,
             parents=parents,
             ids=put(tf.gather(h.ids, parents, batch_dims=1), step, tokens[..., tf.newaxis]),
             log_probs=open_log_probs,
-            done=h.done | last[:, 0] | (best.best_scores[:, -1] >= bound),
+            done=h.done | last[:, 0] | (best.best_scores[:, enough - 1] >= bound),
         )
 
     def _candidates(self, log_probs: tf.Tensor, logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

@@ -100,15 +100,20 @@ class ServedModel:
         wanted = self._wanted()
         if not wanted:  # the folder is away for a while; what is loaded goes on answering
             return
+        self._settle(wanted)  # before the next is loaded, so that no more are in memory than have to be
         for number in sorted(set(wanted.values()) - set(self._loaded) - set(self._failures), reverse=True):
             self._load(number)
+            self._settle(wanted)
         self._failures = {number: reason for number, reason in self._failures.items() if number in wanted.values()}
+
+    def _settle(self, wanted: Mapping[str, int]) -> None:
+        """Moves each label to its version as soon as that is loaded, and lets go of what nothing names any more."""
         with self._lock:
-            self._labels = {label: number for label, number in wanted.items() if number in self._loaded}
-            superfluous = set(self._loaded) - set(wanted.values())
-        if not self._failures:
-            for number in superfluous:
-                self._retire(number)
+            moved = {label: number for label, number in wanted.items() if number in self._loaded}
+            self._labels = {label: number for label, number in self._labels.items() if label in wanted} | moved
+            superfluous = set(self._loaded) - set(wanted.values()) - set(self._labels.values())
+        for number in superfluous:
+            self._retire(number)
 
     def run(self, choice: Choice, signature: str, inputs: Mapping[str, Any]) -> tuple[int, dict[str, np.ndarray]]:
         """Calls a signature; returns the version that answered, and its outputs.
@@ -212,6 +217,7 @@ class ServedModel:
             logging.getLogger(__name__).error("version %d of %s cannot be served: %s", number, self.name, error)
             self._failures[number] = str(error)
             return
+        _give_memory_back()  # optimising its graphs took twice what it keeps
         with self._lock:
             self._loaded[number] = loaded
 
@@ -232,8 +238,12 @@ class ServedModel:
 
 
 def _free(loaded: Loaded) -> None:
-    """Lets go of a version, and gives its memory back: glibc would keep it, in holes that the next one may not fit."""
     loaded.runtime.close()
+    _give_memory_back()
+
+
+def _give_memory_back() -> None:
+    """Returns to the system what is free: glibc would keep it, in holes that the next version may not fit."""
     if sys.platform == "linux":
         with contextlib.suppress(AttributeError):  # a libc other than glibc
             ctypes.CDLL(None).malloc_trim(0)

@@ -107,14 +107,22 @@ def measure_load(client: ServingClient, process, folder: str, source: str, answe
         for number in range(10**6):
             if time.monotonic() > end:
                 break
-            time.sleep(seconds / 12)
-            pages = int(pathlib.Path(f"/proc/{process.pid}/statm").read_text().split()[1])
-            memory.append(round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20))
+            memory.append(_most_memory(process.pid, seconds / 12))
             # The same graph with another file beside it is another version.
             pathlib.Path(source, "assets.extra", "note").write_text(str(number))
             publish(folder, source, {}, 3) if number % 2 else rollback(folder)
     asked, failed, wrong = (sum(counts) for counts in zip(*(client.result() for client in clients), strict=True))
     return {"asked": asked, "failed": failed, "wrong": wrong, "per_second": asked / seconds, "memory_mib": memory}
+
+
+def _most_memory(pid: int, seconds: float) -> int:
+    """Returns the most MiB that a process has while so many seconds pass."""
+    end, most = time.monotonic() + seconds, 0
+    while time.monotonic() < end:
+        pages = int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1])
+        most = max(most, round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20))
+        time.sleep(0.1)
+    return most
 
 
 def main() -> None:

@@ -74,6 +74,23 @@ def test_pushed_version_is_the_whole_export_and_is_recorded(push, tmp_path):
     assert pushed.exists()
 
 
+def test_metrics_and_lineage_ride_along(push, tmp_path):
+    model = make_model(tmp_path / "model", "a")
+    model.id, model.properties["steps"] = 7, 3000
+    judged = {"metrics": {"model": {"bleu": 32.2}}}
+    tried = {"checks": [{"name": "load"}], "load_seconds": 0.7}
+    blessings = {
+        "model_blessing": bless(ModelBlessing(str(tmp_path / "judged")), "BLESSED"),
+        "infra_blessing": bless(InfraBlessing(str(tmp_path / "tried")), "INFRA_BLESSED"),
+    }
+    pathlib.Path(blessings["model_blessing"].path("BLESSED")).write_text(json.dumps(judged))
+    pathlib.Path(blessings["infra_blessing"].path("INFRA_BLESSED")).write_text(json.dumps(tried))
+    folder = push(model, **blessings).properties["pushed_destination"]
+    record = json.loads(pathlib.Path(folder, "assets.extra", "seq2serve.json").read_text(encoding="utf-8"))
+    assert (record["model_id"], record["model_fingerprint"], record["model"]) == (7, "a", {"steps": 3000})
+    assert (record["evaluation"], record["infrastructure"]) == (judged, {"load_seconds": 0.7})
+
+
 def test_a_push_to_an_object_store_is_whole_and_is_missed_when_it_is_gone(push, tmp_path):
     """TensorFlow's file system in memory stands for gs://, for both are reached in the same way."""
     tf = pytest.importorskip("tensorflow")

@@ -11,6 +11,7 @@ from models.config import DecodingConfig, ModelConfig, TokenizerConfig
 from models.export import export
 from models.export_translation import TranslationServer
 from models.runtime import SavedModelRuntime
+from models.saved_model import iterate_nodes, read_meta_graph
 from models.tokenizer import learn_tokenizer, load_tokenizer
 from models.transformer import Transformer
 from models.warmup import read_warmup_requests
@@ -68,6 +69,12 @@ def test_a_signature_names_its_input_and_outputs_with_the_batch_first(exported):
     assert signature.structured_input_signature[1] == {"text": tf.TensorSpec([None], tf.string, "text")}
     outputs = {name: (spec.dtype, spec.shape.rank) for name, spec in signature.structured_outputs.items()}
     assert outputs == {"translation": (tf.string, 1), "score": (tf.float32, 1)}
+
+
+def test_the_graph_holds_the_decoding_loop_once(exported):
+    """The loop over tokens and the one around it, for both halves of a batch and both signatures that translate."""
+    nodes = iterate_nodes(read_meta_graph(exported))
+    assert sum(node.op in ("While", "StatelessWhile") for _, node in nodes) == 2
 
 
 def test_what_is_exported_answers_as_the_server_did(server, loaded):

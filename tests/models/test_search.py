@@ -86,6 +86,15 @@ def test_it_finds_what_a_plain_search_finds(noisy_reverser, decode, logits_of, s
             assert result.log_probs[row, rank] == pytest.approx(log_prob, abs=1e-4)
 
 
+def test_a_row_may_be_done_before_it_has_n_hypotheses(noisy_reverser, decode, source):
+    """With one enough, the best is that of a search for one."""
+    several = decode(noisy_reverser, source, BeamSearch(beams=4, n_best=4, enough=1), maximum=20)
+    one = decode(noisy_reverser, source, BeamSearch(beams=4, n_best=1), maximum=20)
+    assert several.lengths[:, 0].tolist() == one.lengths[:, 0].tolist()
+    assert several.scores[:, 0] == pytest.approx(one.scores[:, 0], abs=1e-4)
+    assert (several.scores[:, 3] < -1e6).any()  # a row was done without a fourth
+
+
 def test_a_beam_of_one_takes_the_likeliest_token_each_time(noisy_reverser, decode, logits_of, source):
     result = decode(noisy_reverser, source, BeamSearch(beams=1, alpha=0.0), maximum=12)
     for row in range(len(source)):
