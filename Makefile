@@ -76,8 +76,6 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	rm -rf .flink
 	mvn --batch-mode --quiet --file tests/runners/flink/pom.xml dependency:copy-dependencies \
 		-Dbeam.version=$(FLINK_BEAM_VERSION) -DincludeScope=runtime -DoutputDirectory=$(CURDIR)/.flink/lib
-	mkdir .flink/classes
-	cd .flink/classes && for jar in ../lib/beam-*.jar; do jar --extract --file "$$jar"; done
 	javac -d .flink/classes -cp '.flink/lib/*' tests/runners/flink/*.java
 	jar --create --file $@ -C .flink/classes .
 
