@@ -85,7 +85,7 @@ def run_components(tmp_path, corpus, plant, monkeypatch):
 
 @pytest.fixture
 def process_workers(tmp_path) -> tuple[str, ...]:
-    """Beam options: what starts a worker in Beam's containers starts each here, in this environment instead of its own."""
+    """Beam options: what starts a worker in Beam's containers starts each here, in this environment."""
     boot = tmp_path / "boot"
     # It leaves a file where it is started; Prism 2.77 puts quotes around the worker's id.
     boot.write_text(f'#!/bin/bash\ncd {tmp_path}\nexec {os.environ["SEQ2SERVE_BOOT"]} "${{@//\\\'/}}"\n')

@@ -1,9 +1,9 @@
 """Flink, a JobManager and two TaskManagers: the same bytes as on the local runner, also when one is killed at work.
 
-Beam's runner for Flink is 2.70, the newest that Maven Central has as reached from here, under Beam 2.77 for Python: what
-they say to each other (Fn API, pipeline protos) is the same. FLINK_BEAM_VERSION of the Makefile changes it. Jobs go as a
-jar to the JobManager, as Beam's FlinkRunner does with --flink_submit_uber_jar; so no job server is needed. Beam's classes
-are the cluster's own: where they come with the job, Beam 2.70 ends a job's workers after each stage, sometimes too early.
+Beam's runner for Flink is 2.70, the newest that Maven Central has as reached from here, under Beam 2.77 for Python;
+what they say to each other is the same (FLINK_BEAM_VERSION of the Makefile takes another). Jobs go as a jar to the
+JobManager, as with --flink_submit_uber_jar; so no job server is needed. Beam's classes are the cluster's own: where
+they come with the job, Beam ends the job's workers after each stage, sometimes too early.
 """
 
 import contextlib
@@ -74,17 +74,11 @@ class Cluster:
 
     def _start(self, name: str, program: str) -> subprocess.Popen:
         opens = [f"--add-opens=java.base/java.{package}=ALL-UNNAMED" for package in OPENED]
-        command = [
-            "java",
-            *opens,
-            "-Xmx500m",
-            "-cp",
-            f"{FLINK}/job.jar:{FLINK}/lib/*",
-            f"org.apache.flink.runtime.{program}",
-        ]
+        libraries, program = f"{FLINK}/job.jar:{FLINK}/lib/*", f"org.apache.flink.runtime.{program}"
+        command = ["java", *opens, "-Xmx500m", "-cp", libraries, program, "--configDir", str(self._folder)]
         with (self._folder / f"{name}.log").open("wb") as log:
             process = subprocess.Popen(
-                [*command, "--configDir", str(self._folder)],
+                command,
                 cwd=self._folder,
                 stdout=log,
                 stderr=log,
