@@ -2,8 +2,8 @@
 
 Beam's runner for Flink is 2.70, the newest that Maven Central has as reached from here, under Beam 2.77 for Python;
 what they say to each other is the same (FLINK_BEAM_VERSION of the Makefile takes another). Jobs go as a jar to the
-JobManager, as with --flink_submit_uber_jar; so no job server is needed. Beam's classes are the cluster's own: where
-they come with the job, Beam ends the job's workers after each stage, sometimes too early.
+JobManager, as with --flink_submit_uber_jar; so no job server is needed. Beam's classes are the cluster's own, not the
+job's, so that a worker may outlive a stage.
 """
 
 import contextlib
@@ -70,7 +70,9 @@ class Cluster:
         self.task_managers = [self._start(f"taskmanager-{number}", manager) for number in range(2)]
         wait_for(lambda: self.count() == 2)
         jar = ("--flink_submit_uber_jar", f"--flink_job_server_jar={FLINK}/job.jar")
-        self.options = ("--runner=FlinkRunner", f"--flink_master={self._url}", *jar, "--parallelism=2")
+        # Without the cache a job's workers end after each stage, now and then before the next has let go of them.
+        shared = ("--parallelism=2", "--environment_cache_millis=60000")
+        self.options = ("--runner=FlinkRunner", f"--flink_master={self._url}", *jar, *shared)
 
     def _start(self, name: str, program: str) -> subprocess.Popen:
         opens = [f"--add-opens=java.base/java.{package}=ALL-UNNAMED" for package in OPENED]
