@@ -131,11 +131,11 @@ def test_a_task_manager_killed_at_work_changes_nothing(run_components, cluster, 
     expected, process = run_components(), WriteIds.process
     started, calls = threading.Event(), []
 
-    def slow(self, element):
+    def slow(self, element, learned=()):
         calls.append(element)
         started.set()
         time.sleep(2)
-        yield from process(self, element)
+        yield from process(self, element, learned)
 
     def kill_one() -> None:
         started.wait()
