@@ -4,8 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 SEQ2SERVE := $(VENV)/bin/seq2serve
 BEAM = $(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements.lock)
+# Of Beam's runner for Flink 1.19: the newest that Maven Central had, as reached from here.
+FLINK_BEAM_VERSION ?= 2.70.0
 
-.PHONY: demo test notebooks picture test-peers test-runners test-dataflow lint lock clean
+.PHONY: demo test notebooks picture test-peers test-runners test-flink test-dataflow lint lock clean
 
 demo: $(VENV)/installed
 	$(SEQ2SERVE) demo $(ARGS)
@@ -33,6 +35,11 @@ test-peers: .peers/installed
 test-runners: $(VENV)/installed .runners/prism .runners/boot
 	SEQ2SERVE_PRISM=$(CURDIR)/.runners/prism SEQ2SERVE_BOOT=$(CURDIR)/.runners/boot \
 		$(VENV)/bin/python -m pytest -m runners --numprocesses=0 tests/runners $(ARGS)
+
+# Flink and Beam's runner for it, which need Java 11 or 17 and Maven; 160 MB are downloaded, once.
+test-flink: $(VENV)/installed .flink/job.jar .runners/boot
+	SEQ2SERVE_FLINK=$(CURDIR)/.flink SEQ2SERVE_BOOT=$(CURDIR)/.runners/boot \
+		$(VENV)/bin/python -m pytest -m runners --numprocesses=0 tests/runners/test_flink.py $(ARGS)
 
 # Dataflow's jobs, built and not sent; Google's clients are many, so in an environment apart.
 test-dataflow: .dataflow/installed
@@ -65,6 +72,13 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	GOBIN=$(CURDIR)/.runners go install github.com/apache/beam/sdks/v2/python/container@v$(BEAM)
 	mv .runners/container $@
 
+.flink/job.jar: $(wildcard tests/runners/flink/*)
+	rm -rf .flink
+	mvn --batch-mode --quiet --file tests/runners/flink/pom.xml dependency:copy-dependencies \
+		-Dbeam.version=$(FLINK_BEAM_VERSION) -DincludeScope=runtime -DoutputDirectory=$(CURDIR)/.flink/lib
+	javac -d .flink/classes -cp '.flink/lib/*' tests/runners/flink/*.java
+	jar --create --file $@ -C .flink/classes .
+
 # Pins everything anew, for every Python and platform we support.
 lock:
 	$(PYTHON) -m venv --clear .lock
@@ -81,4 +95,4 @@ lock:
 	rm -rf .lock
 
 clean:
-	rm -rf $(VENV) .peers .dataflow .runners build *.egg-info
+	rm -rf $(VENV) .peers .dataflow .runners .flink build *.egg-info
