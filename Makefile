@@ -4,8 +4,6 @@ PYTHON ?= python3
 VENV := .venv
 SEQ2SERVE := $(VENV)/bin/seq2serve
 BEAM = $(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements.lock)
-# Of Beam's runner for Flink 1.19: the newest that Maven Central had, as reached from here.
-FLINK_BEAM_VERSION ?= 2.70.0
 
 .PHONY: demo test notebooks picture test-peers test-runners test-flink test-dataflow lint lock clean
 
@@ -75,7 +73,7 @@ $(VENV)/installed: requirements.lock pyproject.toml
 .flink/job.jar: $(wildcard tests/runners/flink/*)
 	rm -rf .flink
 	mvn --batch-mode --quiet --file tests/runners/flink/pom.xml dependency:copy-dependencies \
-		-Dbeam.version=$(FLINK_BEAM_VERSION) -DincludeScope=runtime -DoutputDirectory=$(CURDIR)/.flink/lib
+		-DincludeScope=runtime -DoutputDirectory=$(CURDIR)/.flink/lib
 	javac -d .flink/classes -cp '.flink/lib/*' tests/runners/flink/*.java
 	jar --create --file $@ -C .flink/classes .
 

@@ -1,9 +1,9 @@
 """Flink, a JobManager and two TaskManagers: the same bytes as on the local runner, also when one is killed at work.
 
-Beam's runner for Flink is 2.70, the newest that Maven Central has as reached from here, under Beam 2.77 for Python;
-what they say to each other is the same (FLINK_BEAM_VERSION of the Makefile takes another). Jobs go as a jar to the
-JobManager, as with --flink_submit_uber_jar; so no job server is needed. Beam's classes are the cluster's own, not the
-job's, so that a worker may outlive a stage.
+Beam's runner for Flink is 2.70, the newest that Maven Central has as reached from here, under Beam 2.77 for Python.
+Its job server is not to be had there, so jobs go as a jar to the JobManager (--flink_submit_uber_jar), and three
+classes that belong to the job server have stand-ins in flink/. Beam's classes are the cluster's own, not the job's, so
+that a worker may outlive a stage.
 """
 
 import contextlib
