@@ -86,9 +86,18 @@ def _finish(directory: str) -> None:
     with tf.io.gfile.GFile(path, "rb") as file:
         saved_model = saved_model_pb2.SavedModel.FromString(file.read())
     _name_classify_calls(saved_model)
+    _forget_gradients(saved_model)
     share_nodes(saved_model)
     with tf.io.gfile.GFile(path, "wb") as file:
         file.write(saved_model.SerializeToString(deterministic=True))
+
+
+def _forget_gradients(saved_model: saved_model_pb2.SavedModel) -> None:
+    """Takes away the names of gradients that were not exported, of which Python would warn at each load."""
+    for meta_graph in saved_model.meta_graphs:
+        for function in meta_graph.graph_def.library.function:
+            for node in function.node_def:
+                node.attr.pop("_gradient_op_type", None)
 
 
 def _name_classify_calls(saved_model: saved_model_pb2.SavedModel) -> None:
