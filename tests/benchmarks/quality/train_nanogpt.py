@@ -104,9 +104,10 @@ def main() -> None:
     torch.manual_seed(arguments.seed)
     torch.set_num_threads(arguments.threads)
     text = gzip.decompress((arguments.data / "tinyshakespeare/input.txt.gz").read_bytes()).decode()
-    ids = torch.tensor([sorted(set(text)).index(character) for character in text])
+    number = {character: i for i, character in enumerate(sorted(set(text)))}
+    ids = torch.tensor([number[character] for character in text])
     splits = ids[:TRAIN_CHARACTERS], ids[TRAIN_CHARACTERS:]
-    model = GPT(len(set(text)))
+    model = GPT(len(number))
     start = time.monotonic()
     train(model, splits)
     seconds = time.monotonic() - start
