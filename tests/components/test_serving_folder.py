@@ -135,3 +135,20 @@ def test_a_version_that_someone_else_put_there_is_a_version(tmp_path, model):
     assert origin == 7
     record = json.loads((destination / str(copy) / RECORD_FILE).read_text(encoding="utf-8"))
     assert record == {"copy_of": 7}
+
+
+def test_saved_model_pb_comes_last_where_there_is_no_rename(model, tmp_path, monkeypatch):
+    import tensorflow as tf
+
+    destination, copy, seen = f"ram://{tmp_path.name}/en_de", tf.io.gfile.copy, []
+
+    def copy_and_look(source, target, overwrite=False):
+        copy(source, target, overwrite)
+        paths = [f"{folder}/{name}" for folder, _, names in tf.io.gfile.walk(destination) for name in names]
+        seen.append({path.removeprefix(f"{destination}/").partition("/")[2] for path in paths})
+
+    monkeypatch.setattr(tf.io.gfile, "copy", copy_and_look)
+    push(destination, model("a"))
+    assert len(seen) == len(FILES)
+    assert all("saved_model.pb" not in files for files in seen[:-1])
+    assert {*FILES, RECORD_FILE} <= seen[-1]
