@@ -7,6 +7,7 @@ that ask for a model.
 
 import dataclasses
 import functools
+import importlib.util
 import itertools
 import os
 import pathlib
@@ -342,6 +343,19 @@ def new_house_of(tmp_path):
 def new_house(new_house_of):
     """A house of translation in which nothing has run yet."""
     return new_house_of("translation")
+
+
+@pytest.fixture(scope="session")
+def load_script():
+    """Returns a function that gives a script, which is in no package, as a module."""
+
+    def load_script(path: pathlib.Path):
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load_script
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ Comes in: tests/benchmarks/quality. Goes out: nothing.
 Read next: benchmarks/quality/run.py.
 """
 
-import importlib.util
 import pathlib
 
 import pytest
@@ -16,12 +15,9 @@ NAMES = sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
 @pytest.fixture(scope="module")
-def quality():
-    """Returns the module, which is a script and in no package."""
-    spec = importlib.util.spec_from_file_location("quality", FOLDER / "run.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def quality(load_script):
+    """The script that runs the benchmarks, as a module."""
+    return load_script(FOLDER / "run.py")
 
 
 @pytest.mark.parametrize("name", NAMES)

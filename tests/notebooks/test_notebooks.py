@@ -4,7 +4,6 @@ Comes in: notebooks/*.ipynb. Goes out: broken links, code that does not parse, o
 """
 
 import ast
-import importlib.util
 import json
 import pathlib
 import re
@@ -17,12 +16,9 @@ MAGIC = re.compile(r"^\s*[!%].*(?<!\\)$", re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
-def execute():
+def execute(load_script):
     """The script that executes notebooks, as a module."""
-    spec = importlib.util.spec_from_file_location("execute", NOTEBOOKS / "execute.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(NOTEBOOKS / "execute.py")
 
 
 @pytest.fixture(params=PATHS, ids=lambda path: path.stem)
