@@ -1,0 +1,128 @@
+"""A pipeline root on an object store: artifacts there; their numbers, locks, logs and copies in a folder here.
+
+Comes in: a URL, such as gs://bucket/runs. Goes out: for Beam's workers URLs to fill, for all others local folders.
+Read next: root.py, whose folders are those of the part that is here; components/remote_files.py.
+
+<url>/<Component>/<output key>/<execution id>   a published artifact, or what a running execution has written of it
+<url>/.store                                    identity of the MetadataStore that gives the numbers
+.others/<root>/<Component>/...                  here: copies of what is in other roots
+
+Nothing is renamed on an object store, and nothing is found by what lies there: whole is what the store has as COMPLETE.
+What is published from here, and what is fetched, stays here as a copy, under the same name.
+"""
+
+import dataclasses
+import os
+import socket
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from components import remote_files
+from components.artifact import Artifact, is_remote
+from components.errors import Seq2ServeError, UserError
+from pipeline.metadata import MetadataStore
+from pipeline.root import PipelineRoot, identity_of, root_of
+
+
+class RemoteRoot(PipelineRoot):
+    """A pipeline root of which the artifacts are on an object store.
+
+    Args:
+        url: of the root, without a slash at its end.
+        beam_options: Beam's, verbatim; some say with what credentials files are reached.
+    Raises:
+        UserError: Beam has no file system for the URL, or the part that is here cannot be written.
+    """
+
+    is_remote = True
+
+    def __init__(self, url: str, beam_options: tuple[str, ...] = ()) -> None:
+        if not remote_files.is_known(url):
+            raise UserError(
+                f"the pipeline root {url} cannot be reached: Beam has no file system for it here; gs:// needs the "
+                f"extra gcp: pip install 'seq2serve[gcp]'"
+            )
+        remote_files.use_options(beam_options)
+        super().__init__(url)
+        self._url = url
+
+    def identity(self) -> str:
+        """Returns a name that no other root has, the same from everywhere."""
+        return identity_of(self._url)
+
+    def claim(self, store: MetadataStore) -> None:
+        """Writes down which store gives the numbers, unless that is known; two would give the same ones twice.
+
+        Raises:
+            UserError: another store does, or the root cannot be read or written.
+        """
+        place, mine = f"{self._url}/.store", store.identity()
+        try:
+            owner = remote_files.read_file(place)
+            if owner is None:
+                remote_files.write_file(place, f"{mine} {store} of {socket.gethostname()}".encode())
+                owner = remote_files.read_file(place) or b"?"
+        except Seq2ServeError as error:
+            raise UserError(f"the pipeline root {self._url} cannot be used: {error}") from error
+        identity, _, name = owner.decode(errors="replace").partition(" ")
+        if identity != mine:
+            raise UserError(
+                f"the artifacts in {self._url} are numbered by another metadata store, {name or 'unknown'}, than "
+                f"{store}; go on there, share that store with --metadata, or name another --pipeline-root"
+            )
+
+    def stage(self, component: str, execution_id: int, keys: Iterable[str], on_workers: bool) -> dict[str, str]:
+        """Returns output key -> where the workers write it, which is where it stays, or an empty local folder."""
+        if on_workers:
+            return {key: self._place(component, key, execution_id) for key in keys}
+        return super().stage(component, execution_id, keys, on_workers)
+
+    def publish(self, component: str, execution_id: int, keys: Iterable[str]) -> dict[str, str]:
+        """Sends what was staged here, of which a copy stays. Returns output key -> URL."""
+        published = {key: self._place(component, key, execution_id) for key in keys}
+        staging = self.path / ".staging" / str(execution_id)
+        staged = [key for key in published if (staging / key).is_dir()]
+        for key in staged:
+            remote_files.upload(str(staging / key), published[key])
+        if staged:
+            super().publish(component, execution_id, staged)
+        return published
+
+    def published(self, component: str) -> dict[int, Path]:
+        """Returns nothing: whose numbers these are is what `claim` has made sure of."""
+        return {}
+
+    def discard(self, component: str, execution_id: int) -> None:
+        """Removes whatever an execution that did not complete left, here and there."""
+        super().discard(component, execution_id)
+        remote_files.remove(self._place(component, "*", execution_id))
+
+    def within_reach(self, artifact: Artifact, on_workers: bool) -> Artifact:
+        """Returns an artifact with its URL, or where it is read from a disk, with the folder of its copy.
+
+        Raises:
+            FileNotFoundError: nothing is left of it.
+            Seq2ServeError: it cannot be read.
+        """
+        if on_workers or artifact.read_in_place or not is_remote(artifact.uri):
+            return artifact
+        root = root_of(artifact.uri)
+        mine = self.path if root == self._url else self.path / ".others" / identity_of(root)
+        copy = mine.joinpath(*artifact.uri.split("/")[-3:])
+        with self.lock("copies"):
+            if not copy.is_dir():
+                self._fetch(artifact.uri, copy)
+        return dataclasses.replace(artifact, uri=str(copy))
+
+    def _fetch(self, uri: str, copy: Path) -> None:
+        """Makes a copy that is there as a whole or not at all."""
+        with tempfile.TemporaryDirectory(dir=self.path / ".staging") as staging:
+            whole = Path(staging, "whole")
+            if not remote_files.download(uri, str(whole)):
+                raise FileNotFoundError(f"{uri} is gone")
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            os.rename(whole, copy)
+
+    def _place(self, component: str, key: str, execution_id: int) -> str:
+        return f"{self._url}/{component}/{key}/{execution_id}"
