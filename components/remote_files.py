@@ -220,6 +220,7 @@ def _explained(url: str) -> Iterator[None]:
     except Exception as error:
         if not is_remote(url):
             raise
-        details = getattr(error, "exception_details", None)  # Beam's, of which the first says what happened
-        reason = next(iter(details.values())) if details else error
+        reason = error
+        while details := getattr(reason, "exception_details", None):  # Beam's, of which the first says what happened
+            reason = next(iter(details.values()))
         raise Seq2ServeError(f"cannot reach {url}: {reason}") from error

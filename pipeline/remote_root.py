@@ -61,6 +61,7 @@ class RemoteRoot(PipelineRoot):
         try:
             owner = remote_files.read_file(place)
             if owner is None:
+                remote_files.has_files(self._url)  # says more of a bucket that is missing than writing does
                 remote_files.write_file(place, f"{mine} {store} of {socket.gethostname()}".encode())
                 owner = remote_files.read_file(place) or b"?"
         except Seq2ServeError as error:

@@ -200,6 +200,15 @@ def open_root(name: str, beam_options: tuple[str, ...] = ()) -> PipelineRoot:
     return RemoteRoot(name, beam_options)
 
 
+def reached(uri: str) -> contextlib.AbstractContextManager[str]:
+    """Lends the folder of a published artifact or of a part of it; of what is on an object store, a copy."""
+    if not is_remote(uri):
+        return contextlib.nullcontext(uri)
+    from components.remote_files import fetched_folder
+
+    return fetched_folder(uri)
+
+
 def identity_of(root: str) -> str:
     """Returns the identity of a pipeline root; empty where there is none."""
     if is_remote(root):

@@ -359,6 +359,18 @@ def load_script():
 
 
 @pytest.fixture(scope="session")
+def memory_file_system(load_script):
+    return load_script(pathlib.Path(__file__).with_name("memory_file_system.py"))
+
+
+@pytest.fixture
+def blobs(memory_file_system):
+    """What lies in a store at memory://, which Beam reaches in this process: URL -> content; nothing at first."""
+    memory_file_system.BLOBS.clear()
+    return memory_file_system.BLOBS
+
+
+@pytest.fixture(scope="session")
 def house_of(tmp_path_factory):
     """Returns a function that gives the house of a task in which a pipeline has run to its end.
 

@@ -11,27 +11,38 @@ import email.parser
 import hashlib
 import http.server
 import json
+import pathlib
 import re
 import threading
 import time
 import urllib.parse
 
 import google_crc32c
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
+_TOKEN = "of-a-test"
 _PAGE = 50  # objects of a listing, few, so that listings have pages
 _OBJECT = re.compile(r"(?:/download)?/storage/v1/b/([^/]+)/o/([^/]+)(?:/(?:copyTo|rewriteTo)/b/([^/]+)/o/([^/]+))?")
 
 
 class ObjectStore(http.server.ThreadingHTTPServer):
-    """Buckets of objects. `objects`: (bucket, name) -> content; `denied`: buckets that nobody may use."""
+    """Buckets of objects.
+
+    `objects`: (bucket, name) -> content; `denied`: buckets that nobody may use; `watch` is called with the key of each
+    object that appears.
+    """
 
     daemon_threads = True
+    request_queue_size = 64
 
     def __init__(self, *buckets: str):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.buckets, self.denied = set(buckets), set()
         self.objects: dict[tuple[str, str], bytes] = {}
         self.times: dict[tuple[str, str], float] = {}
+        self.watch = lambda key: None
+        self.lock = threading.RLock()
         self.uploads: dict[str, tuple[tuple[str, str], bytearray]] = {}
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -40,13 +51,29 @@ class ObjectStore(http.server.ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def put(self, key: tuple[str, str], content: bytes) -> None:
-        self.times[key] = time.time()
-        self.objects[key] = content
+        with self.lock:
+            self.times[key] = time.time()
+            self.objects[key] = content
+            self.watch(key)
+
+    def environment(self, folder: pathlib.Path) -> dict[str, str]:
+        """Returns the environment of a client, of whom it is asked that it shows the token it was given.
+
+        Args:
+            folder: receives a service account's file, with a key of its own.
+        """
+        key = rsa.generate_private_key(65537, 2048)
+        form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        account = {"type": "service_account", "client_email": "a@b", "private_key": key.private_bytes(*form).decode()}
+        file = folder / "account.json"
+        file.write_text(json.dumps({**account, "token_uri": f"{self.url}/token", "project_id": "a-project"}))
+        return {"STORAGE_EMULATOR_HOST": self.url, "GOOGLE_APPLICATION_CREDENTIALS": str(file)}
 
     def under(self, uri: str) -> dict[str, bytes]:
         """Returns name -> content of what lies under a URL, names relative to it."""
         bucket, _, prefix = uri.removeprefix("gs://").partition("/")
-        found = {name: content for (b, name), content in self.objects.items() if b == bucket}
+        with self.lock:
+            found = {name: content for (b, name), content in self.objects.items() if b == bucket}
         return {n.removeprefix(f"{prefix}/"): c for n, c in found.items() if n.startswith(f"{prefix}/")}
 
     def described(self, key: tuple[str, str]) -> dict:
@@ -67,6 +94,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     """Answers one connection."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1
     server: ObjectStore
 
     def log_message(self, format: str, *arguments: object) -> None:
@@ -74,7 +103,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _respond(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if self.path.startswith("/batch"):
+        if self.path == "/token":
+            self._send(200, {"access_token": _TOKEN, "expires_in": 3600, "token_type": "Bearer"})
+        elif self.headers["Authorization"] != f"Bearer {_TOKEN}":
+            self._send(*_error(401, "who are you?"))
+        elif self.path.startswith("/batch"):
             self._send(200, self._batch(body), {"Content-Type": "multipart/mixed; boundary=one"})
         elif self.path.startswith("/upload"):
             self._send(*self._upload(body))
@@ -95,6 +128,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _answer(self, method: str, target: str) -> tuple:
         """Answers what has no body. Returns status, content and headers."""
+        with self.server.lock:
+            return self._answer_alone(method, target)
+
+    def _answer_alone(self, method: str, target: str) -> tuple:
         path, _, query = target.partition("?")
         query = dict(urllib.parse.parse_qsl(query))
         bucket = path.partition("/b/")[2].partition("/")[0]
@@ -159,9 +196,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         answers = []
         for part in email.parser.BytesParser().parsebytes(kind + body).get_payload():
             method, target, _ = part.get_payload().split(maxsplit=2)
-            status, content, *_ = self._answer(method, urllib.parse.urlsplit(target)._replace(scheme="", netloc="").geturl())
+            status, content, *_ = self._answer(method, target.partition(self.server.url)[2] or target)
             text = content if isinstance(content, bytes) else json.dumps(content).encode()
-            head = f"--one\r\nContent-Type: application/http\r\n\r\nHTTP/1.1 {status} X\r\nContent-Type: application/json\r\n"
+            head = f"--one\r\nContent-Type: application/http\r\n\r\nHTTP/1.1 {status} X\r\n"
+            head += "Content-Type: application/json\r\n"
             answers.append(f"{head}Content-Length: {len(text)}\r\n\r\n".encode() + text + b"\r\n")
         return b"".join(answers) + b"--one--\r\n"
 

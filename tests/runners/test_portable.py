@@ -23,6 +23,12 @@ def test_workers_behind_the_job_service_write_the_same_bytes(run_components):
     assert run_components(*JOB_SERVICE, "--environment_type=LOOPBACK") == (files, properties)
 
 
+def test_on_an_object_store_they_write_the_same_bytes(run_components, blobs):
+    assert run_components(url="memory://bucket/runs") == run_components()
+    written = {name.split("/")[-2] for name in blobs}
+    assert {"Tokenizer", "rejects", "Split-train", "variables", "InferenceResult"} <= written
+
+
 @pytest.mark.runners
 def test_workers_in_processes_of_their_own_write_the_same_bytes(run_components):
     worker = ("--environment_type=beam:env:harness_subprocess_python:v1", f"--environment_config={WORKER}")
