@@ -1,25 +1,34 @@
-"""An object store on loopback that speaks as much of Google Cloud Storage's JSON API as Beam's client asks for.
+"""An object store on loopback that speaks as much of Google Cloud Storage's API as Beam's and TensorFlow's clients ask.
 
-Comes in: HTTP, from clients that are told of it by STORAGE_EMULATOR_HOST. Goes out: objects, kept in memory.
+Comes in: HTTP, from clients that are told of it by the environment. Goes out: objects, kept in memory.
 Read next: test_object_store.py. The API: https://cloud.google.com/storage/docs/json_api/v1
+
+Beam's client takes another address than Google's (STORAGE_EMULATOR_HOST). TensorFlow's takes none, but a proxy and a
+certificate: so this is the proxy, and what is behind it.
 
 As in the real one, an object is there as a whole or not at all: it appears with the last byte of its upload.
 """
 
 import base64
+import datetime
 import email.parser
 import hashlib
 import http.server
 import json
 import pathlib
 import re
+import ssl
+import sys
 import threading
 import time
 import urllib.parse
+from collections.abc import Iterator
 
 import google_crc32c
-from cryptography.hazmat.primitives import serialization
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import NameOID
 
 _TOKEN = "of-a-test"
 _PAGE = 50  # objects of a listing, few, so that listings have pages
@@ -50,6 +59,11 @@ class ObjectStore(http.server.ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Lets clients go away, and those of Google's other services not trust us."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
     def put(self, key: tuple[str, str], content: bytes) -> None:
         with self.lock:
             self.times[key] = time.time()
@@ -57,17 +71,27 @@ class ObjectStore(http.server.ThreadingHTTPServer):
             self.watch(key)
 
     def environment(self, folder: pathlib.Path) -> dict[str, str]:
-        """Returns the environment of a client, of whom it is asked that it shows the token it was given.
+        """Returns the environment of clients, of whom it is asked that they show the token they were given.
 
         Args:
-            folder: receives a service account's file, with a key of its own.
+            folder: receives a service account's file, with a key of its own, and a certificate by the same key.
         """
         key = rsa.generate_private_key(65537, 2048)
         form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        account = {"type": "service_account", "client_email": "a@b", "private_key": key.private_bytes(*form).decode()}
-        file = folder / "account.json"
-        file.write_text(json.dumps({**account, "token_uri": f"{self.url}/token", "project_id": "a-project"}))
-        return {"STORAGE_EMULATOR_HOST": self.url, "GOOGLE_APPLICATION_CREDENTIALS": str(file)}
+        secret, public = key.private_bytes(*form), _certificate(key)
+        account = {"type": "service_account", "project_id": "a-project", "client_email": "a@b", "client_id": "a"}
+        account |= {"private_key": secret.decode(), "private_key_id": "1", "token_uri": f"{self.url}/token"}
+        contents = {"account.json": json.dumps(account).encode(), "ca.pem": public, "server.pem": public + secret}
+        for name, content in contents.items():
+            (folder / name).write_bytes(content)
+        self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.tls.load_cert_chain(folder / "server.pem")
+        return {
+            "STORAGE_EMULATOR_HOST": self.url,
+            "GOOGLE_APPLICATION_CREDENTIALS": str(folder / "account.json"),
+            "https_proxy": self.url,
+            "CURL_CA_BUNDLE": str(folder / "ca.pem"),
+        }
 
     def under(self, uri: str) -> dict[str, bytes]:
         """Returns name -> content of what lies under a URL, names relative to it."""
@@ -90,6 +114,15 @@ class ObjectStore(http.server.ThreadingHTTPServer):
         }
 
 
+def _certificate(key: rsa.RSAPrivateKey) -> bytes:
+    """Returns a certificate for Google's names, signed by nobody else."""
+    name, now = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a test")]), datetime.datetime.now(datetime.UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + datetime.timedelta(days=1))
+    hosts = x509.SubjectAlternativeName([x509.DNSName("*.googleapis.com")])
+    builder = builder.add_extension(hosts, False).add_extension(x509.BasicConstraints(True, None), True)
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
 class _Handler(http.server.BaseHTTPRequestHandler):
     """Answers one connection."""
 
@@ -102,8 +135,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         pass
 
     def _respond(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if self.path == "/token":
+        body = b"".join(self._body())
+        if self.path.endswith("/token"):
             self._send(200, {"access_token": _TOKEN, "expires_in": 3600, "token_type": "Bearer"})
         elif self.headers["Authorization"] != f"Bearer {_TOKEN}":
             self._send(*_error(401, "who are you?"))
@@ -115,6 +148,24 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._send(*self._answer(self.command, self.path))
 
     do_GET = do_POST = do_PUT = do_DELETE = _respond
+
+    def do_CONNECT(self) -> None:
+        """Goes on in the tunnel that a client has asked for, as what is at its other end."""
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.flush()
+        self.connection = self.server.tls.wrap_socket(self.connection, server_side=True)
+        self.rfile, self.wfile = self.connection.makefile("rb"), self.connection.makefile("wb")
+        self.close_connection = False
+
+    def _body(self) -> Iterator[bytes]:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            yield self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            return
+        while size := int(self.rfile.readline(), 16):
+            yield self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
 
     def _send(self, status: int, content: object = b"", headers: dict[str, str] | None = None) -> None:
         content = content if isinstance(content, bytes) else json.dumps(content).encode()
@@ -134,6 +185,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _answer_alone(self, method: str, target: str) -> tuple:
         path, _, query = target.partition("?")
         query = dict(urllib.parse.parse_qsl(query))
+        if not path.startswith(("/storage", "/download")):  # the older API, by which TensorFlow reads
+            bucket, _, name = path[1:].partition("/")
+            path, query = f"/storage/v1/b/{bucket}/o/{name.replace('/', '%2F')}", {"alt": "media"}
         bucket = path.partition("/b/")[2].partition("/")[0]
         if refusal := self._refusal(bucket):
             return refusal
@@ -145,7 +199,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return _error(404, f"No such object: {'/'.join(key)}")
         if len(place) == 4:
             self.server.put(place[2:], objects[key])
-            return 200, self.server.described(place[2:])
+            return 200, self.server.described(place[2:]) | {"done": True}
         if method == "DELETE":
             del objects[key]
             return 204, b""
@@ -169,7 +223,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _list(self, bucket: str, query: dict[str, str]) -> tuple:
         keys = sorted(key for key in self.server.objects if key[0] == bucket and key[1] > query.get("pageToken", ""))
         keys = [key for key in keys if key[1].startswith(query.get("prefix", ""))]
-        page = {"items": [self.server.described(key) for key in keys[:_PAGE]]}
+        found, folders = [], set()
+        for key in keys[:_PAGE]:
+            start = len(query.get("prefix", ""))
+            end = key[1].find(query["delimiter"], start) if "delimiter" in query else -1
+            folders.update([key[1][: end + 1]] if end >= 0 else [])
+            found += [self.server.described(key)] if end < 0 else []
+        page = {"items": found, "prefixes": sorted(folders)}
         return 200, page | ({"nextPageToken": keys[_PAGE - 1][1]} if keys[_PAGE:] else {})
 
     def _upload(self, body: bytes) -> tuple:
@@ -178,6 +238,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         bucket, query = path.split("/")[5], dict(urllib.parse.parse_qsl(query))
         if refusal := self._refusal(bucket):
             return refusal
+        if query["uploadType"] == "media":
+            self.server.put((bucket, query["name"]), body)
+            return 200, self.server.described((bucket, query["name"]))
         if "upload_id" not in query:
             number = f"{time.monotonic_ns()}-{threading.get_ident()}"
             name = query.get("name") or json.loads(body)["name"]
@@ -185,7 +248,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return 200, b"", {"Location": f"{self.server.url}{path}?uploadType=resumable&upload_id={number}"}
         key, received = self.server.uploads[query["upload_id"]]
         received += body
-        if self.headers["Content-Range"].endswith("/*"):
+        if (self.headers["Content-Range"] or "").endswith("/*"):
             return 308, b"", {"Range": f"bytes=0-{len(received) - 1}"}
         self.server.put(key, bytes(received))
         return 200, self.server.described(key)
