@@ -90,6 +90,7 @@ class ObjectStore(http.server.ThreadingHTTPServer):
             "STORAGE_EMULATOR_HOST": self.url,
             "GOOGLE_APPLICATION_CREDENTIALS": str(folder / "account.json"),
             "https_proxy": self.url,
+            "no_proxy": "localhost,127.0.0.1",  # of Beam's workers among each other
             "CURL_CA_BUNDLE": str(folder / "ca.pem"),
         }
 

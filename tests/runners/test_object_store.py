@@ -6,7 +6,10 @@ The store is a stand-in on loopback; see object_store.py.
 import dataclasses
 import pathlib
 import re
+import shutil
+import signal
 import subprocess
+import sys
 
 import pytest
 
@@ -15,33 +18,20 @@ from pipeline.metadata import MetadataStore
 
 pytest.importorskip("google.cloud.storage", reason="needs the extra gcp: make test-dataflow")
 
-ROOT, STATE, TEXT = "gs://bucket/runs", "runs-gs-bucket-runs", "gs://bucket/pairs.tsv"
+ROOT, STATE = "gs://bucket/runs", "runs-gs-bucket-runs"
 PROCESSES = ("--direct_num_workers=2", "--direct_running_mode=multi_processing")
 # Outputs that hold times, process numbers or versions, and so differ between two runs that are the same.
 OF_THE_MOMENT = ("Trainer/model_run", "InfraValidator/blessing", "Pusher/pushed_model")
 # So do these: functions are numbered by how many were made before, which are fewer where other processes do the work.
 NUMBERED = ("Format-Serving/saved_model.pb", "Format-Serving/fingerprint.pb")
 KILLED_IN = (
-    "ExampleGen/examples",
-    "StatisticsGen/statistics",
-    "Transform/transformed_examples",
-    "Trainer/model",
-    "Evaluator/evaluation",
-    "BulkInferrer/inference_result",
+    "runs/ExampleGen/examples",
+    "runs/StatisticsGen/statistics",
+    "runs/Transform/transformed_examples",
+    "runs/Trainer/model",
+    "runs/Evaluator/evaluation",
+    "runs/BulkInferrer/inference_result",
 )
-
-
-@pytest.fixture(scope="module")
-def store(load_script, tmp_path_factory):
-    """An object store with a text in it, of which this process and those it starts are told."""
-    script = load_script(pathlib.Path(__file__).with_name("object_store.py"))
-    store = script.ObjectStore("bucket", "closed")
-    store.denied.add("closed")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in store.environment(tmp_path_factory.mktemp("account")).items():
-            patch.setenv(name, value)
-        yield store
-    store.shutdown()
 
 
 @pytest.fixture
@@ -49,7 +39,7 @@ def house(new_house, store):
     """A house whose text is in the store, with nothing else there."""
     store.objects.clear()
     store.put(("bucket", "pairs.tsv"), (new_house.folder / "pairs.tsv").read_bytes())
-    return dataclasses.replace(new_house, file=TEXT, root=ROOT)
+    return dataclasses.replace(new_house, file="gs://bucket/pairs.tsv", root=ROOT, serving="gs://bucket/models")
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +48,7 @@ def expected(store, tmp_path_factory, load_script):
     conftest = load_script(pathlib.Path(__file__).parents[1] / "conftest.py")
     house = conftest.build(tmp_path_factory.mktemp("here"), "translation")
     store.put(("bucket", "pairs.tsv"), (house.folder / "pairs.tsv").read_bytes())
-    done = dataclasses.replace(house, file=TEXT).run()
+    done = dataclasses.replace(house, file="gs://bucket/pairs.tsv").run()
     assert done.returncode == 0, done.stderr
     root = house.folder / "runs"
     files = [path for path in root.glob("[A-Z]*/**/*") if path.is_file()]
@@ -83,23 +73,43 @@ def verbs(done: subprocess.CompletedProcess) -> dict[str, str]:
     return dict(re.findall(r"^(\w+) +(ran|reused) ", done.stdout, re.MULTILINE))
 
 
+def seq2serve(house, *arguments: str) -> subprocess.CompletedProcess:
+    return house.execute([sys.executable, "-m", "pipeline", *arguments, "--pipeline-root", ROOT])
+
+
 def published(house) -> list[Artifact]:
     """Returns what the house's store says is whole."""
     history = MetadataStore(f"sqlite:///{house.folder / STATE / 'metadata.sqlite'}")
     return [a for kind in Artifact.__subclasses__() for a in history.published([kind.__name__])]
 
 
+def assert_only_whole(house, store):
+    """Under the root is nothing but what is published, and here nothing is left of how it was made."""
+    whole = tuple(f"{artifact.uri}/" for artifact in published(house))
+    assert [name for name in store.under(ROOT) if not f"{ROOT}/{name}".startswith(whole)] == [".store"]
+    assert not [path for name in (".staging", ".scratch") for path in (house.folder / STATE / name).iterdir()]
+
+
 def test_workers_in_other_processes_give_what_a_folder_gives(house, store, expected):
+    """Text, pipeline root and serving folder are in the store, where workers reach them as Dataflow's would."""
     done = run(house, *PROCESSES)
     assert set(verbs(done).values()) == {"ran"}
     assert "Held-out texts, answered by the pushed SavedModel" in done.stdout
     there = store.under(ROOT)
     assert comparable(there) == expected
-    folders = {name.rsplit("/", 1)[0] for name in there}
-    assert all(any(f"{ROOT}/{folder}".startswith(a.uri) for a in published(house)) for folder in folders - {".store"})
-    again = run(house)
-    assert set(verbs(again).values()) == {"reused"}
+    assert_only_whole(house, store)
+    (version,) = {name.split("/")[0] for name in store.under("gs://bucket/models") if name[0].isdecimal()}
+    assert f"Version {version} is in gs://bucket/models/{version}" in done.stdout
+
+    assert set(verbs(run(house)).values()) == {"reused"}
     assert store.under(ROOT) == there
+    (model,) = [artifact for artifact in published(house) if "/Trainer/model/" in artifact.uri]
+    assert "gs://bucket/pairs.tsv" in seq2serve(house, "lineage", model.uri).stdout
+    assert "COMPLETE" in seq2serve(house, "runs").stdout
+    shutil.rmtree(house.folder / STATE / "Trainer")  # as on a machine that trained nothing
+    assert seq2serve(house, "report", "1").returncode == 0
+    page = (house.folder / "report-1.html").read_text()
+    assert page.count("<svg") > 5, "curves, lengths and attention, of copies"
 
 
 def test_killed_anywhere_nothing_half_written_is_used(house, store, expected):
@@ -107,16 +117,33 @@ def test_killed_anywhere_nothing_half_written_is_used(house, store, expected):
         process = subprocess.Popen(
             house.command(), cwd=house.folder, env=house.environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
-        store.watch = lambda key, place=place, process=process: f"runs/{place}/" in key[1] and process.kill()
+        store.watch = lambda key, place=place, process=process: key[1].startswith(place) and process.kill()
         errors = process.communicate()[1].decode()
         store.watch = lambda key: None
-        assert process.returncode == -9, (place, errors)
-        assert any(f"{place}/" in name for name in store.under(ROOT)), "something of it is there"
-        assert not [a.uri for a in published(house) if f"{place}/" in a.uri], "and is not taken for whole"
-    done = run(house)
-    assert verbs(done)["SchemaGen"] == "reused"
-    there = store.under(ROOT)
-    assert comparable(there) == expected
-    whole = tuple(f"{a.uri}/" for a in published(house))
-    assert all(f"{ROOT}/{name}".startswith(whole) for name in there if name != ".store"), "the dead have left nothing"
-    assert not list((house.folder / STATE / ".staging").iterdir())
+        assert process.returncode == -signal.SIGKILL, (place, errors)
+        assert store.under(f"gs://bucket/{place}"), "something of it is there"
+        assert not [a.uri for a in published(house) if a.uri.startswith(f"gs://bucket/{place}")], "not taken for whole"
+    assert verbs(run(house))["SchemaGen"] == "reused"
+    assert comparable(store.under(ROOT)) == expected
+    assert_only_whole(house, store)
+
+
+@pytest.mark.parametrize(
+    ("bucket", "reason"), [("closed", "does not have storage.objects access"), ("none", "not exist")]
+)
+def test_a_bucket_that_cannot_be_used_is_said_at_once(house, bucket, reason):
+    done = dataclasses.replace(house, root=f"gs://{bucket}/runs").run()
+    assert done.returncode == 2
+    assert reason in done.stderr
+    assert done.stderr.startswith(f"seq2serve: the pipeline root gs://{bucket}/runs cannot be used: ")
+    assert done.stderr.count("\n") == 1
+    assert not done.stdout
+
+
+def test_workers_behind_the_job_service_write_the_same_bytes(run_components, store):
+    worker = f"{sys.executable} -m apache_beam.runners.worker.sdk_worker_main"
+    options = ("--runner=PortableRunner", "--job_endpoint=embed", f"--environment_config={worker}")
+    there = run_components(
+        *options, "--environment_type=beam:env:harness_subprocess_python:v1", url="gs://bucket/parts"
+    )
+    assert there == run_components()
