@@ -11,11 +11,12 @@ Nothing is renamed on an object store, and nothing is found by what lies there: 
 What is published from here, and what is fetched, stays here as a copy, under the same name.
 """
 
+import contextlib
 import dataclasses
 import os
 import socket
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from components import remote_files
@@ -23,6 +24,8 @@ from components.artifact import Artifact, is_remote
 from components.errors import Seq2ServeError, UserError
 from pipeline.metadata import MetadataStore
 from pipeline.root import PipelineRoot, identity_of, root_of
+
+_OWNER = ".store"
 
 
 class RemoteRoot(PipelineRoot):
@@ -32,7 +35,7 @@ class RemoteRoot(PipelineRoot):
         url: of the root, without a slash at its end.
         beam_options: Beam's, verbatim; some say with what credentials files are reached.
     Raises:
-        UserError: Beam has no file system for the URL, or the part that is here cannot be written.
+        UserError: the URL cannot be reached, or what is here cannot be written.
     """
 
     is_remote = True
@@ -44,8 +47,17 @@ class RemoteRoot(PipelineRoot):
                 f"extra gcp: pip install 'seq2serve[gcp]'"
             )
         remote_files.use_options(beam_options)
-        super().__init__(url)
         self._url = url
+        self._owner, self._owner_name = self._read_owner()
+        super().__init__(url)
+
+    def __str__(self) -> str:
+        return self._url
+
+    @property
+    def shared_store(self) -> str:
+        """Returns what a person calls the store that gives the numbers, where that is not in the part that is here."""
+        return "" if self.has_own_store else self._owner_name
 
     def identity(self) -> str:
         """Returns a name that no other root has, the same from everywhere."""
@@ -55,22 +67,17 @@ class RemoteRoot(PipelineRoot):
         """Writes down which store gives the numbers, unless that is known; two would give the same ones twice.
 
         Raises:
-            UserError: another store does, or the root cannot be read or written.
+            UserError: another store does, or the root cannot be written.
         """
-        place, mine = f"{self._url}/.store", store.identity()
-        try:
-            owner = remote_files.read_file(place)
-            if owner is None:
-                remote_files.has_files(self._url)  # says more of a bucket that is missing than writing does
-                remote_files.write_file(place, f"{mine} {store} of {socket.gethostname()}".encode())
-                owner = remote_files.read_file(place) or b"?"
-        except Seq2ServeError as error:
-            raise UserError(f"the pipeline root {self._url} cannot be used: {error}") from error
-        identity, _, name = owner.decode(errors="replace").partition(" ")
-        if identity != mine:
+        if not self._owner:
+            with self._usable():
+                name = f"{store.identity()} {store} of {socket.gethostname()}"
+                remote_files.write_file(f"{self._url}/{_OWNER}", name.encode())
+            self._owner, self._owner_name = self._read_owner()  # another may have done the same at this moment
+        if self._owner != store.identity():
             raise UserError(
-                f"the artifacts in {self._url} are numbered by another metadata store, {name or 'unknown'}, than "
-                f"{store}; go on there, share that store with --metadata, or name another --pipeline-root"
+                f"the artifacts in {self._url} are numbered by another metadata store, {self._owner_name}, than {store}; "
+                f"name that one with --metadata, go on where it is, or name another --pipeline-root"
             )
 
     def stage(self, component: str, execution_id: int, keys: Iterable[str], on_workers: bool) -> dict[str, str]:
@@ -124,6 +131,21 @@ class RemoteRoot(PipelineRoot):
                 raise FileNotFoundError(f"{uri} is gone")
             copy.parent.mkdir(parents=True, exist_ok=True)
             os.rename(whole, copy)
+
+    def _read_owner(self) -> tuple[str, str]:
+        """Returns identity and name of the store that gives the numbers; empty ones where none does yet."""
+        with self._usable():
+            content = remote_files.read_file(f"{self._url}/{_OWNER}") or b""
+        identity, _, name = content.decode(errors="replace").partition(" ")
+        return identity, name
+
+    @contextlib.contextmanager
+    def _usable(self) -> Iterator[None]:
+        try:
+            remote_files.has_files(self._url)  # says more of a bucket that is missing than writing to it does
+            yield
+        except Seq2ServeError as error:
+            raise UserError(f"the pipeline root {self._url} cannot be used: {error}") from error
 
     def _place(self, component: str, key: str, execution_id: int) -> str:
         return f"{self._url}/{component}/{key}/{execution_id}"

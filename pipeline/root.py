@@ -59,6 +59,14 @@ class PipelineRoot:
         """Returns the SQLAlchemy URL of the root's own store."""
         return f"sqlite:///{self.path / _OWN_STORE}"
 
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def shared_store(self) -> str:
+        """Returns what a person calls the store that this root shares; empty where it does not, as far as it knows."""
+        return "a store that it shares" if identity_of(str(self.path)) else ""
+
     @property
     def has_own_store(self) -> bool:
         """Returns whether the root's own store has been made."""

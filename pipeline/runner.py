@@ -335,15 +335,15 @@ class Runner:
 def _open_store(root: PipelineRoot, metadata_url: str) -> MetadataStore:
     """Opens the root's own store, or the one it shares; two stores would give the root's folders the same numbers."""
     if whole_url(metadata_url or root.metadata_url) == root.metadata_url:
-        if identity_of(str(root.path)):
+        if root.shared_store:
             raise UserError(
-                f"the pipeline root {root.path} keeps its metadata in a store that it shares; name that with "
-                f"--metadata, or another --pipeline-root"
+                f"the pipeline root {root} keeps its metadata in {root.shared_store}; name that with --metadata, or "
+                f"another --pipeline-root"
             )
         return MetadataStore(root.metadata_url)
     if root.has_own_store:
         raise UserError(
-            f"the pipeline root {root.path} has a metadata store of its own, and cannot go on in one that it shares; "
+            f"the pipeline root {root} has a metadata store of its own, and cannot go on in one that it shares; "
             f"leave out --metadata, or name another --pipeline-root"
         )
     store = MetadataStore(metadata_url)

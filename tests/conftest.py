@@ -333,6 +333,12 @@ def build(folder: pathlib.Path, task: str) -> House:
     return House(folder, name, task=task)
 
 
+@pytest.fixture(scope="session")
+def build_house():
+    """Returns a function that makes the house of a task in a folder; nothing has run in it."""
+    return build
+
+
 @pytest.fixture
 def new_house_of(tmp_path):
     """Returns a function that makes the house of a task in which nothing has run yet."""

@@ -133,8 +133,10 @@ def test_two_stores_do_not_number_one_root(machine, blobs, tmp_path):
     machine("one")
     before = dict(blobs)
     owner = f"sqlite:///{tmp_path}/one/runs-memory-bucket-runs/metadata.sqlite of "
-    with pytest.raises(UserError, match=f"numbered by another metadata store, {re.escape(owner)}"):
+    with pytest.raises(UserError, match=f"keeps its metadata in {re.escape(owner)}.*; name that with --metadata"):
         machine("two")
+    with pytest.raises(UserError, match=f"numbered by another metadata store, {re.escape(owner)}"):
+        machine("two", metadata=f"sqlite:///{tmp_path}/shared.sqlite")
     with pytest.raises(UserError, match="metadata store of its own"):
         machine("one", metadata=f"sqlite:///{tmp_path}/shared.sqlite")
     assert blobs == before
@@ -143,6 +145,8 @@ def test_two_stores_do_not_number_one_root(machine, blobs, tmp_path):
 def test_machines_that_share_a_store_share_a_root(machine, tmp_path):
     shared = f"sqlite:///{tmp_path}/shared.sqlite"
     machine("one", metadata=shared)
+    with pytest.raises(UserError, match="name that with --metadata"):
+        machine("two")
     first = machine("two", metadata=shared)
     assert set(reasons(first).values()) == {"nothing changed since run 1"}
     # What a component looks for beside its input, others' as well as one's own, has been brought.

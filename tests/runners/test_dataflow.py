@@ -34,7 +34,7 @@ STEPS = [
 
 @pytest.fixture
 def jobs(run_components, wheel, store, monkeypatch):
-    """Each Beam pipeline, on an object store, as a Dataflow job: (the job, its graph, the graph's URL, staged files)."""
+    """Each Beam pipeline, on an object store, as a Dataflow job: (job, its graph, the graph's URL, what is staged)."""
     from apache_beam.options.pipeline_options import PipelineOptions
     from apache_beam.portability.api import beam_runner_api_pb2
 

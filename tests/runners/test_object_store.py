@@ -4,7 +4,6 @@ The store is a stand-in on loopback; see object_store.py.
 """
 
 import dataclasses
-import pathlib
 import re
 import shutil
 import signal
@@ -43,10 +42,9 @@ def house(new_house, store):
 
 
 @pytest.fixture(scope="module")
-def expected(store, tmp_path_factory, load_script):
+def expected(store, tmp_path_factory, build_house):
     """What a folder gives: "<Component>/<key>/<file>" -> content."""
-    conftest = load_script(pathlib.Path(__file__).parents[1] / "conftest.py")
-    house = conftest.build(tmp_path_factory.mktemp("here"), "translation")
+    house = build_house(tmp_path_factory.mktemp("here"), "translation")
     store.put(("bucket", "pairs.tsv"), (house.folder / "pairs.tsv").read_bytes())
     done = dataclasses.replace(house, file="gs://bucket/pairs.tsv").run()
     assert done.returncode == 0, done.stderr
@@ -98,7 +96,7 @@ def test_workers_in_other_processes_give_what_a_folder_gives(house, store, expec
     there = store.under(ROOT)
     assert comparable(there) == expected
     assert_only_whole(house, store)
-    (version,) = {name.split("/")[0] for name in store.under("gs://bucket/models") if name[0].isdecimal()}
+    (version,) = {name.split("/")[0] for name in store.under("gs://bucket/models") if name[:1].isdecimal()}
     assert f"Version {version} is in gs://bucket/models/{version}" in done.stdout
 
     assert set(verbs(run(house)).values()) == {"reused"}
