@@ -76,8 +76,8 @@ class RemoteRoot(PipelineRoot):
             self._owner, self._owner_name = self._read_owner()  # another may have done the same at this moment
         if self._owner != store.identity():
             raise UserError(
-                f"the artifacts in {self._url} are numbered by another metadata store, {self._owner_name}, than {store}; "
-                f"name that one with --metadata, go on where it is, or name another --pipeline-root"
+                f"the artifacts in {self._url} are numbered by another metadata store, {self._owner_name}, than "
+                f"{store}; name that one with --metadata, go on where it is, or name another --pipeline-root"
             )
 
     def stage(self, component: str, execution_id: int, keys: Iterable[str], on_workers: bool) -> dict[str, str]:

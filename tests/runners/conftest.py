@@ -118,7 +118,6 @@ def wheel(tmp_path_factory) -> pathlib.Path:
 @pytest.fixture(scope="module")
 def store(load_script, tmp_path_factory):
     """An object store, of which this process and those it starts are told: of its bucket, and one that is closed."""
-    pytest.importorskip("google.cloud.storage", reason="needs the extra gcp: make test-dataflow")
     store = load_script(pathlib.Path(__file__).with_name("object_store.py")).ObjectStore("bucket", "closed")
     store.denied.add("closed")
     with pytest.MonkeyPatch.context() as patch:
