@@ -77,8 +77,8 @@ def loop(path: str, folder: str) -> None:
                     writer.write(example.SerializeToString())
 
 
-def pipeline(path: str, folder: str, workers: int) -> None:
-    """Runs ExampleGen and Transform on Beam's local runner."""
+def pipeline(path: str, folder: str, beam_options: tuple[str, ...]) -> None:
+    """Runs ExampleGen and Transform as Beam options say."""
     from components.artifact import Examples, RawFiles, Schema, Tokenizer, TransformedExamples
     from components.component import Context
     from components.example_gen import ExampleGen, Splitting
@@ -86,8 +86,7 @@ def pipeline(path: str, folder: str, workers: int) -> None:
     from components.transform import Preprocessing, Transform
     from models.config import TokenizerConfig
 
-    parallel = (f"--direct_num_workers={workers}", "--direct_running_mode=multi_processing")
-    context = Context(beam_options=parallel if workers > 1 else ())
+    context = Context(beam_options)
     made = {name: f"{folder}/{name}" for name in ("examples", "ids", "tokenizer")}
     for name in made.values():
         os.mkdir(name)
@@ -126,7 +125,8 @@ def measure(path: str, workers: int) -> tuple[float, float]:
 def child(path: str, folder: str, workers: int) -> None:
     """Runs a program and prints the GiB of the largest process, this or one it has waited for."""
     if workers:
-        pipeline(path, folder, workers)
+        parallel = (f"--direct_num_workers={workers}", "--direct_running_mode=multi_processing")
+        pipeline(path, folder, parallel if workers > 1 else ())
     else:
         loop(path, folder)
     peaks = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))

@@ -4,7 +4,6 @@ Comes in: Beam options. Goes out: every byte and every property of what the comp
 Read next: test_portable.py.
 """
 
-import json
 import os
 import pathlib
 import shutil
@@ -13,7 +12,8 @@ import sys
 
 import pytest
 
-REPOSITORY = pathlib.Path(__file__).parents[2]
+from tests.runners.flink_cluster import REPOSITORY, process_options
+
 ROWS = [
     (f"Turn the {color} lamp {letter} on", f"Schalte {letter} {color} ein", ("calm", "loud")[letter < "n"])
     for letter in "abcdefghijklmnopqrstuvwxyzäöüßéèçñøþàâêîôû"
@@ -90,14 +90,8 @@ def run_components(tmp_path, corpus, plant, monkeypatch):
 
 @pytest.fixture
 def process_workers(tmp_path) -> tuple[str, ...]:
-    """Beam options: what starts a worker in Beam's containers starts each here, in this environment."""
-    boot = tmp_path / "boot"
-    # It leaves a file where it is started; Prism 2.77 puts quotes around the worker's id.
-    boot.write_text(f'#!/bin/bash\ncd {tmp_path}\nexec {os.environ["SEQ2SERVE_BOOT"]} "${{@//\\\'/}}"\n')
-    boot.chmod(0o755)
-    path = f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
-    here = {"PATH": path, "RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT": "1", "PYTHONPATH": str(REPOSITORY)}
-    return "--environment_type=PROCESS", f"--environment_config={json.dumps({'command': str(boot), 'env': here})}"
+    """Beam options under which workers are processes of this machine."""
+    return process_options(tmp_path, os.environ["SEQ2SERVE_BOOT"])
 
 
 @pytest.fixture(scope="session")
