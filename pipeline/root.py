@@ -235,7 +235,7 @@ def root_of(uri: str) -> str:
 def state_folder(root: str) -> Path:
     """Returns the local folder of a pipeline root, given as a path or a URL."""
     # Two URLs of one folder would do no harm: they would share a store, which gives no number twice.
-    return Path(os.path.abspath(re.sub(r"[^\w.-]+", "-", f"runs-{root}") if is_remote(root) else root))
+    return Path(os.path.abspath(re.sub(r"[^\w.-]+", "-", f"runs-{root.rstrip('/')}") if is_remote(root) else root))
 
 
 @contextlib.contextmanager

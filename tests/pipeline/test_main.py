@@ -142,6 +142,15 @@ def test_a_pipeline_root_that_cannot_be_reached_leaves_nothing_behind(command, t
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_with_everything_at_urls_dataflow_may_work(command, tmp_path, blobs):
+    blobs["memory://bucket/a.tsv"] = b"source\ttarget\n"
+    where = ["--pipeline-root", "memory://bucket/runs/", "--serving-dir", "memory://bucket/models"]
+    result = command("run", "memory://bucket/a.tsv", *where, "--", "--runner=DataflowRunner")
+    assert result.exit_code == 0, result.output
+    assert SEEN["beam_options"] == ("--runner=DataflowRunner",)
+    assert (tmp_path / "runs-memory-bucket-runs" / "metadata.sqlite").is_file()
+
+
 def test_a_url_to_push_to_stays_as_it_is(command):
     result = command("run", "data.tsv", "--serving-dir", "gs://bucket/models/en_de")
     assert result.exit_code == 0, result.output

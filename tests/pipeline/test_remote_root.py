@@ -88,7 +88,7 @@ def test_artifacts_are_there_and_state_is_here(machine, blobs, tmp_path):
     assert result.output("Train", "model").uri == f"{ROOT}/Train/model/3"
     assert result.output("Train", "model").exists()
     state = tmp_path / "one" / "runs-memory-bucket-runs"
-    assert state == state_folder(ROOT)
+    assert state == state_folder(ROOT) == state_folder(f"{ROOT}/")
     assert (state / "Train" / "model" / "3" / "weights" / "w.h5").read_text() == "of 1"
     assert not list((state / ".staging").iterdir()) + list((state / ".scratch").iterdir())
     assert [f"statistics 2, examples at {ROOT}/Generate/examples/1"] == SEEN, "read in place, not copied"

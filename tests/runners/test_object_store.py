@@ -104,6 +104,10 @@ def test_workers_in_other_processes_give_what_a_folder_gives(house, store, expec
     (model,) = [artifact for artifact in published(house) if "/Trainer/model/" in artifact.uri]
     assert "gs://bucket/pairs.tsv" in seq2serve(house, "lineage", model.uri).stdout
     assert "COMPLETE" in seq2serve(house, "runs").stdout
+    ask = house.execute(
+        [sys.executable, "-m", "pipeline", "predict", "--model", "gs://bucket/models", "Open the door."]
+    )
+    assert ask.returncode == 0, ask.stderr
     shutil.rmtree(house.folder / STATE / "Trainer")  # as on a machine that trained nothing
     assert seq2serve(house, "report", "1").returncode == 0
     page = (house.folder / "report-1.html").read_text()
