@@ -15,6 +15,7 @@ from rich.text import Text
 
 from components.tasks import Task, get_task
 from pipeline.config import PipelineConfig
+from pipeline.root import reached
 from pipeline.runner import RunResult
 from pipeline.validation import print_findings
 
@@ -45,9 +46,10 @@ def _answers(task: Task, result: RunResult) -> Table:
     """Shows what the pushed SavedModel answered, through the C++ runtime, to held-out rows."""
     inferred = result.output("BulkInferrer", "inference_result")
     rows = []
-    for path in sorted(glob.glob(inferred.path("predictions-*.jsonl"))):
-        with open(path, encoding="utf-8") as file:
-            rows += [json.loads(line) for line in file]
+    with reached(inferred.uri) as folder:
+        for path in sorted(glob.glob(f"{glob.escape(folder)}/predictions-*.jsonl")):
+            with open(path, encoding="utf-8") as file:
+                rows += [json.loads(line) for line in file]
     source, target = task.text_columns[0], task.columns[-1]
     table = Table(title="Held-out texts, answered by the pushed SavedModel", title_justify="left", show_lines=True)
     for header in (source, task.output, f"reference {target}"):
