@@ -160,7 +160,7 @@ def validate(
 ) -> None:
     """Looks at your text and trains nothing: reads, counts, and says what is wrong or odd.
 
-    A later [bold]run[/bold] of the same text reuses what this has done.
+    A later [bold]run[/bold] of the same text with the same --preset reuses what this has done.
 
     seq2serve validate pairs.tsv --source english --target german
     """

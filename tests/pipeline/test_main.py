@@ -179,7 +179,7 @@ def raising(error: BaseException) -> Callable[[], None]:
     ("error", "exit_code", "message"),
     [
         (UserError("bad row"), 2, "seq2serve: Toy: bad row\n"),
-        (NotBlessedError("too weak"), 3, "seq2serve: Toy: too weak\n"),
+        (NotBlessedError("too weak"), 3, "seq2serve: Toy: too weak; look at `seq2serve report`\n"),
         (KeyboardInterrupt(), 130, "seq2serve: interrupted; run the same command again to go on\n"),
     ],
 )
@@ -284,7 +284,7 @@ def test_runs_and_lineage_tell_what_happened(command):
         ("2", "toy", "COMPLETE", "0", "1"),
     ]
     failed = command("runs", "--pipeline-root", "other").output.splitlines()[1]
-    assert failed.split()[5:] == ["FAILED", "1", "0", "Toy:", "bad", "row"]
+    assert failed.split()[5:] == ["FAILED", "0", "0", "Toy:", "bad", "row"], "what failed did not run to its end"
 
     assert "2 model" in command("runs", "1").output
     assert "2 model" in command("runs", "2").output, "a reused component shows the artifacts it stands for"
