@@ -5,7 +5,9 @@ VENV := .venv
 SEQ2SERVE := $(VENV)/bin/seq2serve
 BEAM = $(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements.lock)
 
-.PHONY: demo test notebooks picture test-peers test-runners test-flink test-dataflow lint lock clean
+.PHONY: demo install test notebooks picture test-peers test-runners test-flink test-dataflow lint lock clean
+
+install: $(VENV)/installed
 
 demo: $(VENV)/installed
 	$(SEQ2SERVE) demo $(ARGS)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from components.serving_store import Store
 
+SERVER_SETTINGS = "models.config"
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)  # the server fills a batch up to one of these; the last is the largest there is
 
 # One batch at a time uses every core, and waits no longer for more than a person would notice.
@@ -62,7 +63,7 @@ def write_server_settings(store: Store, labels: Mapping[str, int]) -> None:
     """
     name = posixpath.basename(store.path("x").removesuffix("/x"))
     base_path = f"/models/{name}"
-    store.write("models.config", _models_config(name, base_path, labels).encode())
+    store.write(SERVER_SETTINGS, _models_config(name, base_path, labels).encode())
     present = set(store.names())
     settings = {
         "batching_parameters.txt": _BATCHING,

@@ -14,12 +14,13 @@ import hashlib
 import json
 import os
 import pathlib
+import tempfile
 import time
 from typing import Any
 
 from components.errors import UserError
-from components.serving_files import write_server_settings
-from components.serving_store import Store, open_store
+from components.serving_files import SERVER_SETTINGS, write_server_settings
+from components.serving_store import STAGING_PREFIX, Store, is_remote, open_store
 
 RECORD_FILE = "assets.extra/seq2serve.json"
 STABLE, CANARY = "stable", "canary"
@@ -59,12 +60,55 @@ def read_versions(destination: str | os.PathLike) -> list[Version]:
     return [Version(number, _read_record(store, number)) for number in versions(destination)]
 
 
+def pushed_path(path: str) -> str:
+    """Returns where a local version's content was pushed, which is another path where a rollback has made it."""
+    folder, _, name = path.rstrip("/").rpartition("/")
+    if is_remote(path) or not (folder and name.isdecimal()):
+        return path
+    return f"{folder}/{Version(int(name), _read_record(open_store(folder), int(name))).origin}"
+
+
 def labels(known: list[Version]) -> dict[str, int]:
     """Returns label -> version; none without versions."""
     if not known:
         return {}
     pushed = [version.number for version in known if not version.copy_of]
     return {STABLE: known[-1].number, CANARY: pushed[-1] if pushed else known[-1].number}
+
+
+def check_destination(destination: str, task: str) -> None:
+    """Looks whether models of a task may be pushed to a folder, which may be asked before anything is trained for it.
+
+    Args:
+        destination: the serving folder, on a local disk or an object store; it need not be there.
+        task: a server's clients ask for one kind of answer, so a serving folder is of one task.
+    Raises:
+        UserError: it cannot be written, holds models of another task, or holds what is no model.
+        OSError: it cannot be looked into.
+    """
+    if not is_remote(destination):
+        path = pathlib.Path(destination).absolute()
+        nearest = next(folder for folder in (path, *path.parents) if folder.exists())
+        try:
+            with tempfile.TemporaryDirectory(dir=nearest, prefix=STAGING_PREFIX):
+                pass
+        except OSError as error:
+            raise UserError(
+                f"cannot push to {destination}: {error.strerror} ({nearest}); name a folder that may be written with "
+                f"--serving-dir"
+            ) from error
+    known = read_versions(destination)
+    if others := {version.record["task"] for version in known if "task" in version.record} - {task}:
+        raise UserError(
+            f"{destination} serves models of the task {', '.join(sorted(others))}, and clients ask for those; name "
+            f"another folder for {task} with --serving-dir"
+        )
+    names = [name for name in open_store(destination).names() if not name.startswith(".")]
+    if names and not known and SERVER_SETTINGS not in names:
+        raise UserError(
+            f"{destination} is no serving folder, for it holds {sorted(names)[0]}; name an empty or a new one with "
+            f"--serving-dir"
+        )
 
 
 def publish(destination: str, source: str, record: dict[str, Any], keep: int) -> int:
@@ -122,7 +166,11 @@ def _rollback_target(destination: str, known: list[Version], number: int | None)
     if number is None:
         earlier = [version for version in known if not version.copy_of and version.number < served]
         if not earlier:
-            raise UserError(f"no version in {destination} is older than {served}, which is served; there are {listed}")
+            again = f", as {known[-1].number}" if known[-1].copy_of else ""
+            raise UserError(
+                f"{destination} serves version {served}{again}, and none that was pushed before it is left; there are "
+                f"{listed}, and `seq2serve rollback {destination} VERSION` takes any of them"
+            )
         return earlier[-1]
     chosen = [version for version in known if version.number == number]
     if not chosen:

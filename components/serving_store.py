@@ -17,7 +17,7 @@ import portalocker
 GRAPH_FILE = "saved_model.pb"  # a reader knows a SavedModel by it
 # A server looks at numeric names only, so what is unfinished hides behind these, on the same file system for certain.
 _LOCK_NAME = ".pushing.lock"
-_STAGING_PREFIX = ".pushing-"
+STAGING_PREFIX = ".pushing-"
 
 
 class Store(Protocol):
@@ -107,14 +107,14 @@ class LocalStore:
 
     def write(self, name: str, content: bytes) -> None:
         """Writes a file beside the old one and puts it in its place."""
-        staging = self._folder / f"{_STAGING_PREFIX}{name}"
+        staging = self._folder / f"{STAGING_PREFIX}{name}"
         staging.write_bytes(content)
         _sync(staging)
         os.replace(staging, self._folder / name)
 
     def add(self, name: str, source: str, extra: Mapping[str, bytes]) -> None:
         """Copies out of sight and renames."""
-        staging = self._folder / f"{_STAGING_PREFIX}{name}"
+        staging = self._folder / f"{STAGING_PREFIX}{name}"
         try:
             shutil.copytree(source, staging, ignore=lambda folder, _: {GRAPH_FILE} if folder == source else ())
             for relative, content in extra.items():
@@ -131,7 +131,7 @@ class LocalStore:
 
     def remove(self, name: str) -> None:
         """Renames out of sight and deletes."""
-        hidden = self._folder / f"{_STAGING_PREFIX}{name}"
+        hidden = self._folder / f"{STAGING_PREFIX}{name}"
         os.rename(self._folder / name, hidden)
         shutil.rmtree(hidden)
 
@@ -140,7 +140,7 @@ class LocalStore:
         """Holds a lock that the kernel drops when its holder is killed, and removes what such a one left behind."""
         self._folder.mkdir(parents=True, exist_ok=True)
         with portalocker.Lock(self._folder / _LOCK_NAME, flags=portalocker.LockFlags.EXCLUSIVE):
-            for path in self._folder.glob(f"{_STAGING_PREFIX}*"):
+            for path in self._folder.glob(f"{STAGING_PREFIX}*"):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
             yield
 

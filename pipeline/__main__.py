@@ -249,9 +249,10 @@ def lineage(
     seq2serve lineage runs/Trainer/model/7
     """
     with _explained():
+        from components.serving_folder import pushed_path
         from pipeline.history import lineage_text
 
-        print(lineage_text(_open_store(pipeline_root, metadata), artifact))
+        print(lineage_text(_open_store(pipeline_root, metadata), pushed_path(artifact)))
 
 
 @app.command()
@@ -310,9 +311,14 @@ def _config(preset_name: str, task: str, columns: dict[str, str], settings: list
 def _run(
     pipeline: "Pipeline", config: PipelineConfig, beam_options: tuple[str, ...], verbose: bool, metadata: str
 ) -> None:
+    from components.serving_folder import check_destination
+    from components.serving_store import is_remote
     from pipeline.runner import Runner
     from pipeline.summary import print_summary
 
+    for destination in (node.parameters["destination"] for node in pipeline.nodes if node.id == "Pusher"):
+        if not is_remote(destination):  # into that one TensorFlow has to look, as Pusher does
+            check_destination(destination, config.task)
     print_summary(Runner(pipeline, beam_options, verbose, metadata).run(), config)
 
 

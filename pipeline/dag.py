@@ -75,6 +75,7 @@ def make_pipeline(
         model_blessing=evaluator.outputs["blessing"],
         infra_blessing=infra_validator.outputs["blessing"],
         destination=whole_name(serving_dir),
+        task=task.name,
     )
     bulk_inferrer = BulkInferrer(
         examples=examples,

@@ -141,16 +141,17 @@ def versions(folder: _ServingFolder) -> None:
         except OSError as error:
             raise UserError(f"cannot look into {folder}: {error}") from error
         if not known:
-            raise UserError(f"there are no versions in {folder}; is it a serving folder?")
+            raise UserError(f"there are no versions in {folder}; name a serving folder, such as serving/translation")
         named = labels(known)
-        print(f"{'VERSION':<12}{'LABELS':<16}{'MODEL':<14}WHAT")
+        print(f"{'VERSION':<12}{'LABELS':<16}{'TASK':<16}{'MODEL':<14}WHAT")
         for version in known:
             called = ", ".join(label for label, number in named.items() if number == version.number)
             record = version.record
             what = record.get("evaluation", {}).get("reason", "")
             if version.copy_of:
                 what = f"rolled back to {version.copy_of}; {what}"
-            print(f"{version.number:<12}{called:<16}{record.get('model_fingerprint', '')[:12]:<14}{what}".rstrip())
+            columns = f"{called:<16}{record.get('task', ''):<16}{record.get('model_fingerprint', '')[:12]:<14}{what}"
+            print(f"{version.number:<12}{columns}".rstrip())
 
 
 def rollback(

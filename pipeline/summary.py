@@ -1,6 +1,6 @@
 """What a finished run tells the person who started it.
 
-Comes in: a RunResult. Goes out: sample answers of the pushed model, its metrics, and what to do next.
+Comes in: a RunResult. Goes out: what is odd, answers of the pushed model, its metrics, and what to do next.
 Read next: dag.py for where each artifact comes from.
 """
 
@@ -16,13 +16,14 @@ from rich.text import Text
 from components.tasks import Task, get_task
 from pipeline.config import PipelineConfig
 from pipeline.runner import RunResult
+from pipeline.validation import print_findings
 
 NUM_SHOWN = 8
 MAX_ASKED_CHARACTERS = 60  # of the text in the command that asks the model
 
 
 def print_summary(result: RunResult, config: PipelineConfig) -> None:
-    """Prints held-out texts with the pushed SavedModel's answers, the test metrics and the next steps.
+    """Prints what is odd about the data, held-out texts with the pushed SavedModel's answers, metrics and next steps.
 
     Args:
         result: of a run whose Pusher pushed or had pushed before.
@@ -32,6 +33,7 @@ def print_summary(result: RunResult, config: PipelineConfig) -> None:
     evaluation = result.output("Evaluator", "evaluation")
     pushed = result.output("Pusher", "pushed_model").properties
     rows = _held_out(task, result)
+    print_findings(result)
     console.print(_answers(task, rows))
     console.print(_metrics(task, evaluation.properties))
     for name, signature in evaluation.properties["signature"].items():

@@ -308,7 +308,12 @@ def test_of_another_task_what_the_infra_validator_refuses_is_not_pushed(house_of
     blessed, serving = house.output("Evaluator", "blessing"), tmp_path / "serving"
     with pytest.raises(NotBlessedError, match="warm_up: "):
         Pusher.function(
-            model=model, model_blessing=blessed, infra_blessing=blessing, pushed_model=pushed, destination=str(serving)
+            model=model,
+            model_blessing=blessed,
+            infra_blessing=blessing,
+            pushed_model=pushed,
+            destination=str(serving),
+            task="translation",
         )
     assert not serving.exists()
 

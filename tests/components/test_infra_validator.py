@@ -145,7 +145,9 @@ def assert_not_pushed(model, blessing, folder):
     pathlib.Path(evaluated.path("BLESSED")).write_text("{}", encoding="utf-8")
     artifacts = {"model": model, "model_blessing": evaluated, "infra_blessing": blessing}
     with pytest.raises(NotBlessedError, match="InfraValidator"):
-        Pusher.function(**artifacts, pushed_model=PushedModel(str(folder)), destination=str(folder / "serving"))
+        Pusher.function(
+            **artifacts, pushed_model=PushedModel(str(folder)), destination=str(folder / "serving"), task="translation"
+        )
     assert not (folder / "serving").exists()
 
 

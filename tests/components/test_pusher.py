@@ -50,7 +50,7 @@ def push(tmp_path):
         pushed = PushedModel(str(tmp_path / f"pushed-{next(numbers)}"))
         os.makedirs(pushed.uri)
         blessings = {"model_blessing": model_blessing, "infra_blessing": infra_blessing, **blessings}
-        Pusher.function(model=model, pushed_model=pushed, destination=str(destination), **blessings)
+        Pusher.function(model=model, pushed_model=pushed, destination=str(destination), task="translation", **blessings)
         return pushed
 
     return push
@@ -169,7 +169,7 @@ def test_full_disk_leaves_nothing_behind(push, tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))  # no file may grow further, as on a full disk
     try:
-        with pytest.raises(UserError, match="is there room"):
+        with pytest.raises(UserError, match=r"File too large.*make room"):
             push(model)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -195,7 +195,8 @@ for number in range(50):
     child = os.fork()
     if not child:
         model = Model(uris[number % len(uris)])
-        Pusher.function(model=model, pushed_model=PushedModel(folder), destination=destination, **blessings)
+        pushed = PushedModel(folder)
+        Pusher.function(model=model, pushed_model=pushed, destination=destination, task="translation", **blessings)
         os._exit(0)
     while set(os.listdir(destination)) <= known | {".pushing.lock"} and time.sleep(0.0005) is None:
         pass

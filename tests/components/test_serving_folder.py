@@ -7,7 +7,16 @@ import pytest
 from google.protobuf import text_format
 
 from components.errors import UserError
-from components.serving_folder import RECORD_FILE, labels, publish, read_versions, rollback, versions
+from components.serving_folder import (
+    RECORD_FILE,
+    check_destination,
+    labels,
+    publish,
+    pushed_path,
+    read_versions,
+    rollback,
+    versions,
+)
 from components.serving_store import open_store
 from models.serving_protos import model_server_config_pb2
 
@@ -87,7 +96,7 @@ def test_a_rollback_is_a_new_version_with_the_old_content(destination, model):
     ("pushes", "number", "message"),
     [
         ("", None, "there are no versions in .*en_de; is it a serving folder"),
-        ("a", None, "no version in .* is older than .*, which is served; there are "),
+        ("a", None, "serves version .*, and none that was pushed before it is left; there are "),
         ("ab", 7, "there is no version 7 in .*; there are "),
         ("ab", "newest", "serves already"),
     ],
@@ -97,6 +106,43 @@ def test_a_rollback_that_cannot_be_says_why(destination, model, pushes, number, 
     with pytest.raises(UserError, match=message):
         rollback(destination, pushed[-1] if number == "newest" else number)
     assert versions(destination) == pushed
+
+
+def test_a_copy_leads_back_to_what_was_pushed(tmp_path, model):
+    destination = str(tmp_path / "serving")
+    first, second = (push(destination, model(content)) for content in "ab")
+    _, copy = rollback(destination)
+    assert pushed_path(f"{destination}/{copy}") == f"{destination}/{first}"
+    assert pushed_path(f"{destination}/{second}/") == f"{destination}/{second}"
+    assert [pushed_path(name) for name in ("7", "runs/Trainer/model/7x")] == ["7", "runs/Trainer/model/7x"]
+
+
+def test_a_second_rollback_with_nothing_left_says_what_is_served(destination, model):
+    first, second = (push(destination, model(content)) for content in "ab")
+    _, copy = rollback(destination)
+    with pytest.raises(
+        UserError, match=f"serves version {first}, as {copy}, and none .*there are {first}, {second}, {copy}"
+    ):
+        rollback(destination)
+
+
+def test_a_folder_takes_models_of_one_task(destination, model):
+    check_destination(destination, "translation")  # it need not be there
+    assert versions(destination) == []
+    publish(destination, model("a"), {"task": "translation"}, 5)
+    check_destination(destination, "translation")
+    with pytest.raises(
+        UserError, match=r"en_de serves models of the task translation.*another folder for classification"
+    ):
+        check_destination(destination, "classification")
+
+
+def test_a_folder_of_other_things_is_no_serving_folder(tmp_path):
+    (tmp_path / "README.md").write_text("a repository", encoding="utf-8")
+    with pytest.raises(UserError, match=r"is no serving folder, for it holds README\.md; name an empty"):
+        check_destination(str(tmp_path), "translation")
+    with pytest.raises(UserError, match=r"cannot push to .*README\.md/models: Not a directory"):
+        check_destination(str(tmp_path / "README.md" / "models"), "translation")
 
 
 def test_the_server_is_told_which_versions_to_serve(destination, model):

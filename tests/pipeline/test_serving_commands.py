@@ -91,7 +91,11 @@ def serving(model, tmp_path):
         copy = tmp_path / f"model-{number}"
         copy.mkdir()
         (copy / "saved_model.pb").write_text(str(number), encoding="utf-8")
-        record = {"model_fingerprint": f"{number}" * 64, "evaluation": {"reason": f"BLEU {number}"}}
+        record = {
+            "task": "translation",
+            "model_fingerprint": f"{number}" * 64,
+            "evaluation": {"reason": f"BLEU {number}"},
+        }
         numbers.append(publish(str(folder), str(copy), record, 5))
     return folder, *numbers
 
@@ -104,9 +108,9 @@ def test_versions_shows_what_each_is_and_which_are_served(serving):
     folder, first, second = serving
     lines = [line.split() for line in command("versions", folder).output.splitlines()]
     assert lines == [
-        ["VERSION", "LABELS", "MODEL", "WHAT"],
-        [str(first), "1" * 12, "BLEU", "1"],
-        [str(second), "stable,", "canary", "2" * 12, "BLEU", "2"],
+        ["VERSION", "LABELS", "TASK", "MODEL", "WHAT"],
+        [str(first), "translation", "1" * 12, "BLEU", "1"],
+        [str(second), "stable,", "canary", "translation", "2" * 12, "BLEU", "2"],
     ]
 
 
@@ -116,7 +120,7 @@ def test_rollback_serves_an_earlier_version_and_versions_says_so(serving):
     assert command("rollback", folder).output == f"Version {copy} is version {first} again.\n"
     lines = [line.split() for line in command("versions", folder).output.splitlines()]
     assert lines[2][:2] == [str(second), "canary"]
-    assert lines[3] == [str(copy), "stable", "1" * 12, "rolled", "back", "to", f"{first};", "BLEU", "1"]
+    assert lines[3] == [str(copy), "stable", "translation", "1" * 12, "rolled", "back", "to", f"{first};", "BLEU", "1"]
     assert command("rollback", folder, second).exit_code == 0
     assert read_versions(folder)[-1].copy_of == second
 

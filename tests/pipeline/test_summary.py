@@ -5,7 +5,7 @@ import shlex
 
 import pytest
 
-from components.artifact import InferenceResult, ModelEvaluation, PushedModel
+from components.artifact import ExampleAnomalies, Examples, InferenceResult, ModelEvaluation, PushedModel
 from pipeline.config import preset
 from pipeline.runner import NodeResult, Pipeline, RunResult
 from pipeline.summary import NUM_SHOWN, print_summary
@@ -26,14 +26,17 @@ def summary(tmp_path, monkeypatch, capsys):
     """Returns a function that prints the summary of a run whose model gave some answers, and returns the text."""
     root = tmp_path / "my runs"
 
-    def summary(rows, columns=200):
+    def summary(rows, columns=200, rejected=(), warnings=()):
         inferred, where = root / "BulkInferrer", root / "serving" / "17"
-        inferred.mkdir(parents=True)
+        inferred.mkdir(parents=True, exist_ok=True)
         middle = len(rows) // 2
         for shard, part in enumerate((rows[:middle], rows[middle:])):
             lines = "".join(json.dumps(row) + "\n" for row in part)
             (inferred / f"predictions-{shard:05d}-of-00002.jsonl").write_text(lines)
+        read = {"num_rejected": len(rejected), "num_rejected_by_reason": dict(rejected)}
         outputs = {
+            "ExampleGen": {"examples": Examples(str(root / "examples"), read)},
+            "ExampleValidator": {"anomalies": ExampleAnomalies("", {"warnings": list(warnings)})},
             "Evaluator": {"evaluation": ModelEvaluation("", REPORT)},
             "Pusher": {"pushed_model": PushedModel("", {"pushed_destination": str(where), "pushed_version": 17})},
             "BulkInferrer": {"inference_result": InferenceResult(str(inferred))},
@@ -60,6 +63,14 @@ def test_held_out_texts_stand_beside_the_answer_and_the_reference(summary):
     assert len(shown) == NUM_SHOWN
     for i in range(NUM_SHOWN):
         assert shown[i].split() == f"│ source {3 * i} │ answer {3 * i} │ target {3 * i} │".split()
+
+
+def test_what_is_odd_about_the_data_stands_first(summary):
+    told = summary(rows(1), rejected=[("empty source", 7)], warnings=["train: 99 % are of one label"]).splitlines()
+    assert told[0] == "  7 rejected: empty source"
+    assert told[1].startswith("  each with file and line in ")
+    assert told[2] == "warning: train: 99 % are of one label"
+    assert summary(rows(1)).splitlines()[0].startswith("Held-out texts")
 
 
 def test_text_is_shown_as_it_is(summary):

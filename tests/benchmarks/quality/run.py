@@ -109,7 +109,7 @@ def run(benchmark: Benchmark, seed: int, data: pathlib.Path, work: pathlib.Path)
 
 
 def figures_of(result: RunResult, task: str) -> dict[str, Any]:
-    """Returns the test split's metrics, the eval split's loss, and for translation BLEU of words parted by spaces.
+    """Returns the test split's metrics, the eval split's loss; BLEU of words parted by spaces; F1 of each label.
 
     Under `signatures` stands how those were computed for which that needs saying.
     """
@@ -123,6 +123,9 @@ def figures_of(result: RunResult, task: str) -> dict[str, Any]:
         score = bleu.corpus_score([row["prediction"] for row in rows], [[row["target"] for row in rows]])
         figures["bleu_of_tokens"] = score.score
         signatures["bleu_of_tokens"] = str(bleu.get_signature())
+    if task == "classification":
+        by_label = json.loads(pathlib.Path(evaluation.path("metrics.json")).read_text(encoding="utf-8"))["tables"][0]
+        figures |= {f"f1_{label}": float(f1) for label, *_, f1 in by_label["rows"]}
     return figures
 
 
