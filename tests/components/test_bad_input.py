@@ -99,7 +99,7 @@ def test_a_very_long_line_is_one_reject_and_takes_no_memory(tmp_path):
         (
             {"a.tsv": "en\tde\n" + "".join(f"Line  {i}\tZeile {i}\n" for i in range(50))},
             "a.tsv",
-            r"no row of 50 falls into the (train|eval|test) split; the first 50 examples have only 1 different texts .*"
+            r"no row of 50 falls into the (train|eval|test) split; of the first 50 examples only 1 differ .*"
             r"add rows that differ, or give the split a larger share with --set data\.(train|eval|test)_share=",
         ),
         (

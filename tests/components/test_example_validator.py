@@ -164,6 +164,10 @@ def test_imbalance_and_lone_labels_are_warnings(make, tmp_path):
     warnings = validate_labels(make, tmp_path, lopsided, LABELLED_EVAL).properties["warnings"]
     assert warnings[0].startswith("train label: 99.1% of the rows are 'good'")
     assert warnings[1].startswith("train label: 2 labels have one row only: 'bad', 'indifferent'")
+    (tmp_path / "lonely").mkdir()
+    lonely = LABELLED | {"label": ["good", "bad"] * 107 + ["good", "indifferent"]}
+    (warning,) = validate_labels(make, tmp_path / "lonely", lonely, LABELLED_EVAL).properties["warnings"]
+    assert warning.startswith("train label: 1 label has one row only: 'indifferent'")
 
 
 def test_a_text_is_no_label(make, tmp_path):

@@ -237,6 +237,19 @@ def test_a_training_of_so_many_minutes_is_not_said_to_be_repeatable(house, tmp_p
     assert "length examples bleu source copied" in " ".join(page.texts["quality"].split())
 
 
+def test_a_rejected_row_is_shown_with_its_reason_and_what_else_is_known_of_it(house, tmp_path):
+    store = MetadataStore(f"sqlite:///{house.folder / house.root / 'metadata.sqlite'}")
+    facts = read_run(store, 1, str(house.folder / house.root))
+    (tmp_path / "rejects").mkdir()
+    reject = {"file": "a.tsv", "line": 7, "reason": "wrong number of columns", "detail": "3 instead of 2", "text": "x"}
+    (tmp_path / "rejects" / "rejects.jsonl").write_text(json.dumps(reject))
+    step = facts.steps["ExampleGen"]
+    examples = dataclasses.replace(facts.output("ExampleGen", "examples"), uri=str(tmp_path))
+    only = {"ExampleGen": dataclasses.replace(step, outputs={"examples": examples})}
+    page = Page(report._render(report._values([dataclasses.replace(facts, steps=only)])))
+    assert "wrong number of columns (3 instead of 2)" in page.texts["data"]
+
+
 # Runs that did not complete, and none.
 
 
