@@ -184,6 +184,6 @@ def _mended(examples: Examples, split: str) -> str:
     if 2 * len(different) > rows:
         return f"add rows, or {larger} (rows that are equal but for case, digits and spaces go together)"
     return (
-        f"of the first {rows} examples only {len(different)} differ by more than case, digits and spaces, and others go "
-        f"where their twins go; add rows that differ, or {larger}"
+        f"of the first {rows} examples only {len(different)} differ by more than case, digits and spaces, and others "
+        f"go where their twins go; add rows that differ, or {larger}"
     )
