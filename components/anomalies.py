@@ -154,7 +154,8 @@ def _label_anomalies(
     rare = [repr(label) for label, count in counts.items() if count < MIN_LABEL_ROWS]
     if rare:
         what = ", ".join(rare[:_NUM_SHOWN]) + (", ..." if rare[_NUM_SHOWN:] else "")
-        text = f"{len(rare)} labels have one row only: {what}; add rows, or join them to others"
+        many = f"{len(rare)} labels have" if rare[1:] else "1 label has"
+        text = f"{many} one row only: {what}; add rows, or join them to others"
         yield Anomaly(expected.name, "CUSTOM_VALIDATION", "WARNING", text)
 
 

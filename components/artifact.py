@@ -81,7 +81,7 @@ class Examples(Artifact):
     """Rows as tf.Example records, split (TFX: Examples).
 
     Split-<split>/data_tfrecord-SSSSS-of-NNNNN   TFRecord of tf.Example, one bytes feature a column (UTF-8)
-    rejects/rejects-SSSSS-of-NNNNN.jsonl         one object a rejected row: file, line (or row, from 1), reason, text
+    rejects/rejects-SSSSS-of-NNNNN.jsonl         one object a rejected row: file, line (or row), reason, detail, text
     properties: splits (list), columns (list), source (what the user called the files), num_rows (rows read),
     num_examples {split: n}, num_rejected, num_rejected_by_reason {reason: n}; where columns are kept to tell metrics
     apart by, slice_columns (list).

@@ -184,7 +184,10 @@ def _bless(blessing: ModelBlessing, spec: Task, report: dict, margin: float, com
     else:
         blessed, sign = value <= baseline - margin, "-"
         relation = "at most" if blessed else "above"
-    reason = f"{spec.headline} {value:.2f} is {relation} the baseline's {baseline:.2f} {sign} {margin:g}"
+    asked = f"{baseline:.2f} {sign} {margin:g} ({spec.unit or spec.headline})"
+    reason = f"{spec.headline} {value:.2f} is {relation} the baseline's {asked}"
+    if not blessed:
+        reason += "; train longer (training.steps) or on more text, or lower evaluation.min_over_baseline"
     if compared:
         blessed, reason = blessed and not compared["worse"], f"{reason}; {_beside(compared)}"
     word = {"blessed": blessed, "reason": reason, **({"last_blessed": compared} if compared else {})}

@@ -6,6 +6,7 @@ Read next: row_readers.py for what a row is, example_gen_beam.py for what happen
 
 import collections
 import dataclasses
+import itertools
 import typing
 
 from components.artifact import SPLITS, Examples, RawFiles
@@ -16,6 +17,8 @@ from components.file_formats import Reading, group_files
 if typing.TYPE_CHECKING:
     from components.example_gen_beam import Splitter
     from components.layouts import Table
+
+_LOOKED_AT = 10_000  # examples, to see how many differ where a split stays empty
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,8 +86,8 @@ def _splitter(splitting: Splitting, given: set[str]) -> "Splitter":
     shares = {split: 0.0 if split in given else share for split, share in shares.items()}
     if not (all(share > 0 or split in given for split, share in shares.items()) and sum(shares.values()) < 1):
         raise UserError(
-            f"eval_share {splitting.eval_share} and test_share {splitting.test_share} leave a split without rows; "
-            "give each more than 0 and both together less than 1"
+            f"data.eval_share {splitting.eval_share} and data.test_share {splitting.test_share} leave a split without "
+            "rows; give each more than 0 and both together less than 1"
         )
     return Splitter(shares["eval"], shares["test"], splitting.seed)
 
@@ -150,14 +153,37 @@ def _check(examples: Examples, summaries: list[dict], uri: str, max_reject_share
     if found["num_rejected"] > max_reject_share * found["num_rows"]:
         first = next(summary["first_reject"] for summary in summaries if summary["first_reject"])
         reasons = ", ".join(f"{n} {reason}" for reason, n in found["num_rejected_by_reason"].items())
+        detail = f" ({first['detail']})" * bool(first["detail"])
         raise UserError(
-            f"{first['file']}, line {first['line']}: {first['reason']}: {first['text'][:80]!r}. It is the first of "
-            f"{found['num_rejected']} rejected rows out of {found['num_rows']} ({reasons}), more than "
-            f"max_reject_share {max_reject_share:g} allows; mend the rows, or allow a larger share"
+            f"{first['file']}, line {first['line']}: {first['reason']}{detail}: {first['text'][:80]!r}. It is the "
+            f"first of {found['num_rejected']} rejected rows out of {found['num_rows']} ({reasons}), more than "
+            f"data.max_reject_share={max_reject_share:g} allows; mend the rows, or allow a larger share"
         )
     for split, n in found["num_examples"].items():
         if not n:
             raise UserError(
-                f"{uri}: no row of {found['num_rows']} falls into the {split} split; add rows, or give the split a "
-                "larger share (rows that are equal but for case, digits and spaces go together)"
+                f"{uri}: no row of {found['num_rows']} falls into the {split} split; {_mended(examples, split)}"
             )
+
+
+def _mended(examples: Examples, split: str) -> str:
+    """Says how a split gets rows: what has too few different texts needs others, for equal ones go to one split."""
+    from components.example_gen_beam import normalize
+    from components.examples_io import read_batches
+    from components.shards import shard_paths
+
+    column = examples.properties["columns"][0]
+    different, rows = set(), 0
+    for path in itertools.chain.from_iterable(shard_paths(examples, split) for split in SPLITS):
+        for batch in read_batches(path, [column]):
+            different.update(normalize(values[0].decode()) for values in batch[column])
+            rows += len(batch[column])
+        if rows >= _LOOKED_AT:
+            break
+    larger = f"give the split a larger share with --set data.{split}_share="
+    if 2 * len(different) > rows:
+        return f"add rows, or {larger} (rows that are equal but for case, digits and spaces go together)"
+    return (
+        f"of the first {rows} examples only {len(different)} differ by more than case, digits and spaces, and others "
+        f"go where their twins go; add rows that differ, or {larger}"
+    )

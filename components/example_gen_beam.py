@@ -165,7 +165,7 @@ class _ShardWriter:
 
     def reject(self, path: str, row: Row) -> None:
         text = row.raw[: 4 * _MAX_REJECT_CHARACTERS].decode(errors="backslashreplace")[:_MAX_REJECT_CHARACTERS]
-        reject = {"file": path, "line": row.number, "reason": row.reason, "text": text}
+        reject = {"file": path, "line": row.number, "reason": row.reason, "detail": row.detail, "text": text}
         self._rejects.write(json.dumps(reject, ensure_ascii=False).encode() + b"\n")
         self._reasons[row.reason] += 1
         self._first_reject = self._first_reject or reject

@@ -26,6 +26,8 @@ _SUFFIXES: dict[str, Format] = {
     ".tfrecord": "tfrecord",
     ".tfrecords": "tfrecord",
 }
+_ZIP, _OLD_EXCEL = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"  # what files begin with
+_NOT_ASCII = re.compile(rb"[\x80-\xff]+")
 # `split.column=`, `split=` or `column=`
 _ROLE = re.compile(rf"\s*(?:(?P<split>{'|'.join(SPLITS)})\b\.?)?(?P<column>\w*)=(?P<pattern>.+)", re.DOTALL)
 _NEXT_ROLE = re.compile(r",(?=\s*[\w.]+=)")
@@ -92,6 +94,25 @@ def file_format(path: str, reading: Reading, num_columns: int) -> Format:
     if reading.format != "auto":
         return reading.format
     return named_format(path) or ("tsv" if num_columns > 1 else "text")
+
+
+def not_text(beginning: bytes) -> str:
+    """Says by the four bytes that a file begins with what it is instead of text, and how to mend it; empty if it is."""
+    if beginning == _ZIP:
+        return "an Excel file or another zip, whatever its name; export the sheet as CSV (UTF-8), or unpack the zip"
+    return "an old Excel file, whatever its name; export the sheet as CSV (UTF-8)" if beginning == _OLD_EXCEL else ""
+
+
+def not_utf8(text: bytes) -> str:
+    """Says how to mend a file in which a text is not UTF-8, and what the text looks like if that can be told.
+
+    In Latin-1, or its kin for Windows, what is not ASCII are letters with accents, and seldom two of them together. In
+    other scripts whole words are not ASCII, and UTF-16 has NULs.
+    """
+    others = _NOT_ASCII.findall(text)
+    letters = sum(run[0] >= 0xC0 for run in others)
+    told = others and b"\0" not in text and 2 * letters > len(others) and max(map(len, others)) <= 2
+    return f"save the file as UTF-8{'; it looks like Latin-1' * bool(told)}"
 
 
 def group_files(files: list[dict], columns: list[str], reading: Reading) -> list[tuple[dict, ...]]:

@@ -14,10 +14,15 @@ import signal
 import subprocess
 import sys
 import tempfile
-from typing import Any
+from collections.abc import Callable
+from typing import IO, TYPE_CHECKING, Any
 
 from components.artifact import Examples, InfraBlessing, Model
 from components.component import Input, Output, component
+from components.progress import Reporter, progress
+
+if TYPE_CHECKING:
+    from components.infra_validator_child import Trial
 
 
 @component
@@ -58,7 +63,7 @@ def _validate(
     directory: str, sentences: dict[str, list[bytes]], time_limit: int, model_server: str
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """Returns the checks, as {"name", "passed", "saw"}, and the measurements."""
-    from components.infra_validator_child import Trial
+    from components.infra_validator_child import Trial, Validation
     from models.warmup import read_warmup_requests
 
     warmup, warmup_error = [], ""
@@ -69,38 +74,70 @@ def _validate(
     with tempfile.TemporaryDirectory() as scratch:
         answers = pathlib.Path(scratch, "answers")
         trial = Trial(directory, sentences, warmup, warmup_error, time_limit, str(answers))
-        child = subprocess.run(
-            # -P: the current folder may hold modules with the names of ours.
-            [sys.executable, "-P", "-m", Trial.__module__],
-            input=pickle.dumps(trial),
-            capture_output=True,
-            check=False,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
-        )
-        checks, measurements = _read_report(child, time_limit)
-        if all(check["passed"] for check in checks):  # else the graph may do anything to this process
-            checks += _ask_peers(directory, pickle.loads(answers.read_bytes()), time_limit, model_server)
+        binary = shutil.which(model_server)
+        total = sum(map(len, Validation(trial).stages())) + (2 if binary else 1)
+        with progress("InfraValidator", total, "") as reporter:
+            child = _try(trial, reporter)
+            checks, measurements = _read_report(child, time_limit)
+            if all(check["passed"] for check in checks):  # else the graph may do anything to this process
+                exchanges = pickle.loads(answers.read_bytes())
+                for name, compare in _peers(directory, exchanges, time_limit, binary).items():
+                    reporter.update(len(checks), name)
+                    checks.append(_compared(name, compare))
     return checks, measurements
 
 
-def _ask_peers(directory: str, exchanges: list, time_limit: int, model_server: str) -> list[dict[str, Any]]:
-    """Compares the answers of the C++ runtime with those of Python, and of the model server if there is one."""
+def _try(trial: "Trial", reporter: Reporter) -> "subprocess.CompletedProcess[bytes]":
+    """Runs the process that tries the model, and shows how far it is."""
+    with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as errors:
+        pickle.dump(trial, asked)
+        asked.seek(0)
+        # -P: the current folder may hold modules with the names of ours.
+        command = [sys.executable, "-P", "-m", type(trial).__module__]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
+        with subprocess.Popen(command, stdin=asked, stdout=subprocess.PIPE, stderr=errors, env=environment) as child:
+            try:
+                told = _followed(child.stdout, reporter)
+            except BaseException:
+                child.kill()
+                raise
+        errors.seek(0)
+        return subprocess.CompletedProcess(command, child.returncode, told, errors.read())
+
+
+def _followed(report: IO[bytes], reporter: Reporter) -> bytes:
+    """Returns all that a process reports, once it has ended; shows its checks and answers meanwhile."""
+    lines, num_checks, begun = [], 0, ""
+    for text in report:
+        lines.append(text)
+        line = json.loads(text)
+        num_checks += "check" in line
+        begun = line.get("begun", begun)
+        answered = f", {line['answered']} requests answered" if "answered" in line else ""
+        reporter.update(num_checks, f"{begun}{answered}")
+    return b"".join(lines)
+
+
+def _peers(directory: str, exchanges: list, time_limit: int, binary: str | None) -> dict[str, Callable[[], str]]:
+    """Returns the checks that compare the answers of the C++ runtime with those of Python, and of the model server."""
     from components import infra_validator_peers as peers
-    from components.infra_validator_child import Exchange, Refused
+    from components.infra_validator_child import Exchange
 
     exchanges = [Exchange(*fields) for fields in exchanges]
-    comparisons = {"python": lambda: peers.compare_with_python(directory, exchanges)}
-    binary = shutil.which(model_server)
+    checks = {"python": functools.partial(peers.compare_with_python, directory, exchanges)}
     if binary:
-        compare = functools.partial(peers.compare_with_server, binary, directory, exchanges, time_limit)
-        comparisons["model_server"] = compare
-    checks = []
-    for name, compare in comparisons.items():
-        try:
-            checks.append({"name": name, "passed": True, "saw": compare()})
-        except Refused as error:
-            checks.append({"name": name, "passed": False, "saw": str(error)})
+        checks["model_server"] = functools.partial(peers.compare_with_server, binary, directory, exchanges, time_limit)
     return checks
+
+
+def _compared(name: str, compare: Callable[[], str]) -> dict[str, Any]:
+    """Returns what came of a check here."""
+    from components.infra_validator_child import Refused
+
+    try:
+        return {"name": name, "passed": True, "saw": compare()}
+    except Refused as error:
+        return {"name": name, "passed": False, "saw": str(error)}
 
 
 def _test_sentences(examples: Examples, number: int) -> dict[str, list[bytes]]:

@@ -1,7 +1,7 @@
 """The process in which InfraValidator tries a model: the C++ runtime alone, without Python TensorFlow.
 
-Comes in: a pickled Trial on stdin. Goes out: on stdout, a JSON object a line for each check as it begins and ends, then
-the measurements; after a crash, the last check begun is the one that crashed.
+Comes in: a pickled Trial on stdin. Goes out: on stdout, a JSON object a line for each check as it begins and ends and
+for each answer meanwhile, then the measurements; after a crash, the last check begun is the one that crashed.
 Read next: serving_ops.py for the list of ops, models/runtime.py for the runtime.
 """
 
@@ -76,10 +76,15 @@ REFUSALS = (Refused, ValueError, runtime.TensorFlowError)
 
 
 class Validation:
-    """The checks of one Trial, which build on one another. Each returns what it saw, or raises one of `REFUSALS`."""
+    """The checks of one Trial, which build on one another. Each returns what it saw, or raises one of `REFUSALS`.
 
-    def __init__(self, trial: Trial):
-        self.trial = trial
+    Args:
+        trial: what is tried.
+        tell: called with how many requests have been answered, after each.
+    """
+
+    def __init__(self, trial: Trial, tell: Callable[[int], None] = lambda _: None):
+        self.trial, self._tell, self._num_answers = trial, tell, 0
         self.measurements: dict[str, float] = {}
         self.meta_graph: MetaGraphDef
         self.model: runtime.SavedModelRuntime
@@ -151,9 +156,15 @@ class Validation:
 
     def _ask(self, signature: str, inputs: Mapping[str, Any]) -> Exchange:
         """Asks and checks the answer's form: what REST needs to write it row by row."""
-        answer = self.model.run(signature, inputs)
+        answer = self._run(signature, inputs)
         _check_outputs(answer, _batch_size(inputs))
         return Exchange(signature, dict(inputs), answer)
+
+    def _run(self, signature: str, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        answer = self.model.run(signature, inputs)
+        self._num_answers += 1
+        self._tell(self._num_answers)
+        return answer
 
     def one_by_one(self) -> str:
         """Asks serving_default for each sentence alone."""
@@ -161,7 +172,7 @@ class Validation:
         milliseconds = []
         for row in self.rows:
             start = time.perf_counter()
-            answer = self.model.run(saved_model.SERVING_DEFAULT, {key: [text] for key, text in row.items()})
+            answer = self._run(saved_model.SERVING_DEFAULT, {key: [text] for key, text in row.items()})
             milliseconds.append(1000 * (time.perf_counter() - start))
             try:
                 _check_outputs(answer, 1)
@@ -213,7 +224,7 @@ def main() -> None:
     signal.alarm(trial.time_limit)  # ends this process even inside the C++ runtime, and even if the parent is gone
     report = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what the graph prints must not end up in the report
-    validation = Validation(trial)
+    validation = Validation(trial, lambda number: _write(report, {"answered": number}))
     for stage in validation.stages():
         passed = [_run_check(check, report) for check in stage]
         if not all(passed):

@@ -14,7 +14,7 @@ from apache_beam.io.filesystem import BeamIOError
 
 from components.csv_reader import CsvReader, csv_rows
 from components.errors import UserError
-from components.file_formats import Reading, compression, file_format
+from components.file_formats import Reading, compression, file_format, not_text, not_utf8
 from components.parallel_reader import ParallelReader
 from components.record_readers import ParquetReader, open_parquet, parquet_columns
 from components.row_readers import (
@@ -27,7 +27,7 @@ from components.row_readers import (
     TextReader,
     TsvReader,
 )
-from components.text_files import DamagedFileError, TextFile, plan_shards, read_first_lines
+from components.text_files import DamagedFileError, TextFile, plan_shards, read_beginning, read_first_lines
 
 _CSV_DELIMITERS = (",", ";", "\t", "|")
 _MAX_HEADER_LINES = 20
@@ -64,9 +64,12 @@ def make_table(group: tuple[dict, ...], columns: dict[str, str], reading: Readin
         reading: how files are read.
         shard_bytes: the size of the pieces that parallel files are cut into.
     Raises:
-        UserError: a column is missing, or the file cannot be read.
+        UserError: a column is missing, or the file cannot be read or is no text.
     """
     path, size, split = group[0]["path"], group[0]["bytes"], group[0].get("split", "").replace("train", "")
+    for file in group:
+        if problem := not_text(read_beginning(file["path"], 4)):
+            raise UserError(f"{file['path']}: {problem}")
     if group[0].get("column"):
         files = [TextFile(f["path"], f["bytes"], whole=any(compression(g["path"]) for g in group)) for f in group]
         segments = [s for file in files for s in itertools.chain(*plan_shards([file], shard_bytes))]
@@ -186,5 +189,5 @@ def _first_text(path: str, number: int) -> str:
     try:
         text = first.removeprefix(BYTE_ORDER_MARK).decode()
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}, line 1: not valid UTF-8; save the file as UTF-8") from error
+        raise UserError(f"{path}, line 1: not valid UTF-8; {not_utf8(first)}") from error
     return "\n".join([text, *(line.decode(errors="replace") for line in others)])

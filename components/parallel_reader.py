@@ -51,7 +51,7 @@ class ParallelReader(RowReader):
                 cells = {column: decoded(line) for column, line in zip(self._paths, lines, strict=True)}
                 yield Row(number, b"\t".join(lines), checked(cells), "")
             except RejectedRowError as error:
-                yield Row(number, b"\t".join(lines), {}, str(error))
+                yield Row(number, b"\t".join(lines), {}, str(error), error.detail)
 
     def _check_lengths(self, scans: Scans) -> None:
         mine = {path: [scans[s] for s in self._segments if s.path == path] for path in self._paths.values()}

@@ -1,7 +1,7 @@
 """Progress of long work: a bar with rate and time left on a terminal, a plain line now and then elsewhere.
 
 Comes in: how much is done. Goes out: lines on standard error.
-Read next: trainer.py and evaluator.py, which are long.
+Read next: trainer.py, evaluator.py and infra_validator.py, which are long.
 """
 
 import sys
@@ -23,7 +23,7 @@ class Reporter:
     Args:
         label: what is being done.
         total: units in all.
-        unit: name of a unit, plural.
+        unit: name of a unit, plural; empty where units take unlike times, so that a rate and the time left say nothing.
         start: units that were done before, which do not count for the rate.
     """
 
@@ -38,26 +38,31 @@ class Reporter:
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[note]}"),
             )
-            self._bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+            left = (TimeRemainingColumn(),) if unit else ()
+            self._bar = Progress(*columns, *left, console=Console(stderr=True), transient=True)
             self._bar.start()
             self._task = self._bar.add_task(label, total=total, completed=start, note="")
 
     def update(self, done: int, note: str = "", total: int | None = None) -> None:
         """Says that `done` units are done in all, with a note beside them; raises KeyboardInterrupt after Ctrl-C.
 
-        `total` is how many there will be, where that has changed.
+        `total` is how many there will be, where that has changed; where it was estimated, more may be done already.
         """
         interrupt.check()
-        self._total = self._total if total is None else total
+        self._total = max(self._total if total is None else total, done)
         now = time.monotonic()
         rate = (done - self._start) / max(now - self._began, 1e-6)
-        text = f"{rate:.1f} {self._unit}/s{', ' + note if note else ''}"
+        parts = {"rate": f"{rate:.1f} {self._unit}/s" * bool(self._unit), "note": note}
         if self._bar:
-            self._bar.update(self._task, completed=done, total=self._total, note=text)
+            self._bar.update(
+                self._task, completed=done, total=self._total, note=", ".join(filter(None, parts.values()))
+            )
         elif now - self._printed >= PLAIN_SECONDS:
             self._printed = now
             left = (self._total - done) / max(rate, 1e-6)
-            print(f"{self._label} {done}/{self._total} {text}, {left:.0f} s left", file=sys.stderr, flush=True)
+            parts["left"] = f"{left:.0f} s left" * bool(self._unit)
+            text = ", ".join(filter(None, parts.values()))
+            print(f"{self._label} {done}/{self._total} {text}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Takes the bar away."""

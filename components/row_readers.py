@@ -14,15 +14,30 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from components.file_formats import not_utf8
 from components.text_files import MAX_LINE_BYTES, Segment, count_lines, read_lines
 
 # A whole file that is one row may be longer than a line.
 MAX_FILE_BYTES = 16 << 20
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_SEEN_BYTES = 200  # before and behind what is not UTF-8, by which its encoding is told
+_QUOTED_TSV = (
+    "TSV is read as having no quotation marks: where cells stand in them, read it as CSV with --set data.format=csv "
+    "--set 'data.delimiter=\\t'"
+)
 
 
 class RejectedRowError(ValueError):
-    """A row that cannot become an example; the message is the reason, the same for all rows of its kind."""
+    """A row that cannot become an example.
+
+    Args:
+        reason: the message, the same for all rows of its kind, so that they can be counted.
+        detail: what is known of this row beside it.
+    """
+
+    def __init__(self, reason: str, detail: str = ""):
+        super().__init__(reason)
+        self.detail = detail
 
 
 class Row(NamedTuple):
@@ -33,12 +48,14 @@ class Row(NamedTuple):
         raw: the bytes that stand there.
         cells: example column -> text; empty if the row is rejected.
         reason: why it is rejected; empty if it is not.
+        detail: what is known of this row beside the reason, which all of its kind share.
     """
 
     number: int
     raw: bytes
     cells: dict[str, str]
     reason: str
+    detail: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +99,7 @@ class Layout:
             RejectedRowError: there are too few or too many cells, or an empty one.
         """
         if len(cells) != self.num_columns:
-            raise RejectedRowError("wrong number of columns")
+            raise RejectedRowError("wrong number of columns", f"{len(cells)} instead of {self.num_columns}")
         return checked({column: cells[position] for column, position in self.positions.items()})
 
 
@@ -109,7 +126,8 @@ def decoded(line: bytes, limit: int = MAX_LINE_BYTES) -> str:
     try:
         return line.decode()
     except UnicodeDecodeError as error:
-        raise RejectedRowError("not valid UTF-8") from error
+        around = line[max(0, error.start - _SEEN_BYTES) : error.start + _SEEN_BYTES]
+        raise RejectedRowError("not valid UTF-8", not_utf8(around)) from error
 
 
 def parse_row(line: bytes, layout: Layout, delimiter: str = "\t") -> dict[str, str]:
@@ -180,7 +198,7 @@ class LineReader(RowReader):
         try:
             return Row(number, raw, self.parse(raw), "")
         except RejectedRowError as error:
-            return Row(number, raw, {}, str(error))
+            return Row(number, raw, {}, str(error), error.detail)
 
 
 class TsvReader(LineReader):
@@ -192,7 +210,12 @@ class TsvReader(LineReader):
         self.has_header = layout.has_header
 
     def parse(self, line: bytes) -> dict[str, str]:
-        return parse_row(line, self._layout, self._delimiter)
+        try:
+            return parse_row(line, self._layout, self._delimiter)
+        except RejectedRowError as error:
+            if error.detail and any(cell.startswith(b'"') for cell in line.split(self._delimiter.encode())):
+                raise RejectedRowError(str(error), f"{error.detail}; {_QUOTED_TSV}") from error
+            raise
 
 
 class JsonReader(LineReader):

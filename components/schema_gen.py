@@ -15,6 +15,7 @@ if typing.TYPE_CHECKING:
 
 # Changes of the share of one word or label between two runs that are worth a word; edit them in the schema.
 _WORD_DRIFT, _LABEL_DRIFT = 0.02, 0.1
+_LENGTH_SLACK = 2  # how many times as long as the longest text in training, or as short as the shortest, is no news
 
 
 @component
@@ -24,7 +25,8 @@ def SchemaGen(
     """Infers a schema from the train split (TFX: SchemaGen).
 
     Every column is bytes, one value a row, present in as large a share of the rows as it is in training (all, as a
-    rule), and as long in words as what was seen in training; a label is one of those seen in training.
+    rule), and about as long in words as what was seen in training: some text of another split of the same data is
+    always a little longer or shorter, so the bounds have slack. A label is one of those seen in training.
 
     Args:
         statistics: of every split; only train's are read.
@@ -78,16 +80,16 @@ def _add_feature(
         labels = label_counts(found)
         if not labels:
             raise UserError(
-                f"column {name!r} has more than {MAX_LABELS} different values, too many for labels; name the column "
-                f"of labels with --{name}"
+                f"the column named with --{name} has more than {MAX_LABELS:,} different values, and a column of "
+                f"labels has no more; name another with --{name}, or group the values into fewer labels"
             )
         feature.domain = name
         schema.string_domain.add(name=name, value=sorted(labels))
         feature.drift_comparator.infinity_norm.threshold = _LABEL_DRIFT
         return
     lengths = feature.natural_language_domain.sequence_length_constraints
-    lengths.min_sequence_length = natural_language(found).min_sequence_length
-    lengths.max_sequence_length = natural_language(found).max_sequence_length
+    lengths.min_sequence_length = natural_language(found).min_sequence_length // _LENGTH_SLACK
+    lengths.max_sequence_length = natural_language(found).max_sequence_length * _LENGTH_SLACK
     feature.drift_comparator.infinity_norm.threshold = _WORD_DRIFT
 
 

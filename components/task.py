@@ -129,6 +129,7 @@ class Task:
         reference: (row, prompt) -> what a person compares the answer with.
         example: what asking the model is called, and a text to ask.
         decimals: digits after the point that matter in the metrics.
+        unit: of the headline, plural, such as points of accuracy; empty for its name.
     """
 
     name: str
@@ -150,6 +151,7 @@ class Task:
     judged: str = "serving_default"
     prompt: Callable[[str], str] = unchanged
     decimals: int = 1
+    unit: str = ""
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -114,4 +114,5 @@ CLASSIFICATION = Task(
     baselines=_baselines,
     reference=_reference,
     example=("Classify", "What a lovely day!"),
+    unit="points of accuracy",
 )

@@ -128,4 +128,5 @@ LANGUAGE_MODEL = Task(
     judged="score",
     prompt=_prompt,
     decimals=3,
+    unit="bits a character",
 )

@@ -89,4 +89,5 @@ TRANSLATION = Task(
     baselines=_baselines,
     reference=_reference,
     example=("Translate", "Turn on the light."),
+    unit="BLEU points",
 )

@@ -134,8 +134,24 @@ def read_first_lines(path: str, number: int) -> list[bytes]:
     Raises:
         UserError: the file cannot be opened, or is damaged.
     """
-    try:
+    with _explained(path):
         return list(itertools.islice(read_lines(Segment(path, 0, None)), number))
+
+
+def read_beginning(path: str, size: int) -> bytes:
+    """Returns the first bytes of what a file holds, unpacked; fewer if it has fewer.
+
+    Raises:
+        UserError: the file cannot be opened, or is damaged.
+    """
+    with _explained(path), opened(path) as stream:
+        return stream.read(size)
+
+
+@contextlib.contextmanager
+def _explained(path: str) -> Iterator[None]:
+    try:
+        yield
     except (OSError, BeamIOError, DamagedFileError) as error:
         reason = str(error).removeprefix(f"{path}: ")
         raise UserError(f"{path}: cannot be read: {reason}") from error

@@ -174,6 +174,8 @@ def _fit(network: Any, data: _Data, total_steps: Any, scratch: str) -> dict[str,
     kept = callbacks.KeptWeights(network, scratch)
     checkpoint = callbacks.Checkpoint(network, judge, kept, scratch, config)
     start = checkpoint.restore()
+    if start:
+        note(f"Trainer goes on from step {start}")
     budget = callbacks.Budget(judge.history, total_steps, config.minutes)
     evaluate = callbacks.Evaluate(evaluation, judge, kept, config)
     if not (budget.is_used_up(start) or evaluate.gives_up()):

@@ -162,7 +162,7 @@ def validate(
 ) -> None:
     """Looks at your text and trains nothing: reads, counts, and says what is wrong or odd.
 
-    A later [bold]run[/bold] of the same text reuses what this has done.
+    A later [bold]run[/bold] of the same text with the same --preset reuses what this has done.
 
     seq2serve validate pairs.tsv --source english --target german
     """
@@ -321,7 +321,7 @@ def _run(
     pipeline: "Pipeline", config: PipelineConfig, beam_options: tuple[str, ...], verbose: bool, metadata: str
 ) -> None:
     from components.serving_folder import check_destination
-    from components.serving_store import is_remote
+    from components.artifact import is_remote
     from pipeline.runner import Runner
     from pipeline.summary import print_summary
 

@@ -9,6 +9,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import sqlalchemy as sa
 
@@ -108,6 +109,11 @@ class Database:
 
     def __str__(self) -> str:
         return self._engine.url.render_as_string(hide_password=True)
+
+    @property
+    def folder(self) -> Path | None:
+        """Returns the folder that SQLite's file is in; None for a server."""
+        return None if self.is_server else Path(os.path.abspath(self._engine.url.database)).parent
 
     @contextlib.contextmanager
     def write(self) -> Iterator[sa.Connection]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import typer
 
-from components.errors import Seq2ServeError
+from components.errors import NotBlessedError, Seq2ServeError
 
 
 @contextlib.contextmanager
@@ -22,7 +22,8 @@ def explained(verbose: bool = False) -> Iterator[None]:
     except Seq2ServeError as error:
         if verbose:
             traceback.print_exception(error)
-        print(f"seq2serve: {error}", file=sys.stderr)
+        hint = "; look at `seq2serve report`" if isinstance(error, NotBlessedError) else ""
+        print(f"seq2serve: {error}{hint}", file=sys.stderr)
         raise typer.Exit(error.exit_code) from error
     except KeyboardInterrupt as error:
         print("seq2serve: interrupted; run the same command again to go on", file=sys.stderr)

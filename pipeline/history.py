@@ -4,21 +4,26 @@ Comes in: a MetadataStore. Goes out: lines for a terminal or a pipe.
 Read next: metadata.py, where it comes from; __main__.py, which prints it.
 """
 
+import dataclasses
 import time
 
 from components.errors import UserError
 from pipeline.metadata import Ancestry, Execution, MetadataStore, Run
+from pipeline.root import is_held
+from pipeline.runner import run_lock
+
+_KILLED = {"state": "CANCELED", "message": "killed"}  # what the next run will record
 
 
 def runs_text(store: MetadataStore) -> str:
     """Returns a table of all runs, oldest first; of a store that roots share, with the place of each."""
-    runs = store.runs()
+    dead = _dead_runs(store)
+    runs = [dataclasses.replace(run, **_KILLED) if run.id in dead else run for run in store.runs()]
     shared = any(run.place for run in runs)
     rows = [("RUN", "PIPELINE", "STARTED", "SECONDS", "STATE", "RAN", "REUSED", *["PLACE"] * shared, "MESSAGE")]
     for run in runs:
         states = [execution.state for execution in store.executions_of_run(run.id)]
-        reused = states.count("CACHED")
-        counts = (str(len(states) - reused), str(reused))
+        counts = (str(states.count("COMPLETE")), str(states.count("CACHED")))
         started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.started))
         message = run.message.partition("\n")[0]
         place = [run.place] * shared
@@ -35,7 +40,10 @@ def run_text(store: MetadataStore, run_id: int) -> str:
     if run_id not in [run.id for run in store.runs()]:
         raise UserError(f"no run {run_id} here; `seq2serve runs` lists them")
     rows = [("COMPONENT", "STATE", "SECONDS", "ARTIFACTS", "REASON")]
+    is_dead = run_id in _dead_runs(store)
     for execution in store.executions_of_run(run_id):
+        if is_dead and execution.state == "RUNNING":
+            execution = dataclasses.replace(execution, **_KILLED)
         outputs = store.outputs(execution.reuses or execution.id, {})
         artifacts = ", ".join(f"{artifact.id} {key}" for key, artifact in outputs.items())
         rows.append((execution.component, execution.state, _seconds(execution), artifacts, execution.reason))
@@ -61,6 +69,21 @@ def lineage_text(store: MetadataStore, name: str) -> str:
         "Made of it": [row for row in forward if row.artifact.id != artifact.id],
     }
     return "\n\n".join(f"{title}\n{_ancestry_table(rows)}" for title, rows in parts.items())
+
+
+def _dead_runs(store: MetadataStore) -> set[int]:
+    """Returns the runs that were killed, and that no later run has swept: RUNNING, and nobody holds their locks.
+
+    The store is not written. Whether a run of another machine lives cannot be known here.
+    """
+    free = set()
+    for run in store.runs():
+        folder = store.folder(run.place) if run.state == "RUNNING" else None
+        # A run that begins holds "sweep" until it holds its own lock.
+        if folder and not is_held(folder, "sweep") and not is_held(folder, run_lock(run.id)):
+            free.add(run.id)
+    # One that ended meanwhile had recorded so before it let go of its lock.
+    return {run.id for run in store.runs() if run.id in free and run.state == "RUNNING"}
 
 
 def _ancestry_table(ancestries: list[Ancestry]) -> str:

@@ -8,6 +8,7 @@ Metadata (TFX's store).
 import contextlib
 import dataclasses
 import os
+import socket
 import time
 import uuid
 from collections.abc import Iterable, Mapping
@@ -257,6 +258,13 @@ class MetadataStore:
         """Returns all runs, oldest first."""
         query = sa.select(RUNS, _PLACE).outerjoin(PLACES).order_by(RUNS.c.id)
         return [Run(**row._mapping) for row in self._database.read(query)]
+
+    def folder(self, place: str) -> Path | None:
+        """Returns the pipeline root of the runs of a place, None where that is on another machine."""
+        if not place:
+            return self._database.folder
+        machine, _, path = place.partition(":")
+        return Path(path) if machine == socket.gethostname() else None
 
     def find_artifact(self, name: str) -> Artifact:
         """Finds an artifact by what a person has of it.

@@ -6,6 +6,7 @@ report_attention.py and report_card.py, a part of the page each; report.html, th
 """
 
 import pathlib
+import re
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -17,14 +18,15 @@ from pipeline import report_dag
 from pipeline.fingerprint import changes
 from pipeline.metadata import MetadataStore
 from pipeline.report_attention import describe_attention
-from pipeline.report_card import model_card
-from pipeline.report_command import reproduction
+from pipeline.report_card import counted, model_card
+from pipeline.report_command import reproduction, run_settings, setting_of
 from pipeline.report_data import describe_data
 from pipeline.report_quality import compare_runs, describe_blessings, describe_quality
 from pipeline.report_run import RunFacts, Step, read_run
 from pipeline.report_training import draw_curves
 
 _FOLDER = pathlib.Path(__file__).parent
+_PARAMETER = re.compile(r"^parameter (\S+):")  # of what pipeline.fingerprint.changes says
 _PREFIXES = {1e9: "G", 1e6: "M", 1e3: "k", 1: ""}
 _VERBS = {"COMPLETE": "ran", "CACHED": "reused", "FAILED": "failed", "CANCELED": "interrupted", "RUNNING": "runs"}
 
@@ -40,6 +42,8 @@ def write_report(store: MetadataStore, run_ids: Sequence[int], root: str, path: 
     Raises:
         UserError: there is no such run, an older seq2serve made it, or the file cannot be written.
     """
+    if not pathlib.Path(path).absolute().parent.is_dir():
+        raise UserError(f"cannot write {path}: its folder does not exist; make it, or name another file with --output")
     runs = [read_run(store, run_id, root) for run_id in run_ids]
     try:
         page = _render(_values(runs))
@@ -88,6 +92,7 @@ def _page(facts: RunFacts) -> dict[str, Any]:
         "card": model_card(facts),
         "lineage": facts.lineage,
         "command": reproduction(facts),
+        "is_repeatable": not run_settings(facts).get("training.minutes"),
         "versions": {name: v for step in facts.steps.values() for name, v in step.origin.parts["versions"].items()},
     }
 
@@ -111,15 +116,23 @@ def _changes(one: RunFacts, other: RunFacts) -> list[str]:
         if name not in one.steps:
             lines.append(f"{name}: only in run {other.run.id}")
         else:
-            lines += [f"{name}: {change}" for change in changes(one.steps[name].origin.parts, step.origin.parts)]
+            found = changes(one.steps[name].origin.parts, step.origin.parts)
+            lines += [f"{name}: {_as_set(name, change)}" for change in found]
     return lines + [f"{name}: only in run {one.run.id}" for name in one.steps if name not in other.steps]
+
+
+def _as_set(component: str, change: str) -> str:
+    """Names a component's parameter as the user sets it, where it is a setting."""
+    parameter = _PARAMETER.match(change)
+    setting = setting_of(component, parameter[1]) if parameter else ""
+    return f"{setting}{change[parameter.end(1) :]}" if setting else change
 
 
 def _render(values: dict[str, Any]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters |= {"duration": _duration, "bytes": _bytes, "short": _short, "date": _date}
+    environment.filters |= {"counted": counted, "duration": _duration, "bytes": _bytes, "short": _short, "date": _date}
     texts = {kind: (_FOLDER / f"report.{kind}").read_text(encoding="utf-8") for kind in ("css", "js")}
     return environment.get_template("report.html").render(**values, **texts)
 

@@ -25,6 +25,11 @@ _NOT_FOR = (
 )
 
 
+def counted(number: int, noun: str) -> str:
+    """Writes how many there are of something, such as 1 row or 1,200 rows."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def model_card(facts: RunFacts) -> dict[str, list[str]]:
     """Writes the card.
 
@@ -74,7 +79,8 @@ def _size(facts: RunFacts, model: Any) -> list[str]:
     megabytes = report_quality.folder_megabytes(model, "Format-Serving")
     lines = [
         f"{model.properties['num_parameters']:,} parameters",
-        f"{parts} layers, d_model {config['d_model']}, {config['num_heads']} heads, dff {config['dff']}, "
+        f"{parts} layer{'s' * (parts not in ('1 encoder', '1 decoder'))}, d_model {config['d_model']}, "
+        f"{config['num_heads']} heads, dff {config['dff']}, "
         f"{config['positions']} positions",
         f"SavedModel of {megabytes:.1f} MB",
     ]
@@ -96,14 +102,20 @@ def _training(facts: RunFacts, model: Any) -> list[str]:
     training, step = facts.parameters("Trainer")["recipe"]["training"], facts.steps["Trainer"]
     measured = {name: value for name, value in model.properties.items() if name.startswith("eval_")}
     lines = [
-        f"{model.properties['steps']:,} steps of {training['batch_tokens']:,} tokens, {training['optimizer']}, "
+        f"{counted(model.properties['steps'], 'step')} of {training['batch_tokens']:,} tokens, "
+        f"{training['optimizer']}, "
         f"peak rate {training['learning_rate']:g}, seed {training['seed']}, {training['precision']}",
         f"{step.seconds / 60:.1f} minutes" if step.seconds is not None else "",
-        "Eval split: " + ", ".join(f"{name.removeprefix('eval_')} {value:.3g}" for name, value in measured.items()),
+        "Eval split: " + ", ".join(_measured(name.removeprefix("eval_"), value) for name, value in measured.items()),
     ]
     if "ModelFiles" in facts.given:
         lines.append(f"Started from the weights of {facts.given['ModelFiles'].uri.removesuffix('/**')}")
     return list(filter(None, lines))
+
+
+def _measured(name: str, value: float) -> str:
+    """Writes a metric of the eval split; shares of what is right in percent, as those of the test set are."""
+    return f"{name} {100 * value:.1f} %" if name in ("accuracy", "macro_f1") else f"{name} {value:.3g}"
 
 
 def _data(facts: RunFacts) -> list[str]:
@@ -113,7 +125,7 @@ def _data(facts: RunFacts) -> list[str]:
     splits = ", ".join(f"{number:,} {split}" for split, number in examples.properties["num_examples"].items())
     names = [os.path.basename(file["path"]) for file in facts.given["RawFiles"].properties["files"]]
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
-    return [f"Examples: {splits}", f"From {shown}", f"{examples.properties['num_rejected']:,} rows rejected"]
+    return [f"Examples: {splits}", f"From {shown}", f"{counted(examples.properties['num_rejected'], 'row')} rejected"]
 
 
 def _purpose(facts: RunFacts) -> str:
@@ -148,10 +160,13 @@ def _weakest(found: dict[str, Any]) -> list[str]:
     parts = [part for group in found["slices"] for part in group["rows"] if metric in part["intervals"]]
     if not parts:
         return []
+    from components.bootstrap import MIN_ROWS
+
     worst = min(parts, key=lambda part: sign * part["model"][metric])
     low, high = worst["intervals"][metric]
     places = found["decimals"]
     return [
         f"Weakest slice: {worst['by']} {worst['name']}, {metric} {worst['model'][metric]:.{places}f} "
-        f"({low:.{places}f} to {high:.{places}f}), {worst['num_examples']} examples"
+        f"({low:.{places}f} to {high:.{places}f}), {worst['num_examples']} examples "
+        f"(of the slices of at least {MIN_ROWS})"
     ]

@@ -13,6 +13,19 @@ from pipeline.config import PRESETS, preset, setting_names
 from pipeline.fingerprint import as_json
 from pipeline.report_run import RunFacts
 
+# What components take in one parameter, and what the names of the settings in it begin with.
+_SECTIONS = {
+    **dict.fromkeys(("columns", "reading", "splitting", "preprocessing"), "data."),
+    "tokenizer_config": "tokenizer.",
+    "recipe": "",
+}
+_ALONE = {
+    ("ExampleGen", "max_reject_share"): "data.max_reject_share",
+    ("ExampleGen", "slice_columns"): "data.slices",
+    ("Evaluator", "min_over_baseline"): "evaluation.min_over_baseline",
+    ("Evaluator", "num_examples"): "evaluation.num_examples",
+}
+
 
 def reproduction(facts: RunFacts) -> str:
     """Writes the command down; `seq2serve demo` is one of them, on the files that it had fetched.
@@ -62,6 +75,20 @@ def run_settings(facts: RunFacts) -> dict[str, Any]:
     }
     found = {f"{name}.{key}": v for name, sections in parts.items() for one in sections for key, v in one.items()}
     return {name: found[name] for name in setting_names() if name in found}
+
+
+def setting_of(component: str, parameter: str) -> str:
+    """Returns the setting that a component's parameter is made of.
+
+    Args:
+        component: its name.
+        parameter: of the component, with the path to what is in it, such as recipe.training.steps.
+    Returns:
+        Its name, such as training.steps; empty if it is of none.
+    """
+    outer, _, inner = parameter.partition(".")
+    name = _ALONE.get((component, parameter), f"{_SECTIONS.get(outer, '')}{inner}")
+    return name if name in setting_names() else ""
 
 
 def _nearest_preset(task: str, settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -19,6 +19,7 @@ MAX_POINTS = 120  # of a curve
 MAX_BARS = 20
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 SERIES = [f"var(--series-{number})" for number in range(1, 5)]
+_SI = {"format": "~s", "labelExpr": "datum.value === 0 ? '0' : datum.label"}  # 1k, and 0 where Vega writes 0k
 _DASHES = [[1, 0], [4, 3]]
 _CONFIG = {
     "background": None,
@@ -71,12 +72,12 @@ def curves(title: str, series: Mapping[tuple[str, str], Curve]) -> str:
     ]
     colours, dashes = (list(dict.fromkeys(key[i] for key in series)) for i in (0, 1))
     encoding = {
-        "x": {"field": "step", "type": "quantitative", "axis": {"title": "step", "tickCount": 5, "format": "~s"}},
+        "x": {"field": "step", "type": "quantitative", "axis": {"title": "step", "tickCount": 5, **_SI}},
         "y": {
             "field": "value",
             "type": "quantitative",
             "scale": {"zero": False},
-            "axis": {"title": None, "format": "~g" if _small(rows) else "~s"},
+            "axis": {"title": None, **({"format": "~g"} if _small(rows) else _SI)},
         },
         "color": _legend("colour", colours, SERIES),
         "strokeDash": _legend("dash", dashes, _DASHES),

@@ -153,17 +153,18 @@ def _slices(found: Row, last: Row | None, headline: str) -> list[Row]:
     groups = []
     for by, group in itertools.groupby(rows, key=lambda part: part["by"]):
         members = list(group)
-        plot = report_plots.by_slice(headline, _points(members, headline), found["model"][headline])
+        points = _points(members, headline, next(iter(found["baselines"])))
+        plot = report_plots.by_slice(headline, points, found["model"][headline])
         groups.append({"by": by, "rows": members, "plot": plot})
     return groups
 
 
-def _points(members: Sequence[Row], headline: str) -> list[Row]:
-    """Returns what is drawn of some slices: the model with its interval, the baseline, the last blessed model."""
+def _points(members: Sequence[Row], headline: str, baseline: str) -> list[Row]:
+    """Returns what is drawn of some slices: the model with its interval, the last blessed one, the baseline by name."""
     points = []
     for part in members:
         lower, upper = part["intervals"].get(headline, (None, None))
-        values = {"this model": part["model"], "last blessed": part["last_blessed"], "baseline": part["baseline"]}
+        values = {"this model": part["model"], "last blessed": part["last_blessed"], baseline: part["baseline"]}
         for who, value in values.items():
             number = value[headline] if isinstance(value, dict) else value
             bounds = {"lower": lower, "upper": upper} if who == "this model" and lower is not None else {}

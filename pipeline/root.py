@@ -227,6 +227,23 @@ def identity_of(root: str) -> str:
         return ""
 
 
+def is_held(folder: Path, name: str) -> bool:
+    """Returns whether a process holds a lock of the pipeline root in a folder; makes nothing there.
+
+    Args:
+        folder: on this machine: locks of others cannot be tried.
+        name: of the lock.
+    """
+    try:
+        with open(folder / ".locks" / name, encoding="ascii") as file:
+            portalocker.lock(file, portalocker.LOCK_SH | portalocker.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except (OSError, portalocker.LockException):  # where it cannot be tried, it may be held
+        return True
+    return False
+
+
 def root_of(uri: str) -> str:
     """Returns the pipeline root that a published artifact is in."""
     return uri.rsplit("/", 3)[0]

@@ -131,7 +131,7 @@ class Runner:
         with self._root.lock("sweep"), contextlib.ExitStack() as alive:
             self._sweep()
             run_id = self._store.begin_run(self.pipeline.name)
-            alive.enter_context(self._root.lock(_run_lock(run_id)))
+            alive.enter_context(self._root.lock(run_lock(run_id)))
             alive = alive.pop_all()
         with alive:
             try:
@@ -143,7 +143,7 @@ class Runner:
                     self._store.end_run(run_id, _ended(error), str(error))
                 raise
             finally:
-                self._root.forget_lock(_run_lock(run_id))
+                self._root.forget_lock(run_lock(run_id))
 
     def _refuse_unknown_folders(self) -> None:
         """Protects artifacts that the store lacks: new executions may get their numbers, hence their folders."""
@@ -307,13 +307,13 @@ class Runner:
     def _sweep(self) -> None:
         """Ends what killed runs left RUNNING and removes their folders; call it holding the lock "sweep"."""
         for run_id in self._store.unfinished_runs():
-            with self._root.try_lock(_run_lock(run_id)) as dead:
+            with self._root.try_lock(run_lock(run_id)) as dead:
                 if not dead:
                     continue
                 for execution in self._store.executions_of_run(run_id):
                     self._abandon(execution.id, "CANCELED", "killed")
                 self._store.end_run(run_id, "CANCELED", "killed")
-                self._root.forget_lock(_run_lock(run_id))
+                self._root.forget_lock(run_lock(run_id))
         for digest in self._root.scratches():
             with self._root.try_lock(digest) as unused:
                 # Killed after publishing: nothing is left to go on from.
@@ -356,7 +356,8 @@ def _clear() -> str:
     return "\r\x1b[2K" if sys.stdout.isatty() else ""
 
 
-def _run_lock(run_id: int) -> str:
+def run_lock(run_id: int) -> str:
+    """Returns the name of the lock that a run holds for as long as it lives."""
     return f"run-{run_id}"
 
 

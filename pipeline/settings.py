@@ -19,17 +19,18 @@ def settings_text(config: PipelineConfig, only: str = "", width: int = 100) -> s
 
     Args:
         config: of a preset and a task; gives the values.
-        only: part of the names to show; empty for all.
+        only: the name to show, its beginning, or its part behind the dot; where none is so called, any part of a name;
+            empty for all.
         width: most characters of a line.
     """
+    called = [name for name in setting_names() if name.startswith(only) or only in name.split(".")]
     paragraphs = []
-    for name in setting_names():
-        if only in name:
-            section, key = name.split(".")
-            values = getattr(config, section)
-            said = f"{_meaning(type(values), key)} {_choice(name, type(values), key)}"
-            wrapped = textwrap.fill(said.strip(), width, initial_indent="    ", subsequent_indent="    ")
-            paragraphs.append(f"{name}={_written(getattr(values, key))}\n{wrapped}")
+    for name in called or [name for name in setting_names() if only in name]:
+        section, key = name.split(".")
+        values = getattr(config, section)
+        said = f"{_meaning(type(values), key)} {_choice(name, type(values), key)}"
+        wrapped = textwrap.fill(said.strip(), width, initial_indent="    ", subsequent_indent="    ")
+        paragraphs.append(f"{name}={_written(getattr(values, key))}\n{wrapped}")
     return "\n".join(paragraphs)
 
 

@@ -191,7 +191,9 @@ def test_a_changed_training_setting_runs_the_trainer_and_what_follows_and_a_wors
         "Evaluator": ("ran", "input model changed"),
         "InfraValidator": ("ran", "input model changed"),
     }
-    refusal = r"seq2serve: Pusher: the model was not pushed; .*Evaluator did not bless it: bleu \S+ is below .*\n"
+    refusal = r"seq2serve: Pusher: the model was not pushed; .*Evaluator did not bless it: "
+    refusal += r"bleu \S+ is below .* \(BLEU points\); "
+    refusal += r"train longer .*, or lower evaluation\.min_over_baseline; look at `seq2serve report`\n"
     assert re.fullmatch(refusal, done.stderr)
     assert versions(changed) == versions(house)
     assert_nothing_half_written(changed)

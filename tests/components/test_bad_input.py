@@ -92,9 +92,41 @@ def test_a_very_long_line_is_one_reject_and_takes_no_memory(tmp_path):
         (
             {"a.tsv": "en\tde\n" + "alone\n" * 9},
             "a.tsv",
-            r"a\.tsv, line 2: wrong number of columns.* 9 rejected rows out of 9",
+            r"a\.tsv, line 2: wrong number of columns \(1 instead of 2\): .* 9 rejected rows out of 9 .*, more than "
+            r"data\.max_reject_share=0 allows",
         ),
         ({"a.tsv": "en\tde\nHi\tHo\n"}, "a.tsv", r"no row of 1 falls into the (train|eval|test) split; add rows"),
+        (
+            {"a.tsv": "en\tde\n" + "".join(f"Line  {i}\tZeile {i}\n" for i in range(50))},
+            "a.tsv",
+            r"no row of 50 falls into the (train|eval|test) split; of the first 50 examples only 1 differ .*"
+            r"add rows that differ, or give the split a larger share with --set data\.(train|eval|test)_share=",
+        ),
+        (
+            {"a.tsv": 'en\tde\n"Two\tfountains"\tZwei\n'},
+            "a.tsv",
+            r"\(3 instead of 2; TSV is read as having no quotation marks: .* --set data\.format=csv "
+            r"--set 'data\.delimiter=\\t'\)",
+        ),
+        (
+            {"a.csv": b"en,de\nYes,Ja\nCoffee,Kaffee f\xfcr dich\n" * 9},
+            "a.csv",
+            r"line 3: not valid UTF-8 \(save the "
+            r"file as UTF-8; it looks like Latin-1\)",
+        ),
+        (
+            {"a.csv": b"en,de\n\xcf\xf0\xe8\xe2\xe5\xf2,Hallo\n"},
+            "a.csv",
+            r"line 2: not valid UTF-8 \(save the file as UTF-8\)",
+        ),
+        (
+            {"a.csv": "en,größe\n".encode("latin-1")},
+            "a.csv",
+            r"line 1: .*save the file as UTF-8; it looks like Latin-1",
+        ),
+        ({"a.csv": b"PK\x03\x04\x14\0\x06\0"}, "a.csv", r"a\.csv: an Excel file or another zip, .*export .* as CSV"),
+        ({"a.tsv": b"\xd0\xcf\x11\xe0\xa1\xb1"}, "a.tsv", r"a\.tsv: an old Excel file, .*export .* as CSV"),
+        ({"a.de": b"PK\x03\x04\x14", "a.en": "x\n"}, "source=a.en,target=a.de", r"a\.de: an Excel file"),
         ({"a.jsonl": '{"en": 5}\n' * 3}, "a.jsonl", r"a\.jsonl, line 1: no 'de'.* 3 rejected rows out of 3"),
         ({"a.csv": "en;fr\nx;y\n"}, "a.csv", r"a\.csv, line 1: no column 'de'"),
         ({"a.parquet": "no parquet"}, "a.parquet", r"a\.parquet: not a Parquet file, or cut off"),
@@ -106,6 +138,6 @@ def test_a_very_long_line_is_one_reject_and_takes_no_memory(tmp_path):
 def test_what_cannot_be_used_is_explained(tmp_path, monkeypatch, files, roles, message):
     monkeypatch.chdir(tmp_path)
     for name, content in files.items():
-        pathlib.Path(name).write_text(content)
+        pathlib.Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=message):
         generate(roles, tmp_path / "out")

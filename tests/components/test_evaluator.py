@@ -115,6 +115,8 @@ def test_a_model_is_blessed_from_the_margin_on(evaluate, plant, write_examples, 
     assert word == blessing.properties
     assert word["blessed"] is blessed
     assert ("at least" if blessed else "below") in word["reason"]
+    assert ("lower evaluation.min_over_baseline" in word["reason"]) is not blessed
+    assert word["reason"].count("(BLEU points)") == 1
     assert f"{metrics['model']['bleu']:.2f}" in word["reason"]
     assert f"{metrics['baseline']['bleu']:.2f}" in word["reason"]
 

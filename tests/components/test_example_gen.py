@@ -147,7 +147,9 @@ def test_every_damaged_row_is_rejected_with_its_line_and_reason(tmp_path, monkey
 def test_too_many_rejects_end_the_run_and_name_the_first(tmp_path):
     rows = [*ROWS[:7], ("alone",), *ROWS[7:20], ("", "leer")]
     path = write_tsv(tmp_path / "a.tsv", rows)
-    with pytest.raises(UserError, match=r"line 9: wrong number of columns: 'alone'.* 2 rejected rows out of 22"):
+    with pytest.raises(
+        UserError, match=r"line 9: wrong number of columns \(1 instead of 2\): 'alone'.* 2 rejected rows out of 22"
+    ):
         generate(path, tmp_path / "out", max_reject_share=0.05)
 
 

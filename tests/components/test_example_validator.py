@@ -58,7 +58,7 @@ def test_the_schema_says_what_training_data_looks_like(schema):
     assert features["target"].type == schema_pb2.BYTES
     assert features["target"].presence.min_fraction == 1
     limits = features["target"].natural_language_domain.sequence_length_constraints
-    assert (limits.min_sequence_length, limits.max_sequence_length) == (3, 3)
+    assert (limits.min_sequence_length, limits.max_sequence_length) == (3 // 2, 3 * 2)
 
 
 def test_data_that_fits_has_no_anomalies(make, schema, tmp_path):
@@ -67,13 +67,26 @@ def test_data_that_fits_has_no_anomalies(make, schema, tmp_path):
     assert not read_anomalies(anomalies, "eval").anomaly_info
 
 
-def test_other_lengths_are_a_warning_that_is_kept(make, schema, tmp_path):
+def test_a_text_a_little_longer_than_all_in_training_is_no_news(make, schema, tmp_path):
     longer = EVAL | {"target": [*EVAL["target"][1:], "ein ganzer Satz mehr"]}
+    assert validate(make(train=TRAIN, eval=longer), schema, tmp_path / "out").properties["warnings"] == []
+
+
+def test_a_schema_kept_by_hand_is_held_to_the_word(make, schema, tmp_path):
+    path = pathlib.Path(schema.path("schema.pbtxt"))
+    path.write_text(path.read_text().replace("max_sequence_length: 6", "max_sequence_length: 3"))
+    longer = EVAL | {"target": [*EVAL["target"][1:], "ein ganzer Satz mehr"]}
+    (warning,) = validate(make(train=TRAIN, eval=longer), schema, tmp_path / "out").properties["warnings"]
+    assert "a text has 4 words, the schema's longest 3" in warning
+
+
+def test_other_lengths_are_a_warning_that_is_kept(make, schema, tmp_path):
+    longer = EVAL | {"target": [*EVAL["target"][1:], "ein ganzer Satz mehr als in jeder Zeile"]}
     anomalies = validate(make(train=TRAIN, eval=longer), schema, tmp_path / "out")
     assert anomalies.properties["num_anomalies"] == {"train": 0, "eval": 1}
     info = read_anomalies(anomalies, "eval").anomaly_info["target"]
     assert info.severity == anomalies_pb2.AnomalyInfo.WARNING
-    assert "a text has 4 words" in info.description
+    assert "a text has 8 words" in info.description
 
 
 @pytest.mark.parametrize(
@@ -151,12 +164,18 @@ def test_imbalance_and_lone_labels_are_warnings(make, tmp_path):
     warnings = validate_labels(make, tmp_path, lopsided, LABELLED_EVAL).properties["warnings"]
     assert warnings[0].startswith("train label: 99.1% of the rows are 'good'")
     assert warnings[1].startswith("train label: 2 labels have one row only: 'bad', 'indifferent'")
+    (tmp_path / "lonely").mkdir()
+    lonely = LABELLED | {"label": ["good", "bad"] * 107 + ["good", "indifferent"]}
+    (warning,) = validate_labels(make, tmp_path / "lonely", lonely, LABELLED_EVAL).properties["warnings"]
+    assert warning.startswith("train label: 1 label has one row only: 'indifferent'")
 
 
 def test_a_text_is_no_label(make, tmp_path):
     many = {"text": ["x"] * 1001, "label": [str(number) for number in range(1001)]}
     statistics = make(labels=("label",), train=many)
-    with pytest.raises(UserError, match="column 'label' has more than 1000 different values, too many for labels"):
+    with pytest.raises(
+        UserError, match=r"the column named with --label has more than 1,000 different values, .*; name another"
+    ):
         infer(statistics, tmp_path / "labels", label_columns=("label",))
 
 

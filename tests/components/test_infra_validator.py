@@ -12,6 +12,7 @@ import tensorflow_text as tf_text
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
+from components import progress
 from components.artifact import Examples, InfraBlessing, Model, ModelBlessing, PushedModel
 from components.errors import NotBlessedError
 from components.infra_validator import InfraValidator
@@ -154,8 +155,15 @@ def add_warmup(directory):
     write_warmup_requests(str(directory), [WarmupRequest("serving_default", {"text": ["warm", "up"]})])
 
 
-def test_good_model_is_blessed_with_its_measurements(validate):
+def test_good_model_is_blessed_with_its_measurements(validate, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "PLAIN_SECONDS", 0)
     verdict = validate(Reverser(), add_warmup)
+    shown = re.findall(r"^InfraValidator (\d+)/(\d+) (.*)$", capsys.readouterr().err, re.MULTILINE)
+    assert {int(total) for _, total, _ in shown} == {len(verdict["checks"])}
+    assert [int(done) for done, _, _ in shown] == sorted(int(done) for done, _, _ in shown)
+    assert shown[0] == ("0", str(len(verdict["checks"])), "graph")
+    assert any(said.startswith("one_by_one, 5 requests answered") for _, _, said in shown)
+    assert (str(len(verdict["checks"]) - 1), str(len(verdict["checks"])), "python") in shown
     assert verdict["blessed"], verdict["reason"]
     assert all(check["passed"] for check in verdict["checks"])
     saw = {check["name"]: check["saw"] for check in verdict["checks"]}

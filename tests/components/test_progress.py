@@ -50,6 +50,20 @@ def test_short_work_is_done_without_a_word(clock, capsys):
     assert capsys.readouterr() == ("", "")
 
 
+def test_a_total_that_was_estimated_too_low_is_never_passed(clock, capsys):
+    reporter = Reporter("Trainer", 1017, "steps")
+    clock(100)
+    reporter.update(1018, total=1017)
+    assert capsys.readouterr().err == "Trainer 1018/1018 10.2 steps/s, 0 s left\n"
+
+
+def test_unlike_pieces_of_work_have_no_rate(clock, capsys):
+    reporter = Reporter("InfraValidator", 11, "")
+    clock(20)
+    reporter.update(5, "load")
+    assert capsys.readouterr().err == "InfraValidator 5/11 load\n"
+
+
 def test_what_was_done_before_does_not_count_for_the_rate(clock, capsys):
     reporter = Reporter("Trainer", 1000, "steps", start=900)
     clock(20)

@@ -162,3 +162,9 @@ def test_columns_by_number_mean_that_there_is_no_header(tmp_path):
     rows = [("hello", "hallo"), ("bye", "ade")]
     assert texts(read([write(tmp_path, "a.csv", content)], columns)) == rows
     assert texts(read([write(tmp_path, "a.tsv", content.replace(",", "\t"))], columns)) == rows
+
+
+def test_a_tsv_with_quotation_marks_is_read_as_the_csv_with_tabs_that_its_rejects_speak_of(tmp_path):
+    path = write(tmp_path, "a.tsv", 'en\tde\n"Two\tfountains"\tZwei\n')
+    assert "data.format=csv" in read([path], PAIR)[0].detail
+    assert texts(read([path], PAIR, Reading(format="csv", delimiter="\t"))) == [("Two\tfountains", "Zwei")]

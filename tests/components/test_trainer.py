@@ -118,6 +118,10 @@ def test_killed_five_times_and_interrupted_it_ends_with_the_weights_and_the_curv
     interrupted_after, (code, said) = trainings[5]["interrupted_after"], ended[5]
     assert code == 130, said
     assert f"Trainer stops at step {interrupted_after}, which is saved\n" in said
+    every = TINY.training.checkpoint_steps
+    starts = [0, *(after // every * every for after in killed_after)]
+    for start, (_, told) in zip(starts, ended[:6], strict=True):
+        assert (f"Trainer goes on from step {start}\n" in told) == (start > 0)
 
     trained = train(TINY, pathlib.Path(trainings[0]["scratch"]))
     assert len(trained.steps) == TINY.training.steps - interrupted_after, "it goes on from the step that was saved"

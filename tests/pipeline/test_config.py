@@ -10,6 +10,7 @@ from components.tasks import TASKS
 from models.config import ModelConfig
 from pipeline import config as module
 from pipeline.config import PRESETS, PipelineConfig, preset, setting_names, with_settings
+from pipeline.settings import settings_text
 
 BASE = PipelineConfig()
 
@@ -43,6 +44,21 @@ def test_settings_leave_the_rest_alone_and_the_later_wins():
     assert found.training == dataclasses.replace(PRESETS["tiny"].training, steps=2)
     assert found.model == dataclasses.replace(PRESETS["tiny"].model, dff=8)
     assert found.data == PRESETS["tiny"].data
+
+
+@pytest.mark.parametrize(
+    ("only", "shown"),
+    [
+        ("model", [name for name in setting_names() if name.startswith("model.")]),
+        ("training.batch_t", ["training.batch_tokens"]),
+        ("steps", ["training.steps"]),
+        ("model_typ", ["tokenizer.model_type"]),
+        ("nothing", []),
+    ],
+)
+def test_settings_are_listed_by_section_by_name_and_else_by_any_part(only, shown):
+    lines = settings_text(BASE, only).splitlines()
+    assert [line.partition("=")[0] for line in lines if not line.startswith(" ")] == shown
 
 
 def test_settings_are_checked_together_not_one_by_one():

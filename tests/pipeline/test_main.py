@@ -202,7 +202,7 @@ def raising(error: BaseException) -> Callable[[], None]:
     ("error", "exit_code", "message"),
     [
         (UserError("bad row"), 2, "seq2serve: Toy: bad row\n"),
-        (NotBlessedError("too weak"), 3, "seq2serve: Toy: too weak\n"),
+        (NotBlessedError("too weak"), 3, "seq2serve: Toy: too weak; look at `seq2serve report`\n"),
         (KeyboardInterrupt(), 130, "seq2serve: interrupted; run the same command again to go on\n"),
     ],
 )
@@ -307,7 +307,7 @@ def test_runs_and_lineage_tell_what_happened(command):
         ("2", "toy", "COMPLETE", "0", "1"),
     ]
     failed = command("runs", "--pipeline-root", "other").output.splitlines()[1]
-    assert failed.split()[5:] == ["FAILED", "1", "0", "Toy:", "bad", "row"]
+    assert failed.split()[5:] == ["FAILED", "0", "0", "Toy:", "bad", "row"], "what failed did not run to its end"
 
     assert "2 model" in command("runs", "1").output
     assert "2 model" in command("runs", "2").output, "a reused component shows the artifacts it stands for"
@@ -346,9 +346,12 @@ def test_a_shared_store_is_named_by_an_option_or_the_environment(command, tmp_pa
     [("serving", "serving/10"), ("serving/9", "serving/9"), ("model", "model/Format-Serving")],
 )
 def test_predict_finds_the_model_and_prints_a_line_a_text(command, tmp_path, monkeypatch, given, used):
+    from models.saved_model import Signature
+
     class EchoRuntime:
         def __init__(self, model_dir: str) -> None:
             self.model_dir = os.path.relpath(model_dir)
+            self.signatures = {"serving_default": Signature({"text": None}, {})}
 
         def run(self, signature: str, inputs: dict[str, list[str]]) -> dict[str, list[bytes]]:
             return {"translation": [f"{self.model_dir} {signature} {text}".encode() for text in inputs["text"]]}

@@ -1,6 +1,7 @@
 """`seq2serve report` shows a run on one page that needs no network: of every task, of a failed run, of two runs."""
 
 import base64
+import copy
 import dataclasses
 import html.parser
 import json
@@ -14,6 +15,8 @@ import pytest
 from typer.testing import CliRunner
 
 from components.artifact import Model
+from components.errors import UserError
+from pipeline import report
 from pipeline.__main__ import app
 from pipeline.metadata import MetadataStore
 from pipeline.report_quality import compare_runs
@@ -121,8 +124,12 @@ def test_it_shows_what_the_run_did(any_page):
     for row in (*evaluation["examples"]["worst"], *evaluation["examples"]["best"]):
         assert " ".join(next(iter(row.values())).split()) in page.texts["examples"]
     assert f"{house.output('Trainer', 'model').properties['num_parameters']:,} parameters" in page.texts["card"]
+    accuracy = house.output("Trainer", "model").properties["eval_accuracy"]
+    assert f"accuracy {100 * accuracy:.1f} %" in page.texts["card"]
+    assert "1 encoder layers" not in page.texts["card"]
     assert "RawFiles" in page.texts["lineage"]
     assert "seq2serve run " in page.texts["reproduce"]
+    assert "it makes the same;" in page.texts["reproduce"]
 
 
 def test_curves_and_lengths_are_drawn_and_say_their_values(any_page):
@@ -213,6 +220,34 @@ def test_a_pipeline_of_ones_own_is_shown_as_far_as_it_is_like_others(tmp_path):
         *(("attention", "There is no model"), ("card", "The run made no model."), ("reproduce", "run its")),
     ):
         assert nothing in page.texts[section]
+
+
+def test_a_training_of_so_many_minutes_is_not_said_to_be_repeatable(house, tmp_path):
+    store = MetadataStore(f"sqlite:///{house.folder / house.root / 'metadata.sqlite'}")
+    facts = read_run(store, 1, str(house.folder / house.root))
+    step = facts.steps["Trainer"]
+    parts = copy.deepcopy(step.origin.parts)
+    parts["parameters"]["recipe"]["training"]["minutes"] = 5.0
+    timed = dataclasses.replace(step, origin=dataclasses.replace(step.origin, parts=parts))
+    after = dataclasses.replace(facts, steps=facts.steps | {"Trainer": timed})
+    page = Page(report._render(report._values([facts, after])))
+    assert page.texts["reproduce"].count("it makes the same;") == 1
+    assert page.texts["reproduce"].count("training.minutes depends on the machine") == 1
+    assert "Trainer: training.minutes: 0.0 -> 5.0" in page.texts["differences"]
+    assert "length examples bleu source copied" in " ".join(page.texts["quality"].split())
+
+
+def test_a_rejected_row_is_shown_with_its_reason_and_what_else_is_known_of_it(house, tmp_path):
+    store = MetadataStore(f"sqlite:///{house.folder / house.root / 'metadata.sqlite'}")
+    facts = read_run(store, 1, str(house.folder / house.root))
+    (tmp_path / "rejects").mkdir()
+    reject = {"file": "a.tsv", "line": 7, "reason": "wrong number of columns", "detail": "3 instead of 2", "text": "x"}
+    (tmp_path / "rejects" / "rejects.jsonl").write_text(json.dumps(reject))
+    step = facts.steps["ExampleGen"]
+    examples = dataclasses.replace(facts.output("ExampleGen", "examples"), uri=str(tmp_path))
+    only = {"ExampleGen": dataclasses.replace(step, outputs={"examples": examples})}
+    page = Page(report._render(report._values([dataclasses.replace(facts, steps=only)])))
+    assert "wrong number of columns (3 instead of 2)" in page.texts["data"]
 
 
 # Runs that did not complete, and none.
@@ -327,10 +362,14 @@ def test_where_nothing_ran_there_is_nothing_to_show(tmp_path):
 
 
 def test_a_page_that_cannot_be_written_is_said(tmp_path):
+    """Where there is no such folder, before the page is made."""
     _store(tmp_path).begin_run("toy")
-    where = ["--pipeline-root", str(tmp_path / "runs"), "--output", str(tmp_path / "none" / "page.html")]
-    done = CliRunner().invoke(app, ["report", *where])
-    assert (done.exit_code, "--output" in done.stderr) == (2, True)
+    for path, why in ((tmp_path / "none" / "page.html", "its folder does not exist"), (tmp_path, "Is a directory")):
+        where = ["--pipeline-root", str(tmp_path / "runs"), "--output", str(path)]
+        done = CliRunner().invoke(app, ["report", *where])
+        assert (done.exit_code, why in done.stderr, "--output" in done.stderr) == (2, True, True)
+    with pytest.raises(UserError, match="its folder does not exist"):
+        report.write_report(None, [1], "", str(tmp_path / "none" / "page.html"))
 
 
 # In a browser.

@@ -7,12 +7,13 @@ import shlex
 
 import pytest
 
+from components.bootstrap import MIN_ROWS
 from components.task_classification import CLASSIFICATION
-from pipeline import report_plots
+from pipeline import report_card, report_plots
 from pipeline.config import preset, with_settings
 from pipeline.dag import make_pipeline
 from pipeline.metadata import MetadataStore
-from pipeline.report_command import reproduction, run_settings
+from pipeline.report_command import reproduction, run_settings, setting_of
 from pipeline.report_dag import BOX, draw
 from pipeline.report_run import read_run
 
@@ -110,7 +111,39 @@ def test_a_long_curve_is_thinned_to_means_and_ends_where_it_ends():
     assert report_plots.thinned(points[:5]) == points[:5]
 
 
+def test_the_axis_of_steps_begins_at_0_without_a_unit(plots):
+    assert ">0</text>" in plots["curves"]
+    assert ">0k</text>" not in plots["curves"]
+    assert ">1k</text>" in plots["curves"]
+
+
+def test_the_slices_beside_which_the_weakest_is_the_weakest_are_said():
+    row = {"by": "label", "name": "bad", "model": {"accuracy": 12.0}, "intervals": {}, "num_examples": 3}
+    large = row | {"name": "good", "model": {"accuracy": 80.0}, "intervals": {"accuracy": (70.0, 90.0)}}
+    found = {"headline": "accuracy", "higher_is_better": True, "decimals": 1, "slices": [{"rows": [row, large]}]}
+    (line,) = report_card._weakest(found)
+    assert "label good, accuracy 80.0" in line
+    assert f"slices of at least {MIN_ROWS}" in line
+
+
 # The command.
+
+
+@pytest.mark.parametrize(
+    ("component", "parameter", "setting"),
+    [
+        ("Trainer", "recipe.training.steps", "training.steps"),
+        ("Transform", "tokenizer_config.vocab_size", "tokenizer.vocab_size"),
+        ("Transform", "preprocessing.max_length", "data.max_length"),
+        ("ExampleGen", "splitting.eval_share", "data.eval_share"),
+        ("ExampleGen", "columns.source", "data.source"),
+        ("Evaluator", "num_examples", "evaluation.num_examples"),
+        ("BulkInferrer", "num_examples", ""),
+        ("Pusher", "destination", ""),
+    ],
+)
+def test_a_parameter_is_named_as_the_setting_that_it_is_made_of(component, parameter, setting):
+    assert setting_of(component, parameter) == setting
 
 
 def test_the_command_sets_what_was_set(any_house):

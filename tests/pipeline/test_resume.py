@@ -10,6 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.history import run_text, runs_text
+from pipeline.metadata import MetadataStore
+from pipeline.root import PipelineRoot
+from pipeline.runner import run_lock
+
 
 @pytest.fixture
 def toy(make_toy, tmp_path: Path):
@@ -77,6 +82,20 @@ def test_killed_twice_goes_on_from_the_last_checkpoint(toy):
     assert toy.run().components["Train"] == ("ran", "an earlier execution was interrupted; going on")
     assert toy.calls() == ["Count", "Train from 0", "Train from 2", "Train from 3", "Judge"]
     assert toy.artifacts() == UNDISTURBED
+
+
+def test_a_killed_run_is_shown_as_killed_before_it_is_swept_and_a_live_one_as_running(toy):
+    toy.run(crash="in Train")
+    store = MetadataStore(f"sqlite:///{toy.root / 'metadata.sqlite'}")
+    before = sorted((toy.root / ".locks").iterdir())
+    headings, killed = runs_text(store).splitlines()
+    assert killed.split()[4:] == ["CANCELED", "1", "0", "killed"], headings
+    assert [line.split()[1] for line in run_text(store, 1).splitlines()[1:]] == ["COMPLETE", "CANCELED"]
+    assert toy.states()[-1] == ("Train", "RUNNING"), "to look is not to change"
+    assert sorted((toy.root / ".locks").iterdir()) == before
+    with PipelineRoot(str(toy.root)).lock(run_lock(1)):
+        assert runs_text(store).splitlines()[1].split()[4:] == ["RUNNING", "1", "0"]
+        assert run_text(store, 1).splitlines()[2].split()[1] == "RUNNING"
 
 
 def test_other_settings_do_not_see_the_checkpoint(toy):

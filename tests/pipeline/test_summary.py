@@ -102,6 +102,23 @@ def test_commands_can_be_pasted(summary, tmp_path):
         "Watch training": ["seq2serve", "tensorboard", "--pipeline-root", root],
         "See it all": ["seq2serve", "report", "--pipeline-root", root],
         "Where it came from": ["seq2serve", "lineage", "--pipeline-root", root, f"{root}/serving/17"],
-        "Translate": ["seq2serve", "predict", "--model", f"{root}/serving/17", "Turn on the light."],
+        "Translate": ["seq2serve", "predict", "--model", f"{root}/serving/17", "source 0"],
         "Serve": ["seq2serve", "serve", f"{root}/serving"],
     }
+
+
+@pytest.mark.parametrize(
+    ("sources", "asked"),
+    [
+        (["long " * 20, "It's 5 o'clock; `rm *` costs $5", "short"], "It's 5 o'clock; `rm *` costs $5"),
+        (["--help", "over\ntwo  lines"], "over two lines"),
+        (["a word " * 20], "a word a word a word a word a word a word a word a word a"),
+        (["字" * 100], "字" * 60),
+        (["bell \a"], "Turn on the light."),
+        ([], "Turn on the light."),
+    ],
+)
+def test_the_model_is_to_be_asked_what_it_was_held_out_from(summary, sources, asked):
+    text = summary([{"source": source, "target": "x", "translation": "y"} for source in sources])
+    (line,) = [line for line in text.partition("Next:\n")[2].splitlines() if line.startswith("  Translate: ")]
+    assert shlex.split(line.removeprefix("  Translate: "))[4:] == [asked]
