@@ -41,9 +41,10 @@ test-flink: $(VENV)/installed .flink/job.jar .runners/boot
 	SEQ2SERVE_FLINK=$(CURDIR)/.flink SEQ2SERVE_BOOT=$(CURDIR)/.runners/boot \
 		$(VENV)/bin/python -m pytest -m runners --numprocesses=0 tests/runners/test_flink.py $(ARGS)
 
-# Dataflow's jobs, built and not sent; Google's clients are many, so in an environment apart.
+# Dataflow's jobs, built and not sent, and pipelines on an object store; Google's clients are many, so in an environment
+# apart.
 test-dataflow: .dataflow/installed
-	.dataflow/bin/python -m pytest --numprocesses=0 tests/runners/test_dataflow.py $(ARGS)
+	.dataflow/bin/python -m pytest --numprocesses=0 tests/runners/test_dataflow.py tests/runners/test_object_store.py $(ARGS)
 
 # --no-deps: the lock file is complete, so nothing is resolved and nothing but what it names can come in.
 $(VENV)/installed: requirements.lock pyproject.toml

@@ -8,6 +8,7 @@ names of types, folders and files are TFX's wherever TFX has one.
 import dataclasses
 import importlib
 import os
+from typing import ClassVar
 
 SPLITS = ("train", "eval", "test")
 
@@ -16,8 +17,11 @@ SPLITS = ("train", "eval", "test")
 class Artifact:
     """A typed folder with properties.
 
+    Of what lies on an object store, `read_in_place` says whether components read it there, shard by shard, or are given
+    a copy; `compared`, whether components look for earlier ones beside it, so that the runner brings those, too.
+
     Args:
-        uri: the folder (or, for RawFiles, the user's path).
+        uri: the folder, or its URL (or, for RawFiles, the user's path).
         properties: JSON values a reader wants without opening the folder. A component sets them on its outputs
             while it runs; once the runner has published the artifact nothing may change it.
         fingerprint: hex SHA-256 of what the artifact is made from; set by the runner.
@@ -28,6 +32,8 @@ class Artifact:
     properties: dict = dataclasses.field(default_factory=dict)
     fingerprint: str = ""
     id: int = 0
+    read_in_place: ClassVar[bool] = False
+    compared: ClassVar[bool] = False
 
     def path(self, *parts: str) -> str:
         """Returns the path of a file or folder inside the artifact."""
@@ -35,7 +41,15 @@ class Artifact:
 
     def exists(self) -> bool:
         """Returns whether what was published is still there, so that it may be reused."""
-        return os.path.isdir(self.uri)
+        if not is_remote(self.uri):
+            return os.path.isdir(self.uri)
+        # No import statement: fingerprints follow those, and every component imports this file.
+        return importlib.import_module("components.remote_files").has_files(self.uri)
+
+
+def is_remote(uri: str) -> bool:
+    """Returns whether this is a URL such as gs://bucket/runs, and no path."""
+    return "://" in uri
 
 
 class RawFiles(Artifact):
@@ -73,6 +87,8 @@ class Examples(Artifact):
     apart by, slice_columns (list).
     """
 
+    read_in_place = True
+
 
 class ExampleStatistics(Artifact):
     """Statistics of Examples (TFX: ExampleStatistics).
@@ -81,6 +97,8 @@ class ExampleStatistics(Artifact):
     source.txt                      what the user called the files; drift is looked for between runs of the same
     properties: splits.
     """
+
+    compared = True
 
 
 class Schema(Artifact):
@@ -152,6 +170,8 @@ class ModelEvaluation(Artifact):
     properties: what is in metrics.json.
     """
 
+    compared = True
+
 
 class ModelBlessing(Artifact):
     """The Evaluator's word on a model (TFX: ModelBlessing).
@@ -160,6 +180,8 @@ class ModelBlessing(Artifact):
     properties: blessed (bool), reason; where an earlier blessed model was asked the same, last_blessed: a
     bootstrap.Comparison with it, its "evaluation" (number), and its headline in each of the ModelEvaluation's "slices".
     """
+
+    compared = True
 
 
 class InfraBlessing(Artifact):
@@ -182,7 +204,6 @@ class PushedModel(Artifact):
 
         Only where that is an object store, this imports TensorFlow, which reaches it.
         """
-        # No import statement: fingerprints follow those, and every component imports this file.
         store = importlib.import_module("components.serving_store")
         version = self.properties.get("pushed_destination", "")
         return super().exists() and store.open_store(version).has(store.GRAPH_FILE)

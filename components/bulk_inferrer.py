@@ -5,7 +5,7 @@ Read next: bulk_inferrer_beam.py for what runs on the workers, models/runtime.py
 """
 
 from components.artifact import Examples, InferenceResult, PushedModel
-from components.component import Context, Input, Output, component
+from components.component import BeamContext, Input, Output, component
 from components.errors import ComponentError
 
 
@@ -17,7 +17,7 @@ def BulkInferrer(
     task: str,
     split: str,
     num_examples: int,
-    context: Context,
+    context: BeamContext,
 ) -> None:
     """Asks the pushed model for an answer to every example of a split.
 

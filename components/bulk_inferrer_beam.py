@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import apache_beam as beam
 import numpy as np
-import tensorflow as tf
 from apache_beam.ml.inference.base import KeyedModelHandler, ModelHandler, PredictionResult, RunInference
 
 from components.examples_io import read_batches
+from components.remote_files import fetched_folder, is_known, write_file
 from components.serving_store import local_copy
 from components.shards import shard_name
 from components.tasks import get_task
@@ -48,7 +48,9 @@ class SavedModelHandler(ModelHandler[Row, PredictionResult, SavedModelRuntime]):
 
     def load_model(self) -> SavedModelRuntime:
         """Loads the model; a folder without one fails here, before any row is read."""
-        with local_copy(self._saved_model) as folder:
+        # Without the extra gcp Beam does not know gs://, where the Pusher may have pushed by TensorFlow.
+        reach = fetched_folder if is_known(self._saved_model) else local_copy
+        with reach(self._saved_model) as folder:
             return SavedModelRuntime(folder)
 
     def run_inference(
@@ -132,8 +134,7 @@ class WriteResults(beam.DoFn):
                 predictions.append({"key": row, **result.example, **result.inference})
         for kind, lines in (("predictions", predictions), ("failures", failures)):
             path = os.path.join(self._target, f"{shard_name(kind, shard, self._num_shards)}.jsonl")
-            with tf.io.gfile.GFile(path, "w") as file:
-                file.write("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+            write_file(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
         yield {
             "num_predictions": len(predictions),
             "num_failures": len(failures),

@@ -39,6 +39,11 @@ class Context:
     verbose: bool = False
 
 
+# A component that asks for a `BeamContext` works through Beam's workers, which may be anywhere: of an artifact on an
+# object store it is given the URL. Every other component is given a local copy to read, and a local folder to fill.
+BeamContext = Annotated[Context, "beam"]
+
+
 @dataclasses.dataclass(frozen=True)
 class Channel:
     """A promise of one artifact: output `key` of `node`, of type `type`."""
@@ -84,7 +89,8 @@ class Component:
     """A function with its signature read: what goes in, what comes out, what can be set.
 
     `component.function` is the undecorated function; called with artifacts in temporary folders it is the
-    component's own unit test. `optional` names the inputs that may be left out.
+    component's own unit test. `optional` names the inputs that may be left out; `runs_beam` says whether it asks for a
+    BeamContext.
     """
 
     function: Callable[..., None]
@@ -93,6 +99,7 @@ class Component:
     parameters: dict[str, inspect.Parameter]
     context: str | None
     optional: frozenset[str] = frozenset()
+    runs_beam: bool = False
 
     @property
     def name(self) -> str:
@@ -142,14 +149,14 @@ def component(function: Callable[..., None]) -> Component:
 
     Args:
         function: returns None. Its parameters, all keyword-capable, are annotated `Input[T]`, `Input[T] | None`,
-            `Output[T]`, `Context` or with a plain type, which must serialise to JSON (frozen dataclasses of such are
-            fine).
+            `Output[T]`, `Context`, `BeamContext` or with a plain type, which must serialise to JSON (frozen dataclasses
+            of such are fine).
     Returns:
         A Component.
     Raises:
         TypeError: a parameter has no annotation.
     """
-    inputs, outputs, parameters, context, optional = {}, {}, {}, None, set()
+    inputs, outputs, parameters, context, optional, runs_beam = {}, {}, {}, None, set(), False
     hints = typing.get_type_hints(function, include_extras=True)
     for key, parameter in inspect.signature(function).parameters.items():
         if key not in hints:
@@ -159,11 +166,11 @@ def component(function: Callable[..., None]) -> Component:
         if role in ("input", "output"):
             (inputs if role == "input" else outputs)[key] = typing.get_args(hint)[0]
             optional.update({key} if parameter.default is None else ())
-        elif hints[key] is Context:
-            context = key
+        elif hints[key] in (Context, BeamContext):
+            context, runs_beam = key, hints[key] == BeamContext
         else:
             parameters[key] = parameter
-    return Component(function, inputs, outputs, parameters, context, frozenset(optional))
+    return Component(function, inputs, outputs, parameters, context, frozenset(optional), runs_beam)
 
 
 def _without_none(hint: Any) -> Any:

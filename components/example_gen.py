@@ -10,7 +10,7 @@ import itertools
 import typing
 
 from components.artifact import SPLITS, Examples, RawFiles
-from components.component import Context, Input, Output, component
+from components.component import BeamContext, Context, Input, Output, component
 from components.errors import UserError
 from components.file_formats import Reading, group_files
 
@@ -43,7 +43,7 @@ def ExampleGen(
     reading: Reading,
     splitting: Splitting,
     max_reject_share: float,
-    context: Context,
+    context: BeamContext,
     slice_columns: tuple[str, ...] = (),
 ) -> None:
     """Reads the user's files and writes every row as a tf.Example or as a reject (TFX: ExampleGen).

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
+from components.remote_files import fetched_file
+
 # Rows handled at once: many enough that Beam's and TensorFlow's cost a call does not count, few enough for memory.
 BATCH_ROWS = 1024
 _MANY_ROWS = 4096  # where they are not taken out of TensorFlow
@@ -24,25 +26,27 @@ def read_batches(path: str, columns: list[str]) -> Iterator[Batch]:
     """Reads a shard of Examples.
 
     Args:
-        path: a TFRecord of tf.Example.
+        path: of a TFRecord of tf.Example, or its URL.
         columns: names of bytes features.
     Yields:
         column -> for each of up to BATCH_ROWS rows, its values: one, or none where the row lacks the column.
     """
     features = {column: tf.io.RaggedFeature(tf.string) for column in columns}
-    for records in tf.data.TFRecordDataset(path).batch(BATCH_ROWS).with_options(_OPTIONS):
-        yield {column: values.to_list() for column, values in tf.io.parse_example(records, features).items()}
+    with fetched_file(path) as file:
+        for records in tf.data.TFRecordDataset(file).batch(BATCH_ROWS).with_options(_OPTIONS):
+            yield {column: values.to_list() for column, values in tf.io.parse_example(records, features).items()}
 
 
 def read_texts(path: str, columns: list[str]) -> Iterator[dict[str, tf.Tensor]]:
     """Reads a shard of Examples without taking the texts out of TensorFlow, which is twice as fast.
 
     Args:
-        path: a TFRecord of tf.Example.
+        path: of a TFRecord of tf.Example, or its URL.
         columns: names of bytes features, of one value at most.
     Yields:
         column -> tf.string [rows], empty where a row lacks the column; up to _MANY_ROWS rows.
     """
     features = {column: tf.io.FixedLenFeature([], tf.string, default_value="") for column in columns}
-    for records in tf.data.TFRecordDataset(path).batch(_MANY_ROWS).with_options(_OPTIONS):
-        yield tf.io.parse_example(records, features)
+    with fetched_file(path) as file:
+        for records in tf.data.TFRecordDataset(file).batch(_MANY_ROWS).with_options(_OPTIONS):
+            yield tf.io.parse_example(records, features)

@@ -18,9 +18,10 @@ import tempfile
 import time
 from typing import Any
 
+from components.artifact import is_remote
 from components.errors import UserError
 from components.serving_files import SERVER_SETTINGS, write_server_settings
-from components.serving_store import STAGING_PREFIX, Store, is_remote, open_store
+from components.serving_store import STAGING_PREFIX, Store, open_store
 
 RECORD_FILE = "assets.extra/seq2serve.json"
 STABLE, CANARY = "stable", "canary"

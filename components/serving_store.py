@@ -14,6 +14,8 @@ from typing import Protocol
 
 import portalocker
 
+from components.artifact import is_remote
+
 GRAPH_FILE = "saved_model.pb"  # a reader knows a SavedModel by it
 # A server looks at numeric names only, so what is unfinished hides behind these, on the same file system for certain.
 _LOCK_NAME = ".pushing.lock"
@@ -46,11 +48,6 @@ class Store(Protocol):
 
     def locked(self) -> contextlib.AbstractContextManager[None]:
         """Makes the folder if it is missing and keeps others from writing to it."""
-
-
-def is_remote(destination: str) -> bool:
-    """Returns whether this is a URL such as gs://bucket/models/en_de, and no path."""
-    return "://" in destination
 
 
 def whole_name(destination: str) -> str:

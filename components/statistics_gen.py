@@ -5,14 +5,14 @@ Read next: text_counts.py for what is counted, schema_gen.py for what is inferre
 """
 
 from components.artifact import Examples, ExampleStatistics
-from components.component import Context, Input, Output, component
+from components.component import BeamContext, Input, Output, component
 
 
 @component
 def StatisticsGen(
     examples: Input[Examples],
     statistics: Output[ExampleStatistics],
-    context: Context,
+    context: BeamContext,
     label_columns: tuple[str, ...] = (),
 ) -> None:
     """Counts rows, lengths, words, labels, repetitions and the overlap of splits (TFX: StatisticsGen).

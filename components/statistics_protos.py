@@ -10,6 +10,7 @@ import tensorflow as tf
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
 from components.artifact import ExampleStatistics
+from components.remote_files import write_file
 from components.text_counts import ColumnCounts, HashSample, SplitCounts
 from components.text_languages import languages
 
@@ -63,9 +64,7 @@ def split_statistics(split: str, counts: dict[str, SplitCounts]) -> statistics_p
 
 def write_statistics(uri: str, split: str, statistics: statistics_pb2.DatasetFeatureStatisticsList) -> None:
     """Writes a split's statistics into the folder of an ExampleStatistics artifact."""
-    tf.io.gfile.makedirs(f"{uri}/Split-{split}")
-    with tf.io.gfile.GFile(f"{uri}/Split-{split}/FeatureStats.pb", "wb") as file:
-        file.write(statistics.SerializeToString(deterministic=True))
+    write_file(f"{uri}/Split-{split}/FeatureStats.pb", statistics.SerializeToString(deterministic=True))
 
 
 def read_statistics(artifact: ExampleStatistics, split: str) -> statistics_pb2.DatasetFeatureStatistics:
@@ -76,8 +75,7 @@ def read_statistics(artifact: ExampleStatistics, split: str) -> statistics_pb2.D
 
 def write_source(uri: str, source: str) -> None:
     """Writes down what the user called the files that statistics are of."""
-    with tf.io.gfile.GFile(f"{uri}/{_SOURCE}", "w") as file:
-        file.write(source)
+    write_file(f"{uri}/{_SOURCE}", source.encode())
 
 
 def read_source(artifact: ExampleStatistics) -> str:

@@ -5,11 +5,12 @@ Read next: transform_beam.py for the work itself, models/tokenizer.py, then trai
 """
 
 import collections
+import contextlib
 import dataclasses
 from typing import Literal
 
 from components.artifact import Examples, Schema, Tokenizer, TokenizerFiles, TransformedExamples
-from components.component import Context, Input, Output, component
+from components.component import BeamContext, Context, Input, Output, component
 from components.errors import UserError
 from models.config import TokenizerConfig
 
@@ -41,7 +42,7 @@ def Transform(
     tokenizer: Output[Tokenizer],
     preprocessing: Preprocessing,
     tokenizer_config: TokenizerConfig,
-    context: Context,
+    context: BeamContext,
 ) -> None:
     """Learns a tokenizer from the train split and turns the text and labels of all splits into ids (TFX: Transform).
 
@@ -69,7 +70,7 @@ def TransformByTokenizer(
     transformed_examples: Output[TransformedExamples],
     tokenizer: Output[Tokenizer],
     preprocessing: Preprocessing,
-    context: Context,
+    context: BeamContext,
 ) -> None:
     """Does what Transform does with a tokenizer that the user brings.
 
@@ -139,8 +140,7 @@ def _count_labels(examples: Examples, schema: Schema, column: str, path: str, co
 
 def _adopt(files: TokenizerFiles, columns: tuple[str, ...], tokenizer: Tokenizer) -> None:
     """Takes over the tokenizer of all columns, or where files were given for columns that of each."""
-    from apache_beam.io.filesystems import FileSystems
-
+    from components.remote_files import fetched_file, filled_folder
     from models.tokenizer import adopt_tokenizer
 
     paths: dict[str, list[str]] = {}
@@ -151,11 +151,11 @@ def _adopt(files: TokenizerFiles, columns: tuple[str, ...], tokenizer: Tokenizer
         raise UserError(f"{files.uri}: tokenizers for {', '.join(paths)}; give one for all, or {wanted}")
     adopted = {}
     for name, mine in paths.items():
-        folder = FileSystems.join(tokenizer.uri, name) if name else tokenizer.uri
-        if not FileSystems.exists(folder):
-            FileSystems.mkdirs(folder)
+        folder = tokenizer.path(name) if name else tokenizer.uri
         try:
-            adopted[name] = adopt_tokenizer(mine, folder)
+            with contextlib.ExitStack() as stack:
+                here = [stack.enter_context(fetched_file(path)) for path in mine]
+                adopted[name] = adopt_tokenizer(here, stack.enter_context(filled_folder(folder)))
         except ValueError as error:
             raise UserError(f"{files.uri}: {error}; give a tokenizer's folder or a SentencePiece .model") from error
     kinds = dict.fromkeys(settings["kind"] for settings in adopted.values())

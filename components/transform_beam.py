@@ -12,7 +12,6 @@ import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import apache_beam as beam
-from apache_beam.io.filesystems import FileSystems
 
 from models.config import TokenizerConfig
 
@@ -73,14 +72,14 @@ class LearnTokenizer(beam.DoFn):
         self._config, self._uri = config, uri
 
     def process(self, element: WordCounts) -> Iterator[dict]:
+        from components.remote_files import filled_folder
         from models.tokenizer import learn_tokenizer
 
         name, words = element
-        folder, size, reason = FileSystems.join(self._uri, name) if name else self._uri, 0, ""
-        if not FileSystems.exists(folder):
-            FileSystems.mkdirs(folder)
+        folder, size, reason = os.path.join(self._uri, name) if name else self._uri, 0, ""
         try:
-            size = learn_tokenizer(words.items(), self._config, folder)
+            with filled_folder(folder) as here:
+                size = learn_tokenizer(words.items(), self._config, here)
         except ValueError as error:
             reason = str(error)
         yield {"name": name, "vocab_size": size, "error": reason}

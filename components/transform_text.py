@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from components.examples_io import read_texts
+from components.remote_files import fetched_folder
 from components.tf_records import ExampleEncoder, RecordWriter, pack_numbers
 from models.tokenizer import load_tokenizers
 
@@ -52,12 +53,13 @@ class IdWriter:
     Args:
         preprocessing: columns and their lengths. Column `c` becomes the feature `c_ids`, of a label with one number.
         labels: label column -> its labels, in the order of their ids.
-        tokenizer_uri: folder of the Tokenizer artifact.
+        tokenizer_uri: folder of the Tokenizer artifact, or its URL.
     """
 
     def __init__(self, preprocessing: "Preprocessing", labels: Mapping[str, Sequence[str]], tokenizer_uri: str):
         self._preprocessing = preprocessing
-        self._tokenizers = load_tokenizers(tokenizer_uri, preprocessing.columns)
+        with fetched_folder(tokenizer_uri) as folder:
+            self._tokenizers = load_tokenizers(folder, preprocessing.columns)
         self._encoder = ExampleEncoder([f"{column}_ids" for column in (*preprocessing.columns, *labels)], "int64")
         self._label_ids = {
             column: {label.encode(): number for number, label in enumerate(names)} for column, names in labels.items()

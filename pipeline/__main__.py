@@ -16,6 +16,7 @@ import typer
 from components.errors import UserError
 from components.file_formats import parse_roles
 from pipeline import serving_commands
+from pipeline.beam_options import checked_beam_options
 from pipeline.config import PipelineConfig, preset, with_settings
 from pipeline.exits import explained as _explained
 from pipeline.logs import set_up_logs
@@ -65,7 +66,7 @@ def demo(
     ] = "de",
     tokenizer: TokenizerOption = "",
     warm_start: WarmStartOption = None,
-    pipeline_root: RootOption = Path("runs"),
+    pipeline_root: RootOption = "runs",
     metadata: MetadataOption = "",
     serving_dir: Annotated[
         str, typer.Option(metavar="DIR|URL", help=PUSHED, show_default="serving/en-<language> or <task>")
@@ -89,16 +90,16 @@ def demo(
     """
     with _explained(verbose):
         config = with_settings(preset("demo", task), settings or [])
-        options = _checked_beam_options(beam_options)
+        folder = serving_dir or "serving/" + (f"en-{language}" if task == "translation" else task)
+        options = checked_beam_options(beam_options, "the demo's own", pipeline_root, folder)
         set_up_logs(verbose)
         from pipeline.corpora import fetch_corpus
 
         file = fetch_corpus(task, language)
-        folder = serving_dir or "serving/" + (f"en-{language}" if task == "translation" else task)
         from pipeline.dag import make_pipeline
 
         given = {"tokenizer": _tokenizer_files(tokenizer), "warm_start": _model_files(warm_start)}
-        _run(make_pipeline(config, file, str(pipeline_root), folder, **given), config, options, verbose, metadata)
+        _run(make_pipeline(config, file, pipeline_root, folder, **given), config, options, verbose, metadata)
 
 
 @app.command()
@@ -114,7 +115,7 @@ def run(
     schema: SchemaOption = None,
     tokenizer: TokenizerOption = "",
     warm_start: WarmStartOption = None,
-    pipeline_root: RootOption = Path("runs"),
+    pipeline_root: RootOption = "runs",
     metadata: MetadataOption = "",
     serving_dir: Annotated[str, typer.Option(metavar="DIR|URL", help=PUSHED, show_default="serving/<task>")] = "",
     settings: SettingsOption = None,
@@ -133,13 +134,14 @@ def run(
     with _explained(verbose):
         columns = {"source": source, "target": target, "text": text, "label": label}
         config = _config(preset_name, task, columns, settings)
-        options = _checked_beam_options(beam_options)
+        folder = serving_dir or f"serving/{task}"
+        options = checked_beam_options(beam_options, file, pipeline_root, folder)
         set_up_logs(verbose)
         from pipeline.dag import make_pipeline
 
         given = {"tokenizer": _tokenizer_files(tokenizer), "warm_start": _model_files(warm_start)}
-        given["schema_file"], folder = str(schema or ""), serving_dir or f"serving/{task}"
-        _run(make_pipeline(config, file, str(pipeline_root), folder, **given), config, options, verbose, metadata)
+        given["schema_file"] = str(schema or "")
+        _run(make_pipeline(config, file, pipeline_root, folder, **given), config, options, verbose, metadata)
 
 
 @app.command()
@@ -153,7 +155,7 @@ def validate(
     text: TextOption = "text",
     label: LabelOption = "label",
     schema: SchemaOption = None,
-    pipeline_root: RootOption = Path("runs"),
+    pipeline_root: RootOption = "runs",
     metadata: MetadataOption = "",
     settings: SettingsOption = None,
     verbose: VerboseOption = False,
@@ -167,13 +169,13 @@ def validate(
     with _explained(verbose):
         columns = {"source": source, "target": target, "text": text, "label": label}
         config = _config(preset_name, task, columns, settings)
-        options = _checked_beam_options(beam_options)
+        options = checked_beam_options(beam_options, file, pipeline_root)
         set_up_logs(verbose)
         from pipeline.dag import make_validation_pipeline
         from pipeline.runner import Runner
         from pipeline.validation import print_validation
 
-        pipeline = make_validation_pipeline(config, file, str(pipeline_root), str(schema or ""))
+        pipeline = make_validation_pipeline(config, file, pipeline_root, str(schema or ""))
         print_validation(Runner(pipeline, options, verbose, metadata).run())
 
 
@@ -182,7 +184,7 @@ def runs(
     run_id: Annotated[
         int | None, typer.Argument(metavar="[RUN]", help="One run: its components and artifacts.")
     ] = None,
-    pipeline_root: RootOption = Path("runs"),
+    pipeline_root: RootOption = "runs",
     metadata: MetadataOption = "",
 ) -> None:
     """Lists the runs in a pipeline root, or what one of them did.
@@ -204,7 +206,7 @@ def report(
         list[int] | None,
         typer.Argument(metavar="[RUN] [RUN]", help="The run, by default the last one; two are shown side by side."),
     ] = None,
-    pipeline_root: RootOption = Path("runs"),
+    pipeline_root: RootOption = "runs",
     metadata: MetadataOption = "",
     output: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The page.", show_default="report-<run>.html")
@@ -222,10 +224,11 @@ def report(
         if len(numbers) not in (1, 2):
             raise UserError(f"a report shows one run or two, not {len(numbers)}; `seq2serve runs` lists them")
         set_up_logs(False)
+        from components.serving_store import whole_name
         from pipeline.report import write_report
 
         path = output or Path(f"report-{'-'.join(map(str, numbers))}.html")
-        write_report(store, numbers, str(pipeline_root.absolute()), str(path))
+        write_report(store, numbers, whole_name(pipeline_root), str(path))
         print(f"{path.absolute()} shows run {' beside run '.join(map(str, numbers))}.")
 
 
@@ -239,7 +242,7 @@ def lineage(
             "pushed version.",
         ),
     ],
-    pipeline_root: RootOption = Path("runs"),
+    pipeline_root: RootOption = "runs",
     metadata: MetadataOption = "",
 ) -> None:
     """Shows what an artifact was made from, back to the raw files, and what was made of it.
@@ -284,13 +287,19 @@ def tensorboard(
             show_default=False,
         ),
     ] = None,
-    pipeline_root: RootOption = Path("runs"),
+    pipeline_root: RootOption = "runs",
 ) -> None:
     """Shows how every model was trained, or is being trained: curves, answers, attention, settings side by side."""
     with _explained():
-        if not pipeline_root.is_dir():
-            raise UserError(f"no runs in {pipeline_root}: there is no such folder; name it with --pipeline-root")
-        command = [sys.executable, "-m", "tensorboard.main", f"--logdir={pipeline_root}", *(options or [])]
+        from pipeline.root import state_folder
+
+        folder = state_folder(pipeline_root)
+        if not folder.is_dir():
+            raise UserError(
+                f"no runs in {pipeline_root}: there is no folder {folder}; name it with --pipeline-root, or for a URL "
+                f"stand where the training was started"
+            )
+        command = [sys.executable, "-m", "tensorboard.main", f"--logdir={folder}", *(options or [])]
         os.execv(sys.executable, command)
 
 
@@ -312,7 +321,7 @@ def _run(
     pipeline: "Pipeline", config: PipelineConfig, beam_options: tuple[str, ...], verbose: bool, metadata: str
 ) -> None:
     from components.serving_folder import check_destination
-    from components.serving_store import is_remote
+    from components.artifact import is_remote
     from pipeline.runner import Runner
     from pipeline.summary import print_summary
 
@@ -346,31 +355,17 @@ def _model_files(folder: Path | None) -> str:
     )
 
 
-def _checked_beam_options(options: list[str] | None) -> tuple[str, ...]:
-    """Catches a stray word, which the parser cannot tell from Beam's without a bare --, and a useless runner."""
-    if options and not options[0].startswith("-"):
-        raise UserError(
-            f"unexpected argument {options[0]!r}. Several files are one quoted pattern, such as 'data/*.tsv'; Beam "
-            f"options stand after a bare -- and begin with a dash"
-        )
-    if any("dataflow" in option.lower() for option in options or () if "runner" in option.lower()):
-        raise UserError(
-            "Dataflow's workers reach nothing but object stores, and the pipeline root is a folder; take a runner "
-            "whose workers mount that folder, such as --runner=FlinkRunner"
-        )
-    return tuple(options or ())
-
-
-def _open_store(pipeline_root: Path, metadata: str) -> "MetadataStore":
+def _open_store(pipeline_root: str, metadata: str) -> "MetadataStore":
     from pipeline.metadata import MetadataStore
+    from pipeline.root import state_folder
 
     if metadata:
         return MetadataStore(metadata)
-    path = pipeline_root.absolute() / "metadata.sqlite"
+    path = state_folder(pipeline_root) / "metadata.sqlite"
     if not path.is_file():
         raise UserError(
             f"no runs in {pipeline_root}: there is no {path}; name the folder with --pipeline-root, or "
-            f"a store that it shares with --metadata"
+            f"a store that it shares with --metadata; for a URL stand where the runs were started"
         )
     return MetadataStore(f"sqlite:///{path}")
 

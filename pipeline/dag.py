@@ -4,8 +4,6 @@ Comes in: a config and the user's files. Goes out: a Pipeline for the Runner.
 Read next: any component you see named here; runner.py for how they are run.
 """
 
-import os
-
 from components.artifact import ModelFiles, SchemaFile, TokenizerFiles
 from components.bulk_inferrer import BulkInferrer
 from components.component import Channel, Node, raw_files
@@ -42,7 +40,7 @@ def make_pipeline(
     Args:
         config: every setting.
         files: path or pattern of the user's files, or several with their roles (components/file_formats.py).
-        pipeline_root: where artifacts and metadata are kept.
+        pipeline_root: where artifacts and metadata are kept, a path or a URL.
         serving_dir: where model versions are pushed, a path or a URL.
         schema_file: a schema that the user keeps; empty to infer one.
         tokenizer: pattern of the files of a tokenizer that the user brings; empty to learn one.
@@ -86,12 +84,12 @@ def make_pipeline(
     )
     given = (base_model.node,) if base_model else ()
     nodes = (*data_nodes, *text_nodes, *given, trainer, evaluator, infra_validator, pusher, bulk_inferrer)
-    return Pipeline(task.name, os.path.abspath(pipeline_root), nodes)
+    return Pipeline(task.name, whole_name(pipeline_root), nodes)
 
 
 def make_validation_pipeline(config: PipelineConfig, files: str, pipeline_root: str, schema_file: str = "") -> Pipeline:
     """Joins the components that look at the data, with which `make_pipeline` begins; see there for the arguments."""
-    return Pipeline(config.task, os.path.abspath(pipeline_root), _data_nodes(config, files, schema_file)[0])
+    return Pipeline(config.task, whole_name(pipeline_root), _data_nodes(config, files, schema_file)[0])
 
 
 def _data_nodes(config: PipelineConfig, files: str, schema_file: str) -> tuple[tuple[Node, ...], Channel, Channel]:

@@ -45,6 +45,13 @@ PLACES = sa.Table(
     sa.Column("root", sa.String(32), nullable=False),
     sa.Column("place", sa.Text, nullable=False),
 )
+# One row: what this store is known by, where its URL differs from machine to machine.
+IDENTITIES = sa.Table(
+    "identities",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("identity", sa.String(32), nullable=False),
+)
 EXECUTIONS = sa.Table(
     "executions",
     METADATA,

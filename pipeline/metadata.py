@@ -10,15 +10,16 @@ import dataclasses
 import os
 import socket
 import time
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
 import sqlalchemy as sa
 
-from components.artifact import Artifact
+from components.artifact import Artifact, is_remote
 from components.errors import Seq2ServeError, UserError
-from pipeline.database import ARTIFACTS, EVENTS, EXECUTIONS, PLACES, RUNS, Database
+from pipeline.database import ARTIFACTS, EVENTS, EXECUTIONS, IDENTITIES, PLACES, RUNS, Database
 
 State = Literal["RUNNING", "COMPLETE", "CACHED", "FAILED", "CANCELED"]
 Direction = Literal["backward", "forward"]
@@ -107,6 +108,15 @@ class MetadataStore:
     def __str__(self) -> str:
         return str(self._database)
 
+    def identity(self) -> str:
+        """Returns a name that no other store has, the same for all who use this one."""
+        query = sa.select(IDENTITIES.c.identity)
+        if not self._database.read(query):
+            # Another process may be doing the same: the primary key decides who was first.
+            with contextlib.suppress(sa.exc.IntegrityError):
+                self._insert(IDENTITIES, {"id": 1, "identity": uuid.uuid4().hex})
+        return self._database.read(query)[0].identity
+
     def begin_run(self, pipeline: str) -> int:
         """Records that a run of a pipeline begins. Returns its id."""
         row = {"pipeline": pipeline, "state": "RUNNING", "started": time.time()}
@@ -192,6 +202,18 @@ class MetadataStore:
         query = sa.select(EXECUTIONS.c.id).outerjoin(PLACES, PLACES.c.run_id == EXECUTIONS.c.run_id)
         return {row.id for row in self._database.read(query.where(self.place.root == _ROOT))}
 
+    def published(self, types: Iterable[str]) -> list[Artifact]:
+        """Returns what has been published in this root, from whatever machine, of artifacts of some types."""
+        query = (
+            sa.select(ARTIFACTS)
+            .join(EVENTS, sa.and_(EVENTS.c.artifact_id == ARTIFACTS.c.id, EVENTS.c.role == "output"))
+            .join(EXECUTIONS, EXECUTIONS.c.id == EVENTS.c.execution_id)
+            .outerjoin(PLACES, PLACES.c.run_id == EXECUTIONS.c.run_id)
+            .where(ARTIFACTS.c.type.in_(list(types)), self.place.root == _ROOT)
+            .order_by(ARTIFACTS.c.id)
+        )
+        return [_artifact(row, Artifact) for row in self._database.read(query)]
+
     def unfinished_runs(self) -> list[int]:
         """Returns the runs of this place that are RUNNING, or of which an execution is.
 
@@ -258,8 +280,7 @@ class MetadataStore:
         if name.isdecimal():
             found = self._database.read(query.where(ARTIFACTS.c.id == int(name)))
         else:
-            path = Path(os.path.abspath(name))
-            folders = {name, *map(str, (path, *path.parents))}
+            folders = _with_parents(name)
             found = [row for row in self._database.read(query) if folders & _places(row)]
         if not found:
             raise UserError(f"no artifact {name!r} here; `seq2serve runs RUN` lists the artifacts of a run")
@@ -330,6 +351,15 @@ def _insert_artifact(connection: sa.Connection, artifact: Artifact) -> int:
 
 def _artifact(row: sa.Row, artifact_type: type[Artifact]) -> Artifact:
     return artifact_type(row.uri, row.properties, row.fingerprint, row.id)
+
+
+def _with_parents(name: str) -> set[str]:
+    """Returns a path or a URL, and every folder that it is in."""
+    if is_remote(name):
+        parts = name.split("/")
+        return {"/".join(parts[:end]) for end in range(3, len(parts) + 1)}
+    path = Path(os.path.abspath(name))
+    return {name, *map(str, (path, *path.parents))}
 
 
 def _places(row: sa.Row) -> set[str]:

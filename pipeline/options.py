@@ -4,7 +4,6 @@ Comes in: nothing. Goes out: types for the parameters of commands, with their he
 Read next: __main__.py, whose commands they are.
 """
 
-import re
 from pathlib import Path
 from typing import Annotated
 
@@ -54,20 +53,13 @@ WarmStartOption = Annotated[
 ]
 
 
-def _folder(path: Path) -> Path:
-    """Refuses a URL, which as a path would become a folder called gs: and the like."""
-    if path.parts and re.fullmatch(r"[a-z][a-z0-9+.-]+:", path.parts[0]):
-        raise typer.BadParameter(
-            f"{path} is a URL; artifacts are kept on a file system that every worker reaches by the same path, such as "
-            f"NFS or a mounted bucket. Model versions can be pushed to an object store: --serving-dir"
-        )
-    return path
-
-
 RootOption = Annotated[
-    Path,
+    str,
     typer.Option(
-        "--pipeline-root", metavar="DIR", callback=_folder, help="Where artifacts, metadata and logs are kept."
+        "--pipeline-root",
+        metavar="DIR|URL",
+        help="Where artifacts, metadata and logs are kept. Of an object store, such as gs://bucket/runs, only "
+        "artifacts are there; the rest, and copies, are in a folder here, called runs-gs-bucket-runs.",
     ),
 ]
 MetadataOption = Annotated[

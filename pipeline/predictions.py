@@ -21,7 +21,12 @@ def print_answers(folder: str, signature: str, texts: list[str]) -> None:
         UserError: the model cannot be loaded or asked that way.
     """
     with _explaining(folder):
-        outputs = SavedModelRuntime(folder).run(signature, {"text": texts})
+        model = SavedModelRuntime(folder)
+        if signature in model.signatures and (inputs := list(model.signatures[signature].inputs)) != ["text"]:
+            raise UserError(
+                f"signature {signature!r} takes {', '.join(inputs)}; ask with --file, a JSON object of those a line"
+            )
+        outputs = model.run(signature, {"text": texts})
     answers = [rows for rows in outputs.values() if len(rows) and isinstance(rows[0], bytes)]
     if not answers:
         raise UserError(f"signature {signature!r} has no output of one string a text; ask with --file for all outputs")

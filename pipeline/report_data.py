@@ -11,6 +11,7 @@ from typing import Any
 
 from pipeline import report_plots
 from pipeline.report_run import RunFacts
+from pipeline.root import reached
 
 MAX_FILES = 8  # named one by one
 MAX_REJECTS = 5
@@ -68,8 +69,9 @@ def _transformed(facts: RunFacts, key: str) -> Any:
 
 def _rejects(uri: str) -> list[dict]:
     """Returns the first rejected rows."""
-    lines = itertools.chain.from_iterable(map(_lines, sorted(glob.glob(f"{glob.escape(uri)}/rejects/*.jsonl"))))
-    return [json.loads(line) for line in itertools.islice(lines, MAX_REJECTS)]
+    with reached(f"{uri}/rejects") as folder:
+        lines = itertools.chain.from_iterable(map(_lines, sorted(glob.glob(f"{glob.escape(folder)}/*.jsonl"))))
+        return [json.loads(line) for line in itertools.islice(lines, MAX_REJECTS)]
 
 
 def _lines(path: str) -> list[str]:

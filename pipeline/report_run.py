@@ -5,15 +5,19 @@ Read next: report.py, which makes a page of it; report_data.py, report_training.
 artifacts.
 """
 
+import contextlib
 import dataclasses
 import os
 from typing import Any
 
-from components.artifact import Artifact
+from components.artifact import Artifact, is_remote
 from components.errors import UserError
 from components.task import Task
 from components.tasks import TASKS
 from pipeline.metadata import Ancestry, Execution, MetadataStore, Run
+from pipeline.root import PipelineRoot, open_root
+
+_LARGE = ("examples", "transformed_examples")  # keys of outputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +62,7 @@ class RunFacts:
         given: files that were given, by type: "RawFiles", perhaps "SchemaFile", "TokenizerFiles", "ModelFiles".
         lineage: everything that the run made or took over, and what that was made from, oldest first.
         root: the pipeline root.
+        remote_root: the same, where that is on an object store.
     """
 
     run: Run
@@ -65,6 +70,7 @@ class RunFacts:
     given: dict[str, Artifact]
     lineage: tuple[Ancestry, ...]
     root: str
+    remote_root: PipelineRoot | None = None
 
     @property
     def task(self) -> Task | None:
@@ -72,8 +78,16 @@ class RunFacts:
         return TASKS.get(self.run.pipeline)
 
     def output(self, component: str, key: str) -> Artifact | None:
-        """Returns a published artifact of which the files are still there; None where there is none."""
+        """Returns a published artifact of which the files are still there; None where there is none.
+
+        Of one on an object store it is a copy, unless it is large and of little interest but for its properties.
+        """
         found = self.steps[component].outputs.get(key) if component in self.steps else None
+        if found and self.remote_root:
+            if key in _LARGE:
+                return found
+            with contextlib.suppress(FileNotFoundError):
+                found = self.remote_root.within_reach(found, on_workers=False)
         return found if found and os.path.isdir(found.uri) else None
 
     def parameters(self, component: str) -> dict[str, Any]:
@@ -107,4 +121,5 @@ def read_run(store: MetadataStore, run_id: int, root: str) -> RunFacts:
         given = [a.type for a in lineage.values() if not a.component and a.artifact.fingerprint in wanted]
         steps[execution.component] = Step(execution, origin, outputs, tuple(dict.fromkeys([*inputs, *given])))
     given = {ancestry.type: ancestry.artifact for ancestry in lineage.values() if not ancestry.component}
-    return RunFacts(run, steps, given, tuple(lineage[number] for number in sorted(lineage)), root)
+    remote_root = open_root(root) if is_remote(root) else None
+    return RunFacts(run, steps, given, tuple(lineage[number] for number in sorted(lineage)), root, remote_root)

@@ -1,7 +1,7 @@
 """A pipeline root on disk: staging, publishing by rename, scratch, and the locks that keep two runs apart.
 
 Comes in: the folder a user names. Goes out: folders to fill, published folders, locks that a killed process loses.
-Read next: runner.py, which calls these in order.
+Read next: runner.py, which calls these in order; remote_root.py for artifacts on an object store.
 
 <Component>/<output key>/<execution id>   a published artifact (TFX's layout)
 logs/<Component>-<execution id>.log       the stack trace of a failed execution
@@ -14,17 +14,23 @@ metadata.sqlite                           the MetadataStore, unless it is elsewh
 
 import contextlib
 import errno
+import hashlib
 import os
+import re
 import shutil
 import traceback
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import portalocker
 
+from components.artifact import Artifact, is_remote
 from components.errors import Seq2ServeError, UserError
+
+if TYPE_CHECKING:
+    from pipeline.metadata import MetadataStore
 
 _OWN_STORE = "metadata.sqlite"
 _IDENTITY = ".identity"
@@ -34,14 +40,16 @@ class PipelineRoot:
     """The folders of one pipeline root; made when missing.
 
     Args:
-        path: the folder, as the user gave it.
+        name: the folder, or the URL, as the user gave it.
     Raises:
         UserError: the folder cannot be made or written.
         Seq2ServeError: its disk is full.
     """
 
-    def __init__(self, path: str) -> None:
-        self.path = Path(os.path.abspath(path))
+    is_remote = False  # whether artifacts are on an object store; see remote_root.py
+
+    def __init__(self, name: str) -> None:
+        self.path = state_folder(name)
         with _writable(self.path):
             for name in (".staging", ".scratch", ".locks"):
                 (self.path / name).mkdir(parents=True, exist_ok=True)
@@ -51,6 +59,14 @@ class PipelineRoot:
         """Returns the SQLAlchemy URL of the root's own store."""
         return f"sqlite:///{self.path / _OWN_STORE}"
 
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def shared_store(self) -> str:
+        """Returns what a person calls the store that this root shares; empty where it does not, as far as it knows."""
+        return "a store that it shares" if identity_of(str(self.path)) else ""
+
     @property
     def has_own_store(self) -> bool:
         """Returns whether the root's own store has been made."""
@@ -58,12 +74,15 @@ class PipelineRoot:
 
     def identity(self) -> str:
         """Returns a name that no other root has, the same wherever this one is mounted; call it holding "sweep"."""
-        if not identity_of(self.path):
+        if not identity_of(str(self.path)):
             with _writable(self.path):
                 staging = self.path / ".staging" / _IDENTITY
                 staging.write_text(uuid.uuid4().hex, encoding="ascii")
                 os.replace(staging, self.path / _IDENTITY)
-        return identity_of(self.path)
+        return identity_of(str(self.path))
+
+    def claim(self, store: "MetadataStore") -> None:
+        """Makes sure that no other store gives numbers to what is in this root: a folder has its store in it."""
 
     @contextlib.contextmanager
     def lock(self, name: str, when_busy: Callable[[], None] = lambda: None) -> Iterator[None]:
@@ -96,8 +115,17 @@ class PipelineRoot:
         """Removes a lock's file; only for a name that nobody will wait for again."""
         (self.path / ".locks" / name).unlink(missing_ok=True)
 
-    def stage(self, execution_id: int, keys: Iterable[str]) -> dict[str, str]:
-        """Makes an execution's empty output folders. Returns output key -> path."""
+    def stage(self, component: str, execution_id: int, keys: Iterable[str], on_workers: bool) -> dict[str, str]:
+        """Makes an execution's empty output folders.
+
+        Args:
+            component: its name.
+            execution_id: of the execution.
+            keys: of its outputs.
+            on_workers: whether Beam's workers fill them, which may be on other machines.
+        Returns:
+            Output key -> path.
+        """
         folders = {key: self.path / ".staging" / str(execution_id) / key for key in keys}
         for folder in folders.values():
             folder.mkdir(parents=True)
@@ -121,6 +149,10 @@ class PipelineRoot:
         """Returns the published folders of a component: execution id -> one of its folders."""
         folders = self.path.glob(f"{component}/*/*")
         return {int(folder.name): folder for folder in folders if folder.name.isdecimal()}
+
+    def within_reach(self, artifact: Artifact, on_workers: bool) -> Artifact:
+        """Returns a published artifact as a component can read it, on Beam's workers or here."""
+        return artifact
 
     def unstage(self, execution_id: int) -> None:
         """Removes what an execution has staged and not published."""
@@ -163,10 +195,34 @@ class PipelineRoot:
             yield file
 
 
-def identity_of(path: Path) -> str:
-    """Returns the identity of the pipeline root in a folder; empty where there is none."""
+def open_root(name: str, beam_options: tuple[str, ...] = ()) -> PipelineRoot:
+    """Returns the pipeline root of a folder or a URL.
+
+    Raises:
+        UserError: it cannot be reached or written.
+    """
+    if not is_remote(name):
+        return PipelineRoot(name)
+    from pipeline.remote_root import RemoteRoot  # imports Beam, which no run in a folder should wait for
+
+    return RemoteRoot(name, beam_options)
+
+
+def reached(uri: str) -> contextlib.AbstractContextManager[str]:
+    """Lends the folder of a published artifact or of a part of it; of what is on an object store, a copy."""
+    if not is_remote(uri):
+        return contextlib.nullcontext(uri)
+    from components.remote_files import fetched_folder
+
+    return fetched_folder(uri)
+
+
+def identity_of(root: str) -> str:
+    """Returns the identity of a pipeline root; empty where there is none."""
+    if is_remote(root):
+        return hashlib.sha256(root.encode()).hexdigest()[:32]  # a URL is the same from everywhere
     try:
-        return (path / _IDENTITY).read_text(encoding="ascii")
+        return Path(root, _IDENTITY).read_text(encoding="ascii")
     except OSError:
         return ""
 
@@ -188,9 +244,15 @@ def is_held(folder: Path, name: str) -> bool:
     return False
 
 
-def root_of(uri: str) -> Path:
+def root_of(uri: str) -> str:
     """Returns the pipeline root that a published artifact is in."""
-    return Path(uri).parents[2]
+    return uri.rsplit("/", 3)[0]
+
+
+def state_folder(root: str) -> Path:
+    """Returns the local folder of a pipeline root, given as a path or a URL."""
+    # Two URLs of one folder would do no harm: they would share a store, which gives no number twice.
+    return Path(os.path.abspath(re.sub(r"[^\w.-]+", "-", f"runs-{root.rstrip('/')}") if is_remote(root) else root))
 
 
 @contextlib.contextmanager

@@ -17,13 +17,13 @@ import time
 from collections.abc import Iterator
 
 from components import interrupt
-from components.artifact import Artifact
+from components.artifact import Artifact, is_remote
 from components.component import Context, Node
 from components.errors import ComponentError, Seq2ServeError, UserError
 from pipeline.database import whole_url
 from pipeline.fingerprint import as_json, changes, execution_parts, fingerprint, resolve_raw_files
 from pipeline.metadata import Execution, MetadataStore, Place, State
-from pipeline.root import PipelineRoot, identity_of, root_of
+from pipeline.root import PipelineRoot, identity_of, open_root, root_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Pipeline:
 
     Args:
         name: executions are compared with earlier ones of the pipeline of this name.
-        pipeline_root: the folder of artifacts and metadata.
+        pipeline_root: the folder of artifacts and metadata, or a URL for the artifacts.
         nodes: every node, raw files included, each after those that feed it.
     Raises:
         TypeError: two nodes share an id, or a node stands before one that feeds it.
@@ -97,9 +97,10 @@ class Runner:
     ) -> None:
         self.pipeline = pipeline
         self._context = Context(tuple(beam_options), verbose=verbose)
-        self._root = PipelineRoot(pipeline.pipeline_root)
+        self._root = open_root(pipeline.pipeline_root, self._context.beam_options)
         with self._root.lock("sweep"):
             self._store = _open_store(self._root, metadata_url)
+            self._root.claim(self._store)
         self._refuse_unknown_folders()
         self._width = max(len(node.id) for node in pipeline.nodes if node.component)
 
@@ -195,9 +196,18 @@ class Runner:
         return None
 
     def _is_there(self, execution: Execution, artifact: Artifact) -> bool:
-        """Returns whether a published artifact exists, and is not another machine's root of the same path."""
-        mine = execution.root == self._store.place.root
-        return (mine or identity_of(root_of(artifact.uri)) == execution.root) and artifact.exists()
+        """Returns whether a published artifact exists, and is not another machine's root of the same path.
+
+        What is in another root is taken where it is reached as this one is, from disks or from an object store.
+        """
+        if execution.root == self._store.place.root:
+            return artifact.exists()
+        root = root_of(artifact.uri)
+        if is_remote(root) != self._root.is_remote or identity_of(root) != execution.root:
+            return False
+        with contextlib.suppress(Seq2ServeError):  # another's bucket may be closed to us
+            return artifact.exists()
+        return False
 
     def _why(self, node: Node, parts: dict, digest: str) -> str:
         """Says why a component has to run."""
@@ -231,7 +241,7 @@ class Runner:
         digest = fingerprint(parts)
         execution_id = self._store.begin_execution(run_id, node.id, digest, parts, reason)
         try:
-            staged = self._root.stage(execution_id, node.outputs)
+            staged = self._root.stage(node.id, execution_id, node.outputs, node.component.runs_beam)
             outputs = {key: channel.type(staged[key]) for key, channel in node.outputs.items()}
             self._call(node, inputs, outputs, self._root.scratch(digest))
             properties = {key: as_json(f"the properties of {key}", outputs[key].properties) for key in outputs}
@@ -247,12 +257,23 @@ class Runner:
         return published
 
     def _call(self, node: Node, inputs: dict[str, Artifact], outputs: dict[str, Artifact], scratch: str) -> None:
+        on_workers = node.component.runs_beam
+        if self._root.is_remote and not on_workers:
+            self._bring_compared()
+        inputs = {key: self._root.within_reach(artifact, on_workers) for key, artifact in inputs.items()}
         context = dataclasses.replace(self._context, scratch=scratch)
         extra = {node.component.context: context} if node.component.context else {}
         try:
             node.component.function(**inputs, **outputs, **node.parameters, **extra)
         finally:
             interrupt.check()  # whatever the component made of it
+
+    def _bring_compared(self) -> None:
+        """Copies the earlier artifacts that some components look for beside their inputs, of every machine's runs."""
+        kinds = [kind.__name__ for kind in Artifact.__subclasses__() if kind.compared]
+        for artifact in self._store.published(kinds):
+            with contextlib.suppress(FileNotFoundError):
+                self._root.within_reach(artifact, on_workers=False)
 
     def _failure(self, node: Node, execution_id: int, error: BaseException) -> BaseException:
         """Records a failed execution, removes what it left, and returns the exception to raise."""
@@ -314,15 +335,15 @@ class Runner:
 def _open_store(root: PipelineRoot, metadata_url: str) -> MetadataStore:
     """Opens the root's own store, or the one it shares; two stores would give the root's folders the same numbers."""
     if whole_url(metadata_url or root.metadata_url) == root.metadata_url:
-        if identity_of(root.path):
+        if root.shared_store:
             raise UserError(
-                f"the pipeline root {root.path} keeps its metadata in a store that it shares; name that with "
-                f"--metadata, or another --pipeline-root"
+                f"the pipeline root {root} keeps its metadata in {root.shared_store}; name that with --metadata, or "
+                f"another --pipeline-root"
             )
         return MetadataStore(root.metadata_url)
     if root.has_own_store:
         raise UserError(
-            f"the pipeline root {root.path} has a metadata store of its own, and cannot go on in one that it shares; "
+            f"the pipeline root {root} has a metadata store of its own, and cannot go on in one that it shares; "
             f"leave out --metadata, or name another --pipeline-root"
         )
     store = MetadataStore(metadata_url)

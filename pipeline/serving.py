@@ -33,6 +33,8 @@ def run_server(name: str, folder: str, host: str, port: int, grpc_port: int) -> 
     Raises:
         UserError: there is nothing to serve, or a port is taken.
     """
+    if not os.path.isdir(folder):
+        raise UserError(f"cannot serve {folder}: there is no such folder")
     _share_memory_pools()
     model = ServedModel(name, folder)
     try:

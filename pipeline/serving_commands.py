@@ -117,7 +117,7 @@ def serve(
     """
     with explained():
         set_up_logs(verbose=False)
-        from components.serving_store import is_remote
+        from components.artifact import is_remote
 
         if is_remote(folder):
             raise UserError(f"{folder} is no folder of this machine: copy it here, or let TensorFlow Serving read it")

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from components.tasks import Task, get_task
 from pipeline.config import PipelineConfig
+from pipeline.root import reached
 from pipeline.runner import RunResult
 from pipeline.validation import print_findings
 
@@ -47,9 +48,10 @@ def _held_out(task: Task, result: RunResult) -> list[dict]:
     """Returns held-out rows with what the pushed SavedModel answered, through the C++ runtime; each text once."""
     inferred = result.output("BulkInferrer", "inference_result")
     rows = []
-    for path in sorted(glob.glob(inferred.path("predictions-*.jsonl"))):
-        with open(path, encoding="utf-8") as file:
-            rows += [json.loads(line) for line in file]
+    with reached(inferred.uri) as folder:
+        for path in sorted(glob.glob(f"{glob.escape(folder)}/predictions-*.jsonl")):
+            with open(path, encoding="utf-8") as file:
+                rows += [json.loads(line) for line in file]
     source = task.text_columns[0]
     return list({row[source]: row for row in rows}.values())  # interface text repeats itself
 

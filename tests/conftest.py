@@ -333,6 +333,12 @@ def build(folder: pathlib.Path, task: str) -> House:
     return House(folder, name, task=task)
 
 
+@pytest.fixture(scope="session")
+def build_house():
+    """Returns a function that makes the house of a task in a folder; nothing has run in it."""
+    return build
+
+
 @pytest.fixture
 def new_house_of(tmp_path):
     """Returns a function that makes the house of a task in which nothing has run yet."""
@@ -356,6 +362,18 @@ def load_script():
         return module
 
     return load_script
+
+
+@pytest.fixture(scope="session")
+def memory_file_system(load_script):
+    return load_script(pathlib.Path(__file__).with_name("memory_file_system.py"))
+
+
+@pytest.fixture
+def blobs(memory_file_system):
+    """What lies in a store at memory://, which Beam reaches in this process: URL -> content; nothing at first."""
+    memory_file_system.BLOBS.clear()
+    return memory_file_system.BLOBS
 
 
 @pytest.fixture(scope="session")

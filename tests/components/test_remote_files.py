@@ -1,12 +1,9 @@
 """Files on any of Beam's file systems are read as local ones are: proved by one that lives in memory."""
 
-import fnmatch
 import gzip
-import io
 import pathlib
 
 import pytest
-from apache_beam.io.filesystem import BeamIOError, FileMetadata, FileSystem
 
 from components.artifact import Examples, RawFiles
 from components.component import Context
@@ -15,61 +12,13 @@ from components.example_gen import ExampleGen, Splitting
 from components.file_formats import Reading
 from pipeline.fingerprint import resolve_raw_files
 
-BLOBS: dict[str, bytes] = {}
-
-
-class MemoryFileSystem(FileSystem):
-    """As much of an object store as reading needs; Beam finds it by its scheme."""
-
-    @classmethod
-    def scheme(cls):
-        return "memory"
-
-    def join(self, basepath, *paths):
-        return "/".join([basepath.rstrip("/"), *paths])
-
-    def split(self, path):
-        return tuple(path.rsplit("/", 1))
-
-    def has_dirs(self):
-        return False
-
-    def _list(self, dir_or_prefix):
-        return (FileMetadata(path, len(blob), 1.0) for path, blob in BLOBS.items() if path.startswith(dir_or_prefix))
-
-    def open(self, path, mime_type="", compression_type="auto"):
-        if path not in BLOBS:
-            raise BeamIOError(f"no blob {path}")
-        return io.BytesIO(BLOBS[path])
-
-    def exists(self, path):
-        return any(fnmatch.fnmatch(name, path) for name in BLOBS)
-
-    def checksum(self, path):
-        return str(hash(BLOBS[path]))
-
-    def metadata(self, path):
-        return FileMetadata(path, len(BLOBS[path]), 1.0)
-
-    def size(self, path):
-        return len(BLOBS[path])
-
-    def last_updated(self, path):
-        return 1.0
-
-    def _read_only(self, *arguments, **settings):
-        raise NotImplementedError
-
-    mkdirs = create = copy = rename = delete = _read_only
-
 
 @pytest.fixture
-def store():
-    BLOBS.clear()
+def store(blobs):
     rows = "".join(f"light {number}\tLicht {number}\n" for number in "abcdefghijklmnopqrstuvwxyz")
-    BLOBS["memory://bucket/text/a.tsv"] = f"source\ttarget\n{rows}".encode()
-    BLOBS["memory://bucket/text/b.tsv.gz"] = gzip.compress(f"source\ttarget\n{rows.upper()}".encode())
-    return BLOBS
+    blobs["memory://bucket/text/a.tsv"] = f"source\ttarget\n{rows}".encode()
+    blobs["memory://bucket/text/b.tsv.gz"] = gzip.compress(f"source\ttarget\n{rows.upper()}".encode())
+    return blobs
 
 
 def generate(uri: str, folder: pathlib.Path) -> dict[str, bytes]:

@@ -111,21 +111,44 @@ def test_run_hands_everything_on(command, tmp_path):
     assert "summary of run 1" in result.output
 
 
-def test_a_runner_whose_workers_cannot_reach_the_root_is_refused_before_it_costs_anything(command, tmp_path):
-    result = command("run", "data.tsv", "--", "--project=p", "--runner=DataflowRunner")
+@pytest.mark.parametrize(
+    ("file", "root", "serving_dir", "message"),
+    [
+        ("gs://b/a.tsv", "runs", "gs://b/models", "the pipeline root is a folder, runs"),
+        ("train=gs://b/a.tsv,test=data.tsv", "gs://b/runs", "gs://b/models", "the text is a file, data.tsv"),
+        ("gs://b/a.tsv", "gs://b/runs", "serving", "--serving-dir is a folder, serving"),
+    ],
+)
+def test_what_dataflow_cannot_reach_is_refused_before_it_costs_anything(
+    command, tmp_path, file, root, serving_dir, message
+):
+    where = ["--pipeline-root", root, "--serving-dir", serving_dir]
+    result = command("run", file, *where, "--", "--project=p", "--runner=DataflowRunner")
     assert result.exit_code == 2
-    assert "the pipeline root is a folder" in result.output
+    assert message in result.output
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("command_name", ["run", "runs"])
-def test_a_url_is_no_pipeline_root(command, tmp_path, command_name):
+@pytest.mark.parametrize(
+    ("command_name", "message"),
+    [("run", "pip install 'seq2serve[gcp]'"), ("runs", "runs-nowhere-bucket-runs"), ("tensorboard", "no folder")],
+)
+def test_a_pipeline_root_that_cannot_be_reached_leaves_nothing_behind(command, tmp_path, command_name, message):
     before = sorted(tmp_path.iterdir())
     file = ["data.tsv"] if command_name == "run" else []
-    result = command(command_name, *file, "--pipeline-root", "gs://bucket/runs")
+    result = command(command_name, *file, "--pipeline-root", "nowhere://bucket/runs")
     assert result.exit_code == 2
-    assert "is a URL" in result.output
+    assert message in result.output
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_with_everything_at_urls_dataflow_may_work(command, tmp_path, blobs):
+    blobs["memory://bucket/a.tsv"] = b"source\ttarget\n"
+    where = ["--pipeline-root", "memory://bucket/runs/", "--serving-dir", "memory://bucket/models"]
+    result = command("run", "memory://bucket/a.tsv", *where, "--", "--runner=DataflowRunner")
+    assert result.exit_code == 0, result.output
+    assert SEEN["beam_options"] == ("--runner=DataflowRunner",)
+    assert (tmp_path / "runs-memory-bucket-runs" / "metadata.sqlite").is_file()
 
 
 def test_a_url_to_push_to_stays_as_it_is(command):
@@ -323,9 +346,12 @@ def test_a_shared_store_is_named_by_an_option_or_the_environment(command, tmp_pa
     [("serving", "serving/10"), ("serving/9", "serving/9"), ("model", "model/Format-Serving")],
 )
 def test_predict_finds_the_model_and_prints_a_line_a_text(command, tmp_path, monkeypatch, given, used):
+    from models.saved_model import Signature
+
     class EchoRuntime:
         def __init__(self, model_dir: str) -> None:
             self.model_dir = os.path.relpath(model_dir)
+            self.signatures = {"serving_default": Signature({"text": None}, {})}
 
         def run(self, signature: str, inputs: dict[str, list[str]]) -> dict[str, list[bytes]]:
             return {"translation": [f"{self.model_dir} {signature} {text}".encode() for text in inputs["text"]]}

@@ -74,6 +74,7 @@ def test_a_signature_with_several_inputs_takes_json_lines_of_a_file(model, tmp_p
         (["--file", "-", "--signature", "pair"], b'{"text": 1, "other": "a"}\n', "takes strings, got 1"),
         (["--file", "-", "--signature", "nonsense"], b"", "no signature 'nonsense'; it has pair, serving_default"),
         (["--file", "-", "a text"], b"", "at once; give one of them"),
+        (["--signature", "pair", "a text"], b"", "'pair' takes other, text; ask with --file, a JSON object of those"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_line(model, arguments, content, message):

@@ -34,11 +34,11 @@ def corpus(tmp_path) -> pathlib.Path:
 def run_components(tmp_path, corpus, plant, monkeypatch):
     """Returns a function that runs ExampleGen, StatisticsGen, Transform and BulkInferrer with Beam options.
 
-    What comes back is file name -> content, and component -> properties.
+    What comes back is file name -> content, and component -> properties. They work in a folder, or under a URL.
     """
     import tensorflow as tf
 
-    from components import artifact, text_files
+    from components import artifact, remote_files, text_files
     from components.bulk_inferrer import BulkInferrer
     from components.component import Context
     from components.example_gen import ExampleGen, Splitting
@@ -53,14 +53,14 @@ def run_components(tmp_path, corpus, plant, monkeypatch):
     saved_model = f"{plant(lambda text: tf.strings.upper(text, encoding='utf-8'))}/Format-Serving"
     files = resolve_raw_files(artifact.RawFiles(str(corpus)))
 
-    def run(*beam_options: str) -> tuple[dict[str, bytes], dict[str, dict]]:
+    def run(*beam_options: str, url: str = "") -> tuple[dict[str, bytes], dict[str, dict]]:
         folder = tmp_path / f"run-{len(list(tmp_path.glob('run-*')))}"
-        context = Context(beam_options)
+        context, root = Context(beam_options), url or str(folder)
 
         def made(kind: type) -> artifact.Artifact:
-            path = folder / kind.__name__
-            path.mkdir(parents=True)
-            return kind(str(path))
+            if not url:
+                (folder / kind.__name__).mkdir(parents=True)
+            return kind(f"{root}/{kind.__name__}")
 
         examples, statistics, schema = map(made, (artifact.Examples, artifact.ExampleStatistics, artifact.Schema))
         ids, tokenizer = map(made, (artifact.TransformedExamples, artifact.Tokenizer))
@@ -69,12 +69,17 @@ def run_components(tmp_path, corpus, plant, monkeypatch):
         shares = Splitting(0.2, 0.2, seed=1)
         ExampleGen.function(files, examples, columns, Reading(), shares, max_reject_share=0.1, context=context)
         StatisticsGen.function(examples, statistics, context, label_columns=("mood",))
-        SchemaGen.function(statistics=statistics, schema=schema, label_columns=("mood",))
+        with remote_files.fetched_folder(statistics.uri) as read, remote_files.filled_folder(schema.uri) as written:
+            SchemaGen.function(artifact.ExampleStatistics(read), artifact.Schema(written), ("mood",))
         preprocessing = Preprocessing(("source", "target"), 50, label_columns=("mood",))
         vocabulary = TokenizerConfig(kind="wordpiece", vocab_size=350)
         Transform.function(examples, schema, ids, tokenizer, preprocessing, vocabulary, context)
-        pushed = artifact.PushedModel("", {"pushed_destination": saved_model})
+        if url:
+            remote_files.upload(saved_model, f"{url}-pushed")
+        pushed = artifact.PushedModel("", {"pushed_destination": f"{url}-pushed" if url else saved_model})
         BulkInferrer.function(examples, pushed, answers, "translation", "test", num_examples=0, context=context)
+        if url:
+            remote_files.download(url, str(folder))
         paths = [path for path in folder.rglob("*") if path.is_file()]
         artifacts = (examples, statistics, ids, tokenizer, answers)
         properties = {type(artifact).__name__: artifact.properties for artifact in artifacts}
@@ -102,3 +107,15 @@ def wheel(tmp_path_factory) -> pathlib.Path:
     subprocess.run([sys.executable, "-m", "pip", "wheel", *options, str(source)], check=True)
     (path,) = folder.glob("*.whl")
     return path
+
+
+@pytest.fixture(scope="module")
+def store(load_script, tmp_path_factory):
+    """An object store, of which this process and those it starts are told: of its bucket, and one that is closed."""
+    store = load_script(pathlib.Path(__file__).with_name("object_store.py")).ObjectStore("bucket", "closed")
+    store.denied.add("closed")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in store.environment(tmp_path_factory.mktemp("account")).items():
+            patch.setenv(name, value)
+        yield store
+    store.shutdown()

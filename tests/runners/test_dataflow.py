@@ -33,16 +33,15 @@ STEPS = [
 
 
 @pytest.fixture
-def jobs(run_components, wheel, tmp_path, monkeypatch):
-    """Each Beam pipeline as a Dataflow job: (the job, the graph's proto, the folder of the staged files)."""
+def jobs(run_components, wheel, store, monkeypatch):
+    """Each Beam pipeline, on an object store, as a Dataflow job: (job, its graph, the graph's URL, what is staged)."""
     from apache_beam.options.pipeline_options import PipelineOptions
     from apache_beam.portability.api import beam_runner_api_pb2
 
     run_here, found = beam_runner.beam_pipeline, []
 
     def build(pipeline) -> None:
-        folder = tmp_path / f"job-{len(found)}"
-        folder.mkdir()
+        folder = f"gs://bucket/job-{len(found)}"
         flags = [
             "--project=a-project",
             "--region=europe-west1",
@@ -51,15 +50,16 @@ def jobs(run_components, wheel, tmp_path, monkeypatch):
             f"--staging_location={folder}",
             f"--template_location={folder}/job.json",
             "--dataflow_endpoint=http://localhost:1",  # nothing is there, and nothing is asked
-            "--no_auth",
             "--machine_type=n2-standard-4",
             "--max_num_workers=20",
             f"--sdk_container_image={IMAGE}",
             f"--extra_package={wheel}",
         ]
         dataflow_runner.DataflowRunner().run_pipeline(pipeline, PipelineOptions(flags))
-        graph = beam_runner_api_pb2.Pipeline.FromString((folder / "pipeline.pb").read_bytes())
-        found.append((json.loads((folder / "job.json").read_text()), graph, folder))
+        files = store.under(folder)
+        (place,) = [name for name in files if name.endswith("/pipeline.pb")]
+        graph = beam_runner_api_pb2.Pipeline.FromString(files[place])
+        found.append((json.loads(files["job.json"]), graph, f"{folder}/{place}", files))
 
     @contextlib.contextmanager
     def here_then_there(context: Context):
@@ -68,13 +68,13 @@ def jobs(run_components, wheel, tmp_path, monkeypatch):
         build(pipeline)
 
     monkeypatch.setattr(beam_runner, "beam_pipeline", here_then_there)
-    run_components()
+    run_components(url="gs://bucket/runs")
     return found
 
 
 def test_every_beam_component_is_a_job_that_dataflow_would_take(jobs, wheel: pathlib.Path):
     assert len(jobs) == len(STEPS)
-    for (job, graph, folder), steps in zip(jobs, STEPS, strict=True):
+    for (job, graph, url, files), steps in zip(jobs, STEPS, strict=True):
         names = {transform.unique_name for transform in graph.components.transforms.values()}
         assert steps <= names, names
         environment = job["environment"]
@@ -82,9 +82,9 @@ def test_every_beam_component_is_a_job_that_dataflow_would_take(jobs, wheel: pat
         assert pool["machineType"] == "n2-standard-4"
         assert pool["autoscalingSettings"]["maxNumWorkers"] == 20
         assert [image["containerImage"] for image in pool["sdkHarnessContainerImages"]] == [IMAGE]
-        assert environment["sdkPipelineOptions"]["options"]["pipelineUrl"] == f"{folder}/pipeline.pb"
+        assert environment["sdkPipelineOptions"]["options"]["pipelineUrl"] == url
         staged = {package["name"] for package in pool["packages"]}
         assert wheel.name in staged
-        assert (folder / wheel.name).read_bytes() == wheel.read_bytes()
+        assert files[f"{url.split('/')[-2]}/{wheel.name}"] == wheel.read_bytes()
         (place,) = {environment.urn for environment in graph.components.environments.values()}
         assert place == "beam:env:docker:v1"

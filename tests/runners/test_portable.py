@@ -17,10 +17,13 @@ JOB_SERVICE = ("--runner=PortableRunner", "--job_endpoint=embed")
 WORKER = f"{sys.executable} -m apache_beam.runners.worker.sdk_worker_main"
 
 
-def test_workers_behind_the_job_service_write_the_same_bytes(run_components):
+def test_the_same_bytes_come_of_workers_behind_the_job_service_and_on_an_object_store(run_components, blobs):
     files, properties = run_components()
     assert len(files) > 30
     assert run_components(*JOB_SERVICE, "--environment_type=LOOPBACK") == (files, properties)
+    assert run_components(url="memory://bucket/runs") == (files, properties)
+    written = {name.split("/")[-2] for name in blobs}
+    assert {"Tokenizer", "rejects", "Split-train", "variables", "InferenceResult"} <= written
 
 
 @pytest.mark.runners
