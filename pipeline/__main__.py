@@ -320,8 +320,8 @@ def _config(preset_name: str, task: str, columns: dict[str, str], settings: list
 def _run(
     pipeline: "Pipeline", config: PipelineConfig, beam_options: tuple[str, ...], verbose: bool, metadata: str
 ) -> None:
-    from components.serving_folder import check_destination
     from components.artifact import is_remote
+    from components.serving_folder import check_destination
     from pipeline.runner import Runner
     from pipeline.summary import print_summary
 
