@@ -51,15 +51,17 @@ def make_pipeline(
     task = get_task(config.task)
     data_nodes, examples, schema = _data_nodes(config, files, schema_file)
     text_nodes = _text_nodes(config, examples, schema, tokenizer)
+    transform = text_nodes[-1]
     base_model = raw_files(warm_start, ModelFiles) if warm_start else None
     trainer = Trainer(
-        transformed_examples=text_nodes[-1].outputs["transformed_examples"],
-        tokenizer=text_nodes[-1].outputs["tokenizer"],
+        transformed_examples=transform.outputs["transformed_examples"],
+        tokenizer=transform.outputs["tokenizer"],
         task=task.name,
         recipe=Recipe(config.model, config.training, config.decoding),
         base_model=base_model,
     )
     model = trainer.outputs["model"]
+    # The last blessed model that it compares with is no input: it looks among its own earlier outputs (TFX: a Resolver).
     evaluator = Evaluator(
         examples=examples,
         model=model,
@@ -113,6 +115,7 @@ def _data_nodes(config: PipelineConfig, files: str, schema_file: str) -> tuple[t
     else:
         schema_nodes = (SchemaGen(statistics=statistics, label_columns=task.label_columns),)
     schema = schema_nodes[-1].outputs["schema"]
+    # Feeds nobody: an error in the data ends the run here, before what stands behind it.
     example_validator = ExampleValidator(statistics=statistics, schema=schema)
     return (source.node, example_gen, statistics_gen, *schema_nodes, example_validator), examples, schema
 
