@@ -61,7 +61,7 @@ def make_pipeline(
         base_model=base_model,
     )
     model = trainer.outputs["model"]
-    # The last blessed model that it compares with is no input: it looks among its own earlier outputs (TFX: a Resolver).
+    # The last blessed model, which it compares with, is no input: it looks among its earlier outputs (TFX: a Resolver).
     evaluator = Evaluator(
         examples=examples,
         model=model,
