@@ -98,9 +98,12 @@ def read_predictions(task: Task, evaluation: str) -> dict[tuple[str, ...], dict]
     Returns:
         The text of a row's columns -> the row with what was answered; empty if the rows are another task's.
     """
+    with open(os.path.join(evaluation, "metrics.json"), encoding="utf-8") as file:
+        measured = json.load(file)["model"]
     with open(os.path.join(evaluation, "predictions.jsonl"), encoding="utf-8") as file:
         lines = [json.loads(line) for line in file]
-    known = lines and set(task.columns) <= set(lines[0])
+    # The columns alone do not tell: a classifier's rows have all that a language model's have.
+    known = task.headline in measured and lines and set(task.columns) <= set(lines[0])
     return {_key(task, line): line for line in lines} if known else {}
 
 

@@ -12,8 +12,10 @@ import tensorflow as tf
 from components.artifact import Examples, Model, ModelBlessing, ModelEvaluation, RawFiles
 from components.component import Context
 from components.evaluator import BATCH_ROWS, Evaluator
+from components.evaluator_comparison import last_blessed
 from components.example_gen import ExampleGen, Splitting
 from components.file_formats import Reading
+from components.tasks import get_task
 
 ROWS = [
     ("Turn on the light.", "TURN ON THE LIGHT."),
@@ -252,6 +254,21 @@ def test_of_kept_columns_every_value_has_its_metrics(tmp_path, evaluate, plant):
 
 
 # Other tasks: their own signature is asked, their own baselines compared with, and lower may be better.
+
+
+def test_a_model_of_another_task_is_none_to_beat(tmp_path):
+    """A classifier's rows have all the columns that a language model's have."""
+    rows = [{"text": f"text {i}", "label": "good"} for i in range(40)]
+    evaluation, blessing = (tmp_path / "Evaluator" / key / "2" for key in ("evaluation", "blessing"))
+    for folder in (evaluation, blessing):
+        folder.mkdir(parents=True)
+    (blessing / "BLESSED").touch()
+    (evaluation / "metrics.json").write_text(json.dumps({"model": {"accuracy": 100.0, "macro_f1": 100.0}}))
+    lines = (json.dumps({**row, "prediction": "good"}) + "\n" for row in rows)
+    (evaluation / "predictions.jsonl").write_text("".join(lines))
+    later = Model(str(tmp_path / "Trainer" / "model" / "5"))
+    assert last_blessed(get_task("language_model"), later, rows) is None
+    assert len(last_blessed(get_task("classification"), later, rows).rows) == 40
 
 
 @pytest.fixture

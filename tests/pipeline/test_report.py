@@ -320,6 +320,7 @@ def test_answers_that_changed_are_found(house, tmp_path):
     other = (wrong + 1) % len(lines)
     lines[wrong]["prediction"], lines[other]["prediction"] = lines[wrong]["target"], "nothing of the kind"
     (tmp_path / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
+    shutil.copy(evaluation.path("metrics.json"), tmp_path)
     step = before.steps["Evaluator"]
     outputs = {"evaluation": dataclasses.replace(evaluation, uri=str(tmp_path))}
     after = dataclasses.replace(before, steps=before.steps | {"Evaluator": dataclasses.replace(step, outputs=outputs)})
