@@ -184,7 +184,7 @@ def _bless(blessing: ModelBlessing, spec: Task, report: dict, margin: float, com
     else:
         blessed, sign = value <= baseline - margin, "-"
         relation = "at most" if blessed else "above"
-    asked = f"{baseline:.2f} {sign} {margin:g} ({spec.unit or spec.headline})"
+    asked = f"{baseline:.2f} {sign} {margin:g} ({spec.unit})"
     reason = f"{spec.headline} {value:.2f} is {relation} the baseline's {asked}"
     if not blessed:
         reason += "; train longer (training.steps) or on more text, or lower evaluation.min_over_baseline"

@@ -129,13 +129,14 @@ class Task:
         reference: (row, prompt) -> what a person compares the answer with.
         example: what asking the model is called, and a text to ask.
         decimals: digits after the point that matter in the metrics.
-        unit: of the headline, plural, such as points of accuracy; empty for its name.
+        unit: of the headline, plural, such as points of accuracy.
     """
 
     name: str
     text_columns: tuple[str, ...]
     output: str
     headline: str
+    unit: str
     make_model: Callable[[ModelConfig, Features], Any]
     make_batches: Callable[[Sequence[str], Recipe, int, int | None], Any]
     make_evaluation: Callable[[Any, Any, Features, Recipe, Sequence[tuple], Sequence[Row]], Any]
@@ -151,7 +152,6 @@ class Task:
     judged: str = "serving_default"
     prompt: Callable[[str], str] = unchanged
     decimals: int = 1
-    unit: str = ""
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -4,8 +4,8 @@
     .venv/bin/python tests/benchmarks/batches.py source=train.en.gz,target=train.de.gz
 
 Without files the text is the demo's corpus. All is by the demo preset, but for the budget of a batch, which is that
-preset's and the default one. Prints a line a budget. A step is one of the demo's model, so larger models wait less for
-their batches; which are drawn here with nothing else going on, and in training made beside the steps.
+preset's, that of small and the default one. Prints a line a budget. A step is one of the demo's model, so larger models
+wait less for their batches; which are drawn here with nothing else going on, and in training made beside the steps.
 """
 
 import argparse
@@ -103,7 +103,8 @@ def main() -> None:
     files = parser.parse_args().files or str(fetch_translation("de"))
     with tempfile.TemporaryDirectory() as folder:
         ids, vocab_size = make_ids(files, folder)
-        for budget in (DEMO.training.batch_tokens, TrainingConfig().batch_tokens):
+        small = preset("small", "translation").training
+        for budget in (DEMO.training.batch_tokens, small.batch_tokens, TrainingConfig().batch_tokens):
             training = dataclasses.replace(DEMO.training, batch_tokens=budget)
             recipe = Recipe(DEMO.model, training, DEMO.decoding)
             padding, shapes, seconds = padding_and_seconds(ids, recipe)
