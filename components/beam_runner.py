@@ -24,6 +24,8 @@ try:
     from apache_beam.runners.portability.fn_api_runner.fn_runner import ExtendedProvisionInfo
     from apache_beam.runners.runner import PipelineRunner
     from apache_beam.utils import interactive_utils
+
+    from components.remote_files import write_file
 finally:
     logging.disable(logging.NOTSET)
 
@@ -61,6 +63,9 @@ def beam_pipeline(context: Context) -> Iterator[beam.Pipeline]:
 class WriteJsonLines(beam.PTransform):
     """Writes a few JSON values to one file, for `read_json_lines` once the pipeline has run.
 
+    By one name from the start: of a worker that is killed Beam's own sink would leave a temporary folder among the
+    files of an artifact, where this one's is written anew.
+
     Args:
         path: on a file system that workers and the caller both reach.
     """
@@ -70,9 +75,12 @@ class WriteJsonLines(beam.PTransform):
         self._path = path
 
     def expand(self, values: beam.PCollection) -> beam.PCollection:
-        """Returns what beam.io.WriteToText returns."""
-        write = beam.io.WriteToText(self._path, num_shards=1, shard_name_template="")
-        return values | beam.Map(json.dumps) | write
+        """Returns None, once, when the file is there."""
+        return values | beam.Map(json.dumps) | beam.combiners.ToList() | beam.Map(_write_lines, self._path)
+
+
+def _write_lines(lines: list[str], path: str) -> None:
+    write_file(path, "".join(f"{line}\n" for line in lines).encode())
 
 
 def read_json_lines(path: str) -> list[Any]:

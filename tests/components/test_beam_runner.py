@@ -25,6 +25,13 @@ def test_the_local_runner_is_the_default_and_options_reach_it(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_work_that_is_done_twice_leaves_nothing_but_the_file(tmp_path):
+    with beam_pipeline(Context(beam_options=("--direct_runner_bundle_repeat=1",))) as pipeline:
+        pipeline | beam.Create(range(5)) | beam.Reshuffle() | WriteJsonLines(f"{tmp_path}/numbers.jsonl")
+    assert sorted(read_json_lines(f"{tmp_path}/numbers.jsonl")) == list(range(5))
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("flag", "message"),
     [

@@ -45,7 +45,7 @@ heartbeat.timeout: 10000
 slot.request.timeout: 60000
 classloader.resolve-order: parent-first
 restart-strategy.type: fixed-delay
-restart-strategy.fixed-delay.attempts: 5
+restart-strategy.fixed-delay.attempts: 30
 restart-strategy.fixed-delay.delay: 1 s
 """
 # Flink 1.19 looks into these on Java 17; its start scripts open more.

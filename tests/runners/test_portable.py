@@ -21,6 +21,7 @@ def test_the_same_bytes_come_of_workers_behind_the_job_service_and_on_an_object_
     files, properties = run_components()
     assert len(files) > 30
     assert run_components(*JOB_SERVICE, "--environment_type=LOOPBACK") == (files, properties)
+    assert run_components("--direct_runner_bundle_repeat=1") == (files, properties), "work that is done twice"
     assert run_components(url="memory://bucket/runs") == (files, properties)
     written = {name.split("/")[-2] for name in blobs}
     assert {"Tokenizer", "rejects", "Split-train", "variables", "InferenceResult"} <= written
