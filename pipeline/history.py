@@ -17,8 +17,7 @@ _KILLED = {"state": "CANCELED", "message": "killed"}  # what the next run will r
 
 def runs_text(store: MetadataStore) -> str:
     """Returns a table of all runs, oldest first; of a store that roots share, with the place of each."""
-    dead = _dead_runs(store)
-    runs = [dataclasses.replace(run, **_KILLED) if run.id in dead else run for run in store.runs()]
+    runs = read_runs(store)
     shared = any(run.place for run in runs)
     rows = [("RUN", "PIPELINE", "STARTED", "SECONDS", "STATE", "RAN", "REUSED", *["PLACE"] * shared, "MESSAGE")]
     for run in runs:
@@ -37,17 +36,33 @@ def run_text(store: MetadataStore, run_id: int) -> str:
     Raises:
         UserError: there is no such run.
     """
-    if run_id not in [run.id for run in store.runs()]:
-        raise UserError(f"no run {run_id} here; `seq2serve runs` lists them")
     rows = [("COMPONENT", "STATE", "SECONDS", "ARTIFACTS", "REASON")]
-    is_dead = run_id in _dead_runs(store)
-    for execution in store.executions_of_run(run_id):
-        if is_dead and execution.state == "RUNNING":
-            execution = dataclasses.replace(execution, **_KILLED)
+    for execution in read_run(store, run_id)[1]:
         outputs = store.outputs(execution.reuses or execution.id, {})
         artifacts = ", ".join(f"{artifact.id} {key}" for key, artifact in outputs.items())
         rows.append((execution.component, execution.state, _seconds(execution), artifacts, execution.reason))
     return _table(rows)
+
+
+def read_runs(store: MetadataStore) -> list[Run]:
+    """Returns all runs, oldest first; those that were killed as the next run will record them, CANCELED."""
+    dead = _dead_runs(store)
+    return [dataclasses.replace(run, **_KILLED) if run.id in dead else run for run in store.runs()]
+
+
+def read_run(store: MetadataStore, run_id: int) -> tuple[Run, list[Execution]]:
+    """Returns a run and what it did with each component; of one that was killed as the next run will record it.
+
+    Raises:
+        UserError: there is no such run.
+    """
+    run = next((run for run in read_runs(store) if run.id == run_id), None)
+    if run is None:
+        raise UserError(f"no run {run_id} here; `seq2serve runs` lists them")
+    executions = store.executions_of_run(run_id)
+    if run.state != "RUNNING":
+        executions = [dataclasses.replace(one, **_KILLED) if one.state == "RUNNING" else one for one in executions]
+    return run, executions
 
 
 def lineage_text(store: MetadataStore, name: str) -> str:

@@ -11,9 +11,9 @@ import os
 from typing import Any
 
 from components.artifact import Artifact, is_remote
-from components.errors import UserError
 from components.task import Task
 from components.tasks import TASKS
+from pipeline import history
 from pipeline.metadata import Ancestry, Execution, MetadataStore, Run
 from pipeline.root import PipelineRoot, open_root
 
@@ -105,12 +105,10 @@ def read_run(store: MetadataStore, run_id: int, root: str) -> RunFacts:
     Raises:
         UserError: there is no such run.
     """
-    run = next((run for run in store.runs() if run.id == run_id), None)
-    if run is None:
-        raise UserError(f"no run {run_id} here; `seq2serve runs` lists them")
+    run, executions = history.read_run(store, run_id)
     steps: dict[str, Step] = {}
     lineage: dict[int, Ancestry] = {}
-    for execution in store.executions_of_run(run_id):
+    for execution in executions:
         origin = store.execution(execution.reuses) if execution.reuses else execution
         # By fingerprints: of an execution that failed the store knows no more.
         wanted = set(origin.parts.get("inputs", {}).values())

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import report_run
 from pipeline.history import run_text, runs_text
 from pipeline.metadata import MetadataStore
 from pipeline.root import PipelineRoot
@@ -91,6 +92,8 @@ def test_a_killed_run_is_shown_as_killed_before_it_is_swept_and_a_live_one_as_ru
     headings, killed = runs_text(store).splitlines()
     assert killed.split()[4:] == ["CANCELED", "1", "0", "killed"], headings
     assert [line.split()[1] for line in run_text(store, 1).splitlines()[1:]] == ["COMPLETE", "CANCELED"]
+    facts = report_run.read_run(store, 1, str(toy.root))
+    assert (facts.run.state, facts.steps["Train"].execution.message) == ("CANCELED", "killed")
     assert toy.states()[-1] == ("Train", "RUNNING"), "to look is not to change"
     assert sorted((toy.root / ".locks").iterdir()) == before
     with PipelineRoot(str(toy.root)).lock(run_lock(1)):
