@@ -99,7 +99,9 @@ class TranslationEvaluation(Evaluation):
     def _maps(self) -> list[HeatMap]:
         row = _readable(self._rows, "source")
         source, target = self._server.source_ids([row["source"]]), self._server.target_ids([row["target"]])
-        return heat_maps.of_translation(self._model, self._server.tokenizer, source, target)
+        return heat_maps.of_translation(
+            self._model, self._server.source_tokenizer, self._server.tokenizer, source, target
+        )
 
 
 class ClassificationEvaluation(Evaluation):
@@ -130,10 +132,10 @@ class ClassificationEvaluation(Evaluation):
         return {**super().sums(labels, logits), "confusion": confusion}
 
     def metrics(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """Turns the sums over all batches into metrics; a label that does not occur has an F1 of 0."""
+        """Turns the sums over all batches into metrics; macro_f1 is of the labels that are there or were answered."""
         confusion = sums["confusion"]
         both = confusion.sum(0) + confusion.sum(1)
-        f1 = 2 * confusion.diagonal() / np.where(both == 0, 1, both)
+        f1 = 2 * confusion.diagonal()[both > 0] / both[both > 0]
         return {**super().metrics(sums), "macro_f1": float(f1.mean())}
 
     def _maps(self, text: str) -> list[HeatMap]:

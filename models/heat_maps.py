@@ -32,10 +32,20 @@ class HeatMap(NamedTuple):
     weights: np.ndarray
 
 
-def of_translation(model: Transformer, tokenizer: Tokenizer, source: tf.Tensor, target: tf.Tensor) -> list[HeatMap]:
-    """Shows the encoder's, the decoder's and the cross-attention: source int32 [1, S], target int32 [1, T]."""
+def of_translation(
+    model: Transformer, source_tokenizer: Tokenizer, tokenizer: Tokenizer, source: tf.Tensor, target: tf.Tensor
+) -> list[HeatMap]:
+    """Shows the encoder's, the decoder's and the cross-attention.
+
+    Args:
+        model: whose they are.
+        source_tokenizer, tokenizer: of the source and of the target. An id of the one may be beyond the other's, and
+            there TF Text reads whatever is in memory.
+        source: int32 [1, S].
+        target: int32 [1, T].
+    """
     weights = attention_weights_of_every_layer(model, source, target, tokenizer.bos_id)
-    read, written = _pieces(tokenizer, source), _pieces(tokenizer, target)
+    read, written = _pieces(source_tokenizer, source), _pieces(tokenizer, target)
     before = [*_pieces(tokenizer, tf.constant([[tokenizer.bos_id]])), *written[:-1]]
     return [
         *_layers("encoder", read, read, weights.encoder),

@@ -1,5 +1,6 @@
 """An evaluation's metrics are what they are called, of the model as it is; attention comes with its tokens."""
 
+import dataclasses
 import math
 
 import keras
@@ -82,6 +83,26 @@ def test_translations_are_scored_as_sacrebleu_does_and_shown_with_what_was_looke
         np.testing.assert_allclose(heat_map.weights.sum(2), 1, atol=1e-5)
 
 
+def test_each_side_is_shown_in_the_pieces_of_its_own_tokenizer(tokenizer, tmp_path):
+    """The source's ids go beyond the target's vocabulary."""
+    words = ["qualm", "quartz", "quorum", "fjord", "jump", "vex"]
+    learn_tokenizer([(word, 10) for word in words], TokenizerConfig(vocab_size=315), str(tmp_path))
+    own = load_tokenizer(str(tmp_path))
+    config = dataclasses.replace(SIZES, tie_embeddings=False)
+    model = compiled(Transformer(config, tokenizer.vocab_size, source_vocab_size=own.vocab_size))
+    server = TranslationServer(model, tokenizer, DecodingConfig(beam_size=1, max_length_extra=2), own)
+    row = {"source": "qualm quartz quorum fjord jump vex", "target": "the light"}
+    inputs = {
+        "source": padded(own, [row["source"]], end=True),
+        "target": padded(tokenizer, [row["target"]], begin=True),
+    }
+    assert inputs["source"].max() >= tokenizer.vocab_size
+    labels = padded(tokenizer, [row["target"]], end=True)
+    encoder, decoder, _ = TranslationEvaluation(model, [(inputs, labels)], server, [row]).run().maps
+    assert "".join(encoder.rows) == "▁" + row["source"].replace(" ", "▁") + "</s>"
+    assert "".join(decoder.rows) == "▁the▁light</s>"
+
+
 def test_a_classifier_is_measured_as_the_evaluator_measures(tokenizer):
     from components.classification_metrics import measure
 
@@ -94,6 +115,9 @@ def test_a_classifier_is_measured_as_the_evaluator_measures(tokenizer):
     expected = measure(names, probabilities, [names[label] for label in labels]).metrics
     assert 100 * found.metrics["accuracy"] == pytest.approx(expected["accuracy"])
     assert 100 * found.metrics["macro_f1"] == pytest.approx(expected["macro_f1"])
+    one_label = ClassificationEvaluation(model, [(ids[:1], labels[:1])], server, rows)
+    perfect = {"confusion": np.array([[5, 0], [0, 0]]), "loss": 1, "weight": 1, "right": 5, "labels": 5}
+    assert one_label.metrics(perfect)["macro_f1"] == 1, "a label that is not there was not missed"
     assert [row["answer"] for row in found.texts] == [names[int(np.argmax(row))] for row in probabilities]
     (heat_map,) = found.maps
     assert heat_map.weights.shape == (2, len(heat_map.rows), len(heat_map.rows))
