@@ -22,9 +22,10 @@ def measure(labels: Sequence[str], probabilities: Sequence[Sequence[float]], ref
         probabilities: [rows, labels].
         references: the right label of each row; one that is not in `labels` is never guessed.
     Returns:
-        accuracy, macro_f1, roc_auc (of every label against the rest, averaged over the labels that occur and are not
-        alone) and ece, in percent; tables of each label, of what was taken for what, and of the confidence. The quality
-        of an answer is the probability it gives to the right label.
+        accuracy, macro_f1 (over the labels that occur or were answered, as scikit-learn's), roc_auc (of every label
+        against the rest, averaged over the labels that occur and are not alone) and ece, in percent; tables of each
+        label, of what was taken for what, and of the confidence. The quality of an answer is the probability it gives
+        to the right label.
     """
     names = _names(labels, references)
     scores = np.zeros((len(references), len(names)))
@@ -84,7 +85,9 @@ def _tally(right: np.ndarray, guessed: np.ndarray, num_labels: int) -> Tally:
         # Not from the confusion, whose size is the square of the number of labels.
         counts = [np.bincount(ids, of, num_labels) for ids, of in ((right, hits), (guessed, weights), (right, weights))]
         _, _, f1 = _by_label(*counts)
-        return {"accuracy": 100 * float(hits.sum() / weights.sum()), "macro_f1": 100 * float(f1.mean())}
+        # Of the labels there are, in this resample too: one that is missing would count as one that was never found.
+        occurs = counts[1] + counts[2] > 0
+        return {"accuracy": 100 * float(hits.sum() / weights.sum()), "macro_f1": 100 * float(f1[occurs].mean())}
 
     return Tally(np.stack([right, guessed], axis=1), metrics)
 

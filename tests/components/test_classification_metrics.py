@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from components.bootstrap import intervals
 from components.classification_metrics import measure, roc_auc, tally
 
 LABELS = ["a", "b", "c"]
@@ -25,6 +26,14 @@ def test_they_are_scikit_learns(answers):
     assert found["macro_f1"] == pytest.approx(100 * metrics.f1_score(right, guessed, average="macro"))
     areas = [metrics.roc_auc_score(np.array(right) == label, probabilities[:, i]) for i, label in enumerate(LABELS)]
     assert found["roc_auc"] == pytest.approx(100 * np.mean(areas))
+
+
+def test_a_label_that_is_not_there_is_no_label_that_was_missed():
+    """Nor in a resample, where a rare one may be missing: of a perfect model the interval is a point."""
+    perfect = measure(LABELS, np.eye(3)[[0, 0, 1, 1]].tolist(), ["a", "a", "b", "b"])
+    assert perfect.metrics["macro_f1"] == tally(["a", "a", "b", "b"], ["a", "a", "b", "b"]).total()["macro_f1"] == 100
+    rare = measure(LABELS, np.eye(3)[[0] * 20 + [1] * 20 + [2]].tolist(), ["a"] * 20 + ["b"] * 20 + ["c"])
+    assert intervals(rare.tally)["macro_f1"] == (100, 100)
 
 
 def test_equal_scores_count_half():

@@ -319,6 +319,11 @@ def test_fewer_bits_are_better(evaluate, write_texts, tmp_path, margin, blessed)
     assert metrics["examples"]["best"][0]["quality"] == pytest.approx(1, rel=1e-4)
 
 
+def test_where_no_word_has_two_characters_the_majority_is_all_there_is_to_beat():
+    rows = [{"text": f"{mood} 好", "label": mood} for mood in "日月"] * 3
+    assert list(get_task("classification").baselines(lambda: rows, rows)) == ["majority label"]
+
+
 def test_a_classifier_stands_beside_the_majority_and_tf_idf(evaluate, write_texts, tmp_path):
     def classify(text):
         good = tf.cast(tf.strings.regex_full_match(text, ".*good.*"), tf.float32)
