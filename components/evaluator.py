@@ -18,6 +18,7 @@ from components.tasks import get_task
 
 if TYPE_CHECKING:
     from components.bootstrap import Comparison
+    from components.evaluator_comparison import Blessed
     from components.slices import Slice
 
 BATCH_ROWS = 64
@@ -50,7 +51,7 @@ def Evaluator(
         num_examples: how many test examples are asked, the first ones; 0 for all.
     Source: https://www.tensorflow.org/tfx/guide/evaluator
     """
-    from components.evaluator_comparison import prediction_lines
+    from components.evaluator_comparison import last_blessed, prediction_lines
     from components.slices import slices
 
     spec = get_task(task)
@@ -72,7 +73,8 @@ def Evaluator(
     _write_json(evaluation.path("metrics.json"), report)
     _write_lines(evaluation.path("predictions.jsonl"), lines)
     evaluation.properties.update(report)
-    _bless(blessing, spec, report, min_over_baseline, _compare(spec, model, answers, rows, parts))
+    blessed = last_blessed(spec, model, rows, blessing)
+    _bless(blessing, spec, report, min_over_baseline, _compare(spec, answers, rows, parts, blessed))
 
 
 def _described(measured: Measurement, baselines: dict[str, Measurement]) -> dict:
@@ -128,11 +130,12 @@ def _clipped(value: Any) -> Any:
     return value
 
 
-def _compare(spec: Task, model: Model, answers: Answers, rows: Sequence[Row], parts: Sequence["Slice"]) -> dict | None:
+def _compare(
+    spec: Task, answers: Answers, rows: Sequence[Row], parts: Sequence["Slice"], blessed: "Blessed | None"
+) -> dict | None:
     """Returns how the last blessed model stands beside this one; None where none was asked the same."""
-    from components.evaluator_comparison import blessed_by_slice, compare_with, last_blessed
+    from components.evaluator_comparison import blessed_by_slice, compare_with
 
-    blessed = last_blessed(spec, model, rows)
     if blessed is None:
         return None
     comparison: Comparison = compare_with(spec, answers, rows, blessed)
@@ -198,13 +201,15 @@ def _bless(blessing: ModelBlessing, spec: Task, report: dict, margin: float, com
 
 def _beside(compared: dict) -> str:
     """Says how the model does beside the last blessed one."""
+    lower, upper = compared["interval"]
     found = (
         f"{compared['ours']:.2f} beside {compared['theirs']:.2f} of the last blessed model "
         f"(Evaluator/evaluation/{compared['evaluation']}) on {compared['num_examples']} texts that both were asked "
-        f"(paired bootstrap, p = {compared['p_value']:.3f})"
+        f"(paired bootstrap: the difference lies between {lower:.2f} and {upper:.2f})"
     )
     if compared["worse"]:
-        return f"significantly worse: {found}; where that is wanted, take another --pipeline-root"
+        p_value = f"p = {compared['p_value']:.3f}"
+        return f"significantly worse, {p_value}: {found}; where that is wanted, take another --pipeline-root"
     return f"{'significantly better' if compared['better'] else 'not significantly different'}: {found}"
 
 

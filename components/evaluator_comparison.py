@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from components.artifact import Model
+from components.artifact import Model, ModelBlessing
 from components.bootstrap import Comparison, Tally, compare
 from components.slices import Slice
 from components.task import Answers, Row, Task
@@ -48,21 +48,22 @@ def prediction_lines(task: Task, answers: Answers, rows: Sequence[Row]) -> Itera
         yield {**row, **{names[name]: values[i] for name, values in kept.items()}}
 
 
-def last_blessed(task: Task, model: Model, rows: Sequence[Row]) -> Blessed | None:
-    """Finds the last blessed model before this one that was asked the same (TFX: LatestBlessedModelStrategy).
+def last_blessed(task: Task, model: Model, rows: Sequence[Row], blessing: ModelBlessing) -> Blessed | None:
+    """Finds the last blessed model that was asked the same (TFX: LatestBlessedModelStrategy).
 
-    It looks beside the Model for what an Evaluator has published. Numbers grow and published artifacts never change, so
-    what there is with a number below the model's is settled, and a run repeated finds the same.
+    It looks beside the Model for what an Evaluator has published before this execution of it began. Not for what is
+    older than the model: one that is taken up again stands beside those that were blessed since.
 
     Args:
         task: of both models.
         model: the one that is judged, where the runner published it.
         rows: that it was asked.
+        blessing: the one to be given, where the runner staged it: in a folder of the execution's number.
     Returns:
         None where no blessed model was asked enough of these rows.
     """
-    models, number = os.path.split(model.uri)
-    root = os.path.join(os.path.dirname(os.path.dirname(models)), "Evaluator")
+    root = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(model.uri))), "Evaluator")
+    number = os.path.basename(os.path.dirname(blessing.uri))
     if not number.isdecimal() or not os.path.isdir(os.path.join(root, "blessing")):
         return None
     earlier = [int(name) for name in os.listdir(os.path.join(root, "blessing")) if name.isdecimal()]

@@ -148,14 +148,18 @@ def test_slices_and_extremes_are_of_the_same_answers(evaluate, plant, write_exam
 
 @pytest.fixture
 def published(tmp_path, plant):
-    """Returns a function that evaluates a model as the runner would, in a root where others were evaluated before."""
+    """Returns a function that evaluates a model as the runner would, in a root where others were evaluated before.
+
+    The model is a new one, or where no answer is given that of an earlier number, `of`.
+    """
     root = tmp_path / "runs"
 
-    def published(number, examples, answer, **parameters):
-        model = root / "Trainer" / "model" / str(number)
-        model.mkdir(parents=True)
-        os.rename(f"{plant(answer)}/Format-Serving", model / "Format-Serving")
-        folders = [root / "Evaluator" / key / str(number + 1) for key in ("evaluation", "blessing")]
+    def published(number, examples, answer=None, of=None, **parameters):
+        model = root / "Trainer" / "model" / str(of or number)
+        if answer:
+            model.mkdir(parents=True)
+            os.rename(f"{plant(answer)}/Format-Serving", model / "Format-Serving")
+        folders = [root / ".staging" / str(number + 1) / key for key in ("evaluation", "blessing")]
         for folder in folders:
             folder.mkdir(parents=True)
         evaluation, blessing = ModelEvaluation(str(folders[0])), ModelBlessing(str(folders[1]))
@@ -163,6 +167,9 @@ def published(tmp_path, plant):
         Evaluator.function(
             examples=examples, model=Model(str(model)), evaluation=evaluation, blessing=blessing, **settings
         )
+        for folder in folders:
+            (root / "Evaluator" / folder.name).mkdir(parents=True, exist_ok=True)
+            folder.rename(root / "Evaluator" / folder.name / str(number + 1))
         return blessing.properties
 
     return published
@@ -202,6 +209,16 @@ def test_a_significantly_worse_model_is_not_blessed(published, write_examples):
     # What was not blessed is none to beat: the next is held against the first again.
     assert published(5, examples, upper)["last_blessed"]["evaluation"] == 2
     assert [last["worse"], last["better"]] == [True, False]
+
+
+def test_a_model_that_is_taken_up_again_stands_beside_those_blessed_since(published, write_examples):
+    examples = write_examples(PAIRS)
+    assert published(1, examples, bad, min_over_baseline=-100.0)["blessed"]
+    better = published(3, examples, upper)
+    assert better["blessed"]
+    assert "significantly better: " in better["reason"]
+    again = published(5, examples, of=1, min_over_baseline=-100.0)
+    assert (again["blessed"], again["last_blessed"]["evaluation"]) == (False, 4)
 
 
 def test_a_model_that_is_worse_by_chance_is_blessed(published, write_examples):
@@ -266,9 +283,9 @@ def test_a_model_of_another_task_is_none_to_beat(tmp_path):
     (evaluation / "metrics.json").write_text(json.dumps({"model": {"accuracy": 100.0, "macro_f1": 100.0}}))
     lines = (json.dumps({**row, "prediction": "good"}) + "\n" for row in rows)
     (evaluation / "predictions.jsonl").write_text("".join(lines))
-    later = Model(str(tmp_path / "Trainer" / "model" / "5"))
-    assert last_blessed(get_task("language_model"), later, rows) is None
-    assert len(last_blessed(get_task("classification"), later, rows).rows) == 40
+    later = Model(str(tmp_path / "Trainer" / "model" / "5")), rows, ModelBlessing(str(tmp_path / "6" / "blessing"))
+    assert last_blessed(get_task("language_model"), *later) is None
+    assert len(last_blessed(get_task("classification"), *later).rows) == 40
 
 
 @pytest.fixture
