@@ -7,11 +7,12 @@ Read next: task_translation.py, which asks; bootstrap.py, which weighs the sente
 from collections.abc import Sequence
 
 import numpy as np
-from sacrebleu.metrics import BLEU, CHRF
+from sacrebleu.metrics import CHRF
 from sacrebleu.metrics.base import Metric
 
 from components.bootstrap import Metrics, Tally
 from components.task import Measurement
+from models.bleu import make_bleu
 
 
 def measure(translations: Sequence[str], references: Sequence[str]) -> Measurement:
@@ -21,10 +22,10 @@ def measure(translations: Sequence[str], references: Sequence[str]) -> Measureme
         translations: one a sentence.
         references: as many.
     Returns:
-        bleu and chrf of all sentences; the quality of each is its chrF, for most sentences have no four words in common
-        with their reference.
+        bleu (of characters where the references have no spaces) and chrf of all sentences. The quality of each is its
+        chrF, for most sentences have no four words in common with their reference.
     """
-    counters = _counters()
+    counters = _counters(references)
     counted = tally(translations, references, counters)
     chrf, width = counters["chrf"], 3 * CHRF.CHAR_ORDER
     quality = [chrf._compute_score_from_stats(row).score for row in counted.columns[:, -width:].tolist()]
@@ -40,7 +41,7 @@ def tally(translations: Sequence[str], references: Sequence[str], counters: dict
         references: as many.
         counters: metric -> what counts for it; afterwards it knows its signature.
     """
-    counters = counters or _counters()
+    counters = counters or _counters(references)
     # sacrebleu's own bootstrap takes the same two steps, but of all sentences or none; hence its inner methods.
     counts = [
         np.array(counter._extract_corpus_statistics(translations, [references]), float) for counter in counters.values()
@@ -57,5 +58,5 @@ def tally(translations: Sequence[str], references: Sequence[str], counters: dict
     return Tally(np.concatenate(counts, axis=1), metrics)
 
 
-def _counters() -> dict[str, Metric]:
-    return {"bleu": BLEU(), "chrf": CHRF()}
+def _counters(references: Sequence[str]) -> dict[str, Metric]:
+    return {"bleu": make_bleu(references), "chrf": CHRF()}

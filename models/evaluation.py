@@ -88,11 +88,12 @@ class TranslationEvaluation(Evaluation):
 
     def run(self) -> Findings:
         """Evaluates the model as it is now."""
-        from sacrebleu.metrics import BLEU
+        from models.bleu import make_bleu
 
         self._server.refresh()
         answers = _answers(self._server, [row["source"] for row in self._rows], "translation")
-        bleu = BLEU().corpus_score(answers, [[row["target"] for row in self._rows]]).score
+        references = [row["target"] for row in self._rows]
+        bleu = make_bleu(references).corpus_score(answers, [references]).score
         texts = [{**row, "translation": answer} for row, answer in zip(self._rows, answers, strict=True)]
         return Findings({**super().run().metrics, "bleu": bleu}, texts, self._maps())
 
