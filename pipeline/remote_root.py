@@ -46,6 +46,11 @@ class RemoteRoot(PipelineRoot):
                 f"the pipeline root {url} cannot be reached: Beam has no file system for it here; gs:// needs the "
                 f"extra gcp: pip install 'seq2serve[gcp]'"
             )
+        if sign := next((sign for sign in "[*?" if sign in url), ""):
+            raise UserError(
+                f"the pipeline root {url} has {sign!r} in its name, by which Beam would find and delete other files "
+                f"than its own; name another with --pipeline-root"
+            )
         remote_files.use_options(beam_options)
         self._url = url
         self._owner, self._owner_name = self._read_owner()

@@ -10,7 +10,7 @@ from components.component import BeamContext, Input, Output, component, raw_file
 from components.errors import ComponentError, UserError
 from components.remote_files import read_file, write_file
 from pipeline.metadata import MetadataStore
-from pipeline.root import state_folder
+from pipeline.root import open_root, state_folder
 from pipeline.runner import Pipeline, Runner, RunResult
 
 ROOT = "memory://bucket/runs"
@@ -178,3 +178,11 @@ def test_an_artifact_is_found_by_its_url_and_by_what_is_in_it(machine):
         assert store.find_artifact(name).uri == f"{ROOT}/Train/model/3"
     with pytest.raises(UserError, match="no artifact"):
         store.find_artifact(f"{ROOT}/Train/model/33")
+
+
+@pytest.mark.parametrize("sign", "[*?")
+def test_a_url_that_beam_takes_for_a_pattern_is_refused(blobs, tmp_path, monkeypatch, sign):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=rf"a{re.escape(sign)}b has '{re.escape(sign)}' in its name"):
+        open_root(f"memory://bucket/a{sign}b")
+    assert not list(tmp_path.iterdir())
