@@ -105,6 +105,11 @@ def _reader(path: str, kind: str, columns: dict[str, str], reading: Reading) -> 
 
 def _csv_layout(path: str, columns: dict[str, str], delimiter: str) -> tuple[Layout, str]:
     """Returns the layout, and the delimiter that was given or found."""
+    if delimiter and (len(delimiter) > 1 or delimiter in '"\r\n'):
+        raise UserError(
+            f"{path}: setting data.delimiter must be one character for CSV and no quotation mark or line end, got "
+            f"{delimiter!r}; a longer one takes --set data.format=tsv, which has no quotation marks"
+        )
     lines = _first_text(path, MAX_HEADER_LINES).split("\n")
     candidates = [delimiter] if delimiter else list(_CSV_DELIMITERS)
     headers = {candidate: csv_header(lines, candidate)[0] for candidate in candidates}

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from components.errors import UserError
 from components.file_formats import Reading
 from components.layouts import make_table
 from components.row_readers import Row
@@ -174,6 +175,14 @@ def test_columns_by_number_mean_that_there_is_no_header(tmp_path):
     rows = [("hello", "hallo"), ("bye", "ade")]
     assert texts(read([write(tmp_path, "a.csv", content)], columns)) == rows
     assert texts(read([write(tmp_path, "a.tsv", content.replace(",", "\t"))], columns)) == rows
+
+
+@pytest.mark.parametrize("delimiter", [";;", '"', "\n"])
+def test_what_cannot_part_the_cells_of_a_csv_is_refused_and_a_tsv_takes_a_longer_one(tmp_path, delimiter):
+    path = write(tmp_path, "a.csv", "en;;de\nx;;y\n")
+    with pytest.raises(UserError, match=r"a\.csv: setting data\.delimiter must be one character"):
+        read([path], PAIR, Reading(delimiter=delimiter))
+    assert texts(read([path], PAIR, Reading(format="tsv", delimiter=";;"))) == [("x", "y")]
 
 
 def test_a_tsv_with_quotation_marks_is_read_as_the_csv_with_tabs_that_its_rejects_speak_of(tmp_path):
