@@ -175,6 +175,8 @@ def _make_engine(url: str) -> sa.Engine:
     try:
         parsed = sa.make_url(url)
         driver = _DRIVERS[parsed.drivername]
+        if driver == "sqlite" and (parsed.host or parsed.database in (None, "", ":memory:")):
+            raise sa.exc.ArgumentError("no file")  # what is in memory is gone with the connection
     except (sa.exc.ArgumentError, KeyError) as error:
         # Without the URL, which may hold a password.
         raise UserError(

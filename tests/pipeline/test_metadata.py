@@ -184,6 +184,9 @@ def test_a_file_of_any_name_may_be_the_store(tmp_path, name):
     [
         ("sqlite:///{folder}/nowhere/metadata.sqlite", "unable to open database file"),
         ("postgresql://joe:secret@/runs?host={folder}", r"joe:\*\*\*@.*No such file or directory"),
+        ("sqlite://", "neither SQLite's .* nor PostgreSQL's"),
+        ("sqlite:///:memory:", "neither SQLite's .* nor PostgreSQL's"),
+        ("sqlite://folder/metadata.sqlite", "neither SQLite's .* nor PostgreSQL's"),
         ("mysql://joe:secret@localhost/runs", "neither SQLite's .* nor PostgreSQL's"),
         ("postgresql:joe:secret", "neither SQLite's .* nor PostgreSQL's"),
     ],
