@@ -319,7 +319,9 @@ def test_runs_and_lineage_tell_what_happened(command):
     assert "Made from\nnothing" in lineage
 
 
-@pytest.mark.parametrize("arguments", [["runs", "9"], ["lineage", "9"], ["lineage", "nowhere"]])
+@pytest.mark.parametrize(
+    "arguments", [["runs", "9"], ["runs", "9" * 23], ["lineage", "9"], ["lineage", "9" * 23], ["lineage", "nowhere"]]
+)
 def test_unknown_history_is_bad_input(command, arguments):
     command("run", "data.tsv")
     result = command(*arguments)
