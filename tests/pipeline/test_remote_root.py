@@ -1,6 +1,7 @@
 """A pipeline root at a URL: what is written where, what is whole, whose numbers count. The store lives in memory."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,17 @@ def test_of_what_was_killed_nothing_stays_and_nothing_is_used(machine, blobs):
     assert f"{ROOT}/Generate/examples/{dead}/first" not in blobs
     assert f"{ROOT}/Generate/examples/{dead}0/first" in blobs
     assert store.execution(dead).state == "CANCELED"
+
+
+def test_of_a_copy_whose_process_was_killed_nothing_stays(machine):
+    machine()
+    state = state_folder(ROOT)
+    (state / ".staging" / "copy").mkdir()
+    (state / ".staging" / "copy" / "half").write_text("as it is after SIGKILL")
+    shutil.rmtree(state / "Count")
+    machine(number=2)
+    assert {path.name for path in (state / "Count" / "statistics" / "2").iterdir()} == {"counts"}
+    assert not list((state / ".staging").iterdir())
 
 
 def test_two_stores_do_not_number_one_root(machine, blobs, tmp_path):
