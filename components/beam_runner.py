@@ -25,7 +25,7 @@ try:
     from apache_beam.runners.runner import PipelineRunner
     from apache_beam.utils import interactive_utils
 
-    from components.remote_files import write_file
+    from components.remote_files import remove_file, write_file
 finally:
     logging.disable(logging.NOTSET)
 
@@ -87,7 +87,7 @@ def read_json_lines(path: str) -> list[Any]:
     """Returns the values that `WriteJsonLines` wrote, in no particular order, and removes the file."""
     with beam.io.filesystems.FileSystems.open(path) as file:
         values = [json.loads(line) for line in io.TextIOWrapper(file, encoding="utf-8")]
-    beam.io.filesystems.FileSystems.delete([path])
+    remove_file(path)
     return values
 
 

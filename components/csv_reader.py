@@ -4,6 +4,7 @@ Comes in: segments of CSV files, scans of those before them. Goes out: rows, or 
 Read next: row_readers.py, the readers of formats in which a line is a row.
 """
 
+import contextlib
 import csv
 import io
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from components.row_readers import (
 )
 from components.text_files import MAX_LINE_BYTES, Segment, read_lines
 
+MAX_HEADER_LINES = 20
 csv.field_size_limit(MAX_LINE_BYTES)
 
 
@@ -47,10 +49,12 @@ class CsvReader(LineReader):
     def read(self, segment: Segment, scans: Scans) -> Iterator[Row]:
         for first, lines in self._groups(segment, scan_before(segment, scans)):
             if first == 1:
-                if self._layout.has_header:
-                    continue
                 lines[0] = lines[0].removeprefix(BYTE_ORDER_MARK)
-            if len(lines) > 1 and not self._is_row(lines):
+            if first == 1 and self._layout.has_header:
+                beginning = [line.decode(errors="replace") for line in lines[:MAX_HEADER_LINES]]
+                _, taken = csv_header(beginning, self._delimiter)
+                yield from (self._row(number, line) for number, line in enumerate(lines[taken:], start=1 + taken))
+            elif len(lines) > 1 and not self._is_row(lines):
                 yield from (self._row(number, line) for number, line in enumerate(lines, start=first))
             else:
                 yield self._row(first, b"\n".join(lines))
@@ -92,6 +96,24 @@ class CsvReader(LineReader):
             mine = mine or not is_open
         if group:
             yield number - len(group) + 1, group
+
+
+def csv_header(lines: list[str], delimiter: str) -> tuple[list[str], int]:
+    """Reads the row that names the columns.
+
+    Args:
+        lines: of a file from its first on, MAX_HEADER_LINES or fewer.
+        delimiter: between cells.
+    Returns:
+        Its cells, and how many lines it takes: one where a lone quotation mark would make it take rows too.
+    """
+    even = (end for end in range(1, len(lines) + 1) if "\n".join(lines[:end]).count('"') % 2 == 0)
+    for end in (next(even, 1), 1):
+        with contextlib.suppress(csv.Error):
+            rows = csv_rows("\n".join(lines[:end]), delimiter) or [[""]]
+            if end == 1 or len(rows) == 1:
+                return rows[0], end
+    return lines[0].split(delimiter), 1
 
 
 def csv_rows(text: str, delimiter: str) -> list[list[str]]:

@@ -15,6 +15,7 @@ import tensorflow_text  # noqa: F401  # the ops of a tokenizer, which this proce
 
 from components.infra_validator_child import MAX_DIFFERING_SHARE, Exchange, Refused, alike
 from components.serving_client import ServingClient, free_port
+from models.literal_path import literal_path
 
 _NAME = "trial"
 
@@ -27,7 +28,8 @@ def compare_with_python(directory: str, exchanges: Sequence[Exchange]) -> str:
     Raises:
         Refused: it answers otherwise.
     """
-    signatures = tf.saved_model.load(directory).signatures
+    with literal_path(directory) as path:
+        signatures = tf.saved_model.load(path).signatures
     # The graph as it was written: to optimise it takes longer than all the answers, and the C++ runtime has done so.
     before = tf.config.optimizer.get_experimental_options()
     tf.config.optimizer.set_experimental_options({**before, "disable_meta_optimizer": True})

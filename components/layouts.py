@@ -4,7 +4,6 @@ Comes in: files, grouped. Goes out: Tables, whose shards ExampleGen's workers re
 Read next: row_readers.py, the readers; example_gen.py, which puts the two together.
 """
 
-import csv
 import dataclasses
 import difflib
 import itertools
@@ -12,7 +11,7 @@ import itertools
 import pyarrow
 from apache_beam.io.filesystem import BeamIOError
 
-from components.csv_reader import CsvReader, csv_rows
+from components.csv_reader import MAX_HEADER_LINES, CsvReader, csv_header
 from components.errors import UserError
 from components.file_formats import Reading, compression, file_format, not_text, not_utf8
 from components.parallel_reader import ParallelReader
@@ -30,7 +29,6 @@ from components.row_readers import (
 from components.text_files import DamagedFileError, TextFile, plan_shards, read_beginning, read_first_lines
 
 _CSV_DELIMITERS = (",", ";", "\t", "|")
-_MAX_HEADER_LINES = 20
 _SHOWN_NAMES, _SHOWN_CHARACTERS = 30, 60
 _TEXT_TYPES = tuple(
     getattr(pyarrow.types, f"is_{kind}")
@@ -107,23 +105,16 @@ def _reader(path: str, kind: str, columns: dict[str, str], reading: Reading) -> 
 
 def _csv_layout(path: str, columns: dict[str, str], delimiter: str) -> tuple[Layout, str]:
     """Returns the layout, and the delimiter that was given or found."""
-    lines = _first_text(path, _MAX_HEADER_LINES).split("\n")
+    if delimiter and (len(delimiter) > 1 or delimiter in '"\r\n'):
+        raise UserError(
+            f"{path}: setting data.delimiter must be one character for CSV and no quotation mark or line end, got "
+            f"{delimiter!r}; a longer one takes --set data.format=tsv, which has no quotation marks"
+        )
+    lines = _first_text(path, MAX_HEADER_LINES).split("\n")
     candidates = [delimiter] if delimiter else list(_CSV_DELIMITERS)
-    headers = {candidate: _csv_header(lines, candidate) for candidate in candidates}
+    headers = {candidate: csv_header(lines, candidate)[0] for candidate in candidates}
     chosen = max(candidates, key=lambda one: sum(_has(headers[one], name, columns) for name in columns.values()))
     return _layout(path, headers[chosen], columns, repr(chosen)), chosen
-
-
-def _csv_header(lines: list[str], delimiter: str) -> list[str]:
-    """Returns the cells of the first row, which may have line ends in it."""
-    for end in range(1, len(lines) + 1):
-        text = "\n".join(lines[:end])
-        if text.count('"') % 2 == 0:
-            try:
-                return csv_rows(text, delimiter)[0] if text else [""]
-            except csv.Error:
-                break
-    return lines[0].split(delimiter)
 
 
 def _has(header: list[str], name: str, columns: dict[str, str]) -> bool:

@@ -150,6 +150,31 @@ def write_file(path: str, content: bytes) -> None:
         file.write(content)
 
 
+def remove_file(path: str) -> None:
+    """Deletes a file, here or there.
+
+    Raises:
+        Seq2ServeError: it cannot be deleted.
+    """
+    if not is_remote(path):
+        os.remove(path)  # Beam would take the path for a pattern
+        return
+    with _explained(path):
+        FileSystems.delete([path])
+
+
+def list_files(folder: str) -> list[str]:
+    """Returns the paths of the files in a folder, here or there, in order; of none where there is no such folder.
+
+    Raises:
+        Seq2ServeError: that cannot be found out.
+    """
+    if is_remote(folder):
+        return [path for path in _under(folder) if "/" not in path.removeprefix(f"{folder}/")]
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    return [os.path.join(folder, name) for name in sorted(names)]
+
+
 def download(uri: str, folder: str) -> int:
     """Copies everything under a URL into a folder, and returns how many files that is.
 

@@ -4,10 +4,12 @@ Comes in: Examples, TransformedExamples. Goes out: names and paths.
 Read next: examples_io.py, which reads the shards; tf_records.py, which writes them.
 """
 
-from apache_beam.io.filesystems import FileSystems
+import fnmatch
+import posixpath
 
 from components.artifact import Artifact
 from components.errors import UserError
+from components.remote_files import list_files
 
 
 def shard_name(stem: str, index: int, total: int) -> str:
@@ -21,7 +23,8 @@ def shard_paths(artifact: Artifact, split: str) -> list[str]:
     Raises:
         UserError: the split has none.
     """
-    (found,) = FileSystems.match([artifact.path(f"Split-{split}", "*-of-*")])
-    if not found.metadata_list:
-        raise UserError(f"{artifact.path(f'Split-{split}')}: no examples are there; run the pipeline again")
-    return sorted(file.path for file in found.metadata_list)
+    folder = artifact.path(f"Split-{split}")
+    shards = [path for path in list_files(folder) if fnmatch.fnmatch(posixpath.basename(path), "*-of-*")]
+    if not shards:
+        raise UserError(f"{folder}: no examples are there; run the pipeline again")
+    return shards

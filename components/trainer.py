@@ -53,6 +53,7 @@ def Trainer(
     """
     import keras
 
+    from models.literal_path import literal_path
     from models.tokenizer import load_tokenizers
     from models.warm_start import save_model
 
@@ -63,7 +64,8 @@ def Trainer(
     network = _compiled_model(data, total_steps)
     if base_model:
         model.properties["warm_start"] = _warm_start(network, base_model, tokenizer)
-    quality = _fit(network, data, total_steps, context.scratch)
+    with literal_path(context.scratch) as scratch:
+        quality = _fit(network, data, total_steps, scratch)
     _copy_files(tokenizer.uri, model.path("Format-Keras", "tokenizer"))
     save_model(network, model.path("Format-Keras"))
     served = spec.make_model(recipe.model, data.features)  # computes in float32, whatever it was trained in
@@ -231,7 +233,8 @@ def _make_model(data: _Data):
 def _files(examples: TransformedExamples, split: str) -> list[str]:
     import tensorflow as tf
 
-    return sorted(tf.io.gfile.glob(examples.path(f"Split-{split}", "*")))
+    folder = examples.path(f"Split-{split}")
+    return [os.path.join(folder, name) for name in sorted(tf.io.gfile.listdir(folder))]
 
 
 def _samples(texts: list[str]) -> list[str]:

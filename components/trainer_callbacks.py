@@ -7,6 +7,7 @@ remember; trainer_tensorboard.py for what is shown.
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -183,11 +184,11 @@ class KeptWeights:
 
     def forget_others(self, steps: Sequence[int]) -> None:
         """Removes what was kept at all other steps."""
-        for path in tf.io.gfile.glob(self._path("*") + ".*"):
-            if int(path.rpartition("/weights-")[2].partition(".")[0]) not in steps:
-                tf.io.gfile.remove(path)
+        for path in Path(self._folder, "kept").glob("weights-*"):
+            if int(path.name.removeprefix("weights-").partition(".")[0]) not in steps:
+                path.unlink()
 
-    def _path(self, step: int | str) -> str:
+    def _path(self, step: int) -> str:
         return f"{self._folder}/kept/weights-{step}"
 
 

@@ -6,6 +6,7 @@ Read next: trainer_callbacks.py for where they come from; heat_map_image.py for 
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import keras
 import tensorflow as tf
@@ -42,9 +43,9 @@ class TensorBoardLog(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Removes what is about to be written again, and opens the files."""
         step = steps_done(self.model.optimizer)
-        for path in tf.io.gfile.glob(f"{self._logs}/*/*.from-*"):
-            if int(path.rpartition("-")[2]) >= step:
-                tf.io.gfile.remove(path)
+        for path in Path(self._logs).glob("*/*.from-*"):
+            if int(path.name.rpartition("-")[2]) >= step:
+                path.unlink()
         self._open(step)
         if not step:
             with self._validation.as_default():

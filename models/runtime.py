@@ -20,6 +20,7 @@ import numpy as np
 from tensorboard.compat.proto import op_def_pb2
 
 from models import saved_model
+from models.literal_path import literal_path
 
 _STRING_BYTES = 24  # sizeof(TF_TString), the C runtime's string, on every 64-bit platform
 _ALIGNMENT = 64  # the runtime aborts on a tensor aligned to less
@@ -265,8 +266,8 @@ def _load_session(library: ctypes.CDLL, directory: str) -> tuple[int, int]:
     graph, options = library.TF_NewGraph(), library.TF_NewSessionOptions()
     tags = (ctypes.c_char_p * 1)(saved_model.SERVE.encode())
     try:
-        with _status(library) as status:
-            path = os.fsencode(directory)
+        with literal_path(directory) as path, _status(library) as status:
+            path = os.fsencode(path)
             session = library.TF_LoadSessionFromSavedModel(options, None, path, tags, 1, graph, None, status)
     except TensorFlowError:
         library.TF_DeleteGraph(graph)

@@ -337,7 +337,7 @@ def _tokenizer_files(given: str) -> str:
     if [column for column, _ in roles] == [""] and not (roles[0][1] / "tokenizer.json").exists():
         # The folder of a Tokenizer that has a folder for each column.
         roles = [(path.parent.name, path.parent) for path in sorted(roles[0][1].glob("*/tokenizer.json"))] or roles
-    patterns = [(column, path / "*" if path.is_dir() else path) for column, path in roles]
+    patterns = [(column, f"{glob.escape(str(path))}/*" if path.is_dir() else path) for column, path in roles]
     return ",".join(f"{column}={pattern}" if column else str(pattern) for column, pattern in patterns)
 
 
@@ -356,6 +356,7 @@ def _model_files(folder: Path | None) -> str:
 
 
 def _open_store(pipeline_root: str, metadata: str) -> "MetadataStore":
+    from pipeline.database import sqlite_url
     from pipeline.metadata import MetadataStore
     from pipeline.root import state_folder
 
@@ -367,7 +368,7 @@ def _open_store(pipeline_root: str, metadata: str) -> "MetadataStore":
             f"no runs in {pipeline_root}: there is no {path}; name the folder with --pipeline-root, or "
             f"a store that it shares with --metadata; for a URL stand where the runs were started"
         )
-    return MetadataStore(f"sqlite:///{path}")
+    return MetadataStore(sqlite_url(path))
 
 
 if __name__ == "__main__":

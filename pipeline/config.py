@@ -147,11 +147,12 @@ def _sections() -> dict[str, tuple[dataclasses.Field, ...]]:
 
 UNCUT = 1_000_000_000  # as data.max_length: texts are not cut, but packed into rows of model.max_positions
 _INF = math.inf
+_MAX_SEED = 2**32 - 1  # NumPy's
 # setting -> smallest and largest value, both allowed. A share of exactly 0 or 1 would leave a split empty.
 _RANGES = {
     "data.eval_share": (1e-6, 0.5),
     "data.test_share": (1e-6, 0.5),
-    "data.seed": (0, _INF),
+    "data.seed": (0, _MAX_SEED),
     "data.max_reject_share": (0, 1),
     "data.max_length": (1, _INF),
     "tokenizer.vocab_size": (8, 1_000_000),
@@ -181,7 +182,7 @@ _RANGES = {
     "training.export_checkpoints": (1, 100),
     "training.patience": (0, _INF),
     "training.eval_examples": (0, _INF),
-    "training.seed": (0, _INF),
+    "training.seed": (0, _MAX_SEED),
     "training.profile_step": (0, _INF),
     "decoding.beam_size": (1, 64),
     "decoding.length_penalty": (0, 10),
@@ -198,13 +199,17 @@ _RANGES = {
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
-        raise UserError(f"setting {name} must be {allowed_range(name)}, got {value:g}")
+        raise UserError(f"setting {name} must be {allowed_range(name)}, got {_shown(value)}")
 
 
 def allowed_range(name: str) -> str:
     """Returns in words what values a setting that is a number may have."""
     low, high = _RANGES[name]
-    return f"at least {low:g}" if high == _INF else f"between {low:g} and {high:g}"
+    return f"at least {low:g}" if high == _INF else f"between {low:g} and {_shown(high)}"
+
+
+def _shown(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 def _check_together(config: PipelineConfig) -> None:

@@ -158,16 +158,25 @@ class Database:
             raise (UserError if users_fault else Seq2ServeError)(f"metadata store {self}: {reason}{hint}") from error
 
 
+def sqlite_url(path: Path) -> str:
+    """Returns the URL of SQLite's file, in which `?` and `%`, where they are in its name, mean nothing else."""
+    return sa.URL.create("sqlite", database=os.path.abspath(path)).render_as_string()
+
+
 def whole_url(url: str) -> str:
     """Returns a URL with SQLite's path from the root, so that the same file has the same URL from everywhere."""
-    scheme, mark, path = url.partition(":///")
-    return f"sqlite:///{os.path.abspath(path)}" if mark and scheme == "sqlite" else url
+    if not url.startswith("sqlite:///"):
+        return url
+    parsed = sa.make_url(url)
+    return parsed.set(database=os.path.abspath(parsed.database)).render_as_string()
 
 
 def _make_engine(url: str) -> sa.Engine:
     try:
         parsed = sa.make_url(url)
         driver = _DRIVERS[parsed.drivername]
+        if driver == "sqlite" and (parsed.host or parsed.database in (None, "", ":memory:")):
+            raise sa.exc.ArgumentError("no file")  # what is in memory is gone with the connection
     except (sa.exc.ArgumentError, KeyError) as error:
         # Without the URL, which may hold a password.
         raise UserError(

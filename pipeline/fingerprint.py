@@ -121,8 +121,10 @@ def _found(pattern: str) -> list[dict]:
 
 
 def _matches(pattern: str) -> list[str]:
-    """Returns the paths that a path or pattern stands for, sorted."""
-    matches = [path for path in sorted(glob.glob(pattern, recursive=True)) if not os.path.isdir(path)]
+    """Returns the paths that a path or pattern stands for, sorted; what is there by its very name is no pattern."""
+    folder, name = os.path.split(pattern)
+    literal = os.path.join(glob.escape(folder), name) if os.path.isdir(folder) else pattern
+    matches = [path for path in sorted(glob.glob(literal, recursive=True)) if not os.path.isdir(path)]
     paths = [pattern] if os.path.lexists(pattern) else matches
     if not paths:
         raise UserError(f"no file {pattern!r} (looked in {os.getcwd()}); give a file that exists or a pattern")

@@ -278,7 +278,8 @@ class MetadataStore:
         """
         query = sa.select(ARTIFACTS).order_by(ARTIFACTS.c.id.desc())
         if name.isdecimal():
-            found = self._database.read(query.where(ARTIFACTS.c.id == int(name)))
+            # As a text: a person may give more digits than a database has for a number.
+            found = self._database.read(query.where(sa.cast(ARTIFACTS.c.id, sa.Text) == name))
         else:
             folders = _with_parents(name)
             found = [row for row in self._database.read(query) if folders & _places(row)]

@@ -14,8 +14,8 @@ What is published from here, and what is fetched, stays here as a copy, under th
 import contextlib
 import dataclasses
 import os
+import shutil
 import socket
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -45,6 +45,11 @@ class RemoteRoot(PipelineRoot):
             raise UserError(
                 f"the pipeline root {url} cannot be reached: Beam has no file system for it here; gs:// needs the "
                 f"extra gcp: pip install 'seq2serve[gcp]'"
+            )
+        if sign := next((sign for sign in "[*?" if sign in url), ""):
+            raise UserError(
+                f"the pipeline root {url} has {sign!r} in its name, by which Beam would find and delete other files "
+                f"than its own; name another with --pipeline-root"
             )
         remote_files.use_options(beam_options)
         self._url = url
@@ -124,13 +129,16 @@ class RemoteRoot(PipelineRoot):
         return dataclasses.replace(artifact, uri=str(copy))
 
     def _fetch(self, uri: str, copy: Path) -> None:
-        """Makes a copy that is there as a whole or not at all."""
-        with tempfile.TemporaryDirectory(dir=self.path / ".staging") as staging:
-            whole = Path(staging, "whole")
+        """Makes a copy that is there as a whole or not at all; call it holding "copies"."""
+        whole = self.path / ".staging" / "copy"
+        shutil.rmtree(whole, ignore_errors=True)  # what a process that was killed has left
+        try:
             if not remote_files.download(uri, str(whole)):
                 raise FileNotFoundError(f"{uri} is gone")
             copy.parent.mkdir(parents=True, exist_ok=True)
             os.rename(whole, copy)
+        finally:
+            shutil.rmtree(whole, ignore_errors=True)
 
     def _read_owner(self) -> tuple[str, str]:
         """Returns identity and name of the store that gives the numbers; empty ones where none does yet."""

@@ -28,6 +28,7 @@ import portalocker
 
 from components.artifact import Artifact, is_remote
 from components.errors import Seq2ServeError, UserError
+from pipeline.database import sqlite_url
 
 if TYPE_CHECKING:
     from pipeline.metadata import MetadataStore
@@ -57,7 +58,7 @@ class PipelineRoot:
     @property
     def metadata_url(self) -> str:
         """Returns the SQLAlchemy URL of the root's own store."""
-        return f"sqlite:///{self.path / _OWN_STORE}"
+        return sqlite_url(self.path / _OWN_STORE)
 
     def __str__(self) -> str:
         return str(self.path)

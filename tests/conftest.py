@@ -265,6 +265,9 @@ def plain_text() -> str:
     return "\n\n".join(line.partition("\t")[0] for line in interface_text().splitlines()[1:]) + "\n"
 
 
+# Of a folder. Each sign means something to somebody: to patterns, to URLs, to a shell.
+ODD_NAME = "my [old] 100%41 *what?"
+
 # Task -> a file's name, its text, and how it is named on the command line beside its task's name.
 FILES = {
     "translation": ("pairs.tsv", interface_text, ()),
@@ -307,9 +310,10 @@ class House:
 
     def output(self, component: str, key: str):
         """Returns the artifact that the last completed execution of a component published."""
+        from pipeline.database import sqlite_url
         from pipeline.metadata import MetadataStore
 
-        store = MetadataStore(f"sqlite:///{self.folder / self.root / 'metadata.sqlite'}")
+        store = MetadataStore(sqlite_url(self.folder / self.root / "metadata.sqlite"))
         return store.outputs(store.latest(self.task, component).id, {})[key]
 
     def copy(self, folder: pathlib.Path) -> "House":
@@ -341,8 +345,10 @@ def build_house():
 
 @pytest.fixture
 def new_house_of(tmp_path):
-    """Returns a function that makes the house of a task in which nothing has run yet."""
-    return functools.partial(build, tmp_path)
+    """Returns a function that makes the house of a task in which nothing has run yet, in a folder of any name."""
+    folder = tmp_path / ODD_NAME
+    folder.mkdir()
+    return functools.partial(build, folder)
 
 
 @pytest.fixture

@@ -5,9 +5,12 @@ import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.utils import interactive_utils
 
+from components.artifact import Examples
 from components.beam_runner import WriteJsonLines, beam_pipeline, read_json_lines
 from components.component import Context
 from components.errors import UserError
+from components.remote_files import write_file
+from components.shards import shard_paths
 
 
 class Fail(beam.DoFn):
@@ -23,6 +26,17 @@ def test_the_local_runner_is_the_default_and_options_reach_it(tmp_path):
     assert pipeline.runner._num_workers == 2
     assert sorted(read_json_lines(f"{tmp_path}/numbers.jsonl")) == list(range(5))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_may_have_any_name(tmp_path):
+    for folder in ("a", "[a]*?"):
+        (tmp_path / folder / "Split-train").mkdir(parents=True)
+        write_file(f"{tmp_path}/{folder}/Split-train/data-00000-of-00001", b"")
+        write_file(f"{tmp_path}/{folder}/numbers.jsonl", b"1\n")
+    assert read_json_lines(f"{tmp_path}/[a]*?/numbers.jsonl") == [1]
+    assert [path.parent.name for path in tmp_path.glob("*/numbers.jsonl")] == ["a"]
+    (shard,) = shard_paths(Examples(f"{tmp_path}/[a]*?"), "train")
+    assert shard == f"{tmp_path}/[a]*?/Split-train/data-00000-of-00001"
 
 
 def test_work_that_is_done_twice_leaves_nothing_but_the_file(tmp_path):

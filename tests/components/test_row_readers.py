@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from components.errors import UserError
 from components.file_formats import Reading
 from components.layouts import make_table
 from components.row_readers import Row
@@ -56,10 +57,14 @@ def test_what_a_csv_writer_wrote_comes_back_however_it_is_cut(rows, shard_bytes,
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.text(alphabet='ab",\n', max_size=40), st.integers(1, 12))
-def test_broken_quotations_lose_no_line_and_are_read_the_same_however_cut(body, shard_bytes):
+@given(
+    st.sampled_from(["en,de", 'en,de,size "', '\ufeff"en",de,5" x']),
+    st.text(alphabet='ab",\n', max_size=40),
+    st.integers(1, 12),
+)
+def test_broken_quotations_lose_no_line_and_are_read_the_same_however_cut(header, body, shard_bytes):
     with tempfile.TemporaryDirectory() as folder:
-        path = write(folder, "a.csv", "en,de\n" + body)
+        path = write(folder, "a.csv", f"{header}\n{body}")
         rows = read([path], PAIR)
         assert read([path], PAIR, shard_bytes=shard_bytes) == rows
         lines = body.removesuffix("\n").split("\n") if body else []
@@ -75,6 +80,14 @@ def test_a_stray_quotation_mark_spoils_no_other_line(tmp_path):
     assert [row.reason for row in rows if row.reason] == ["not valid CSV"]
     assert ('a 5" pipe', "ein Rohr") in [tuple(row.cells.values()) for row in rows]
     assert [row.cells["source"] for row in rows if row.cells][-5:] == ["k"] * 5
+
+
+@pytest.mark.parametrize(("header", "lines"), [('en,de,"size\nin inches"', 2), ('en,de,"size', 1), ('en,de,size "', 1)])
+def test_a_quotation_mark_in_the_header_loses_no_row(tmp_path, header, lines):
+    body = "a,b,1\n" * 30 + 'a,b,5"\n' + "a,b,1\n" * 30
+    rows = read([write(tmp_path, "a.csv", f"{header}\n{body}")], PAIR)
+    assert texts(rows) == [("a", "b")] * 61
+    assert [row.number for row in rows] == list(range(1 + lines, 62 + lines))
 
 
 @settings(max_examples=100, deadline=None)
@@ -162,6 +175,14 @@ def test_columns_by_number_mean_that_there_is_no_header(tmp_path):
     rows = [("hello", "hallo"), ("bye", "ade")]
     assert texts(read([write(tmp_path, "a.csv", content)], columns)) == rows
     assert texts(read([write(tmp_path, "a.tsv", content.replace(",", "\t"))], columns)) == rows
+
+
+@pytest.mark.parametrize("delimiter", [";;", '"', "\n"])
+def test_what_cannot_part_the_cells_of_a_csv_is_refused_and_a_tsv_takes_a_longer_one(tmp_path, delimiter):
+    path = write(tmp_path, "a.csv", "en;;de\nx;;y\n")
+    with pytest.raises(UserError, match=r"a\.csv: setting data\.delimiter must be one character"):
+        read([path], PAIR, Reading(delimiter=delimiter))
+    assert texts(read([path], PAIR, Reading(format="tsv", delimiter=";;"))) == [("x", "y")]
 
 
 def test_a_tsv_with_quotation_marks_is_read_as_the_csv_with_tabs_that_its_rejects_speak_of(tmp_path):

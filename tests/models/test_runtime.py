@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models import runtime
+from models.literal_path import literal_path
 from models.runtime import SavedModelRuntime, TensorFlowError
 
 DTYPES = ("string", "float32", "float64", "int32", "int64", "uint8", "bool")
@@ -68,7 +69,7 @@ class Unservable(tf.Module):
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
-    path, module = str(tmp_path_factory.mktemp("everything")), Everything()
+    path, module = str(tmp_path_factory.mktemp("everything") / r"my [old] \one *what?"), Everything()
     signatures = {"serving_default": module.words, "same": module.same, "keep": module.keep, "recall": module.recall}
     tf.saved_model.save(module, path, signatures=signatures)
     return path
@@ -110,7 +111,8 @@ def test_signatures_say_names_types_and_shapes(model):
 
 def test_answers_equal_pythons(model, directory):
     texts = ["one", "", "two  words", "żółć gęślą jaźń \N{FAMILY}", "x " * 5000]
-    python = tf.saved_model.load(directory).signatures["serving_default"](text=tf.constant(texts))
+    with literal_path(directory) as path:
+        python = tf.saved_model.load(path).signatures["serving_default"](text=tf.constant(texts))
     answer = model.run("serving_default", {"text": texts})
     assert answer["words"].tolist() == python["words"].numpy().tolist()
     np.testing.assert_array_equal(answer["score"], python["score"].numpy())

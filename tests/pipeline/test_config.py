@@ -92,6 +92,8 @@ def test_settings_are_checked_together_not_one_by_one():
         ("model.positions=rotaty", r"unknown value of model.positions 'rotaty' \(did you mean rotary\?\)"),
         ("training.steps=0", "training.steps must be at least 1, got 0"),
         ("model.dropout=1.5", "model.dropout must be between 0 and 0.9, got 1.5"),
+        ("training.seed=4294967296", "training.seed must be between 0 and 4294967295, got 4294967296"),
+        ("data.seed=99999999999", "data.seed must be between 0 and 4294967295, got 99999999999"),
         ("data.eval_share=0", "data.eval_share must be between"),
         ("data.test_share=0.9", "data.test_share must be between"),
         ("model.num_heads=7", r"model.d_model \(512\) must be divisible by model.num_heads \(7\)"),

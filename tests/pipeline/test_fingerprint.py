@@ -217,6 +217,14 @@ def test_a_name_with_brackets_is_a_name(tmp_path):
     assert len(resolve_raw_files(RawFiles(str(tmp_path / "a[1].tsv"))).properties["files"]) == 1
 
 
+def test_a_pattern_may_stand_in_a_folder_with_brackets(tmp_path):
+    for folder in ("my [old]", "my o"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.tsv").write_text("1")
+    (file,) = resolve_raw_files(RawFiles(str(tmp_path / "my [old]" / "*.tsv"))).properties["files"]
+    assert file["path"] == str(tmp_path / "my [old]" / "a.tsv")
+
+
 def test_a_pattern_passes_over_folders(tmp_path):
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "a.tsv").write_text("1")

@@ -235,12 +235,14 @@ def test_verbose_shows_the_stack_trace(command):
     [
         ("theirs.model", "theirs.model"),
         ("folder", "folder/*"),
+        ("[a]", "[[]a]/*"),
         ("apart", "source=apart/source/*,target=apart/target/*"),
         ("source=a.model,target=folder", "source=a.model,target=folder/*"),
     ],
 )
 def test_a_schema_and_a_tokenizer_of_the_users_are_handed_on(command, tmp_path, given, pattern):
-    (tmp_path / "folder").mkdir()
+    for folder in ("folder", "[a]"):
+        (tmp_path / folder).mkdir()
     for column in ("target", "source"):
         (tmp_path / "apart" / column).mkdir(parents=True)
         (tmp_path / "apart" / column / "tokenizer.json").write_text("{}")
@@ -317,7 +319,9 @@ def test_runs_and_lineage_tell_what_happened(command):
     assert "Made from\nnothing" in lineage
 
 
-@pytest.mark.parametrize("arguments", [["runs", "9"], ["lineage", "9"], ["lineage", "nowhere"]])
+@pytest.mark.parametrize(
+    "arguments", [["runs", "9"], ["runs", "9" * 23], ["lineage", "9"], ["lineage", "9" * 23], ["lineage", "nowhere"]]
+)
 def test_unknown_history_is_bad_input(command, arguments):
     command("run", "data.tsv")
     result = command(*arguments)

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from components.artifact import Artifact, Examples, Model, RawFiles
 from components.errors import Seq2ServeError, UserError
-from pipeline.database import ARTIFACTS, EVENTS, EXECUTIONS, RUNS
+from pipeline.database import ARTIFACTS, EVENTS, EXECUTIONS, RUNS, sqlite_url, whole_url
 from pipeline.metadata import MetadataStore
 
 
@@ -170,11 +170,23 @@ def test_any_text_can_be_said(store):
     assert store.runs()[0].message.replace("\\0", "\0") == text
 
 
+@pytest.mark.parametrize("name", ["q?x", "p%41q", "100% [old] #1"])
+def test_a_file_of_any_name_may_be_the_store(tmp_path, name):
+    url = sqlite_url(tmp_path / name)
+    MetadataStore(url).begin_run("toy")
+    assert len(MetadataStore(url).runs()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert whole_url(url) == url
+
+
 @pytest.mark.parametrize(
     ("url", "message"),
     [
         ("sqlite:///{folder}/nowhere/metadata.sqlite", "unable to open database file"),
         ("postgresql://joe:secret@/runs?host={folder}", r"joe:\*\*\*@.*No such file or directory"),
+        ("sqlite://", "neither SQLite's .* nor PostgreSQL's"),
+        ("sqlite:///:memory:", "neither SQLite's .* nor PostgreSQL's"),
+        ("sqlite://folder/metadata.sqlite", "neither SQLite's .* nor PostgreSQL's"),
         ("mysql://joe:secret@localhost/runs", "neither SQLite's .* nor PostgreSQL's"),
         ("postgresql:joe:secret", "neither SQLite's .* nor PostgreSQL's"),
     ],

@@ -1,6 +1,7 @@
 """A pipeline root at a URL: what is written where, what is whole, whose numbers count. The store lives in memory."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from components.component import BeamContext, Input, Output, component, raw_file
 from components.errors import ComponentError, UserError
 from components.remote_files import read_file, write_file
 from pipeline.metadata import MetadataStore
-from pipeline.root import state_folder
+from pipeline.root import open_root, state_folder
 from pipeline.runner import Pipeline, Runner, RunResult
 
 ROOT = "memory://bucket/runs"
@@ -129,6 +130,17 @@ def test_of_what_was_killed_nothing_stays_and_nothing_is_used(machine, blobs):
     assert store.execution(dead).state == "CANCELED"
 
 
+def test_of_a_copy_whose_process_was_killed_nothing_stays(machine):
+    machine()
+    state = state_folder(ROOT)
+    (state / ".staging" / "copy").mkdir()
+    (state / ".staging" / "copy" / "half").write_text("as it is after SIGKILL")
+    shutil.rmtree(state / "Count")
+    machine(number=2)
+    assert {path.name for path in (state / "Count" / "statistics" / "2").iterdir()} == {"counts"}
+    assert not list((state / ".staging").iterdir())
+
+
 def test_two_stores_do_not_number_one_root(machine, blobs, tmp_path):
     machine("one")
     before = dict(blobs)
@@ -178,3 +190,11 @@ def test_an_artifact_is_found_by_its_url_and_by_what_is_in_it(machine):
         assert store.find_artifact(name).uri == f"{ROOT}/Train/model/3"
     with pytest.raises(UserError, match="no artifact"):
         store.find_artifact(f"{ROOT}/Train/model/33")
+
+
+@pytest.mark.parametrize("sign", "[*?")
+def test_a_url_that_beam_takes_for_a_pattern_is_refused(blobs, tmp_path, monkeypatch, sign):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=rf"a{re.escape(sign)}b has '{re.escape(sign)}' in its name"):
+        open_root(f"memory://bucket/a{sign}b")
+    assert not list(tmp_path.iterdir())
