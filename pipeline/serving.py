@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import ipaddress
 import os
+import shlex
 import socket
 import sys
 
@@ -71,7 +72,7 @@ def _announce(model: ServedModel, rest: str, rpc: str) -> None:
     print(f'  REST:    curl -d \'{{"instances": ["a text"]}}\' {rest}/v1/models/{model.name}:predict')
     print(f"  gRPC:    {rpc}")
     if os.path.isfile(os.path.join(model.folder, "compose.yaml")):
-        print(f"In production: docker compose -f {model.folder}/compose.yaml up", flush=True)
+        print(f"In production: docker compose -f {shlex.quote(f'{model.folder}/compose.yaml')} up", flush=True)
     else:
         print("In production: TensorFlow Serving.", flush=True)
 
