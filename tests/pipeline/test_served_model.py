@@ -1,0 +1,71 @@
+"""A ServedModel tries a version again whose files come late, and says why it cannot be served once."""
+
+import contextlib
+import os
+import shutil
+import time
+
+import pytest
+
+from components.serving_folder import publish
+from models.serving_protos import get_model_status_pb2
+from pipeline import served_model
+from pipeline.served_model import Choice, ServedModel
+
+
+@pytest.fixture
+def served(models, tmp_path, monkeypatch):
+    """A ServedModel of one version, which looks when it is told to."""
+    monkeypatch.setattr(served_model, "POLL_SECONDS", 0.01)
+    publish(str(tmp_path / "echo"), models("one"), {}, 3)
+    with contextlib.closing(ServedModel("echo", str(tmp_path / "echo"))) as served:
+        served.refresh()
+        yield served
+
+
+def add(served, model, name) -> None:
+    """Copies a file or folder of a model into a version of its own, as a person would."""
+    source, target = os.path.join(model, name), os.path.join(served.folder, "3000000000", name)
+    (shutil.copytree if os.path.isdir(source) else shutil.copy)(source, target)
+
+
+def look(served) -> list[int]:
+    """Lets every wait pass, and looks; returns the versions that are served."""
+    time.sleep(0.1)
+    served.refresh()
+    states = served.status(Choice()).model_version_status
+    return [state.version for state in states if state.state == get_model_status_pb2.ModelVersionStatus.AVAILABLE]
+
+
+def test_a_version_whose_files_come_one_by_one_is_served_in_the_end(served, models):
+    os.mkdir(os.path.join(served.folder, "3000000000"))
+    (first,) = look(served)
+    for name in ("saved_model.pb", "assets.extra"):
+        add(served, models("two"), name)
+        assert look(served) == [first]
+    add(served, models("two"), "variables")
+    assert look(served) == [3000000000]
+    assert served.run(Choice(), "serving_default", {"text": ["hi"]})[1]["translation"][0] == b"two:hi"
+
+
+def test_a_version_that_stays_broken_is_spoken_of_once_and_again_when_the_reason_changes(served, caplog):
+    folder = os.path.join(served.folder, "3000000000")
+    os.mkdir(folder)
+    for _ in range(3):
+        look(served)
+    assert ["no SavedModel" in record.getMessage() for record in caplog.records] == [True]
+    with open(os.path.join(folder, "saved_model.pb"), "wb") as file:
+        file.write(b"broken")
+    for _ in range(3):
+        look(served)
+    assert ["is broken" in record.getMessage() for record in caplog.records] == [False, True]
+
+
+def test_a_version_that_stays_broken_is_tried_ever_more_seldom(served, monkeypatch):
+    monkeypatch.setattr(served_model, "MOST_SECONDS", 0.05)
+    os.mkdir(os.path.join(served.folder, "3000000000"))
+    waits = []
+    for _ in range(5):
+        look(served)
+        waits += [failure.wait for failure in served._failures.values()]
+    assert waits == [0.01, 0.02, 0.04, 0.05, 0.05]
