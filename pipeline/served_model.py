@@ -58,6 +58,21 @@ class Loaded:
     users: int = 0
     retired: bool = False
 
+    def run(self, signature: str, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Calls a signature; returns its outputs.
+
+        Raises:
+            ServingError: no such signature, inputs that do not fit it, or the graph failed.
+        """
+        try:
+            return self.runtime.run(signature, inputs)
+        except ValueError as error:
+            raise ServingError(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
+        except TensorFlowError as error:
+            raise ServingError(_CODES.get(error.code, grpc.StatusCode.UNKNOWN), str(error)) from error
+        except MemoryError as error:
+            raise ServingError(grpc.StatusCode.RESOURCE_EXHAUSTED, "not enough memory for this request") from error
+
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
@@ -132,17 +147,10 @@ class ServedModel:
         """Calls a signature; returns the version that answered, and its outputs.
 
         Raises:
-            ServingError: no such version or signature, inputs that do not fit it, or the graph failed.
+            ServingError: no such version; or as `Loaded.run`.
         """
         with self.use(choice) as loaded:
-            try:
-                return loaded.number, loaded.runtime.run(signature, inputs)
-            except ValueError as error:
-                raise ServingError(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
-            except TensorFlowError as error:
-                raise ServingError(_CODES.get(error.code, grpc.StatusCode.UNKNOWN), str(error)) from error
-            except MemoryError as error:
-                raise ServingError(grpc.StatusCode.RESOURCE_EXHAUSTED, "not enough memory for this request") from error
+            return loaded.number, loaded.run(signature, inputs)
 
     def classify(self, choice: Choice, signature: str, examples: list[bytes]) -> tuple[int, dict[str, np.ndarray]]:
         """Calls a signature that is made for it with serialised tf.Examples; see `run`.
@@ -160,7 +168,7 @@ class ServedModel:
                     f"Was: {known[signature].method_name} (signature {signature!r})"
                 )
                 raise ServingError(grpc.StatusCode.INVALID_ARGUMENT, message)
-            return self.run(Choice(loaded.number), signature, {"inputs": examples})
+            return loaded.number, loaded.run(signature, {"inputs": examples})
 
     @contextlib.contextmanager
     def use(self, choice: Choice) -> Iterator[Loaded]:

@@ -1,6 +1,8 @@
-"""A ServedModel tries a version again whose files come late, and says why it cannot be served once."""
+"""A ServedModel tries a version again whose files come late, and a request keeps the version that it began with."""
 
+import asyncio
 import contextlib
+import json
 import os
 import shutil
 import time
@@ -11,6 +13,7 @@ from components.serving_folder import publish
 from models.serving_protos import get_model_status_pb2
 from pipeline import served_model
 from pipeline.served_model import Choice, ServedModel
+from pipeline.serving_rest import make_app
 
 
 @pytest.fixture
@@ -69,3 +72,45 @@ def test_a_version_that_stays_broken_is_tried_ever_more_seldom(served, monkeypat
         look(served)
         waits += [failure.wait for failure in served._failures.values()]
     assert waits == [0.01, 0.02, 0.04, 0.05, 0.05]
+
+
+def post(served, path, body):
+    """Returns status and answer of the application, called as a web server would."""
+    sent = []
+
+    async def receive():
+        return {"type": "http.request", "body": json.dumps(body).encode()}
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": path, "headers": [], "query_string": b""}
+    asyncio.run(make_app(served)(scope, receive, send))
+    return sent[0]["status"], json.loads(sent[1]["body"])
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "answer"),
+    [
+        ("/v1/models/echo:predict", {"instances": ["hi"]}, {"predictions": [{"translation": "one:hi", "score": 0.2}]}),
+        (
+            "/v1/models/echo:classify",
+            {"signature_name": "classify", "examples": [{"text": "hi"}]},
+            {"results": [[["length", 2], ["hi", -2]]]},
+        ),
+    ],
+)
+def test_a_request_is_answered_by_the_version_it_began_with(served, models, monkeypatch, path, body, answer):
+    use = served.use
+
+    @contextlib.contextmanager
+    def use_while_it_is_replaced(choice):
+        with use(choice) as loaded:
+            publish(served.folder, models("two"), {}, 1)
+            served.refresh()
+            yield loaded
+
+    monkeypatch.setattr(served, "use", use_while_it_is_replaced)
+    assert post(served, path, body) == (200, answer)
+    monkeypatch.undo()
+    assert served.run(Choice(), "serving_default", {"text": ["hi"]})[1]["translation"][0] == b"two:hi"
