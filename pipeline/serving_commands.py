@@ -15,6 +15,7 @@ from components.errors import UserError
 from pipeline.exits import explained
 from pipeline.logs import set_up_logs
 
+_LAST_PORT = 2**16 - 1
 _ServingFolder = Annotated[str, typer.Argument(metavar="DIR|URL", help="A serving folder, such as serving/en-de.")]
 
 
@@ -104,8 +105,10 @@ def serve(
     host: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Where to listen; 0.0.0.0 lets other machines ask.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(metavar="PORT", help="For REST and the page to try the model.")] = 8501,
-    grpc_port: Annotated[int, typer.Option(metavar="PORT", help="For gRPC.")] = 8500,
+    port: Annotated[
+        int, typer.Option(metavar="PORT", min=0, max=_LAST_PORT, help="For REST and the page to try the model.")
+    ] = 8501,
+    grpc_port: Annotated[int, typer.Option(metavar="PORT", min=0, max=_LAST_PORT, help="For gRPC.")] = 8500,
 ) -> None:
     """Serves a model as TensorFlow Serving would, on this machine, with a page to try it.
 
