@@ -108,7 +108,9 @@ class LanguageModelServer(tf.Module):
         Returns:
             completion: as of `serving_default`.
         """
-        return {"completion": self._go_on(text, temperature, top_k, top_p, max_new_tokens, seed)}
+        options = (temperature, top_k, top_p, max_new_tokens, seed)
+        with tf.control_dependencies([_check_rows(text, options)]):
+            return {"completion": self._go_on(tf.identity(text), *options)}
 
     @signature(input_signature=[_TEXT])
     def score(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -168,3 +170,10 @@ class LanguageModelServer(tf.Module):
 
         start = (tf.constant(0), tf.zeros([rows], tf.float32))
         return tf.while_loop(lambda number, _: number < windows, add_window, start)[1]
+
+
+def _check_rows(text: tf.Tensor, options: tuple[tf.Tensor, ...]) -> tf.Operation:
+    """Refuses options that are not one a text: where they happen to broadcast, texts would share what they draw."""
+    texts, values = tf.size(text), tf.stack([tf.size(option) for option in options])
+    message = f"sample takes as many values of {', '.join(_OPTIONS)} as texts; of texts there are, and of values:"
+    return tf.debugging.Assert(tf.reduce_all(values == texts), [message, texts, values])

@@ -5,13 +5,15 @@ Read next: decoding.py, whose loop calls `advance` after each step of the decode
 """
 
 import dataclasses
+import math
 from typing import NamedTuple
 
 import tensorflow as tf
 
+from models.inference import NEVER
 from models.search import Hypotheses, Limits, lengthen, log_sum_exp
 
-_COLD = 1e-6  # below it a temperature counts as 0
+_COLD = 1e-6  # below it a temperature counts as 0, and so does one that is no number
 
 
 class SamplingOptions(NamedTuple):
@@ -85,23 +87,24 @@ def draw(logits: tf.Tensor, options: SamplingOptions, numbers: tf.Tensor) -> tf.
     """Draws a token a row: the one at which the cumulated probability of those allowed passes the row's number.
 
     Args:
-        logits: float32 [B, V].
+        logits: float32 [B, V]; NEVER for a token that may not be drawn, whatever the options.
         options: of each row.
         numbers: float32 [B], uniform in [0, 1).
     Returns:
         int32 [B].
     """
     size = tf.shape(logits)[1]
-    cold = options.temperature < _COLD
+    cold = ~(options.temperature >= _COLD)
     # The largest becomes 0, so that none of them overflows, however low the temperature.
     below = logits - tf.reduce_max(logits, 1, keepdims=True)
     scaled = below / tf.where(cold, 1.0, options.temperature)[:, tf.newaxis]
-    values, tokens = tf.math.top_k(scaled, size)
+    # A temperature may be so high that what may not be drawn comes near the rest.
+    values, tokens = tf.math.top_k(tf.where(logits > NEVER / 2, scaled, -math.inf), size)
     probabilities = tf.nn.softmax(values)
     most = tf.where(cold, 1, tf.where(options.top_k > 0, options.top_k, size))[:, tf.newaxis]
     # The most likely token stays allowed whatever top_p says.
     rank, before = tf.range(size), tf.cumsum(probabilities, axis=1, exclusive=True)
-    allowed = (rank < most) & ((before < options.top_p[:, tf.newaxis]) | (rank == 0))
+    allowed = (probabilities > 0) & (rank < most) & ((before < options.top_p[:, tf.newaxis]) | (rank == 0))
     up_to = tf.cumsum(tf.where(allowed, probabilities, 0.0), axis=1)
     # Rounding may let the number reach the sum: then it is the last one allowed.
     last = tf.math.count_nonzero(allowed, 1, dtype=tf.int32) - 1

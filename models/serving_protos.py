@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from tensorboard.util import tensor_util
 
-MAX_ELEMENTS = 2**24
+MAX_REPEATED_BYTES = 32 * 2**20  # as much as a message may have that does not abbreviate
 
 
 @contextlib.contextmanager
@@ -81,13 +81,31 @@ def to_tensor_proto(array: np.ndarray) -> Any:
 def from_tensor_proto(proto: Any) -> np.ndarray:
     """Makes an array of a tensorflow.TensorProto.
 
+    A number that is repeated all over a tensor may be written once, as TensorFlow allows; a string may not, for each of
+    its copies would cost the reader a multiple of what all of them cost the sender.
+
+    Returns:
+        The array; not to be written to, for repeated numbers are one in memory.
     Raises:
-        ValueError: the message does not hold what its shape and type say.
+        ValueError: the message does not hold what its shape and type say, or repeats a number too often.
     """
-    # A tensor of one value repeated may be written as that value; its size is then for the sender to choose.
-    if math.prod(dimension.size for dimension in proto.tensor_shape.dim) > MAX_ELEMENTS:
-        raise ValueError(f"a tensor has more than {MAX_ELEMENTS} elements")
+    shape = [dimension.size for dimension in proto.tensor_shape.dim]
+    values = sum(len(value) for field, value in proto.ListFields() if field.name.endswith("_val"))
     try:
-        return tensor_util.make_ndarray(proto)
-    except (TypeError, ValueError) as error:
+        if values != 1 or math.prod(shape) == 1:
+            return tensor_util.make_ndarray(proto)
+        return _repeat(proto, shape)
+    except (OverflowError, TypeError, ValueError) as error:
         raise ValueError(f"a tensor is broken: {error}") from error
+
+
+def _repeat(proto: Any, shape: list[int]) -> np.ndarray:
+    if proto.string_val:
+        raise ValueError(f"it has one string for the shape {shape}")
+    alone = type(proto)()
+    alone.CopyFrom(proto)
+    alone.ClearField("tensor_shape")
+    number = tensor_util.make_ndarray(alone)
+    if math.prod(shape) * number.itemsize > MAX_REPEATED_BYTES:
+        raise ValueError(f"it has one number for the shape {shape}, which is more than {MAX_REPEATED_BYTES} bytes")
+    return np.broadcast_to(number, shape)

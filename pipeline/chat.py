@@ -6,13 +6,14 @@ Read next: models/export_language_model.py for the signature that is asked.
 
 import dataclasses
 from collections.abc import Iterable, Iterator
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 from components.errors import UserError
 from models.runtime import SavedModelRuntime
 
 SIGNATURE = "sample"
 TOKENS_AT_ONCE = 4  # shown together: fewer looks smoother and asks more often
+_SEEDS = 2**31  # the signature takes int32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,12 +27,26 @@ class Options:
     seed: int
 
 
+def read_lines(file: BinaryIO) -> Iterator[str]:
+    """Yields the lines that a person types, without their ends.
+
+    Raises:
+        UserError: a line is not UTF-8.
+    """
+    for number, line in enumerate(file, 1):
+        try:
+            text = line.removesuffix(b"\n").removesuffix(b"\r").decode()
+        except UnicodeDecodeError as error:
+            raise UserError(f"line {number} is not UTF-8 ({error.reason} at byte {error.start}); send it so") from error
+        yield text
+
+
 def chat(served: SavedModelRuntime, lines: Iterable[str], out: TextIO, options: Options) -> None:
     """Goes on from each line; after an empty one, from all that was written last. Each answer has a seed of its own.
 
     Args:
         served: a model with the signature `sample`.
-        lines: what the person types.
+        lines: what the person types, see `read_lines`.
         out: shows each piece as it comes.
         options: the seed is the first answer's.
     Raises:
@@ -43,7 +58,7 @@ def chat(served: SavedModelRuntime, lines: Iterable[str], out: TextIO, options: 
     for number, line in enumerate(lines):
         text = line.rstrip("\n") or text
         out.write(text)
-        for piece in stream(served, text, dataclasses.replace(options, seed=options.seed + number)):
+        for piece in stream(served, text, dataclasses.replace(options, seed=(options.seed + number) % _SEEDS)):
             out.write(piece)
             out.flush()
             text += piece

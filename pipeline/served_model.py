@@ -7,10 +7,12 @@ Read next: serving_rest.py and serving_grpc.py, which ask; models/runtime.py, wh
 import contextlib
 import ctypes
 import dataclasses
+import errno
 import logging
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -24,6 +26,7 @@ from models.serving_protos import get_model_metadata_pb2, get_model_status_pb2, 
 from models.warmup import read_warmup_requests
 
 POLL_SECONDS = 1.0  # as the model server does
+MOST_SECONDS = 30.0  # until a version that does not load is tried again
 
 _State = get_model_status_pb2.ModelVersionStatus
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -55,12 +58,36 @@ class Loaded:
     users: int = 0
     retired: bool = False
 
+    def run(self, signature: str, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Calls a signature; returns its outputs.
+
+        Raises:
+            ServingError: no such signature, inputs that do not fit it, or the graph failed.
+        """
+        try:
+            return self.runtime.run(signature, inputs)
+        except ValueError as error:
+            raise ServingError(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
+        except TensorFlowError as error:
+            raise ServingError(_CODES.get(error.code, grpc.StatusCode.UNKNOWN), str(error)) from error
+        except MemoryError as error:
+            raise ServingError(grpc.StatusCode.RESOURCE_EXHAUSTED, "not enough memory for this request") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """Why a version did not load, and when to try again: after `wait` seconds, which is at `due` of the clock."""
+
+    reason: str
+    wait: float
+    due: float
+
 
 class ServedModel:
     """Keeps the versions in memory that the folder's labels name (the model server's version policy "specific").
 
     A version is answered with once it is loaded and warmed up, and let go once its successor is. One that does not load
-    leaves what there was.
+    leaves what there was, and is tried again: its files may still be on their way.
 
     Args:
         name: the model's, in requests.
@@ -72,7 +99,7 @@ class ServedModel:
         self._lock, self._stopped = threading.Lock(), threading.Event()
         self._loaded: dict[int, Loaded] = {}
         self._labels: dict[str, int] = {}
-        self._failures: dict[int, str] = {}
+        self._failures: dict[int, Failure] = {}
         self._thread = threading.Thread(target=self._watch, daemon=True, name=f"watch {name}")
 
     def start(self) -> None:
@@ -83,7 +110,7 @@ class ServedModel:
         """
         self.refresh()
         if not self._loaded:
-            reasons = "; ".join(f"version {number}: {reason}" for number, reason in self._failures.items())
+            reasons = "; ".join(f"version {number}: {failure.reason}" for number, failure in self._failures.items())
             raise ServingError(grpc.StatusCode.NOT_FOUND, reasons or f"there is no version in {self.folder}")
         self._thread.start()
 
@@ -101,16 +128,17 @@ class ServedModel:
         if not wanted:  # the folder is away for a while; what is loaded goes on answering
             return
         self._settle(wanted)  # before the next is loaded, so that no more are in memory than have to be
-        for number in sorted(set(wanted.values()) - set(self._loaded) - set(self._failures), reverse=True):
+        waiting = {number for number, failure in self._failures.items() if time.monotonic() < failure.due}
+        for number in sorted(set(wanted.values()) - set(self._loaded) - waiting, reverse=True):
             self._load(number)
             self._settle(wanted)
-        self._failures = {number: reason for number, reason in self._failures.items() if number in wanted.values()}
 
     def _settle(self, wanted: Mapping[str, int]) -> None:
         """Moves each label to its version as soon as that is loaded, and lets go of what nothing names any more."""
         with self._lock:
             moved = {label: number for label, number in wanted.items() if number in self._loaded}
             self._labels = {label: number for label, number in self._labels.items() if label in wanted} | moved
+            self._failures = {number: why for number, why in self._failures.items() if number in wanted.values()}
             superfluous = set(self._loaded) - set(wanted.values()) - set(self._labels.values())
         for number in superfluous:
             self._retire(number)
@@ -119,17 +147,10 @@ class ServedModel:
         """Calls a signature; returns the version that answered, and its outputs.
 
         Raises:
-            ServingError: no such version or signature, inputs that do not fit it, or the graph failed.
+            ServingError: no such version; or as `Loaded.run`.
         """
         with self.use(choice) as loaded:
-            try:
-                return loaded.number, loaded.runtime.run(signature, inputs)
-            except ValueError as error:
-                raise ServingError(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
-            except TensorFlowError as error:
-                raise ServingError(_CODES.get(error.code, grpc.StatusCode.UNKNOWN), str(error)) from error
-            except MemoryError as error:
-                raise ServingError(grpc.StatusCode.RESOURCE_EXHAUSTED, "not enough memory for this request") from error
+            return loaded.number, loaded.run(signature, inputs)
 
     def classify(self, choice: Choice, signature: str, examples: list[bytes]) -> tuple[int, dict[str, np.ndarray]]:
         """Calls a signature that is made for it with serialised tf.Examples; see `run`.
@@ -147,7 +168,7 @@ class ServedModel:
                     f"Was: {known[signature].method_name} (signature {signature!r})"
                 )
                 raise ServingError(grpc.StatusCode.INVALID_ARGUMENT, message)
-            return self.run(Choice(loaded.number), signature, {"inputs": examples})
+            return loaded.number, loaded.run(signature, {"inputs": examples})
 
     @contextlib.contextmanager
     def use(self, choice: Choice) -> Iterator[Loaded]:
@@ -173,7 +194,7 @@ class ServedModel:
         response = get_model_status_pb2.GetModelStatusResponse()
         with self._lock:
             states = dict.fromkeys(self._loaded, (_State.AVAILABLE, ""))
-            states.update({number: (_State.END, reason) for number, reason in self._failures.items()})
+            states.update({number: (_State.END, failure.reason) for number, failure in self._failures.items()})
             if choice != Choice():
                 number = choice.version or self._find(choice).number
                 if number not in states:
@@ -210,16 +231,27 @@ class ServedModel:
     def _load(self, number: int) -> None:
         directory = self.folder if self._is_single() else os.path.join(self.folder, str(number))
         try:
-            loaded = Loaded(number, SavedModelRuntime(directory), _signature_map(directory))
+            meta_graph = saved_model.read_meta_graph(directory)
+            _check_variables(directory, meta_graph)
+            loaded = Loaded(number, SavedModelRuntime(directory), _signature_map(meta_graph))
             for request in read_warmup_requests(directory):
                 loaded.runtime.run(request.signature, request.inputs)
         except (OSError, ValueError, TensorFlowError) as error:
-            logging.getLogger(__name__).error("version %d of %s cannot be served: %s", number, self.name, error)
-            self._failures[number] = str(error)
+            self._note_failure(number, str(error))
             return
         _give_memory_back()  # optimising its graphs took twice what it keeps
         with self._lock:
             self._loaded[number] = loaded
+            self._failures.pop(number, None)
+
+    def _note_failure(self, number: int, reason: str) -> None:
+        """Says once why a version does not load. What is broken is tried ever more seldom, for a try takes its time."""
+        before = self._failures.get(number)
+        if before is None or before.reason != reason:
+            logging.getLogger(__name__).error("version %d of %s cannot be served: %s", number, self.name, reason)
+        wait = min(2 * before.wait, MOST_SECONDS) if before else POLL_SECONDS
+        with self._lock:
+            self._failures[number] = Failure(reason, wait, time.monotonic() + wait)
 
     def _retire(self, number: int) -> None:
         with self._lock:
@@ -249,10 +281,17 @@ def _give_memory_back() -> None:
             ctypes.CDLL(None).malloc_trim(0)
 
 
-def _signature_map(directory: str) -> Any:
+def _check_variables(directory: str, meta_graph: Any) -> None:
+    """Refuses a graph whose variables are not there yet: the runtime would load it, and then fail at each request."""
+    path = os.path.join(directory, "variables", "variables.index")
+    if meta_graph.saver_def.restore_op_name and not os.path.exists(path):
+        raise ValueError(f"no variables: {path}: {os.strerror(errno.ENOENT)}")
+
+
+def _signature_map(meta_graph: Any) -> Any:
     """Returns the signatures as the model server describes them."""
     result = get_model_metadata_pb2.SignatureDefMap()
-    for name, definition in saved_model.read_meta_graph(directory).signature_def.items():
+    for name, definition in meta_graph.signature_def.items():
         if not name.startswith("__saved_model"):
             definition = meta_graph_pb2.SignatureDef.FromString(definition.SerializeToString())
             result.signature_def[name].CopyFrom(definition)

@@ -15,6 +15,7 @@ from components.errors import UserError
 from pipeline.exits import explained
 from pipeline.logs import set_up_logs
 
+_LAST_PORT, _MOST_INT32 = 2**16 - 1, 2**31 - 1
 _ServingFolder = Annotated[str, typer.Argument(metavar="DIR|URL", help="A serving folder, such as serving/en-de.")]
 
 
@@ -74,10 +75,12 @@ def chat(
         typer.Option("--model", metavar="DIR|URL", help="A language model, or a serving folder: its newest version."),
     ],
     temperature: Annotated[float, typer.Option(min=0, help="Higher is bolder; 0 takes the likeliest.")] = 0.5,
-    top_k: Annotated[int, typer.Option(min=0, help="Draw from the k likeliest tokens; 0 for all.")] = 0,
+    top_k: Annotated[
+        int, typer.Option(min=0, max=_MOST_INT32, help="Draw from the k likeliest tokens; 0 for all.")
+    ] = 0,
     top_p: Annotated[float, typer.Option(min=0, max=1, help="Draw from the likeliest that reach p together.")] = 0.9,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 64,
-    seed: Annotated[int, typer.Option(help="Another seed, other answers.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=_MOST_INT32, help="Another seed, other answers.")] = 0,
 ) -> None:
     """Goes on from what you type, as you watch. An empty line lets the model go on from what it wrote; Ctrl-D ends.
 
@@ -93,7 +96,11 @@ def chat(
                 served = SavedModelRuntime(folder)
         except (ValueError, RuntimeError) as error:
             raise UserError(f"{model} cannot be loaded: {error}") from error
-        loop.chat(served, sys.stdin, sys.stdout, loop.Options(temperature, top_k, top_p, max_new_tokens, seed))
+        options = loop.Options(temperature, top_k, top_p, max_new_tokens, seed)
+        try:
+            loop.chat(served, loop.read_lines(sys.stdin.buffer), sys.stdout, options)
+        except (ValueError, RuntimeError) as error:
+            raise UserError(f"{model} cannot go on: {error}") from error
 
 
 def serve(
@@ -104,8 +111,10 @@ def serve(
     host: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Where to listen; 0.0.0.0 lets other machines ask.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(metavar="PORT", help="For REST and the page to try the model.")] = 8501,
-    grpc_port: Annotated[int, typer.Option(metavar="PORT", help="For gRPC.")] = 8500,
+    port: Annotated[
+        int, typer.Option(metavar="PORT", min=0, max=_LAST_PORT, help="For REST and the page to try the model.")
+    ] = 8501,
+    grpc_port: Annotated[int, typer.Option(metavar="PORT", min=0, max=_LAST_PORT, help="For gRPC.")] = 8500,
 ) -> None:
     """Serves a model as TensorFlow Serving would, on this machine, with a page to try it.
 

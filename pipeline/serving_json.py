@@ -167,7 +167,10 @@ def parse_classify(body: bytes) -> tuple[str, list[bytes]]:
     examples, context = request.get("examples"), request.get("context", {})
     if not isinstance(examples, list) or not examples or not isinstance(context, dict):
         raise ValueError("When method is classify, key 'examples' is expected and must be a non-empty list/array")
-    return signature_name(request), [_example(example, context) for example in examples]
+    try:
+        return signature_name(request), [_example(example, context) for example in examples]
+    except (RecursionError, orjson.JSONEncodeError) as error:
+        raise ValueError("JSON Value: nested too deeply") from error
 
 
 def _example(features: Any, context: Mapping[str, Any]) -> bytes:

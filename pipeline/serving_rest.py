@@ -105,7 +105,7 @@ class _Handlers:
     def _predict(self, choice: Choice, body: bytes) -> bytes:
         with self._model.use(choice) as loaded:
             request = parse_predict(body, loaded.runtime.signatures)
-            _, outputs = self._model.run(Choice(loaded.number), request.signature, request.inputs)
+            outputs = loaded.run(request.signature, request.inputs)
         return write_predictions(outputs, request.by_row)
 
     def _classify(self, choice: Choice, body: bytes) -> bytes:

@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import grpc
 import keras
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import tensorflow as tf
 from models.config import DecodingConfig, ModelConfig, TokenizerConfig
 from models.export import export
 from models.export_language_model import LanguageModelServer
-from models.runtime import SavedModelRuntime
+from models.runtime import SavedModelRuntime, TensorFlowError
 from models.scoring import language_model_log_probabilities
 from models.tokenizer import learn_tokenizer, load_tokenizer
 from models.transformer import DecoderLanguageModel
@@ -77,6 +78,17 @@ def test_each_row_is_sampled_by_its_own_options(runtime):
     assert len(set(seeds)) == 3
     assert len(set(sample(runtime, texts, seed=[1, 2, 3, 4], temperature=0.0))) == 1
     assert len(set(sample(runtime, texts, seed=[1, 2, 3, 4], top_k=1))) == 1
+
+
+@pytest.mark.parametrize(("texts", "values"), [(2, 1), (9, 1), (1, 2), (9, 3)])
+def test_options_that_are_not_one_a_text_are_refused(runtime, texts, values):
+    """Few of them would broadcast in a small batch, and fail in a large one for reasons that say nothing."""
+    given = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "max_new_tokens": 6, "seed": 1}
+    for option in given:
+        rows = {name: [value] * (values if name == option else texts) for name, value in given.items()}
+        with pytest.raises(TensorFlowError, match="sample takes as many values of temperature, ") as raised:
+            runtime.run("sample", {"text": ["the light"] * texts, **rows})
+        assert raised.value.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
 
 
 def test_a_longer_completion_begins_as_a_shorter_one_ends(runtime):

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.decoding import CHUNK, Result, translate
+from models.inference import NEVER
 from models.sampling import Sampling, SamplingOptions, draw, draws
 from models.search import BeamSearch, Limits
 
@@ -64,6 +65,14 @@ def test_any_options_give_a_token():
     asked = options(6, **wild, top_p=np.float32([1, 1, 1, -1, np.nan, 7]))
     drawn = draw(tf.random.stateless_normal([6, 50], [1, 2]), asked, tf.fill([6], 0.999999)).numpy()
     assert ((drawn >= 0) & (drawn < 50)).all()
+
+
+@pytest.mark.parametrize("temperature", [1.0, 1e8, 1e9, 1e30, np.inf, np.nan])
+def test_a_token_that_does_not_exist_is_never_drawn(temperature):
+    found = shares([NEVER, 0.5, 0.0, *[NEVER] * 29], temperature=temperature)
+    assert found[1] + found[2] == pytest.approx(1)
+    if temperature >= 1e8:
+        assert found[1] == pytest.approx(0.5, abs=0.01)
 
 
 def test_a_rows_random_numbers_are_its_seeds_alone():

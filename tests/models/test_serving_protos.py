@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.serving_protos import MAX_ELEMENTS, from_tensor_proto, to_tensor_proto
+from models.serving_protos import MAX_REPEATED_BYTES, from_tensor_proto, to_tensor_proto
 
 WITHOUT = """
 import sys
@@ -46,8 +46,36 @@ def test_strings_come_back():
     assert from_tensor_proto(tf.make_tensor_proto(array)).tolist() == array.tolist()
 
 
+def one_value(value, size):
+    proto = tf.make_tensor_proto([value])
+    proto.tensor_shape.dim[0].size = size
+    return proto
+
+
+@pytest.mark.parametrize("value", [1.5, 7, True, np.int64(-1), np.float16(0.5)])
+def test_a_number_repeated_is_one_in_memory_and_the_same_to_tensorflow(value):
+    proto = one_value(value, 5)
+    array = from_tensor_proto(proto)
+    assert array.strides == (0,)
+    assert array.dtype == tf.make_ndarray(proto).dtype
+    assert array.tolist() == tf.make_ndarray(proto).tolist() == [value] * 5
+
+
 def test_a_small_message_for_a_huge_tensor_is_refused():
-    proto = tf.make_tensor_proto([1.0])
-    proto.tensor_shape.dim[0].size = MAX_ELEMENTS + 1
-    with pytest.raises(ValueError, match="elements"):
+    assert from_tensor_proto(one_value(1.0, MAX_REPEATED_BYTES // 4)).nbytes == MAX_REPEATED_BYTES
+    with pytest.raises(ValueError, match="one number for the shape"):
+        from_tensor_proto(one_value(1.0, MAX_REPEATED_BYTES // 4 + 1))
+
+
+@pytest.mark.parametrize("size", [0, 2, 2**20])
+def test_strings_are_as_many_as_the_shape_says(size):
+    with pytest.raises(ValueError, match="one string for the shape"):
+        from_tensor_proto(one_value(b"a", size))
+
+
+def test_a_number_that_its_type_does_not_hold_is_refused():
+    proto = tf.make_tensor_proto(np.uint8([7]))
+    proto.ClearField("tensor_content")
+    proto.int_val.append(300)
+    with pytest.raises(ValueError, match="a tensor is broken"):
         from_tensor_proto(proto)

@@ -149,6 +149,13 @@ def test_a_push_to_an_object_store_is_listed_rolled_back_and_asked(model, tmp_pa
     assert "loud enough" in listed.stdout
 
 
+@pytest.mark.parametrize("option", ["--port", "--grpc-port"])
+@pytest.mark.parametrize("port", ["-1", "65536"])
+def test_a_port_that_cannot_be_is_refused(model, option, port):
+    done = CliRunner().invoke(app, ["serve", model, option, port])
+    assert (done.exit_code, f"Invalid value for '{option}'" in done.stderr) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -12,6 +12,8 @@ import sys
 
 import pytest
 
+from pipeline.serving_json import parse_classify
+
 
 def answer(server, path, body):
     status, value = server.post(f"/v1/models/echo{path}", json.dumps(body))
@@ -117,6 +119,12 @@ def test_a_bad_request_gets_its_code_and_reason_and_the_server_lives(server, pat
     assert (got, list(value)) == (status, ["error"])
     assert message in value["error"]
     assert server.ask("hi") == "one:hi"
+
+
+@pytest.mark.parametrize("features", [b"[" * 900 + b"]" * 900, b'{"text": ' + b"[" * 900 + b"{}" + b"]" * 900 + b"}"])
+def test_an_example_that_is_nested_too_deeply_is_refused(features):
+    with pytest.raises(ValueError, match="nested too deeply"):
+        parse_classify(b'{"examples": [' + features + b"]}")
 
 
 @pytest.mark.parametrize("declared", [True, False])
