@@ -13,6 +13,7 @@ import sys
 import pytest
 
 from components.artifact import Artifact
+from pipeline.database import sqlite_url
 from pipeline.metadata import MetadataStore
 
 pytest.importorskip("google.cloud.storage", reason="needs the extra gcp: make test-dataflow")
@@ -77,7 +78,7 @@ def seq2serve(house, *arguments: str) -> subprocess.CompletedProcess:
 
 def published(house) -> list[Artifact]:
     """Returns what the house's store says is whole."""
-    history = MetadataStore(f"sqlite:///{house.folder / STATE / 'metadata.sqlite'}")
+    history = MetadataStore(sqlite_url(house.folder / STATE / "metadata.sqlite"))
     return [a for kind in Artifact.__subclasses__() for a in history.published([kind.__name__])]
 
 
