@@ -74,7 +74,8 @@ def Evaluator(
     _write_lines(evaluation.path("predictions.jsonl"), lines)
     evaluation.properties.update(report)
     blessed = last_blessed(spec, model, rows, blessing)
-    _bless(blessing, spec, report, min_over_baseline, _compare(spec, answers, rows, parts, blessed))
+    beside = _compare(spec, answers, rows, parts, blessed) if blessed else None
+    _bless(blessing, spec, report, min_over_baseline, beside)
 
 
 def _described(measured: Measurement, baselines: dict[str, Measurement]) -> dict:
@@ -130,14 +131,10 @@ def _clipped(value: Any) -> Any:
     return value
 
 
-def _compare(
-    spec: Task, answers: Answers, rows: Sequence[Row], parts: Sequence["Slice"], blessed: "Blessed | None"
-) -> dict | None:
-    """Returns how the last blessed model stands beside this one; None where none was asked the same."""
+def _compare(spec: Task, answers: Answers, rows: Sequence[Row], parts: Sequence["Slice"], blessed: "Blessed") -> dict:
+    """Returns how the last blessed model stands beside this one."""
     from components.evaluator_comparison import blessed_by_slice, compare_with
 
-    if blessed is None:
-        return None
     comparison: Comparison = compare_with(spec, answers, rows, blessed)
     by_slice = blessed_by_slice(spec, blessed, parts)
     return {**dataclasses.asdict(comparison), "evaluation": blessed.evaluation, "slices": by_slice}

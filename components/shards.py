@@ -4,7 +4,6 @@ Comes in: Examples, TransformedExamples. Goes out: names and paths.
 Read next: examples_io.py, which reads the shards; tf_records.py, which writes them.
 """
 
-import fnmatch
 import posixpath
 
 from components.artifact import Artifact
@@ -24,7 +23,7 @@ def shard_paths(artifact: Artifact, split: str) -> list[str]:
         UserError: the split has none.
     """
     folder = artifact.path(f"Split-{split}")
-    shards = [path for path in list_files(folder) if fnmatch.fnmatch(posixpath.basename(path), "*-of-*")]
+    shards = [path for path in list_files(folder) if "-of-" in posixpath.basename(path)]
     if not shards:
         raise UserError(f"{folder}: no examples are there; run the pipeline again")
     return shards

@@ -14,7 +14,7 @@ import numpy as np
 
 from components.example_gen_beam import normalize
 from components.examples_io import Batch
-from components.text_scripts import script
+from models.text_scripts import script
 
 # How many different texts a HashSample tells apart before it begins to estimate: 8 MB of hashes.
 SAMPLE_CAPACITY = 1 << 20

@@ -4,14 +4,11 @@ Comes in: references. Goes out: sacrebleu's BLEU, to be asked with them.
 Read next: evaluation.py and components/translation_metrics.py, which ask.
 """
 
-import re
 from collections.abc import Iterable
 
 from sacrebleu.metrics import BLEU
 
-# Thai, Lao, Tibetan, Myanmar, Khmer, Hiragana and Katakana, Han.
-_WITHOUT_SPACES = re.compile("[\u0e00-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0002ffff]")
-_LETTERS = re.compile(r"[^\W\d_]")
+from models.text_scripts import WITHOUT_SPACES, script
 
 
 def make_bleu(references: Iterable[str]) -> BLEU:
@@ -20,12 +17,10 @@ def make_bleu(references: Iterable[str]) -> BLEU:
     Args:
         references: of all sentences.
     Returns:
-        BLEU of words as sacrebleu's default takes them, 13a. Of characters where most letters of the references are of
-        scripts that put no spaces between words: by 13a a sentence would be one word, all right or all wrong. Its
-        signature says which (https://github.com/mjpost/sacrebleu).
+        BLEU of words as sacrebleu's default takes them, 13a. Of characters where most references are in scripts without
+        spaces between words: by 13a a sentence would be one word, all right or all wrong. Its signature says which
+        (https://github.com/mjpost/sacrebleu).
     """
-    without, letters = 0, 0
-    for text in references:
-        without += len(_WITHOUT_SPACES.findall(text))
-        letters += len(_LETTERS.findall(text))
-    return BLEU(tokenize="char" if 2 * without > letters else "13a")
+    found = [name for name in map(script, references) if name]
+    without = sum(name in WITHOUT_SPACES for name in found)
+    return BLEU(tokenize="char" if 2 * without > len(found) else "13a")

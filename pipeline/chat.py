@@ -56,7 +56,7 @@ def chat(served: SavedModelRuntime, lines: Iterable[str], out: TextIO, options: 
         raise UserError(f"the model has no signature {SIGNATURE!r}, so it is no language model")
     text = ""
     for number, line in enumerate(lines):
-        text = line.rstrip("\n") or text
+        text = line or text
         out.write(text)
         for piece in stream(served, text, dataclasses.replace(options, seed=(options.seed + number) % _SEEDS)):
             out.write(piece)

@@ -23,7 +23,7 @@ from components.statistics_protos import (
 )
 from components.text_counts import HashSample, count_batch, merge_counts, without_rare_words
 from components.text_languages import languages
-from components.text_scripts import script
+from models.text_scripts import script
 
 TRAIN = [
     {"source": "Turn the light on", "target": "Licht an"},

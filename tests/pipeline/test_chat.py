@@ -35,7 +35,7 @@ def test_the_pieces_are_the_completion(served):
 
 def test_each_line_is_gone_on_from_and_an_empty_one_from_what_was_written(served):
     out = io.StringIO()
-    chat(served, ["Open the\n", "\n", "Check\n"], out, OPTIONS)
+    chat(served, ["Open the", "", "Check"], out, OPTIONS)
     first = "Open the" + sampled(served, "Open the", 5)
     second = first + sampled(served, first, 6)
     assert out.getvalue() == f"{first}\n{second}\nCheck{sampled(served, 'Check', 7)}\n"

@@ -1,7 +1,7 @@
-"""Which script a text is written in: a cheap sign of a row in the wrong language.
+"""Which script a text is written in: a cheap sign of a row in the wrong language, and of what a word is.
 
 Comes in: a text. Goes out: the name of the script of most of its letters.
-Read next: text_counts.py, which counts them.
+Read next: components/text_counts.py, which counts them; bleu.py, which asks whether words have spaces between them.
 """
 
 import bisect
@@ -59,6 +59,7 @@ _BLOCKS = (
     (0x30000, ""),
 )
 _STARTS = [start for start, _ in _BLOCKS]
+WITHOUT_SPACES = ("Chinese or Japanese", "Khmer", "Lao", "Myanmar", "Thai", "Tibetan")  # between words
 _SEEN_CHARACTERS = 100  # of a text, the first: enough to tell
 
 
