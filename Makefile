@@ -1,4 +1,4 @@
-# The two commands a newcomer needs are `make demo` and `make test`; each makes the environment it runs in.
+# `make demo` and `make test` are all that a newcomer needs; each creates its environment.
 
 PYTHON ?= python3
 VENV := .venv
@@ -15,38 +15,44 @@ demo: $(VENV)/installed
 test: $(VENV)/installed
 	$(VENV)/bin/python -m pytest $(ARGS)
 
-# Every notebook from top to bottom; ARGS=--keep writes anew the outputs that are committed.
+# Executes every notebook; ARGS=--keep replaces the committed outputs.
 notebooks: $(VENV)/installed
 	$(VENV)/bin/python notebooks/execute.py $(ARGS)
 
-# The README's picture of a demo that has run; it runs once more.
+# Runs the demo and draws the picture of README.md.
 picture: $(VENV)/installed
 	$(VENV)/bin/python notebooks/picture.py
 
+# import-linter and mypy look for one package in one folder: a tree of links, recreated so that no file is missed.
+LINKS := $(VENV)/links/seq2serve
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	rm -rf $(LINKS) && mkdir -p $(LINKS)/pipeline
+	ln -s $(CURDIR)/components $(CURDIR)/models $(wildcard $(CURDIR)/pipeline/api/*.py*) $(LINKS)
+	ln -s $(filter-out %/api,$(wildcard $(CURDIR)/pipeline/*)) $(LINKS)/pipeline
+	PYTHONPATH=$(VENV)/links $(VENV)/bin/lint-imports --no-logo
+	MYPYPATH=$(VENV)/links $(VENV)/bin/mypy -p seq2serve.models -p seq2serve.components.base -m seq2serve -m seq2serve._run -m seq2serve._load -m seq2serve._rows
 
-# The programs that users would pick instead, to agree with and to be timed beside: several GB, an environment apart.
+# Agreement with the programs that users would pick instead, in a separate environment of several GB.
 test-peers: .peers/installed
 	.peers/bin/python -m pytest tests/peers $(ARGS)
 
-# Beam's other runners on this machine, which need Go, of Beam's version all; minutes, for every worker starts TensorFlow.
+# Beam's other runners on this machine, in Beam's version; needs Go, and minutes, because every worker starts TensorFlow.
 test-runners: $(VENV)/installed .runners/prism .runners/boot
 	SEQ2SERVE_PRISM=$(CURDIR)/.runners/prism SEQ2SERVE_BOOT=$(CURDIR)/.runners/boot \
 		$(VENV)/bin/python -m pytest -m runners --numprocesses=0 tests/runners $(ARGS)
 
-# Flink and Beam's runner for it, which need Java 11 or 17 and Maven; 160 MB are downloaded, once.
+# Flink and Beam's runner for it; needs Java 11 or 17 and Maven, and downloads 160 MB once.
 test-flink: $(VENV)/installed .flink/job.jar .runners/boot
 	SEQ2SERVE_FLINK=$(CURDIR)/.flink SEQ2SERVE_BOOT=$(CURDIR)/.runners/boot \
 		$(VENV)/bin/python -m pytest -m runners --numprocesses=0 tests/runners/test_flink.py $(ARGS)
 
-# Dataflow's jobs, built and not sent, and pipelines on an object store; Google's clients are many, so in an environment
-# apart.
+# Dataflow's jobs, built but not sent, and pipelines on an object store, in a separate environment for Google's clients.
 test-dataflow: .dataflow/installed
 	.dataflow/bin/python -m pytest --numprocesses=0 tests/runners/test_dataflow.py tests/runners/test_object_store.py $(ARGS)
 
-# --no-deps: the lock file is complete, so nothing is resolved and nothing but what it names can come in.
+# --no-deps: the lock file is complete, so nothing is resolved, and nothing else can be installed.
 $(VENV)/installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "seq2serve needs Python 3.11 to 3.13: make PYTHON=python3.12")'
 	$(PYTHON) -m venv --clear $(VENV)
@@ -80,7 +86,7 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	javac -d .flink/classes -cp '.flink/lib/*' tests/runners/flink/*.java
 	jar --create --file $@ -C .flink/classes .
 
-# Pins everything anew, for every Python and platform we support.
+# Pins all dependencies again, for every supported Python and platform.
 lock:
 	$(PYTHON) -m venv --clear .lock
 	.lock/bin/python -m pip install --quiet uv

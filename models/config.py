@@ -1,7 +1,7 @@
-"""What can be set about tokenizers, models, training and decoding: frozen dataclasses, no TensorFlow.
+"""Settings of tokenizers, models, training and decoding, as frozen dataclasses.
 
-Comes in: numbers from a preset or the command line. Goes out: values that fingerprint and serialise as JSON.
-Read next: pipeline/config.py for the presets, transformer.py for what the sizes mean.
+`seq2serve settings` prints the docstrings below; pipeline/config.py defines the presets and the allowed ranges. The
+module does not import TensorFlow, so a cached run does not load it.
 """
 
 import dataclasses
@@ -10,17 +10,17 @@ from typing import Literal
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerConfig:
-    """How text becomes ids.
+    """Settings of a tokenizer.
 
     Args:
-        kind: what a piece is: found by SentencePiece; found and used as BERT does; one character; one byte.
-        model_type: SentencePiece's algorithm (Kudo 2018 for unigram, Sennrich et al. 2016 for bpe).
-        vocab_size: number of pieces, the four control pieces included. A small corpus may yield fewer.
-        shared: one vocabulary for source and target, or one of that size for each; then `model.tie_embeddings` must be
-            off, as the ids of one mean nothing in the other.
-        character_coverage: share of the corpus's characters that get a piece of their own; the rest become bytes.
-        byte_fallback: write a character without a piece as its UTF-8 bytes, so that nothing is unknown.
-        lowercase: read all text in lower case; what the model writes is in lower case, too.
+        kind: type of tokenizer: SentencePiece, WordPiece as in BERT, one piece per character, or one piece per byte.
+        model_type: SentencePiece algorithm: unigram (Kudo 2018) or bpe (Sennrich et al. 2016).
+        vocab_size: number of pieces, including the four control pieces. A small corpus may yield fewer.
+        shared: use one vocabulary for source and target. If false, each side has its own vocabulary of this size, and
+            `model.tie_embeddings` must be off, because an id means something different on each side.
+        character_coverage: share of the characters in the corpus that get their own piece; the rest become bytes.
+        byte_fallback: encode a character without a piece as its UTF-8 bytes, so that no character is unknown.
+        lowercase: lowercase all text before tokenization; the model's output is then lowercase, too.
     """
 
     kind: Literal["sentencepiece", "wordpiece", "characters", "bytes"] = "sentencepiece"
@@ -34,21 +34,22 @@ class TokenizerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """Sizes and shape of a Transformer, named as in Vaswani et al. 2017 (section 3 and table 3).
+    """Architecture of a Transformer, with the names of Vaswani et al. 2017 (section 3 and table 3).
 
     Args:
-        num_encoder_layers, num_decoder_layers: a classifier has no decoder, a language model no encoder.
-        d_model: width of the embeddings and of every sub-layer's output.
-        num_heads: attention heads of a layer, of d_model / num_heads channels each.
-        dff: width of the inner feed-forward layer.
-        dropout: rate after each sub-layer and on the embeddings (section 5.4).
-        attention_dropout, activation_dropout: rates on the attention weights and inside the feed-forward layer.
-        activation: of the inner feed-forward layer; swiglu has a gate, and so a third matrix.
-        norm_first: True for pre-norm, False for the paper's post-norm.
-        positions: sinusoidal as in section 3.5, learned, or rotary (Su et al. 2021).
-        tie_embeddings: one matrix for source, target and output (section 3.4).
-        max_positions: length of the longest sequence that learned positions can tell apart; for a language model its
-            context, the tokens of a row of packed text and those it looks back on.
+        num_encoder_layers, num_decoder_layers: number of layers. A classifier has no decoder, a language model no
+            encoder.
+        d_model: width of the embeddings and of the output of every sub-layer.
+        num_heads: attention heads per layer, with d_model / num_heads channels each.
+        dff: width of the hidden feed-forward layer.
+        dropout: dropout rate on the embeddings and after each sub-layer (section 5.4).
+        attention_dropout, activation_dropout: dropout rate on the attention weights and inside the feed-forward layer.
+        activation: activation of the hidden feed-forward layer. swiglu is gated and needs a third matrix.
+        norm_first: true for pre-norm, false for post-norm as in the paper.
+        positions: position encoding: sinusoidal (section 3.5), learned, or rotary (Su et al. 2021).
+        tie_embeddings: share one matrix between source embeddings, target embeddings and output (section 3.4).
+        max_positions: number of learned positions; later positions share the last one. For a language model also its
+            context length: the number of tokens in a row of packed text, and the most that generation attends to.
     """
 
     num_encoder_layers: int = 6
@@ -68,38 +69,39 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
-    """How a model learns.
+    """Settings of training.
 
     Args:
-        steps: optimizer updates to end after, where neither `epochs` nor `minutes` says otherwise.
-        epochs: passes over the train split to end after; 0 leaves it to the others.
-        minutes: of training to end after, evaluations included, the cosine drawn to end with them; 0 leaves it to the
-            others. What comes of it depends on how fast the machine was.
-        optimizer: adam as in section 5.3, or muon (Jordan et al. 2024), which needs fewer steps.
-        batch_tokens: budget of a batch in target tokens, padding included.
-        batch_parts: parts that a batch is computed in, one after the other, to need less memory; the update is that of
-            the whole batch (gradient accumulation).
-        learning_rate: the peak, reached after `warmup_steps`.
-        warmup_steps: over which the rate rises to its peak.
-        schedule: how the rate falls after the peak: inverse_sqrt as in section 5.3, or half a cosine down to zero.
-        label_smoothing: the paper's epsilon (section 5.4).
-        label_weights: of a classifier: even for every row alike, balanced for every label alike.
-        token_dropout: of a classifier: share of a text's tokens that it does not see.
-        beta_2: Adam's decay of the second moment, for muon that of the embeddings and biases.
-        clip_norm: largest global norm of the gradients.
-        average_decay: decay of the moving average of the weights, which stands for them at a checkpoint when it is
-            evaluated and exported; 0 for the weights themselves.
-        checkpoint_steps: steps between two checkpoints, each of which is evaluated on the eval split.
-        export: which checkpoints are exported: the last, or the best by the task's metric on the eval split.
-        export_checkpoints: how many of them, averaged (section 6.1).
-        patience: evaluations in a row that find nothing better before training ends (early stopping); 0 for no end.
-        eval_examples: texts of the eval split that the model answers at each evaluation, to be looked at and for BLEU;
-            0 for none, and the loss stands for BLEU.
-        precision: in which the layers compute; weights, loss and updates stay in float32 (Micikevicius et al. 2018),
-            and so does what is exported. float16 needs a GPU; bfloat16 gains speed only where a processor has it.
-        seed: of the weights, the order of the data and dropout.
-        histograms: whether TensorBoard gets one of each weight at each checkpoint.
-        profile_step: a few steps from this one on are profiled for TensorBoard; 0 for none.
+        steps: number of optimizer updates, unless `epochs` or `minutes` is set.
+        epochs: number of passes over the train split; overrides `steps`. 0 disables it.
+        minutes: training time, including evaluations; overrides `epochs` and `steps`. A cosine schedule adapts to end
+            at that time. Results depend on the speed of the machine. 0 disables it.
+        optimizer: which optimizer: adam as in section 5.3, or muon (Jordan et al. 2024), which needs fewer steps.
+        batch_tokens: maximum number of target tokens in a batch, including padding.
+        batch_parts: number of parts that a batch is split into and computed in sequence, to save memory. The update is
+            that of the whole batch (gradient accumulation).
+        learning_rate: peak learning rate, reached after `warmup_steps`.
+        warmup_steps: number of steps over which the learning rate rises to its peak.
+        schedule: decay of the learning rate after its peak: inverse_sqrt as in section 5.3, or half a cosine to zero.
+        label_smoothing: epsilon of label smoothing (section 5.4).
+        label_weights: classification only: even weights all rows equally, balanced weights all labels equally.
+        token_dropout: classification only: share of a text's tokens that are replaced by the unknown token.
+        beta_2: Adam's decay rate of the second moment. With muon it applies to the embeddings and biases.
+        clip_norm: maximum global norm of the gradients.
+        average_decay: decay rate of the moving average of the weights. Checkpoints are evaluated and exported with the
+            averaged weights. 0 uses the weights themselves.
+        checkpoint_steps: number of steps between checkpoints. Each checkpoint is evaluated on the eval split.
+        export: which checkpoints to export: the last, or the best by the task's metric on the eval split.
+        export_checkpoints: number of checkpoints whose weights are averaged for export (section 6.1).
+        patience: number of evaluations without improvement after which training stops (early stopping). 0 disables it.
+        eval_examples: number of texts in the eval split for which the model makes predictions at each evaluation, for
+            inspection and for BLEU. With 0, the loss is used instead of BLEU.
+        precision: dtype in which the layers compute. Weights, loss and updates stay in float32 (Micikevicius et al.
+            2018), and so does the exported model. float16 needs a GPU; bfloat16 is faster only where the hardware
+            supports it.
+        seed: random seed of the initial weights, the order of the data and dropout.
+        histograms: write a histogram of each weight to TensorBoard at each checkpoint.
+        profile_step: step at which TensorBoard starts to profile a few steps. 0 disables it.
     """
 
     steps: int = 100_000
@@ -130,16 +132,17 @@ class TrainingConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DecodingConfig:
-    """How a trained model writes.
+    """Settings of text generation.
 
     Args:
-        beam_size: hypotheses kept a sentence; 1 is greedy.
-        length_penalty: alpha of GNMT's length penalty (Wu et al. 2016, equation 14); 0 switches it off.
+        beam_size: number of hypotheses per sentence; 1 is greedy search.
+        length_penalty: alpha of GNMT's length penalty (Wu et al. 2016, equation 14); 0 disables it.
         max_length_ratio, max_length_extra: a translation has at most ratio * source tokens + extra tokens.
-        max_source_length: tokens of the source that are read; the rest is cut.
-        temperature: of a language model that goes on from a text; higher is bolder, 0 takes the likeliest token.
-        top_p: draw from the likeliest tokens that reach this probability together; 1 is all of them.
-        max_new_tokens: most tokens that are written where a request does not say.
+        max_source_length: maximum number of source tokens; longer texts are truncated.
+        temperature: sampling temperature of a language model. Higher values are more random; 0 always takes the most
+            likely token.
+        top_p: sample from the most likely tokens that together reach this probability; 1 samples from all tokens.
+        max_new_tokens: maximum number of generated tokens, unless a request sets its own.
     """
 
     beam_size: int = 4
@@ -150,3 +153,12 @@ class DecodingConfig:
     temperature: float = 0.5
     top_p: float = 0.9
     max_new_tokens: int = 48
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """All settings that distinguish one trained model from another on the same data."""
+
+    model: ModelConfig
+    training: TrainingConfig
+    decoding: DecodingConfig

@@ -1,19 +1,18 @@
-"""Everything a person may set about a pipeline, and presets to start from.
-
-Comes in: a task, the name of a preset and settings such as `training.steps=500`. Goes out: a PipelineConfig, checked.
-Read next: dag.py, which hands each section to its component; models/config.py for the sections the model owns.
-"""
+"""The settings of a pipeline: every section as a frozen dataclass, with bounds, and presets to start from."""
 
 import dataclasses
 import difflib
+import functools
 import math
+import pathlib
+import tomllib
 import typing
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal
 
-from components.errors import UserError
-from components.tasks import TASKS
-from models.config import DecodingConfig, ModelConfig, TokenizerConfig, TrainingConfig
+from seq2serve.components.base.errors import UserError
+from seq2serve.components.tasks.registry import TASKS
+from seq2serve.models.config import DecodingConfig, ModelConfig, TokenizerConfig, TrainingConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,21 +20,22 @@ class DataConfig:
     """Which columns are read, and how rows are split.
 
     Args:
-        source: the file's column to translate from; a name, a number from 1 where there is no header, or for JSON a
-            field or fields joined by dots.
+        source: the file's column to translate from: a name, a number from 1 if there is no header, or for JSON a field
+            or a path of fields joined by dots.
         target: the file's column to translate into.
-        text: the file's column of texts, of tasks that read one text.
+        text: the file's column of texts, for tasks that read one text.
         label: the file's column of labels.
-        slices: further columns of the file, joined by commas, by whose values the Evaluator tells its metrics apart.
-        format: of the files; auto goes by their names.
-        delimiter: between cells, where it is not the format's own.
-        unit: what a row of plain text is.
-        eval_share: share of the rows held out to watch training with.
-        test_share: share of the rows held out to judge the exported model with.
-        seed: a different one deals the rows out differently.
-        max_reject_share: a file of which a larger share is unusable stops the run.
-        max_length: tokens that a text may have.
-        too_long: whether a longer one is cut or its row dropped; either is counted.
+        slices: further columns of the file, joined by commas; the Evaluator also computes its metrics for each of their
+            values.
+        format: of the files; auto follows from the file extension.
+        delimiter: between cells, if it is not the format's own.
+        unit: a row of plain text: a line, a paragraph or a whole file.
+        eval_share: share of the rows held out to evaluate the model during training.
+        test_share: share of the rows held out to evaluate the exported model.
+        seed: of the hash that splits rows.
+        max_reject_share: the run stops if a larger share of the rows is unusable.
+        max_length: most tokens of a text.
+        too_long: whether a longer text is cut or its row dropped; both are counted.
     """
 
     source: str = "source"
@@ -64,10 +64,10 @@ class EvaluationConfig:
     """When a model is good enough to be blessed.
 
     Args:
-        min_over_baseline: how much better than the baseline the model must be on the test split: BLEU points above the
-            source copied as it is, points of accuracy above the majority's label, bits a character below those that
-            the characters' frequencies give.
-        num_examples: how many test examples are asked; 0 is all of them.
+        min_over_baseline: how much better than the baseline the model must be on the test split: BLEU points above
+            copying the source, points of accuracy above the majority label, bits per character below the frequencies
+            of the characters.
+        num_examples: number of test examples to evaluate; 0 is all of them.
     """
 
     min_over_baseline: float = 1.0
@@ -76,10 +76,10 @@ class EvaluationConfig:
 
 @dataclasses.dataclass(frozen=True)
 class PipelineConfig:
-    """All settings of one pipeline; a section a component family. Building one checks every value.
+    """All settings of one pipeline, in sections. Constructing one checks every value.
 
     Raises:
-        UserError: a value is out of its range, or two do not go together.
+        UserError: a value is out of its range, or two values contradict each other.
     """
 
     task: str = "translation"
@@ -91,7 +91,7 @@ class PipelineConfig:
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
-        _known("task", self.task, tuple(TASKS))
+        _check_known("task", self.task, tuple(TASKS))
         for name, bounds in _RANGES.items():
             section, key = name.split(".")
             _check_range(name, getattr(getattr(self, section), key), *bounds)
@@ -99,44 +99,49 @@ class PipelineConfig:
 
 
 def preset(name: str, task: str) -> PipelineConfig:
-    """Returns the preset of that name for a task.
+    """Returns a preset for a task.
 
     Raises:
-        UserError: no such preset or task; the message holds the nearest name and the list.
+        UserError: no such preset or task; the message names the closest match and lists them all.
     """
-    _known("preset", name, tuple(PRESETS))
-    config = dataclasses.replace(PRESETS[name], task=task)
-    return with_settings(config, (*_TASK_SETTINGS.get(("", task), ()), *_TASK_SETTINGS.get((name, task), ())))
+    _check_known("preset", name, tuple(PRESETS))
+    settings = (*_task_settings("common", task), *_task_settings(name, task))
+    return with_settings(dataclasses.replace(PRESETS[name], task=task), settings)
 
 
 def with_settings(config: PipelineConfig, settings: Iterable[str]) -> PipelineConfig:
     """Changes single settings.
 
     Args:
-        config: where to start from.
+        config: to start from.
         settings: texts such as "training.steps=500"; of two for one key the later wins.
     Returns:
         A new PipelineConfig, checked as a whole.
     Raises:
-        UserError: no such section or key, a value of the wrong type or out of range; the message says what is possible.
+        UserError: no such section or key, a value of the wrong type or out of range; the message lists what is
+            possible.
     """
-    changes: dict[str, dict[str, typing.Any]] = {}
+    changes: dict[str, dict[str, Any]] = {}
     for setting in settings:
         name, equals, text = setting.partition("=")
         section, dot, key = name.strip().partition(".")
         if not (equals and dot):
-            raise UserError(f"setting {setting!r}: write SECTION.KEY=VALUE{_nearest(name.strip(), setting_names())}")
-        _known("section of settings", section, tuple(_sections()))
+            raise UserError(
+                f"setting {setting!r}: write SECTION.KEY=VALUE{_closest(name.strip(), setting_names())}",
+                code="setting-malformed",
+                setting=setting,
+            )
+        _check_known("section of settings", section, tuple(_sections()))
         siblings = [known for known in setting_names() if known.startswith(f"{section}.")]
-        _known("setting", name.strip(), setting_names(), shown=siblings)
+        _check_known("setting", name.strip(), setting_names(), listed=siblings)
         hint = typing.get_type_hints(type(getattr(config, section)))[key]
-        changes.setdefault(section, {})[key] = _coerced(f"{section}.{key}", text.strip(), hint)
+        changes.setdefault(section, {})[key] = _parse(f"{section}.{key}", text.strip(), hint)
     sections = {section: dataclasses.replace(getattr(config, section), **keys) for section, keys in changes.items()}
     return dataclasses.replace(config, **sections)
 
 
 def setting_names() -> tuple[str, ...]:
-    """Returns every name that `with_settings` knows, such as "training.steps"."""
+    """Returns the name of every setting, such as "training.steps"."""
     return tuple(f"{section}.{key.name}" for section, fields in _sections().items() for key in fields)
 
 
@@ -199,181 +204,141 @@ _RANGES = {
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
-        raise UserError(f"setting {name} must be {allowed_range(name)}, got {_shown(value)}")
+        raise UserError(
+            f"setting {name} must be {allowed_range(name)}, got {_number_text(value)}",
+            code="setting-out-of-range",
+            setting=name,
+            value=value,
+        )
 
 
 def allowed_range(name: str) -> str:
-    """Returns in words what values a setting that is a number may have."""
+    """Returns the range of a numeric setting in words."""
     low, high = _RANGES[name]
-    return f"at least {low:g}" if high == _INF else f"between {low:g} and {_shown(high)}"
+    return f"at least {low:g}" if high == _INF else f"between {low:g} and {_number_text(high)}"
 
 
-def _shown(value: float) -> str:
+def _number_text(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 def _check_together(config: PipelineConfig) -> None:
-    """Checks what takes more than one setting to say."""
-    model, data = config.model, config.data
+    """Checks the conditions that involve more than one setting."""
+    _check_model(config)
+    _check_tokenizer(config)
+    _check_columns(config)
+    if config.training.epochs and config.training.minutes:
+        raise _conflict("settings training.epochs and training.minutes both limit training: set one of them")
+
+
+def _conflict(message: str) -> UserError:
+    return UserError(message, code="settings-conflict")
+
+
+def _check_model(config: PipelineConfig) -> None:
+    model = config.model
     if model.d_model % model.num_heads:
-        raise UserError(
+        raise _conflict(
             f"setting model.d_model ({model.d_model}) must be divisible by model.num_heads ({model.num_heads})"
         )
     if model.positions == "rotary" and model.d_model // model.num_heads % 2:
-        raise UserError("setting model.positions=rotary needs an even model.d_model / model.num_heads")
+        raise _conflict("setting model.positions=rotary needs an even model.d_model / model.num_heads")
     if model.positions == "sinusoidal" and model.d_model % 2:
-        raise UserError("setting model.positions=sinusoidal needs an even model.d_model")
-    lengths = [length for length in (data.max_length, config.decoding.max_source_length) if length < UNCUT]
+        raise _conflict("setting model.positions=sinusoidal needs an even model.d_model")
+    lengths = [length for length in (config.data.max_length, config.decoding.max_source_length) if length < UNCUT]
     if model.positions == "learned" and model.max_positions < max(lengths, default=0):
-        raise UserError(
+        raise _conflict(
             "setting model.positions=learned needs a model.max_positions of at least data.max_length and "
             "decoding.max_source_length"
         )
-    if config.training.epochs and config.training.minutes:
-        raise UserError("settings training.epochs and training.minutes each say when training ends: set one of them")
-    _check_tokenizer(config)
-    if clash := next((name for name in data.slice_columns if name in TASKS[config.task].columns), None):
-        raise UserError(f"setting data.slices: {clash!r} is what the task calls a column of its own; rename the file's")
-    names = [getattr(data, column) for column in TASKS[config.task].columns]
-    if same := next((name for name in names if names.count(name) > 1), None):
-        columns = " and ".join(f"data.{column}" for column in TASKS[config.task].columns)
-        raise UserError(f"{columns} are both {same!r}: name two columns")
 
 
 def _check_tokenizer(config: PipelineConfig) -> None:
     tokenizer = config.tokenizer
     has_bytes = tokenizer.byte_fallback and tokenizer.kind in ("sentencepiece", "characters")
     if has_bytes and tokenizer.vocab_size <= 260:
-        raise UserError(
+        raise _conflict(
             f"setting tokenizer.vocab_size must be above 260 with byte_fallback (256 bytes, 4 control pieces), got "
             f"{tokenizer.vocab_size}"
         )
     if not tokenizer.shared and len(TASKS[config.task].text_columns) == 1:
-        raise UserError(f"setting tokenizer.shared=false needs a task with two texts, and {config.task} reads one")
+        raise _conflict(f"setting tokenizer.shared=false needs a task with two texts; {config.task} reads one")
     if not tokenizer.shared and config.model.tie_embeddings:
-        raise UserError(
-            "setting tokenizer.shared=false needs model.tie_embeddings=false: two vocabularies, two matrices"
+        raise _conflict(
+            "setting tokenizer.shared=false needs model.tie_embeddings=false: two vocabularies, two embedding matrices"
         )
 
 
-def _coerced(name: str, text: str, hint: typing.Any) -> typing.Any:
-    """Reads a setting's text as its dataclass's type."""
-    if typing.get_origin(hint) is typing.Literal:
-        _known(f"value of {name}", text, typing.get_args(hint))
+def _check_columns(config: PipelineConfig) -> None:
+    columns = TASKS[config.task].columns
+    if clash := next((name for name in config.data.slice_columns if name in columns), None):
+        raise _conflict(f"setting data.slices: the task has its own column {clash!r}; rename the column in the file")
+    names = [getattr(config.data, column) for column in columns]
+    if same := next((name for name in names if names.count(name) > 1), None):
+        settings = " and ".join(f"data.{column}" for column in columns)
+        raise _conflict(f"{settings} are both {same!r}: name two columns")
+
+
+def _parse(name: str, text: str, hint: Any) -> Any:
+    """Parses the text of a setting as the type of its field."""
+    if typing.get_origin(hint) is Literal:
+        _check_known(f"value of {name}", text, typing.get_args(hint))
         return text
     if hint is bool:
         if text.lower() not in ("true", "false"):
-            raise UserError(f"setting {name} must be true or false, got {text!r}")
+            raise _invalid(name, "true or false", text)
         return text.lower() == "true"
     try:
         value = hint(text)
     except ValueError:
-        kind = "a whole number" if hint is int else "a number"
-        raise UserError(f"setting {name} must be {kind}, got {text!r}") from None
+        raise _invalid(name, "a whole number" if hint is int else "a number", text) from None
     if isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"setting {name} must be a finite number, got {text!r}")
+        raise _invalid(name, "a finite number", text)
     return value
 
 
-def _known(what: str, name: str, names: Sequence[str], shown: Sequence[str] = ()) -> None:
+def _invalid(name: str, expected: str, text: str) -> UserError:
+    return UserError(
+        f"setting {name} must be {expected}, got {text!r}", code="setting-invalid", setting=name, value=text
+    )
+
+
+def _check_known(kind: str, name: str, names: Sequence[str], listed: Sequence[str] = ()) -> None:
     if name not in names:
-        raise UserError(f"unknown {what} {name!r}{_nearest(name, names) or '.'} There are: {', '.join(shown or names)}")
+        raise UserError(
+            f"unknown {kind} {name!r}{_closest(name, names) or '.'} There are: {', '.join(listed or names)}",
+            code="name-unknown",
+            kind=kind,
+            name=name,
+        )
 
 
-def _nearest(name: str, names: Sequence[str]) -> str:
-    """Returns a hint at the most similar name; a bare key such as "steps" finds the sections that have it."""
+def _closest(name: str, names: Sequence[str]) -> str:
+    """Returns a hint at the closest name; a bare key such as "steps" finds the sections that have it."""
     same_key = [candidate for candidate in names if candidate.partition(".")[2] == name]
-    nearest = same_key or difflib.get_close_matches(name, names, n=1)
-    return f" (did you mean {' or '.join(nearest)}?)." if nearest else ""
+    closest = same_key or difflib.get_close_matches(name, names, n=1)
+    return f" (did you mean {' or '.join(closest)}?)." if closest else ""
 
 
-# The sizes of base and big, their dropout, steps and peak rates are those of Vaswani et al. 2017 (table 3, section 5.3:
-# d_model^-0.5 * warmup^-0.5); the others are what a laptop trains in seconds (tiny), minutes (demo) or hours (small).
-PRESETS = {
-    "demo": PipelineConfig(
-        tokenizer=TokenizerConfig(vocab_size=4000),
-        model=ModelConfig(
-            num_encoder_layers=2,
-            num_decoder_layers=2,
-            d_model=128,
-            num_heads=4,
-            dff=512,
-            dropout=0.0,
-            positions="rotary",
-        ),
-        # Muon, no dropout: in a few minutes a model sees its text a dozen times, too seldom to learn it by heart.
-        training=TrainingConfig(
-            steps=3000,
-            optimizer="muon",
-            batch_tokens=1000,
-            learning_rate=3e-3,
-            warmup_steps=200,
-            schedule="cosine",
-            average_decay=0.99,
-            checkpoint_steps=500,
-        ),
-        data=DataConfig(eval_share=0.03, test_share=0.03, max_length=64),
-    ),
-    "tiny": PipelineConfig(
-        tokenizer=TokenizerConfig(vocab_size=2000),
-        model=ModelConfig(num_encoder_layers=2, num_decoder_layers=2, d_model=64, num_heads=4, dff=256),
-        training=TrainingConfig(
-            steps=200, batch_tokens=2048, learning_rate=3e-3, warmup_steps=50, average_decay=0.9, checkpoint_steps=100
-        ),
-        data=DataConfig(max_length=64),
-    ),
-    "small": PipelineConfig(
-        tokenizer=TokenizerConfig(vocab_size=8000),
-        model=ModelConfig(num_encoder_layers=4, num_decoder_layers=4, d_model=256, num_heads=8, dff=1024),
-        training=TrainingConfig(steps=30_000, batch_tokens=8192, learning_rate=1e-3, warmup_steps=2000),
-        data=DataConfig(max_length=128),
-    ),
-    "base": PipelineConfig(tokenizer=TokenizerConfig(vocab_size=37_000)),
-    "big": PipelineConfig(
-        tokenizer=TokenizerConfig(vocab_size=37_000),
-        model=ModelConfig(d_model=1024, num_heads=16, dff=4096, dropout=0.3),
-        training=TrainingConfig(steps=300_000, learning_rate=5e-4),
-    ),
-}
+@functools.cache
+def _preset_file(name: str) -> Mapping[str, Any]:
+    """Returns presets/<name>.toml: sections of settings, and under `tasks` what a task needs instead."""
+    path = pathlib.Path(__file__).parent / "presets" / f"{name}.toml"
+    return tomllib.loads(path.read_text(encoding="utf-8"))
 
-# (preset, or "" for all of them; task) -> what that task needs otherwise.
-_TASK_SETTINGS = {
-    # A document is cut by the packing into rows, not before.
-    ("", "language_model"): (
-        "data.unit=paragraph",
-        f"data.max_length={UNCUT}",
-        "evaluation.min_over_baseline=0.1",
-        "training.label_smoothing=0",
-        "model.positions=rotary",
-        "model.max_positions=256",
-    ),
-    # A few thousand sentences: small, and kept from learning them by heart in every way there is.
-    ("demo", "classification"): (
-        "data.eval_share=0.1",
-        "data.test_share=0.1",
-        "data.max_length=96",
-        "tokenizer.lowercase=true",
-        "model.num_encoder_layers=1",
-        "model.d_model=64",
-        "model.dff=128",
-        "model.dropout=0.3",
-        "training.optimizer=adam",
-        "training.steps=1500",
-        "training.batch_tokens=2048",
-        "training.learning_rate=0.002",
-        "training.warmup_steps=100",
-        "training.token_dropout=0.3",
-        "training.checkpoint_steps=250",
-    ),
-    ("demo", "language_model"): (
-        "data.unit=file",
-        "decoding.temperature=0.4",  # of the words it writes, 2 in 1,000 are none; at 0.5 8 in 1,000
-        "data.eval_share=0.04",
-        "data.test_share=0.06",
-        "model.max_positions=128",
-        "training.batch_tokens=2048",
-        "training.steps=1500",
-        "training.warmup_steps=100",
-        "training.checkpoint_steps=250",
-    ),
-}
+
+def _texts(sections: Mapping[str, Any]) -> Iterator[str]:
+    for section, keys in sections.items():
+        yield from (f"{section}.{key}={value}" for key, value in keys.items())
+
+
+def _task_settings(name: str, task: str) -> Iterator[str]:
+    return _texts(_preset_file(name).get("tasks", {}).get(task, {}))
+
+
+def _read_preset(name: str) -> PipelineConfig:
+    sections = {section: keys for section, keys in _preset_file(name).items() if section != "tasks"}
+    return with_settings(PipelineConfig(), _texts(sections))
+
+
+PRESETS = {name: _read_preset(name) for name in ("tiny", "demo", "small", "base", "big")}

@@ -1,8 +1,7 @@
-"""What several tests share: tiny models, one that has learned something worth searching in, a pipeline that has run.
+"""Fixtures that several tests share: tiny models, a trained model for tests of decoding, and a pipeline that has run.
 
-Comes in: nothing. Goes out: fixtures; most are functions, so that a test says what it needs where it needs it.
-Read next: models/test_decoding.py and test_end_to_end.py for how they are used. TensorFlow is imported only by tests
-that ask for a model.
+Most fixtures return a function, so that a test passes its parameters where it uses them. TensorFlow is imported only
+for tests that use a model.
 """
 
 import dataclasses
@@ -22,7 +21,7 @@ import pytest
 
 VOCAB_SIZE = 20
 
-# Models that between them have every kind of positions, norm position and activation.
+# Changes to a ModelConfig. Together they cover every kind of positions, norm position and activation.
 KINDS = [
     {"positions": "sinusoidal", "norm_first": True, "activation": "relu"},
     {"positions": "sinusoidal", "norm_first": False, "activation": "gelu"},
@@ -32,23 +31,23 @@ KINDS = [
     {"positions": "rotary", "norm_first": False, "activation": "swiglu"},
 ]
 
-# A worker takes a file at a time. These take longest; neighbours begin with houses of different tasks.
+# A worker takes one file at a time. These take longest; neighbours begin with the finished runs of different tasks.
 LONGEST = ("test_end_to_end.py", "test_chat.py", "test_trainer.py")
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # Each core has a worker; threads of TensorFlow's beside would only get into each other's way.
+    # There is a worker per core; more threads of TensorFlow would only compete for the cores.
     os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1")
 
 
 def pytest_collection_modifyitems(items) -> None:
-    """Begins with the files that take longest, so that at the end no worker waits for another."""
-    places = {name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
+    """Runs the files that take longest first, so that at the end no worker waits for another."""
+    ranks = {name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path.name, len(LONGEST)))
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: "-".join(map(str, kind.values())))
 def kind(request):
-    """Each of KINDS in turn: changes to a ModelConfig."""
+    """Each of KINDS: changes to a ModelConfig."""
     return request.param
 
 
@@ -57,7 +56,7 @@ def make_model():
     """Returns a function that builds a tiny model of a class; its keywords change the ModelConfig."""
     import keras
 
-    from models.config import ModelConfig
+    from seq2serve.models.config import ModelConfig
 
     tiny = ModelConfig(num_encoder_layers=2, num_decoder_layers=2, d_model=16, num_heads=2, dff=32, dropout=0.0)
 
@@ -73,7 +72,7 @@ def make_model():
 @pytest.fixture(scope="session")
 def make_transformer(make_model):
     """Returns a function that builds a tiny Transformer; its keywords change the ModelConfig."""
-    from models.transformer import Transformer
+    from seq2serve.models.transformer.models import Transformer
 
     return functools.partial(make_model, Transformer)
 
@@ -81,14 +80,14 @@ def make_transformer(make_model):
 @pytest.fixture(scope="session")
 def make_language_model(make_model):
     """Returns a function that builds a tiny DecoderLanguageModel; its keywords change the ModelConfig."""
-    from models.transformer import DecoderLanguageModel
+    from seq2serve.models.transformer.models import DecoderLanguageModel
 
     return functools.partial(make_model, DecoderLanguageModel)
 
 
 @pytest.fixture(scope="session")
 def random_ids():
-    """Returns a function that draws rows of ids of the given lengths, int32, padded with 0, `end` after each."""
+    """Returns a function that draws rows of random ids, int32 [B, T]: `end` follows each row, then padding of 0."""
 
     def draw(lengths, seed: int = 0, end: tuple[int, ...] = ()) -> np.ndarray:
         rng = np.random.default_rng(seed)
@@ -99,11 +98,12 @@ def random_ids():
 
 @pytest.fixture(scope="session")
 def train():
-    """Returns a function that fits a model to (inputs, labels) batches with the project's own loss and optimizer."""
+    """Returns a function that fits a model to (inputs, labels) batches with the loss and optimizer of the project."""
     import tensorflow as tf
 
-    from models.config import TrainingConfig
-    from models.training import MaskedCrossEntropy, make_optimizer
+    from seq2serve.models.config import TrainingConfig
+    from seq2serve.models.training.loss import MaskedCrossEntropy
+    from seq2serve.models.training.optimizer import make_optimizer
 
     def fit(model, batches, steps: int, label_smoothing: float = 0.0, learning_rate: float = 5e-3) -> None:
         batches = iter(batches)
@@ -123,7 +123,7 @@ def _pad(rows: list[list[int]]) -> np.ndarray:
 
 
 def _batch(rows: list[tuple[list[int], list[int]]]):
-    """Pads (source, target) rows and adds the markers, as models/dataset.py does."""
+    """Pads (source, target) rows and adds the markers, as models/training/batches.py does."""
     sources, targets = zip(*rows, strict=True)
     inputs = {"source": _pad([[*row, 3] for row in sources]), "target": _pad([[2, *row] for row in targets])}
     return inputs, _pad([[*row, 3] for row in targets])
@@ -131,7 +131,7 @@ def _batch(rows: list[tuple[list[int], list[int]]]):
 
 @pytest.fixture(scope="session")
 def task_batches():
-    """Returns a function that makes endless training batches of random sequences and what `rule` makes of each."""
+    """Returns a function that yields endless training batches: random sources, and as targets what `rule` returns."""
 
     def batches(rule, longest: int = 8, size: int = 64, seed: int = 0):
         rng = np.random.default_rng(seed)
@@ -144,28 +144,28 @@ def task_batches():
 
 @pytest.fixture(scope="session")
 def decode():
-    """Returns a function that lets a model write, in a graph as on the server; limits are numbers or one a row."""
+    """Returns a function that generates in a graph, as the server does; a limit is one number or one per row."""
     import tensorflow as tf
 
-    from models.decoding import Result, translate
-    from models.search import BeamSearch, Limits
+    from seq2serve.models.decoding.beam_search import BeamSearch, LengthLimits
+    from seq2serve.models.decoding.loop import Result, generate
 
     @functools.cache
     def graph(model, search: BeamSearch):
-        signature = [tf.TensorSpec([None, None], tf.int32), Limits(*[tf.TensorSpec([None], tf.int32)] * 2)]
+        signature = [tf.TensorSpec([None, None], tf.int32), LengthLimits(*[tf.TensorSpec([None], tf.int32)] * 2)]
         return tf.function(
-            lambda source, limits: translate(model, source, search, limits), input_signature=signature, autograph=False
+            lambda source, limits: generate(model, source, search, limits), input_signature=signature, autograph=False
         )
 
-    def write(model, source, search: BeamSearch, maximum=20, minimum=0) -> Result:
-        limits = Limits(*(np.broadcast_to(np.int32(limit), len(source)) for limit in (minimum, maximum)))
+    def decode(model, source, search: BeamSearch, maximum=20, minimum=0) -> Result:
+        limits = LengthLimits(*(np.broadcast_to(np.int32(limit), len(source)) for limit in (minimum, maximum)))
         return Result(*(tensor.numpy() for tensor in graph(model, search)(source, limits)))
 
-    return write
+    return decode
 
 
 def noisy_reversal(source: list[int], rng: np.random.Generator) -> list[int]:
-    """Reverses a sequence; a token may turn into its neighbour, come twice or go missing, so much is uncertain."""
+    """Reverses a sequence; each token may be replaced by its neighbour, repeated or dropped, at random."""
     target = []
     for token in reversed(source):
         token ^= int(rng.random() < 0.3)
@@ -195,11 +195,11 @@ def train_noisy_reverser(make_transformer, train, task_batches):
 
 @pytest.fixture(scope="session")
 def noisy_reverser(train_noisy_reverser):
-    """A Transformer that has learned an ambiguous task: what it writes makes sense and has near rivals."""
+    """A Transformer that has learned an ambiguous task, so that several outputs have similar scores."""
     return train_noisy_reverser(num_encoder_layers=1, num_decoder_layers=1)
 
 
-# A text of our own: sentences as on a control panel, from a small grammar, and their word-by-word translations.
+# A corpus from a small grammar: sentences for a control panel, and their word-by-word translations.
 THINGS = {
     "light": "das Licht",
     "lamp": "die Lampe",
@@ -220,8 +220,8 @@ PLACES = {
 ORDERS = {"Check": "Prüfe {}", "Open": "Öffne {}", "Turn on": "Schalte {} ein", "Turn off": "Schalte {} aus"}
 ENDS = {"now": "jetzt", "at {} o'clock": "um {} Uhr", "for {} minutes": "für {} Minuten", "please": "bitte"}
 
-# The demo's own config, shrunken until it trains in seconds and still learns the grammar.
-SHRUNKEN_DEMO = (
+# The demo preset, reduced until it trains in seconds and still learns the grammar.
+SMALL_DEMO = (
     "data.eval_share=0.1",
     "data.test_share=0.1",
     "tokenizer.vocab_size=400",
@@ -237,7 +237,7 @@ SHRUNKEN_DEMO = (
     "training.warmup_steps=20",
     "training.average_decay=0.9",
     "training.checkpoint_steps=50",
-    "training.eval_examples=0",  # the graphs that answer take longer to make than all the steps
+    "training.eval_examples=0",  # tracing the graphs of evaluation takes longer than all the steps
     "decoding.beam_size=2",
 )
 
@@ -247,13 +247,13 @@ def interface_text() -> str:
     rows = ["source\ttarget"]
     for number, (order, thing, place, end) in enumerate(itertools.product(ORDERS, THINGS, PLACES, ENDS)):
         time = number % 12 + 1
-        what = f"{THINGS[thing]} {PLACES[place]} {ENDS[end].format(time)}"
-        rows.append(f"{order} the {thing} in the {place} {end.format(time)}.\t{ORDERS[order].format(what)}.")
+        phrase = f"{THINGS[thing]} {PLACES[place]} {ENDS[end].format(time)}"
+        rows.append(f"{order} the {thing} in the {place} {end.format(time)}.\t{ORDERS[order].format(phrase)}.")
     return "\n".join(rows) + "\n"
 
 
 def labelled_text() -> str:
-    """Returns the text of a CSV file of 640 sentences with what each is about, the texts under a name of their own."""
+    """Returns the text of a CSV file of 640 labelled sentences, in a column whose name differs from the task's."""
     rooms = {"garden": "outside", "hall": "in, out"}
     rows = [line.partition("\t")[0] for line in interface_text().splitlines()[1:]]
     labels = [next((label for room, label in rooms.items() if room in row), "inside") for row in rows]
@@ -261,14 +261,14 @@ def labelled_text() -> str:
 
 
 def plain_text() -> str:
-    """Returns 640 sentences, a paragraph each."""
+    """Returns 640 sentences, each a paragraph."""
     return "\n\n".join(line.partition("\t")[0] for line in interface_text().splitlines()[1:]) + "\n"
 
 
-# Of a folder. Each sign means something to somebody: to patterns, to URLs, to a shell.
-ODD_NAME = "my [old] 100%41 *what?"
+# Name of a folder, with characters that are special in patterns, in URLs or in a shell.
+SPECIAL_NAME = "my [old] 100%41 *what?"
 
-# Task -> a file's name, its text, and how it is named on the command line beside its task's name.
+# Task -> name of a file, a function that returns its text, and further arguments of the command line.
 FILES = {
     "translation": ("pairs.tsv", interface_text, ()),
     "classification": ("sentences.csv", labelled_text, ("--text", "sentence")),
@@ -277,8 +277,16 @@ FILES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class House:
-    """A folder with a text, a pipeline root and a serving folder, and the real command line at work in it."""
+class FinishedRun:
+    """A folder with a text, a pipeline root and a serving folder, in which the command line runs.
+
+    Args:
+        folder: the current folder of every command.
+        file: the text; relative to the folder, as the next two are.
+        root: the pipeline root.
+        serving: the serving folder.
+        task: its name.
+    """
 
     folder: pathlib.Path
     file: str = "pairs.tsv"
@@ -286,80 +294,80 @@ class House:
     serving: str = "serving"
     task: str = "translation"
 
-    def command(self, *settings: str, python: tuple[str, ...] = ("-m", "pipeline")) -> list[str]:
-        """Returns the command that runs a shrunken demo on the house's text."""
-        where = ["--pipeline-root", self.root, "--serving-dir", self.serving]
-        changes = [f"--set={setting}" for setting in (*SHRUNKEN_DEMO, *settings)]
-        what = ["--task", self.task, *FILES[self.task][2]]
-        return [sys.executable, *python, "run", self.file, "--preset", "demo", *what, *where, *changes]
+    def command(self, *settings: str, python: tuple[str, ...] = ("-m", "seq2serve")) -> list[str]:
+        """Returns the command that runs the reduced demo on the text."""
+        task = ["--task", self.task, *FILES[self.task][2]]
+        folders = ["--pipeline-root", self.root, "--serving-dir", self.serving]
+        changes = [f"--set={setting}" for setting in (*SMALL_DEMO, *settings)]
+        return [sys.executable, *python, "run", self.file, "--preset", "demo", *task, *folders, *changes]
 
     def execute(self, command: list[str]) -> subprocess.CompletedProcess:
-        """Runs a command in the house and waits for it."""
+        """Runs a command in the folder and waits for it."""
         return subprocess.run(
             command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
         )
 
-    def run(self, *settings: str, python: tuple[str, ...] = ("-m", "pipeline")) -> subprocess.CompletedProcess:
+    def run(self, *settings: str, python: tuple[str, ...] = ("-m", "seq2serve")) -> subprocess.CompletedProcess:
         """Runs the pipeline and waits for it."""
         return self.execute(self.command(*settings, python=python))
 
     @property
     def environment(self) -> dict[str, str]:
-        """Returns what lets a process find the project's packages from the house."""
-        return {**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[1])}
+        """Returns the environment of every command."""
+        return dict(os.environ)
 
     def output(self, component: str, key: str):
         """Returns the artifact that the last completed execution of a component published."""
-        from pipeline.database import sqlite_url
-        from pipeline.metadata import MetadataStore
+        from seq2serve.pipeline.metadata.database import sqlite_url
+        from seq2serve.pipeline.metadata.store import MetadataStore
 
         store = MetadataStore(sqlite_url(self.folder / self.root / "metadata.sqlite"))
         return store.outputs(store.latest(self.task, component).id, {})[key]
 
-    def copy(self, folder: pathlib.Path) -> "House":
-        """Copies the house. What was published stays where it was, for the store names it by its whole path."""
+    def copy(self, folder: pathlib.Path) -> "FinishedRun":
+        """Copies the folder. Published artifacts stay in the original: the store has their absolute paths."""
         shutil.copytree(self.folder, folder)
         return dataclasses.replace(self, folder=folder)
 
 
 @pytest.fixture
 def heeds_ctrl_c():
-    """Lets this process and those it starts heed SIGINT, which a shell makes its background processes ignore."""
+    """Enables SIGINT for this process and those it starts; a shell makes its background processes ignore it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
-def build(folder: pathlib.Path, task: str) -> House:
-    """Makes a house in which nothing has run yet."""
+def build(folder: pathlib.Path, task: str) -> FinishedRun:
+    """Writes the text of a task; nothing has run yet."""
     name, text, _ = FILES[task]
     (folder / name).write_text(text(), encoding="utf-8")
-    return House(folder, name, task=task)
+    return FinishedRun(folder, name, task=task)
 
 
 @pytest.fixture(scope="session")
-def build_house():
-    """Returns a function that makes the house of a task in a folder; nothing has run in it."""
+def build_run():
+    """Returns a function (folder, task) that prepares a run of a task in a folder; nothing has run yet."""
     return build
 
 
 @pytest.fixture
-def new_house_of(tmp_path):
-    """Returns a function that makes the house of a task in which nothing has run yet, in a folder of any name."""
-    folder = tmp_path / ODD_NAME
+def new_run_of(tmp_path):
+    """Returns a function that prepares a run of a task, in a folder whose name has special characters."""
+    folder = tmp_path / SPECIAL_NAME
     folder.mkdir()
     return functools.partial(build, folder)
 
 
 @pytest.fixture
-def new_house(new_house_of):
-    """A house of translation in which nothing has run yet."""
-    return new_house_of("translation")
+def new_finished_run(new_run_of):
+    """A prepared run of translation; nothing has run yet."""
+    return new_run_of("translation")
 
 
 @pytest.fixture(scope="session")
 def load_script():
-    """Returns a function that gives a script, which is in no package, as a module."""
+    """Returns a function that loads a script, which is in no package, as a module."""
 
     def load_script(path: pathlib.Path):
         spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -377,22 +385,22 @@ def memory_file_system(load_script):
 
 @pytest.fixture
 def blobs(memory_file_system):
-    """What lies in a store at memory://, which Beam reaches in this process: URL -> content; nothing at first."""
+    """The object store at memory://, which Beam reaches in this process: URL -> content; empty at first."""
     memory_file_system.BLOBS.clear()
     return memory_file_system.BLOBS
 
 
 @pytest.fixture(scope="session")
-def house_of(tmp_path_factory):
-    """Returns a function that gives the house of a task in which a pipeline has run to its end.
+def finished_run_of(tmp_path_factory):
+    """Returns a function task -> FinishedRun in which a pipeline has completed.
 
-    Workers share it: who asks first makes it, the others wait. So look, and work in a copy of it.
+    Workers share it: the first one runs the pipeline, the others wait. Read from it, and make changes in a copy.
     """
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
     @functools.cache
-    def house_of(task: str) -> House:
+    def finished_run_of(task: str) -> FinishedRun:
         folder = shared / task
         folder.mkdir(exist_ok=True)
         with (folder / "lock").open("w") as lock:
@@ -401,29 +409,29 @@ def house_of(tmp_path_factory):
                 done = build(folder, task).run()
                 assert done.returncode == 0, done.stderr
                 (folder / "stdout.txt").write_text(done.stdout, encoding="utf-8")
-        return House(folder, FILES[task][0], task=task)
+        return FinishedRun(folder, FILES[task][0], task=task)
 
-    return house_of
+    return finished_run_of
 
 
 @pytest.fixture(scope="session")
-def house(house_of):
-    """The house of translation."""
-    return house_of("translation")
+def finished_run(finished_run_of):
+    """The finished run of translation."""
+    return finished_run_of("translation")
 
 
 @pytest.fixture(params=FILES)
-def any_house(request, house_of):
-    """The house of each task in turn."""
-    return house_of(request.param)
+def any_finished_run(request, finished_run_of):
+    """The finished run of each task."""
+    return finished_run_of(request.param)
 
 
 @pytest.fixture
-def plant(tmp_path):
-    """Returns a function that writes a SavedModel that answers as a function of text, tf.string [B] -> [B], does."""
+def make_saved_model(tmp_path):
+    """Returns a function that writes a SavedModel whose answer is a function of text, tf.string [B] -> [B]."""
     import tensorflow as tf
 
-    def plant(answer) -> str:
+    def make_saved_model(answer) -> str:
         module = tf.Module()
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
@@ -431,8 +439,8 @@ def plant(tmp_path):
             return {"translation": answer(text), "score": tf.cast(tf.strings.length(text), tf.float32)}
 
         module.serve = serve
-        folder = tmp_path / f"planted-{len(list(tmp_path.glob('planted-*')))}"
+        folder = tmp_path / f"saved-model-{len(list(tmp_path.glob('saved-model-*')))}"
         tf.saved_model.save(module, str(folder / "Format-Serving"), signatures={"serving_default": serve})
         return str(folder)
 
-    return plant
+    return make_saved_model

@@ -1,7 +1,6 @@
-"""A file system of Beam's that lives in memory, as an object store would: memory://bucket/name.
+"""A Beam file system in memory that behaves like an object store: memory://bucket/name.
 
-Comes in: what writes and reads through Beam's FileSystems. Goes out: BLOBS, URL -> content.
-Read next: the fixture `blobs` in conftest.py, through which tests have it: Beam takes one class a scheme.
+Beam accepts one class per scheme, so tests use it through the fixture `blobs` in conftest.py.
 """
 
 import fnmatch
@@ -9,12 +8,12 @@ import io
 
 from apache_beam.io.filesystem import BeamIOError, FileMetadata, FileSystem
 
-BLOBS: dict[str, bytes] = {}
-CLOSED = "memory://closed"  # a bucket that nobody may use
+BLOBS: dict[str, bytes] = {}  # URL -> content
+CLOSED = "memory://closed"  # a bucket without write access
 
 
 class MemoryFileSystem(FileSystem):
-    """As much of an object store as a pipeline needs; Beam finds it by its scheme."""
+    """The part of an object store that a pipeline uses; Beam finds the class by its scheme."""
 
     @classmethod
     def scheme(cls):
@@ -37,7 +36,7 @@ class MemoryFileSystem(FileSystem):
 
     def create(self, path, mime_type="", compression_type="auto"):
         if path.startswith(CLOSED):
-            raise BeamIOError("no access", {path: PermissionError("you may not write here")})
+            raise BeamIOError("no access", {path: PermissionError("permission denied")})
         return _Blob(path)
 
     def open(self, path, mime_type="", compression_type="auto"):
@@ -75,7 +74,7 @@ class MemoryFileSystem(FileSystem):
 
 
 class _Blob(io.BytesIO):
-    """What is being written; it is there once it is closed."""
+    """A blob that is being written; it appears in the store when it is closed."""
 
     def __init__(self, path: str):
         super().__init__()

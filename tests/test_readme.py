@@ -1,8 +1,6 @@
-"""What README.md shows works as it stands there: links lead somewhere, commands are real, requests are answered.
+"""The README files work as written: links resolve, commands exist, requests are answered, every code block runs.
 
-Comes in: README.md and those of other folders. Goes out: every code block, run on the small demo's model or, where that
-would take long or needs what is not here (Docker, a cluster), held against what would run it.
-Read next: pipeline/test_serving_rest.py and test_serving_grpc.py for everything else that the server takes.
+Blocks that take long or need Docker or a cluster are checked against the program that would run them.
 """
 
 import contextlib
@@ -19,89 +17,111 @@ import xml.etree.ElementTree
 import pytest
 import typer
 
-from components.serving_client import ServingClient, free_port
-from pipeline.__main__ import app
-from pipeline.config import PRESETS, preset, with_settings
+from seq2serve.components.infra_validator.client import ServingClient, free_port
+from seq2serve.pipeline.commands.app import app
+from seq2serve.pipeline.config import PRESETS, preset, with_settings
 
 ROOT = pathlib.Path(__file__).parents[1]
-READMES = sorted([*ROOT.glob("*.md"), *(ROOT / "notebooks").glob("*.md")])
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+FOLDERS = ("", "pipeline", "components", "models", "tests", "tests/benchmarks", "notebooks")
+READMES = [ROOT / folder / "README.md" for folder in FOLDERS]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PROGRAMS = {"seq2serve", "make", "curl", "docker", "export", "pip", ".", ".venv/bin/python", ".peers/bin/python"}
+# Folders, and what the notebooks' README needs to open them.
+ELSEWHERE = {"python", "jupyter"}
 
 
-def blocks(language, text=README):
+def read(path):
+    return path.read_text(encoding="utf-8")
+
+
+def blocks(language, pages=READMES):
     """Returns the code blocks in a language."""
-    return [block for found, block in FENCE.findall(text) if found == language]
+    return [block for page in pages for found, block in FENCE.findall(read(page)) if found == language]
 
 
 def words_of(line):
-    """Splits a line of shell into words, operators such as > apart, comments left out."""
+    """Splits a line of shell into words, operators such as > separately, without comments."""
     lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
     lexer.whitespace_split, lexer.commenters = True, "#"
     return list(lexer)
 
 
 def commands():
-    """Returns every command of the shell blocks as a list of words; what stands after an operator is one of its own."""
-    found = []
-    for block in blocks("sh"):
-        for line in block.replace("\\\n", " ").splitlines():
-            command = []
-            for word in [*words_of(line), ";"]:
-                if word not in (";", "|", "||", "&&"):
-                    command.append(word)
-                elif command:
-                    found.append(command[: command.index(">")] if ">" in command else command)
-                    command = []
-    return found
+    """Returns every command of the shell blocks as a list of words, without redirections."""
+    result = []
+    for line in "".join(blocks("sh")).replace("\\\n", " ").splitlines():
+        command = []
+        for word in [*words_of(line), ";"]:
+            if word not in (";", "|", "||", "&&"):
+                command.append(word)
+            elif command:
+                result.append(command[: command.index(">")] if ">" in command else command)
+                command = []
+    return result
 
 
-def commands_of(program):
+def commands_of(*programs):
     """Returns the arguments of each command of a program."""
-    return [rest for name, *rest in commands() if name == program]
+    arguments = [rest for name, *rest in commands() if name in programs]
+    assert arguments, f"no README has a command of {programs}: remove its test"
+    return arguments
 
 
 # Blocks.
 
 
-def test_every_block_is_under_a_test():
-    languages = {language for language, _ in FENCE.findall(README)}
-    assert languages <= {"sh", "python", "text"}, "teach this file how to check the others"
-    known = {"seq2serve", "make", "curl", "docker", "export", "pip", ".", ".venv/bin/python"}
-    assert {command[0] for command in commands()} <= known, "teach this file how to check the others"
+def test_the_readme_is_short():
+    assert len(read(READMES[0]).splitlines()) <= 200
+
+
+def test_every_readme_is_listed_here_and_linked_from_the_top():
+    tracked = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert sorted(ROOT / line for line in tracked.splitlines()) == sorted(READMES)
+    reached, waiting = set(), [READMES[0]]
+    while waiting:
+        page = waiting.pop()
+        reached.add(page)
+        links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", read(page)) if "://" not in link]
+        targets = {(page.parent / link).resolve() for link in links if link.endswith(".md")}
+        waiting += targets - reached
+    assert reached == set(READMES)
+
+
+def test_every_block_is_tested():
+    languages = {language for page in READMES for language, _ in FENCE.findall(read(page))}
+    assert languages <= {"sh", "python", "text"}, "add a test for the others"
+    assert {command[0] for command in commands()} <= PROGRAMS | ELSEWHERE, "add a test for the others"
 
 
 @pytest.mark.parametrize("arguments", commands_of("seq2serve"), ids=" ".join)
-def test_the_command_line_takes_what_the_readme_types(arguments):
+def test_the_command_line_accepts_the_commands(arguments):
     known = typer.main.get_command(app).commands
     name, *rest = arguments
-    given = known[name].make_context(name, rest).params
-    if given.get("settings"):
-        with_settings(preset(given.get("preset_name", "demo"), given["task"]), given["settings"])
-    assert given.get("preset_name", "demo") in PRESETS
+    parameters = known[name].make_context(name, rest).params
+    if parameters.get("settings"):
+        with_settings(preset(parameters.get("preset_name", "demo"), parameters["task"]), parameters["settings"])
+    assert parameters.get("preset_name", "demo") in PRESETS
 
 
 @pytest.mark.parametrize("arguments", commands_of("make"), ids=" ".join)
-def test_make_knows_its_targets(arguments):
+def test_make_has_the_targets(arguments):
     done = subprocess.run(["make", "--dry-run", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("arguments", commands_of(".venv/bin/python"), ids=" ".join)
-def test_scripts_are_there_and_have_their_options(arguments):
+@pytest.mark.parametrize("arguments", commands_of(".venv/bin/python", ".peers/bin/python"), ids=" ".join)
+def test_scripts_exist_and_have_the_options(arguments):
     script, *words = arguments
     if script == "-m":
         script, *words = f"{words[0].replace('.', '/')}.py", *words[1:]
     assert (ROOT / script).is_file()
-    beside = "".join(
-        path.read_text(encoding="utf-8") for path in (ROOT / script).parent.glob("*.py")
-    )  # what it imports
+    siblings = "".join(read(path) for path in (ROOT / script).parent.glob("*.py"))  # which it may import
     options = [word.partition("=")[0].removeprefix("--") for word in words if word.startswith("--")]
-    assert not [option for option in options if not re.search(rf'"(--)?{option}"', beside)]
+    assert not [option for option in options if not re.search(rf'"(--)?{option}"', siblings)]
 
 
-def test_extras_are_the_projects():
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+def test_extras_exist():
+    extras = tomllib.loads(read(ROOT / "pyproject.toml"))["project"]["optional-dependencies"]
     for verb, package in commands_of("pip"):
         assert verb == "install"
         assert set(re.fullmatch(r"seq2serve\[([\w,]+)\]", package)[1].split(",")) <= set(extras)
@@ -113,43 +133,52 @@ def test_variables_are_read_by_the_command_line():
         assert assignment.partition("=")[0] in {option.envvar for option in options}
 
 
-def test_compose_files_are_those_that_a_push_writes(house):
+def test_compose_files_are_written_by_a_push(finished_run):
     for arguments in commands_of("docker"):
         assert arguments[:2] == ["compose", "-f"]
-        file = house.folder / house.serving / pathlib.PurePath(arguments[2]).name
+        file = finished_run.folder / finished_run.serving / pathlib.PurePath(arguments[2]).name
         assert file.is_file()
 
 
-def test_tables_in_text_blocks_are_tables():
-    for block in blocks("text"):
-        tabs = {line.count("\t") for line in block.splitlines()}
-        assert len(tabs) == 1
-
-
-def test_the_drawing_names_the_components_in_their_order():
-    from pipeline.dag import make_pipeline
+def test_the_dag_has_the_components_in_their_order():
+    from seq2serve.pipeline.dag import make_pipeline
 
     (drawing,) = (block for block in blocks("text") if "ExampleGen" in block)
     nodes = make_pipeline(preset("demo", "translation"), "a", "b", "c").nodes
-    places = [drawing.find(node.id) for node in nodes if node.component]
-    assert -1 not in places
-    assert places[0] == min(places)
-    assert places[-1] == max(places)
+    positions = [drawing.find(node.id) for node in nodes if node.component]
+    assert -1 not in positions
+    assert positions[0] == min(positions)
+    assert positions[-1] == max(positions)
+
+
+def test_the_table_of_components_is_complete():
+    from seq2serve.pipeline.dag import make_pipeline
+
+    nodes = make_pipeline(preset("demo", "translation"), "a", "b", "c").nodes
+    rows = re.findall(r"^\| \[(\w+)\]\(\w+/component\.py\)", read(ROOT / "components" / "README.md"), re.MULTILINE)
+    assert rows == [node.id for node in nodes if node.component]
+
+
+def test_where_to_add_what_names_files_that_exist():
+    table = read(READMES[0]).partition("| to add | edit |")[2]
+    paths = re.findall(r"`((?:pipeline|components|models)/[\w/.<>]*)`", table)
+    assert len(paths) > 10
+    for path in paths:
+        assert list(ROOT.glob(path.replace("<task>", "*"))), path
 
 
 # Links and pictures.
 
 
 def anchors(path):
-    """Returns what a page's headings are called in links, as GitHub does."""
-    titles = re.findall(r"^#+ (.+)$", FENCE.sub("", path.read_text(encoding="utf-8")), re.MULTILINE)
+    """Returns the anchors of a page's headings, as on GitHub."""
+    titles = re.findall(r"^#+ (.+)$", FENCE.sub("", read(path)), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 @pytest.mark.parametrize("page", READMES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_link_leads_somewhere(page):
-    text = FENCE.sub("", page.read_text(encoding="utf-8"))
-    for link in re.findall(r"\]\(([^)\s]+)\)|src=\"([^\"]+)\"", text):
+def test_every_link_resolves(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)|src=\"([^\"]+)\"", FENCE.sub("", read(page))):
         path, _, anchor = "".join(link).partition("#")
         if "://" in path:
             continue
@@ -159,28 +188,28 @@ def test_every_link_leads_somewhere(page):
 
 
 @pytest.mark.parametrize("picture", sorted(ROOT.glob("notebooks/*.svg")), ids=lambda path: path.name)
-def test_pictures_show_what_there_is(picture):
-    from pipeline.dag import make_pipeline
+def test_pictures_show_the_components(picture):
+    from seq2serve.pipeline.dag import make_pipeline
 
-    drawn = " ".join(xml.etree.ElementTree.fromstring(picture.read_text(encoding="utf-8")).itertext())
+    text = " ".join(xml.etree.ElementTree.fromstring(read(picture)).itertext())
     nodes = make_pipeline(preset("demo", "translation"), "a", "b", "c").nodes
-    places = [drawn.find(node.id) for node in nodes if node.component]
-    assert -1 not in places, "it lacks a component: make picture"
-    assert places == sorted(places), "components have another order now: make picture"
-    assert "http" not in re.sub(r"https?://(www\.w3\.org|127\.0\.0\.1)", "", picture.read_text(encoding="utf-8"))
+    positions = [text.find(node.id) for node in nodes if node.component]
+    assert -1 not in positions, "a component is missing: make picture"
+    assert positions == sorted(positions), "the order of components has changed: make picture"
+    assert "http" not in re.sub(r"https?://(www\.w3\.org|127\.0\.0\.1)", "", read(picture))
 
 
-# Requests.
+# Requests and Python.
 
 
 @pytest.fixture(scope="module")
-def at_our_ports(house):
-    """Serves the small demo's model; yields a function that puts its ports in the place of the README's."""
+def with_our_ports(finished_run):
+    """Serves the shrunken demo's model; yields a function that replaces the ports in a text."""
     rest, rpc = free_port(), free_port()
-    command = [sys.executable, "-m", "pipeline", "serve", house.serving, "--name", "translation"]
+    command = [sys.executable, "-m", "seq2serve", "serve", finished_run.serving, "--name", "translation"]
     command += ["--port", str(rest), "--grpc-port", str(rpc)]
     output = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    server = subprocess.Popen(command, cwd=house.folder, env=house.environment, **output)
+    server = subprocess.Popen(command, cwd=finished_run.folder, **output)
     with contextlib.ExitStack() as stack:
         stack.callback(server.wait)
         stack.callback(server.terminate)
@@ -191,26 +220,57 @@ def at_our_ports(house):
         )
 
 
+def run_python(block, folder):
+    """Runs a block in a folder and returns the lines that it prints."""
+    (folder / "example.py").write_text(block, encoding="utf-8")
+    done = subprocess.run([sys.executable, "example.py"], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
 def curls():
     """Returns the commands that begin with curl, each on one line."""
     lines = "".join(blocks("sh")).replace("\\\n", " ").splitlines()
     return [line for line in lines if line.startswith("curl ")]
 
 
-@pytest.mark.skipif(not shutil.which("curl"), reason="there is no curl")
-def test_the_readmes_curl_is_answered(at_our_ports):
-    assert curls(), "no curl in the README"
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
+def test_every_curl_is_answered(with_our_ports):
+    assert curls()
     for command in curls():
-        done = subprocess.run(["sh", "-c", at_our_ports(f"{command} -s")], capture_output=True, text=True, check=True)
+        shell = ["sh", "-c", with_our_ports(f"{command.partition(' #')[0]} -s")]
+        done = subprocess.run(shell, capture_output=True, text=True, check=True)
         (answer,) = json.loads(done.stdout)["predictions"]
         assert answer, command
 
 
-@pytest.mark.skipif(not blocks("python"), reason="the README shows no Python")
-def test_the_readmes_python_is_answered(at_our_ports):
-    for block in blocks("python"):
-        done = subprocess.run(
-            [sys.executable, "-c", at_our_ports(block)], capture_output=True, text=True, check=False, timeout=120
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.strip()
+def test_the_grpc_client_is_answered(with_our_ports, tmp_path):
+    (block,) = (block for block in blocks("python") if "localhost" in block)
+    assert run_python(with_our_ports(block), tmp_path)[0]
+
+
+def test_the_python_api_runs(finished_run, tmp_path):
+    """With a preset that takes seconds instead of hours."""
+    (block,) = blocks("python", READMES[:1])
+    header, *rows = read(finished_run.folder / "pairs.tsv").splitlines()
+    assert header == "source\ttarget"
+    (tmp_path / "pairs.tsv").write_text("\n".join(["english\tgerman", *rows]), encoding="utf-8")
+    settings = 'preset="small", training={"steps": 5000}'
+    assert settings in block
+    shrunken = 'preset="tiny", training={"steps": 10}, evaluation={"min_over_baseline": -100}'
+    shrunken += ', tokenizer={"vocab_size": 400}, model={"d_model": 16}'
+    metrics, _, n_best, scores = run_python(block.replace(settings, shrunken), tmp_path)
+    assert metrics.split()[1] == "True"
+    assert len(n_best) > 2
+    assert "log_probability" in scores
+    assert (tmp_path / "report.html").is_file()
+
+
+def test_a_component_of_ones_own_runs(tmp_path):
+    (block,) = blocks("python", [ROOT / "components" / "README.md"])
+    (tmp_path / "pairs.tsv").write_text("source\ttarget\na\tb\n", encoding="utf-8")
+    assert run_python(block, tmp_path)[-1] == "1"
+
+
+def test_every_python_block_is_run():
+    assert len(blocks("python")) == 3  # by the three tests above

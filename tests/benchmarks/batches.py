@@ -1,11 +1,13 @@
-"""Measures training's batches of pairs: how much of them is padding, and how long they take beside a training step.
+"""Measures the batches of training: their share of padding, and the time to make one compared with a training step.
 
     .venv/bin/python tests/benchmarks/batches.py
     .venv/bin/python tests/benchmarks/batches.py source=train.en.gz,target=train.de.gz
 
-Without files the text is the demo's corpus. All is by the demo preset, but for the budget of a batch, which is that
-preset's, that of small and the default one. Prints a line a budget. A step is one of the demo's model, so larger models
-wait less for their batches; which are drawn here with nothing else going on, and in training made beside the steps.
+Without files the text is the demo corpus. The settings are those of the demo preset, except for training.batch_tokens:
+that of the presets demo and small, and the default. Prints one line for each.
+
+A step is one of the demo model; larger models wait less for their batches. Batches are made here while nothing else
+runs; in training they are made in parallel with the steps.
 """
 
 import argparse
@@ -19,18 +21,19 @@ import time
 
 import numpy as np
 
-from components.artifact import Examples, RawFiles, Schema, Tokenizer, TransformedExamples
-from components.component import Context
-from components.example_gen import ExampleGen, Splitting
-from components.file_formats import Reading
-from components.task import Features, Recipe
-from components.tasks import get_task
-from components.transform import Preprocessing, Transform
-from models.config import TrainingConfig
-from models.training import make_optimizer
-from pipeline.config import preset
-from pipeline.corpora import fetch_translation
-from pipeline.fingerprint import resolve_raw_files
+from seq2serve.components.base.artifact import Examples, RawFiles, Schema, Tokenizer, TransformedExamples
+from seq2serve.components.base.component import Context
+from seq2serve.components.example_gen.component import ExampleGen
+from seq2serve.components.example_gen.formats import InputConfig, SplitConfig
+from seq2serve.components.tasks.data import DataSpec
+from seq2serve.components.tasks.registry import get_task
+from seq2serve.components.transform.component import Transform
+from seq2serve.components.transform.preprocessing import Preprocessing
+from seq2serve.models.config import Recipe, TrainingConfig
+from seq2serve.models.training.optimizer import make_optimizer
+from seq2serve.pipeline.config import preset
+from seq2serve.pipeline.demo.corpora import fetch_translation
+from seq2serve.pipeline.running.raw_files import resolve_raw_files
 
 STEPS, WARMUP_STEPS = 30, 10
 COLUMNS = ("source", "target")
@@ -38,7 +41,7 @@ DEMO = preset("demo", "translation")
 
 
 def make_ids(files: str, folder: str) -> tuple[list[str], int]:
-    """Returns the paths of the train split's ids, and the size of the vocabulary."""
+    """Returns the paths of the ids of the train split, and the size of the vocabulary."""
     for name in ("examples", "ids", "tokenizer"):
         os.mkdir(f"{folder}/{name}")
     pathlib.Path(folder, "schema.pbtxt").write_text("".join(f'feature {{ name: "{c}" type: BYTES }}' for c in COLUMNS))
@@ -48,8 +51,8 @@ def make_ids(files: str, folder: str) -> tuple[list[str], int]:
         files=resolve_raw_files(RawFiles(files)),
         examples=examples,
         columns=dict(zip(COLUMNS, COLUMNS, strict=True)),
-        reading=Reading(),
-        splitting=Splitting(DEMO.data.eval_share, DEMO.data.test_share),
+        input_config=InputConfig(),
+        split_config=SplitConfig(DEMO.data.eval_share, DEMO.data.test_share),
         max_reject_share=0.01,
         context=context,
     )
@@ -67,27 +70,27 @@ def make_ids(files: str, folder: str) -> tuple[list[str], int]:
 
 
 def padding_and_seconds(files: list[str], recipe: Recipe) -> tuple[float, int, float]:
-    """Returns the share of the ids of an epoch that is padding, its different shapes, and the seconds of a batch."""
-    task, ids, padding, shapes = get_task("translation"), 0, 0, set()
-    for inputs, labels in task.make_batches(files, recipe, 0, 1).as_numpy_iterator():
+    """Returns the share of padding in an epoch, its number of different shapes, and the seconds per batch."""
+    implementation, ids, padding, shapes = get_task("translation").implementation(), 0, 0, set()
+    for inputs, labels in implementation.make_batches(files, recipe, 0, 1).as_numpy_iterator():
         for array in (inputs["source"], labels):
             ids, padding = ids + array.size, padding + int(np.count_nonzero(array == 0))
         shapes.add((inputs["source"].shape, labels.shape))
-    batches = iter(task.make_batches(files, recipe, 0, None))
+    batches = iter(implementation.make_batches(files, recipe, 0, None))
     next(batches)  # reads the files
-    for _ in range(WARMUP_STEPS):  # what was made ahead meanwhile
+    for _ in range(WARMUP_STEPS):  # batches that were prefetched meanwhile
         next(batches)
     start = time.perf_counter()
-    drawn = sum(1 for _ in itertools.islice(batches, 10 * STEPS))
-    return padding / ids, len(shapes), (time.perf_counter() - start) / drawn
+    count = sum(1 for _ in itertools.islice(batches, 10 * STEPS))
+    return padding / ids, len(shapes), (time.perf_counter() - start) / count
 
 
 def step_seconds(files: list[str], recipe: Recipe, vocab_size: int) -> float:
-    """Returns the median time of a step of the demo's model."""
-    task, features = get_task("translation"), Features(vocab_size)
-    model = task.make_model(recipe.model, features)
-    model.compile(make_optimizer(recipe.training), task.make_loss(recipe.training, features))
-    batches = list(itertools.islice(task.make_batches(files, recipe, 0, None), STEPS + WARMUP_STEPS))
+    """Returns the median seconds of a step of the demo model."""
+    implementation, data_spec = get_task("translation").implementation(), DataSpec(vocab_size)
+    model = implementation.make_model(recipe.model, data_spec)
+    model.compile(make_optimizer(recipe.training), implementation.make_loss(recipe.training, data_spec))
+    batches = list(itertools.islice(implementation.make_batches(files, recipe, 0, None), STEPS + WARMUP_STEPS))
     seconds = []
     for inputs, labels in batches:
         start = time.perf_counter()
@@ -97,21 +100,21 @@ def step_seconds(files: list[str], recipe: Recipe, vocab_size: int) -> float:
 
 
 def main() -> None:
-    """Prints a line for each budget."""
+    """Prints one line per value of training.batch_tokens."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="?", help="as `seq2serve run` takes them; columns source and target")
+    parser.add_argument("files", nargs="?", help="as for `seq2serve run`; columns source and target")
     files = parser.parse_args().files or str(fetch_translation("de"))
     with tempfile.TemporaryDirectory() as folder:
         ids, vocab_size = make_ids(files, folder)
         small = preset("small", "translation").training
-        for budget in (DEMO.training.batch_tokens, small.batch_tokens, TrainingConfig().batch_tokens):
-            training = dataclasses.replace(DEMO.training, batch_tokens=budget)
+        for batch_tokens in (DEMO.training.batch_tokens, small.batch_tokens, TrainingConfig().batch_tokens):
+            training = dataclasses.replace(DEMO.training, batch_tokens=batch_tokens)
             recipe = Recipe(DEMO.model, training, DEMO.decoding)
             padding, shapes, seconds = padding_and_seconds(ids, recipe)
             step = step_seconds(ids, recipe, vocab_size)
             print(
-                f"batch_tokens {budget:6}: {padding:.1%} padding, {shapes} shapes, a batch {1000 * seconds:.2f} ms, a "
-                f"step {1000 * step:.0f} ms, {seconds / step:.2%} of it",
+                f"batch_tokens {batch_tokens:6}: {padding:.1%} padding, {shapes} shapes, {1000 * seconds:.2f} ms per "
+                f"batch, {1000 * step:.0f} ms per step, ratio {seconds / step:.2%}",
                 flush=True,
             )
 

@@ -1,9 +1,9 @@
-"""Times BulkInferrer beside a plain loop that asks the same SavedModel for the same batches.
+"""Compares BulkInferrer with a plain loop that sends the same batches to the same SavedModel: the overhead of Beam.
 
     python -m tests.benchmarks.bulk_inference serving/en-de/1795352227 --rows 4000
 
-Both load the model, read the rows and write the answers, in turn and in one process, so that what is compared is what
-Beam costs. Prints rows a second, medians, and how many times as fast as the loop BulkInferrer is.
+Both load the model, read the rows and write the answers, alternately and in one process. Prints the median rows per
+second of each, and the ratio to the loop.
 """
 
 import argparse
@@ -17,20 +17,21 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from components.artifact import Examples, InferenceResult, PushedModel
-from components.bulk_inferrer import BulkInferrer
-from components.bulk_inferrer_beam import BATCH_ROWS
-from components.component import Context
-from components.examples_io import read_batches
-from components.shards import shard_name, shard_paths
-from models.runtime import SavedModelRuntime
-from pipeline.corpora import fetch_translation
+from seq2serve.components.base.artifact import Examples, InferenceResult, PushedModel
+from seq2serve.components.base.component import Context
+from seq2serve.components.bulk_inferrer.component import BulkInferrer
+from seq2serve.components.bulk_inferrer.workers import BATCH_ROWS
+from seq2serve.components.storage.examples_io import read_batches
+from seq2serve.components.storage.shards import shard_name, shard_paths
+from seq2serve.components.tasks.registry import get_task
+from seq2serve.models.runtime.runtime import SavedModelRuntime
+from seq2serve.pipeline.demo.corpora import fetch_translation
 
 SHARDS = 4
 
 
 def write_examples(folder: pathlib.Path, num_rows: int) -> Examples:
-    """Writes the demo's corpus, over and over, as the test split of Examples."""
+    """Writes the demo corpus, repeated up to a number of rows, as the test split of Examples."""
     _, *lines = pathlib.Path(fetch_translation("de")).read_text(encoding="utf-8").splitlines()
     rows = [line.split("\t") for line in itertools.islice(itertools.cycle(lines), num_rows)]
     (folder / "Split-test").mkdir(parents=True)
@@ -46,42 +47,42 @@ def write_examples(folder: pathlib.Path, num_rows: int) -> Examples:
 
 
 def loop(examples: Examples, saved_model: str, folder: pathlib.Path) -> None:
-    """Asks in a plain loop."""
-    served = SavedModelRuntime(saved_model)
+    """Queries the model in a plain loop."""
+    runtime = SavedModelRuntime(saved_model)
     with open(folder / "answers.jsonl", "w", encoding="utf-8") as file:
         for path in shard_paths(examples, "test"):
             texts = [value[0].decode() for batch in read_batches(path, ["source"]) for value in batch["source"]]
             for start in range(0, len(texts), BATCH_ROWS):
                 batch = texts[start : start + BATCH_ROWS]
-                outputs = served.run("serving_default", {"text": batch})
+                outputs = runtime.run("serving_default", {"text": batch})
                 for index, text in enumerate(batch):
                     answer = {"source": text, "translation": outputs["translation"][index].decode()}
                     file.write(json.dumps(answer, ensure_ascii=False) + "\n")
 
 
 def bulk(examples: Examples, saved_model: str, folder: pathlib.Path) -> None:
-    """Asks by BulkInferrer on Beam's local runner."""
+    """Queries the model with BulkInferrer on Beam's local runner."""
     BulkInferrer.function(
         examples=examples,
         pushed_model=PushedModel("", {"pushed_destination": saved_model}),
         inference_result=InferenceResult(str(folder)),
-        task="translation",
+        task=get_task("translation"),
         split="test",
         num_examples=0,
         context=Context(),
     )
 
 
-def seconds(ask: Callable, examples: Examples, saved_model: str) -> float:
-    """Returns how long a way of asking takes."""
+def seconds(program: Callable, examples: Examples, saved_model: str) -> float:
+    """Returns how long one of the two takes."""
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        ask(examples, saved_model, pathlib.Path(folder))
+        program(examples, saved_model, pathlib.Path(folder))
         return time.perf_counter() - start
 
 
 def main() -> None:
-    """Compares the two, in turn, so that what else runs on the machine disturbs both."""
+    """Runs the two alternately, so that other load on the machine affects both."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("saved_model")
     parser.add_argument("--rows", type=int, default=4000)
@@ -91,11 +92,11 @@ def main() -> None:
         examples = write_examples(pathlib.Path(folder, "examples"), arguments.rows)
         times = {loop: [], bulk: []}
         for _ in range(arguments.repeat):
-            for ask, found in times.items():
-                found.append(seconds(ask, examples, arguments.saved_model))
-    medians = {ask: statistics.median(found) for ask, found in times.items()}
-    for ask, median in medians.items():
-        print(f"{ask.__name__:5} {arguments.rows / median:8,.0f} rows/s  {medians[loop] / median:.2f} x the loop")
+            for program, values in times.items():
+                values.append(seconds(program, examples, arguments.saved_model))
+    medians = {program: statistics.median(values) for program, values in times.items()}
+    for program, median in medians.items():
+        print(f"{program.__name__:5} {arguments.rows / median:8,.0f} rows/s  {medians[loop] / median:.2f} x the loop")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Times the data road beside a plain Python loop that does the same work: read, count, learn, tokenise, write.
+"""Data pipeline throughput, compared with a plain Python loop that does the same: read, count, learn, tokenise, write.
 
     .venv/bin/python tests/benchmarks/data.py --pairs 2000000 --workers 1 2
 
-The text is the demo's corpus, grown: every further copy of a row has a number more. Prints one line a program: pairs a
-second, peak memory of its largest process, and how many times as fast as the loop it is. Each runs in a process of its
-own; what Python needs to start and import is in the times of all.
+The text is the demo corpus, repeated; each copy of a row has another number appended. Prints one line per program:
+pairs per second, peak memory of its largest process, and the ratio to the loop. Each runs in a separate process; the
+times include the start of Python and its imports.
 """
 
 import argparse
@@ -24,8 +24,8 @@ COLUMNS = ("source", "target")
 
 
 def grow(path: str, num_pairs: int) -> None:
-    """Writes the demo's corpus over and over until it has so many pairs."""
-    from pipeline.corpora import fetch_translation
+    """Writes a file of `num_pairs` pairs: the demo corpus, repeated."""
+    from seq2serve.pipeline.demo.corpora import fetch_translation
 
     header, *rows = pathlib.Path(fetch_translation("de")).read_text(encoding="utf-8").splitlines()
     with open(path, "w", encoding="utf-8") as file:
@@ -37,12 +37,12 @@ def grow(path: str, num_pairs: int) -> None:
 
 
 def loop(path: str, folder: str) -> None:
-    """Does the work of ExampleGen and Transform as one would in a script of one's own."""
+    """Does the work of ExampleGen and Transform as a plain script would."""
     import tensorflow as tf
 
-    from components.example_gen_beam import Splitter
-    from models.config import TokenizerConfig
-    from models.tokenizer import learn_tokenizer, load_tokenizer
+    from seq2serve.components.example_gen.workers import Splitter
+    from seq2serve.models.config import TokenizerConfig
+    from seq2serve.models.tokenizers.tokenizer import learn_tokenizer, load_tokenizer
 
     splitter, words = Splitter(0.01, 0.01, 1), collections.Counter()
     writers = {split: tf.io.TFRecordWriter(f"{folder}/{split}.text") for split in ("train", "eval", "test")}
@@ -78,34 +78,35 @@ def loop(path: str, folder: str) -> None:
 
 
 def pipeline(path: str, folder: str, beam_options: tuple[str, ...]) -> None:
-    """Runs ExampleGen and Transform as Beam options say."""
-    from components.artifact import Examples, RawFiles, Schema, Tokenizer, TransformedExamples
-    from components.component import Context
-    from components.example_gen import ExampleGen, Splitting
-    from components.file_formats import Reading
-    from components.transform import Preprocessing, Transform
-    from models.config import TokenizerConfig
+    """Runs ExampleGen and Transform with Beam options."""
+    from seq2serve.components.base.artifact import Examples, RawFiles, Schema, Tokenizer, TransformedExamples
+    from seq2serve.components.base.component import Context
+    from seq2serve.components.example_gen.component import ExampleGen
+    from seq2serve.components.example_gen.formats import InputConfig, SplitConfig
+    from seq2serve.components.transform.component import Transform
+    from seq2serve.components.transform.preprocessing import Preprocessing
+    from seq2serve.models.config import TokenizerConfig
 
     context = Context(beam_options)
-    made = {name: f"{folder}/{name}" for name in ("examples", "ids", "tokenizer")}
-    for name in made.values():
-        os.mkdir(name)
+    outputs = {name: f"{folder}/{name}" for name in ("examples", "ids", "tokenizer")}
+    for output in outputs.values():
+        os.mkdir(output)
     pathlib.Path(folder, "schema.pbtxt").write_text("".join(f'feature {{ name: "{c}" type: BYTES }}' for c in COLUMNS))
-    examples, file = Examples(made["examples"]), {"path": path, "bytes": os.path.getsize(path), "sha256": ""}
+    examples, file = Examples(outputs["examples"]), {"path": path, "bytes": os.path.getsize(path), "sha256": ""}
     ExampleGen.function(
         files=RawFiles(path, {"files": [file]}),
         examples=examples,
         columns={column: column for column in COLUMNS},
-        reading=Reading(),
-        splitting=Splitting(0.01, 0.01),
+        input_config=InputConfig(),
+        split_config=SplitConfig(0.01, 0.01),
         max_reject_share=0.01,
         context=context,
     )
     Transform.function(
         examples=examples,
         schema=Schema(folder),
-        transformed_examples=TransformedExamples(made["ids"]),
-        tokenizer=Tokenizer(made["tokenizer"]),
+        transformed_examples=TransformedExamples(outputs["ids"]),
+        tokenizer=Tokenizer(outputs["tokenizer"]),
         preprocessing=Preprocessing(COLUMNS, MAX_LENGTH),
         tokenizer_config=TokenizerConfig(vocab_size=VOCAB_SIZE),
         context=context,
@@ -113,8 +114,8 @@ def pipeline(path: str, folder: str, beam_options: tuple[str, ...]) -> None:
 
 
 def measure(path: str, workers: int) -> tuple[float, float]:
-    """Returns the seconds that a program takes, 0 workers for the loop, and the GiB of its largest process."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    """Returns the seconds that a program takes (0 workers: the loop) and the peak GiB of its largest process."""
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, __file__, "--child", json.dumps([path, folder, workers])]
         start = time.perf_counter()
@@ -123,14 +124,14 @@ def measure(path: str, workers: int) -> tuple[float, float]:
 
 
 def child(path: str, folder: str, workers: int) -> None:
-    """Runs a program and prints the GiB of the largest process, this or one it has waited for."""
+    """Runs a program and prints the peak GiB of the largest process: this one or a child."""
     if workers:
         parallel = (f"--direct_num_workers={workers}", "--direct_running_mode=multi_processing")
         pipeline(path, folder, parallel if workers > 1 else ())
     else:
         loop(path, folder)
-    peaks = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    print(max(peaks) / 2**20)
+    scopes = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    print(max(resource.getrusage(scope).ru_maxrss for scope in scopes) / 2**20)
 
 
 def main() -> None:
@@ -147,13 +148,14 @@ def main() -> None:
         path = f"{folder}/pairs.tsv"
         grow(path, arguments.pairs)
         print(f"{arguments.pairs:,} pairs, {os.path.getsize(path) / 2**20:.0f} MiB")
-        alone = None
+        loop_seconds = None
         for workers in (0, *arguments.workers):
             seconds, peak = measure(path, workers)
-            alone = alone or seconds
+            loop_seconds = loop_seconds or seconds
             name = f"pipeline, {workers} worker{'s' * (workers > 1)}" if workers else "loop"
-            speed = f"{arguments.pairs / seconds:8,.0f} pairs/s  {peak:.2f} GiB  {alone / seconds:.2f} x the loop"
-            print(f"{name:20} {seconds:7.1f} s  {speed}", flush=True)
+            rate, ratio = arguments.pairs / seconds, loop_seconds / seconds
+            values = f"{seconds:7.1f} s  {rate:8,.0f} pairs/s  {peak:.2f} GiB  {ratio:.2f} x the loop"
+            print(f"{name:20} {values}", flush=True)
 
 
 if __name__ == "__main__":

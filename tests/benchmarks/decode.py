@@ -1,7 +1,7 @@
-"""Decodes with an exported SavedModel of random weights, through the C++ runtime; prints one JSON line.
+"""Decodes with an exported SavedModel with random weights, through the C++ runtime; prints one JSON line.
 
-Run by speed.py beside the peers, which print lines of the same form. As they do, it writes exactly as many tokens as it
-is told, so every program does the same work.
+speed.py runs it and the peers, which print lines of the same form. Like the peers, it generates exactly the given
+number of tokens, so every program does the same work.
 """
 
 import argparse
@@ -15,12 +15,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from models.config import ModelConfig
-from models.decoding import translate
-from models.inference import as_variables, prepare
-from models.runtime import SavedModelRuntime
-from models.search import BeamSearch, Limits
-from models.transformer import Transformer
+from seq2serve.models.config import ModelConfig
+from seq2serve.models.decoding.beam_search import BeamSearch, LengthLimits
+from seq2serve.models.decoding.loop import generate
+from seq2serve.models.decoding.step import as_variables, prepare
+from seq2serve.models.runtime.runtime import SavedModelRuntime
+from seq2serve.models.transformer.models import Transformer
 
 
 def export(arguments: argparse.Namespace, directory: str) -> None:
@@ -35,8 +35,8 @@ def export(arguments: argparse.Namespace, directory: str) -> None:
 
     @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32, name="source")])
     def serve(source):
-        exactly = tf.fill([tf.shape(source)[0]], length)
-        return {"ids": translate(model, source, search, Limits(exactly, exactly), weights=weights).ids}
+        lengths = tf.fill([tf.shape(source)[0]], length)  # [B]
+        return {"ids": generate(model, source, search, LengthLimits(lengths, lengths), weights=weights).ids}
 
     module = tf.Module()
     module.weights = [[variable.value for variable in model.weights], weights]
@@ -44,9 +44,9 @@ def export(arguments: argparse.Namespace, directory: str) -> None:
 
 
 def parse(description: str) -> argparse.Namespace:
-    """Reads sizes from the command line and sets the number of threads, which the runtime reads when it starts.
+    """Parses sizes from the command line and sets the number of threads, which the runtime reads when it starts.
 
-    A server has an option for them: `--tensorflow_intra_op_parallelism=1 --tensorflow_inter_op_parallelism=THREADS`.
+    The server's options are `--tensorflow_intra_op_parallelism=1 --tensorflow_inter_op_parallelism=THREADS`.
     """
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=description, formatter_class=formatter)
@@ -66,18 +66,18 @@ def sources(arguments: argparse.Namespace) -> np.ndarray:
 
 
 def main() -> None:
-    """Times it."""
+    """Measures and prints the median time of a batch."""
     arguments = parse(__doc__)
     source = sources(arguments)
     with tempfile.TemporaryDirectory() as directory:
         export(arguments, directory)
-        served, seconds = SavedModelRuntime(directory), []
-        served.run("serving_default", {"source": source})
+        runtime, seconds = SavedModelRuntime(directory), []
+        runtime.run("serving_default", {"source": source})
         for _ in range(arguments.repeat):
             begin = time.perf_counter()
-            ids = served.run("serving_default", {"source": source})["ids"]
+            ids = runtime.run("serving_default", {"source": source})["ids"]
             seconds.append(time.perf_counter() - begin)
-    assert np.all(ids[:, 0, : arguments.target_length] != 0), "fewer tokens were written than were asked for"
+    assert np.all(ids[:, 0, : arguments.target_length] != 0), "fewer tokens were generated than requested"
     rate = arguments.batch * arguments.target_length / statistics.median(seconds)
     print(
         json.dumps(

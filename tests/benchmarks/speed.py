@@ -1,9 +1,9 @@
-"""Times seq2serve beside the programs that users would pick instead: A B A B in one run, ratios of medians.
+"""Compares the speed of seq2serve with its alternatives, run alternately (A B A B); prints ratios of medians.
 
     make .peers/installed
     .venv/bin/python tests/benchmarks/speed.py --peers ../shared/peers
 
---peers is the folder of the peers' scripts. Prints one line a cell: what each reached and ours / theirs.
+--peers is the folder of the peers' scripts. Prints the rate of each program, and the ratio ours / theirs.
 """
 
 import argparse
@@ -24,15 +24,15 @@ RATE, SHARE = "target_tokens_per_second", "share_of_ceiling"
 LENGTHS = (25, 50, 100, 200)
 
 
-def measured(command: list[str]) -> dict[str, float]:
-    """Runs a program in the project's folder and returns its JSON line."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+def run_program(command: list[str]) -> dict[str, float]:
+    """Runs a program in the repository and returns its line of JSON."""
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=environment)
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def with_threads(programs: dict[str, list[str]]) -> dict[str, list[str]]:
-    """Makes two programs of each: for each, the better number of threads counts."""
+    """Returns two programs for each, with one and two threads; the faster one counts."""
     return {
         f"{name}, {threads} threads": [*command, f"--threads={threads}"]
         for name, command in programs.items()
@@ -41,11 +41,11 @@ def with_threads(programs: dict[str, list[str]]) -> dict[str, list[str]]:
 
 
 def compare(title: str, programs: dict[str, list[str]], rounds: int) -> None:
-    """Runs every program in turn, `rounds` times, and prints the medians; the first name is ours."""
+    """Runs the programs alternately, `rounds` times, and prints the medians; the first program is ours."""
     rates, shares = collections.defaultdict(list), []
     for _ in range(rounds):
         for name, command in programs.items():
-            answer = measured(command)
+            answer = run_program(command)
             rates[name].append(answer[RATE])
             shares += [answer[SHARE]] if SHARE in answer else []
     best = {}
@@ -54,32 +54,32 @@ def compare(title: str, programs: dict[str, list[str]], rounds: int) -> None:
         print(f"    {name:24s} {statistics.median(values):8.0f}   ({min(values):.0f} to {max(values):.0f})")
         program = name.split(", ")[0]
         best[program] = max(best.get(program, 0), statistics.median(values))
-    ours, *others = best.items()
-    ratios = ", ".join(f"{name} {ours[1] / value:.2f}" for name, value in others)
-    print(f"    {ours[0]} / theirs: {ratios}", flush=True)
+    (name, rate), *peers = best.items()
+    ratios = ", ".join(f"{peer} {rate / value:.2f}" for peer, value in peers)
+    print(f"    {name} / peer: {ratios}", flush=True)
     if shares:
-        print(f"    {ours[0]}: {statistics.median(shares):.0%} of the rate of one large product", flush=True)
+        print(f"    {name}: {statistics.median(shares):.0%} of the rate of one large matrix product", flush=True)
 
 
 def compare_lengths(beam: int, rounds: int) -> None:
-    """Prints the time of one sentence by its length, source and target alike, and how it grows."""
+    """Prints the time of one sentence for several lengths (source and target the same), and how it grows."""
     rates = collections.defaultdict(list)
     for _ in range(rounds):
         for length in LENGTHS:
             lengths = [f"--source-length={length}", f"--target-length={length}"]
             rates[length].append(
-                measured([sys.executable, str(HERE / "decode.py"), "--batch=1", f"--beam={beam}", *lengths])[RATE]
+                run_program([sys.executable, str(HERE / "decode.py"), "--batch=1", f"--beam={beam}", *lengths])[RATE]
             )
-    print(f"one sentence, beam {beam}, by its length in tokens:")
+    print(f"one sentence, beam {beam}, by length in tokens:")
     seconds = {length: length / statistics.median(values) for length, values in rates.items()}
     shortest = LENGTHS[0]
     for length, value in seconds.items():
         growth = value / seconds[shortest] / (length / shortest)
-        print(f"    {length:4d} tokens  {value * 1e3:7.1f} ms   {growth:.2f} of what linear growth gives", flush=True)
+        print(f"    {length:4d} tokens  {value * 1e3:7.1f} ms   {growth:.2f} x linear growth", flush=True)
 
 
 def write_batches(path: str) -> None:
-    """Writes batches of random ids with the lengths of real text: 64 rows of 16 to 32 tokens, a tenth padding."""
+    """Writes batches of random ids: 64 rows of 26 to 32 tokens, about a tenth of the positions padding."""
     generator, arrays = np.random.default_rng(0), {}
     for number in range(4):
         for side in ("src", "tgt"):
@@ -90,7 +90,7 @@ def write_batches(path: str) -> None:
 
 
 def main() -> None:
-    """Compares training and decoding, and long sentences with short ones."""
+    """Compares training and decoding with the peers, and long sentences with short ones."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peers", type=pathlib.Path, required=True)
     parser.add_argument("--peer-python", default=str(ROOT / ".peers/bin/python"))

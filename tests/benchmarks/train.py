@@ -1,6 +1,6 @@
-"""Trains an encoder-decoder for some steps on the batches the peer gets; prints one JSON line.
+"""Trains an encoder-decoder for some steps on the same batches as the peer; prints one JSON line.
 
-Run by speed.py beside the peers, which print lines of the same form.
+speed.py runs it and the peer, which prints a line of the same form.
 """
 
 import argparse
@@ -12,9 +12,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from models.config import ModelConfig, TrainingConfig
-from models.training import MaskedCrossEntropy, make_optimizer
-from models.transformer import Transformer
+from seq2serve.models.config import ModelConfig, TrainingConfig
+from seq2serve.models.training.loss import MaskedCrossEntropy
+from seq2serve.models.training.optimizer import make_optimizer
+from seq2serve.models.transformer.models import Transformer
 
 
 def flops_of_products(config: ModelConfig, vocab: int, source: int, target: int, rows: int) -> float:
@@ -27,7 +28,7 @@ def flops_of_products(config: ModelConfig, vocab: int, source: int, target: int,
 
 
 def ceiling() -> float:
-    """Measures the rate of one large float32 product, in operations a second."""
+    """Measures the rate of one large float32 matrix product, in operations per second."""
     size, seconds = 4096, []
     left = tf.random.normal([size, size])
     for _ in range(5):
@@ -38,7 +39,7 @@ def ceiling() -> float:
 
 
 def main() -> None:
-    """Times it."""
+    """Measures and prints the rate of training."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batches", required=True, help=".npz with src_0, tgt_0, src_1, ...")
     parser.add_argument("--steps", type=int, default=20)

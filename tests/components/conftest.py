@@ -1,7 +1,4 @@
-"""What tests of components share: Examples of a test's own; training on the house's text and what TensorBoard shows.
-
-Comes in: nothing. Goes out: fixtures. Read next: test_trainer.py.
-"""
+"""Fixtures of the component tests: Examples from rows, trainings on the finished run's text, TensorBoard events."""
 
 import dataclasses
 import os
@@ -10,15 +7,15 @@ import pathlib
 import numpy as np
 import pytest
 
-from components.artifact import Examples, Model, ModelRun
-from components.component import Context
-from components.tasks import TASKS, TRANSLATION
-from components.trainer import Trainer
+from seq2serve.components.base.artifact import Examples, Model, ModelRun
+from seq2serve.components.base.component import Context
+from seq2serve.components.tasks.translation.task import TRANSLATION
+from seq2serve.components.trainer.component import Trainer
 
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """What a training left, and the weights that it had after each step."""
+    """The outputs of a training, and the weights after each step."""
 
     model: Model
     model_run: ModelRun
@@ -26,38 +23,43 @@ class Trained:
     steps: list[list[np.ndarray]]
 
 
-@pytest.fixture(scope="module")
 def not_exported():
-    """Name of a task: translation without the export, which takes longest and is done for the house's own model."""
-    name = "translation that is not exported"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(TASKS, name, dataclasses.replace(TRANSLATION, export=lambda *_: None))
-        yield name
+    """Returns the implementation of translation without the export, which is slow."""
+    from seq2serve.components.tasks.translation.implementation import TranslationImplementation
+
+    class NotExported(TranslationImplementation):
+        def export(self, *_):
+            pass
+
+    return NotExported()
+
+
+NOT_EXPORTED = dataclasses.replace(TRANSLATION, name="translation without export", implementation=not_exported)
 
 
 @pytest.fixture(scope="module")
-def train(house, not_exported, tmp_path_factory):
-    """Returns a function that trains on the house's text and exports nothing."""
-    from components import trainer_callbacks
+def train(finished_run, tmp_path_factory):
+    """Returns a function that trains on the text of the finished run, without export."""
+    from seq2serve.components.trainer import callbacks as trainer_callbacks
 
-    class Record(trainer_callbacks.ProgressBar):
+    class RecordWeights(trainer_callbacks.ProgressBar):
         def on_train_batch_end(self, batch, logs=None):
             super().on_train_batch_end(batch, logs)
             steps.append([variable.numpy() for variable in self.model.trainable_variables])
 
     steps = []
 
-    def train(recipe, scratch=None, **inputs):
+    def train(recipe, scratch=None, task=NOT_EXPORTED, **inputs):
         folder = tmp_path_factory.mktemp("trained")
         trained = Trained(Model(f"{folder}/model"), ModelRun(f"{folder}/run"), scratch or folder / "scratch", [])
         steps.clear()  # of a training that was interrupted
         for path in (trained.model.uri, trained.model_run.uri, trained.scratch):
             os.makedirs(path, exist_ok=True)
         Trainer.function(
-            **{key: house.output("Transform", key) for key in ("transformed_examples", "tokenizer")} | inputs,
+            **{key: finished_run.output("Transform", key) for key in ("transformed_examples", "tokenizer")} | inputs,
             model=trained.model,
             model_run=trained.model_run,
-            task=not_exported,
+            task=task,
             recipe=recipe,
             context=Context(scratch=str(trained.scratch)),
         )
@@ -65,38 +67,41 @@ def train(house, not_exported, tmp_path_factory):
         return trained
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer_callbacks, "ProgressBar", Record)
+        patch.setattr(trainer_callbacks, "ProgressBar", RecordWeights)
         yield train
 
 
 @pytest.fixture(scope="session")
 def events():
-    """Returns a function: of a ModelRun {(run, tag): [(step, value)]} as TensorBoard reads them, and each's plugin."""
+    """Returns a function that reads the events of a ModelRun as TensorBoard does.
+
+    It returns {(run, tag): [(step, value)]} and {(run, tag): plugin}.
+    """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.util.tensor_util import make_ndarray
 
     def events(model_run):
-        found, plugins = {}, {}
+        values, plugins = {}, {}
         for name in ("train", "validation"):
             accumulator = EventAccumulator(model_run.path("logs", name)).Reload()
             for tag in accumulator.Tags()["tensors"]:
                 points = accumulator.Tensors(tag)
-                found[name, tag] = [(event.step, make_ndarray(event.tensor_proto)) for event in points]
+                values[name, tag] = [(event.step, make_ndarray(event.tensor_proto)) for event in points]
                 plugins[name, tag] = accumulator.SummaryMetadata(tag).plugin_data.plugin_name
-        return found, plugins
+        return values, plugins
 
     return events
 
 
 @pytest.fixture(scope="session")
 def curves(events):
-    """Returns a function: of a ModelRun {(run, tag): [(step, value)]} of what does not hang on the machine's speed."""
+    """Returns a function that reads the curves of a ModelRun as {(run, tag): [(step, value)]}, without throughput."""
 
     def curves(model_run):
-        found, plugins = events(model_run)
+        values, plugins = events(model_run)
         return {
             key: [(step, float(value)) for step, value in points]
-            for key, points in found.items()
+            for key, points in values.items()
             if plugins[key] == "scalars" and key[1] != "tokens_per_second"
         }
 

@@ -1,7 +1,7 @@
-"""What tests of exported models share: texts that have broken servers before, and how answers are compared.
+"""Fixtures for tests of exported models: difficult texts, and comparison of results."""
 
-Comes in: nothing. Goes out: fixtures. Read next: test_export_translation.py.
-"""
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,24 +14,24 @@ HOSTILE = [
     b"\xff\xfe",
     "e\u0301 \U0001f469\u200d\U0001f467 \ufb01",
     "\u202e\u05e9\u05dc\u05d5\u05dd \u0639\u0627\u0644\u0645",  # right to left
-    "</s> <pad> <s> <unk> \u2581",  # control pieces, written out
+    "</s> <pad> <s> <unk> \u2581",  # control pieces as plain text
     "grün 日本語 \ufeff",
     "word " * 20_000,
 ]
 
 
 @pytest.fixture(scope="session")
-def hostile_texts():
-    """Nothing, a NUL, bytes that are no UTF-8, emoji, right to left, control pieces, 100,000 characters."""
+def hostile_texts() -> list[str | bytes]:
+    """Texts that have broken servers: empty, NUL, invalid UTF-8, emoji, right to left, control pieces, very long."""
     return HOSTILE
 
 
 @pytest.fixture(scope="session")
-def assert_same_answers():
-    """Returns a function that compares answers, row by row; what is longer in one of them is padding."""
+def assert_same_answers() -> Callable[[dict[str, Any], dict[str, Any]], None]:
+    """Returns a function that compares two results row by row; extra columns of the longer one are padding."""
 
-    def assert_same(answer, expected):
-        for name, array in answer.items():
+    def assert_same(actual: dict[str, Any], expected: dict[str, Any]) -> None:
+        for name, array in actual.items():
             other = np.asarray(expected[name])
             assert len(array) == len(other)
             common = tuple(slice(min(sizes)) for sizes in zip(array.shape, other.shape, strict=True))
@@ -44,28 +44,30 @@ def assert_same_answers():
 
 
 @pytest.fixture(scope="session")
-def ask_every_way(assert_same_answers):
-    """Returns a function that holds a signature's answers in the C++ runtime against those in Python, one by one and
-    padded against batched, and asks for an empty batch and for 1,000 rows.
+def ask_every_way(assert_same_answers) -> Callable[..., None]:
+    """Returns a function that checks a signature in the C++ runtime.
+
+    Results must be the same as in Python, for single rows and for a padded batch. A batch of 0 rows and one of 1,000
+    rows must work. Strings must be valid UTF-8.
     """
 
-    def ask(runtime, server, signature, inputs):
+    def check(runtime, server, signature: str, inputs: dict[str, list]) -> None:
         def run(rows):
             return runtime.run(signature, {name: [values[row] for row in rows] for name, values in inputs.items()})
 
         size = len(next(iter(inputs.values())))
-        together, python = run(range(size)), getattr(server, signature)
+        batched, python = run(range(size)), getattr(server, signature)
         tensors = {spec.name: tf.constant(inputs[spec.name], spec.dtype) for spec in python.input_signature}
-        assert_same_answers(together, {name: value.numpy() for name, value in python(**tensors).items()})
+        assert_same_answers(batched, {name: value.numpy() for name, value in python(**tensors).items()})
         padded = run([*range(size), *[0] * 5])
-        assert_same_answers({name: array[:size] for name, array in padded.items()}, together)
+        assert_same_answers({name: array[:size] for name, array in padded.items()}, batched)
         for row in range(size):
-            assert_same_answers(run([row]), {name: array[row : row + 1] for name, array in together.items()})
-        short = [row for row in range(size) if row != size - 1]
-        for rows in ([], (short * 1000)[:1000]):
+            assert_same_answers(run([row]), {name: array[row : row + 1] for name, array in batched.items()})
+        all_but_last = [row for row in range(size) if row != size - 1]  # the last text is long
+        for rows in ([], (all_but_last * 1000)[:1000]):
             assert {len(array) for array in run(rows).values()} == {len(rows)}
-        for array in together.values():
+        for array in batched.values():
             for text in array.flat if array.dtype == object else ():
                 text.decode()
 
-    return ask
+    return check

@@ -1,7 +1,4 @@
-"""What can be told of the notebooks without running them; `make notebooks` runs them.
-
-Comes in: notebooks/*.ipynb. Goes out: broken links, code that does not parse, outputs that are stale.
-"""
+"""The notebooks, without running them: links, syntax, fresh outputs. `make notebooks` runs them."""
 
 import ast
 import json
@@ -23,7 +20,7 @@ def execute(load_script):
 
 @pytest.fixture(params=PATHS, ids=lambda path: path.stem)
 def path(request):
-    """Each notebook in turn."""
+    """Each notebook."""
     return request.param
 
 
@@ -31,7 +28,7 @@ def cells(path, kind):
     return [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == kind]
 
 
-def test_the_tour_is_whole():
+def test_the_tour_is_complete():
     assert [path.name for path in PATHS] == [
         "01_attention.ipynb",
         "02_pipeline.ipynb",
@@ -40,22 +37,22 @@ def test_the_tour_is_whole():
     ]
 
 
-def test_outputs_are_committed_fresh_or_not_at_all(path, execute):
+def test_committed_outputs_are_fresh(path, execute):
     code = cells(path, "code")
-    if path.name in execute.KEPT:
-        made_from = json.loads(path.read_text(encoding="utf-8"))["metadata"].get("made_from")
-        assert made_from == execute.digest(code), "changed since it was executed: make notebooks ARGS=--keep"
+    if path.name in execute.WITH_OUTPUTS:
+        code_sha256 = json.loads(path.read_text(encoding="utf-8"))["metadata"].get("code_sha256")
+        assert code_sha256 == execute.digest(code), "changed since it was executed: make notebooks ARGS=--keep"
         assert any(cell["outputs"] for cell in code)
-        assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1)), "not from top to bottom"
+        assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1)), "not executed in order"
     else:
         assert not any(cell["outputs"] or cell["execution_count"] for cell in code)
 
 
-def test_every_link_leads_somewhere(path):
+def test_every_link_resolves(path):
     links = [link for cell in cells(path, "markdown") for link in re.findall(r"\]\((.*?)\)", "".join(cell["source"]))]
     assert links
-    gone = [link for link in links if "://" not in link and not (path.parent / link.partition("#")[0]).exists()]
-    assert not gone
+    missing = [link for link in links if "://" not in link and not (path.parent / link.partition("#")[0]).exists()]
+    assert not missing
 
 
 def test_every_cell_parses(path):

@@ -1,16 +1,16 @@
-"""CTranslate2, given our weights, writes what we write.
+"""CTranslate2 with our weights generates the same outputs as our beam search; runs where it is installed.
 
-Runs where ctranslate2 is installed (`make test-peers`). Both prune by log probability alone, so a length penalty only
-orders what has been completed. CTranslate2's is |Y| ** alpha, applied when K hypotheses are complete; ours is GNMT's.
-So there CTranslate2 is made to go on to the last step and to return all it completed, and GNMT's formula is applied to
-that: the same hypotheses under the same penalty, and no stopping rule that could hide what ours leaves out.
+Install it with `make test-peers`. Both prune by log probability, so a length penalty only ranks complete hypotheses.
+CTranslate2's penalty is |Y| ** alpha, applied when K hypotheses are complete; ours is GNMT's. In tests with a penalty,
+CTranslate2 runs to the last step and returns all complete hypotheses, which are then ranked by GNMT's formula. So the
+same hypotheses are ranked under the same penalty, and no stopping rule can hide what our search misses.
 """
 
 import numpy as np
 import pytest
 
-from models.layers import LAYER_NORM_EPSILON, sinusoids
-from models.search import BeamSearch
+from seq2serve.models.decoding.beam_search import BeamSearch
+from seq2serve.models.transformer.layers import LAYER_NORM_EPSILON, sinusoids
 
 ctranslate2 = pytest.importorskip("ctranslate2", reason="ctranslate2 is not installed: make test-peers")
 
@@ -79,8 +79,8 @@ def to_ids(tokens: list[str]) -> tuple[int, ...]:
     return tuple(TOKENS.index(token) for token in tokens)
 
 
-def theirs(translator, source, beams: int, **options) -> list[list[tuple[float, tuple[int, ...]]]]:
-    """Returns what CTranslate2 completed for each row: score and ids."""
+def translate(translator, source, beams: int, **options) -> list[list[tuple[float, tuple[int, ...]]]]:
+    """Returns the complete hypotheses of CTranslate2 for each row: (score, ids)."""
     rows = [[TOKENS[token] for token in row if token] for row in source]
     results = translator.translate_batch(
         rows,
@@ -95,14 +95,15 @@ def theirs(translator, source, beams: int, **options) -> list[list[tuple[float, 
 
 
 def gnmt_best(completed, alpha: float) -> tuple[float, tuple[int, ...]]:
-    """Returns the best under ((5 + |Y|) / 6) ** alpha; |Y| counts the end marker, which cut hypotheses lack."""
+    """Returns the best hypothesis under ((5 + |Y|) / 6) ** alpha; |Y| includes the end marker, which a truncated
+    hypothesis does not have."""
     return max((log_prob / ((5 + min(len(ids) + 1, MAXIMUM)) / 6) ** alpha, ids) for log_prob, ids in completed)
 
 
 def check_agreement(ours, expected) -> None:
-    """Asserts the same best sequence for 99 % of the rows and, wherever it is the same, the same score to 1e-3."""
-    written = [tuple(row[0, : lengths[0]]) for row, lengths in zip(ours.ids, ours.lengths, strict=True)]
-    same = np.array([ids == best for ids, (_, best) in zip(written, expected, strict=True)])
+    """Asserts that 99 % of the rows have the same best sequence, and that equal sequences have equal scores to 1e-3."""
+    best_ids = [tuple(row[0, : lengths[0]]) for row, lengths in zip(ours.ids, ours.lengths, strict=True)]
+    same = np.array([ids == best for ids, (_, best) in zip(best_ids, expected, strict=True)])
     scores = np.array([score for score, _ in expected])
     assert same.mean() >= 0.99
     np.testing.assert_allclose(ours.scores[same, 0], scores[same], atol=1e-3)
@@ -124,26 +125,26 @@ def source(random_ids):
 
 
 @pytest.mark.parametrize("beams", [1, 4, 8])
-def test_without_length_penalty(model, translator, decode, source, beams):
-    ours = decode(model, source, BeamSearch(beams, alpha=0.0), MAXIMUM)
-    check_agreement(ours, [completed[0] for completed in theirs(translator, source, beams)])
+def test_the_best_hypotheses_agree_without_length_penalty(model, translator, decode, source, beams):
+    ours = decode(model, source, BeamSearch(beams, length_penalty=0.0), MAXIMUM)
+    check_agreement(ours, [completed[0] for completed in translate(translator, source, beams)])
 
 
 @pytest.mark.parametrize("beams", [1, 4, 8])
 @pytest.mark.parametrize("alpha", [0.6, 1.0])
-def test_with_length_penalty(model, translator, decode, source, beams, alpha):
-    ours = decode(model, source, BeamSearch(beams, alpha=alpha), MAXIMUM)
-    everything = {} if beams == 1 else {"patience": MAXIMUM, "num_hypotheses": beams * MAXIMUM}
-    completed = theirs(translator, source, beams, **everything)
+def test_the_best_hypotheses_agree_with_length_penalty(model, translator, decode, source, beams, alpha):
+    ours = decode(model, source, BeamSearch(beams, length_penalty=alpha), MAXIMUM)
+    all_complete = {} if beams == 1 else {"patience": MAXIMUM, "num_hypotheses": beams * MAXIMUM}
+    completed = translate(translator, source, beams, **all_complete)
     check_agreement(ours, [gnmt_best(row, alpha) for row in completed])
 
 
-def test_the_search_completes_what_theirs_completes(model, translator, decode, source):
-    """All n-best, not the best alone: under no penalty the first four of either list are the same."""
-    ours = decode(model, source, BeamSearch(4, n_best=4, alpha=0.0), MAXIMUM)
-    completed = theirs(translator, source, 4, patience=MAXIMUM, num_hypotheses=4 * MAXIMUM)
+def test_the_four_best_hypotheses_agree(model, translator, decode, source):
+    """Without a length penalty, not only the best hypothesis but the first four of both lists are the same."""
+    ours = decode(model, source, BeamSearch(4, n_best=4, length_penalty=0.0), MAXIMUM)
+    completed = translate(translator, source, 4, patience=MAXIMUM, num_hypotheses=4 * MAXIMUM)
     same = 0
     for row, hypotheses in enumerate(completed):
-        written = [tuple(ours.ids[row, rank, : ours.lengths[row, rank]]) for rank in range(4)]
-        same += written == [ids for _, ids in sorted(hypotheses, reverse=True)[:4]]
+        n_best = [tuple(ours.ids[row, rank, : ours.lengths[row, rank]]) for rank in range(4)]
+        same += n_best == [ids for _, ids in sorted(hypotheses, reverse=True)[:4]]
     assert same >= 0.99 * len(source)

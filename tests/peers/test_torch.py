@@ -1,6 +1,6 @@
-"""PyTorch's own Transformer, given our weights, computes what ours computes: forward, loss and gradients.
+"""PyTorch's Transformer with our weights computes the same outputs, loss and gradients; runs where torch is installed.
 
-Runs where torch is installed (`make test-peers`).
+Install it with `make test-peers`.
 """
 
 import keras
@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.attention import MultiHeadAttention, causal_mask, padding_mask
-from models.layers import LAYER_NORM_EPSILON
-from models.training import MaskedCrossEntropy
+from seq2serve.models.training.loss import MaskedCrossEntropy
+from seq2serve.models.transformer.attention import MultiHeadAttention, causal_mask, padding_mask
+from seq2serve.models.transformer.layers import LAYER_NORM_EPSILON
 
 torch = pytest.importorskip("torch", reason="torch is not installed: make test-peers")
 
@@ -48,7 +48,7 @@ def copy_layer(ours, theirs) -> None:
 
 
 def torch_transformer(model) -> "torch.nn.Transformer":
-    """Returns torch.nn.Transformer with the weights of ours; post-norm without the final norms that torch would add."""
+    """Returns a torch.nn.Transformer with our weights; with post-norm, without the final norms that torch would add."""
     config = model.config
     sizes = {"d_model": config.d_model, "nhead": config.num_heads, "dim_feedforward": config.dff, "dropout": 0.0}
     options = {"activation": config.activation, "layer_norm_eps": LAYER_NORM_EPSILON, "batch_first": True}
@@ -66,7 +66,7 @@ def torch_transformer(model) -> "torch.nn.Transformer":
     decoder = torch.nn.TransformerDecoder(
         torch.nn.TransformerDecoderLayer(**sizes, **options), config.num_decoder_layers, final_norm()
     )
-    peer = torch.nn.Transformer(  # draws all weights anew
+    peer = torch.nn.Transformer(  # initialises all weights
         config.d_model, config.num_heads, custom_encoder=encoder, custom_decoder=decoder, batch_first=True
     )
     for ours, theirs in ((model.encoder, encoder), (model.decoder, decoder)):
@@ -78,8 +78,8 @@ def torch_transformer(model) -> "torch.nn.Transformer":
 
 
 @pytest.fixture
-def shaken(make_transformer):
-    """Returns a function that makes a Transformer whose biases and norms are not the zeros and ones they start as."""
+def make_perturbed(make_transformer):
+    """Returns a function that builds a Transformer whose biases and norms differ from their initial zeros and ones."""
 
     def make(**changes):
         model, rng = make_transformer(**changes), np.random.default_rng(0)
@@ -92,7 +92,7 @@ def shaken(make_transformer):
 
 
 @pytest.mark.parametrize("causal", [False, True])
-def test_multi_head_attention(causal):
+def test_multi_head_attention_agrees(causal):
     keras.utils.set_random_seed(1)
     ours, theirs = MultiHeadAttention(32, 4), torch.nn.MultiheadAttention(32, 4, batch_first=True)
     ours.build(None)
@@ -101,15 +101,15 @@ def test_multi_head_attention(causal):
     copy_attention(ours, theirs)
     rng = np.random.default_rng(0)
     query, memory = (tf.constant(rng.normal(size=(3, length, 32)), tf.float32) for length in (6, 6 if causal else 9))
-    seen = np.arange(memory.shape[1]) < np.array([[memory.shape[1]], [4], [1]])
-    mask = tf.constant(seen)[:, tf.newaxis, tf.newaxis]
+    visible = np.arange(memory.shape[1]) < np.array([[memory.shape[1]], [4], [1]])  # [B, S]
+    mask = tf.constant(visible)[:, tf.newaxis, tf.newaxis]  # [B, 1, 1, S]
     if causal:
         mask &= causal_mask(6)
     y, weights = theirs(
         tensor(query),
         tensor(memory),
         tensor(memory),
-        key_padding_mask=tensor(~seen),
+        key_padding_mask=tensor(~visible),
         attn_mask=tensor(~np.tri(6, dtype=bool)) if causal else None,
         average_attn_weights=False,
     )
@@ -119,21 +119,21 @@ def test_multi_head_attention(causal):
 
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
 @pytest.mark.parametrize("norm_first", [True, False])
-def test_transformer(shaken, random_ids, norm_first, activation):
-    model = shaken(norm_first=norm_first, activation=activation, d_model=32, dff=64, num_heads=4)
+def test_encoder_and_decoder_agree(make_perturbed, random_ids, norm_first, activation):
+    model = make_perturbed(norm_first=norm_first, activation=activation, d_model=32, dff=64, num_heads=4)
     peer = torch_transformer(model).eval()
     source, target = random_ids([7, 3, 5]), random_ids([4, 6, 2], seed=1)
     x = tensor(model.encoder.start(model.source_embedding(source)))
     y = tensor(model.decoder.start(model.target_embedding(target)))
-    hidden = tensor(source == 0)
+    padding = tensor(source == 0)
     with torch.no_grad():
-        memory = peer.encoder(x, src_key_padding_mask=hidden)
+        memory = peer.encoder(x, src_key_padding_mask=padding)
         output = peer(
             x,
             y,
             tgt_mask=tensor(~np.tri(6, dtype=bool)),
-            src_key_padding_mask=hidden,
-            memory_key_padding_mask=hidden,
+            src_key_padding_mask=padding,
+            memory_key_padding_mask=padding,
             tgt_is_causal=True,
         )
     our_memory, mask = model.encode(source)
@@ -144,9 +144,9 @@ def test_transformer(shaken, random_ids, norm_first, activation):
 
 
 @pytest.mark.parametrize("norm_first", [True, False])
-def test_loss_and_gradients(shaken, random_ids, norm_first):
-    """One training step: the gradients that our fused layer norm, loss and projections send back are autograd's."""
-    model = shaken(norm_first=norm_first)
+def test_loss_and_gradients_agree(make_perturbed, random_ids, norm_first):
+    """The gradients of our fused layer norm, loss and projections are those of torch's autograd."""
+    model = make_perturbed(norm_first=norm_first)
     peer = torch_transformer(model)
     source, target = random_ids([7, 3]), random_ids([4, 6], seed=1)
     with tf.GradientTape() as tape:

@@ -1,7 +1,6 @@
-"""What tests share: a toy pipeline in a process of its own, a PostgreSQL server, and for serving a small model of every
-kind of signature and `seq2serve serve`.
+"""Fixtures: a toy pipeline in its own process, a PostgreSQL server, `seq2serve serve`, and a model for it.
 
-Comes in: nothing. Goes out: fixtures. Read next: test_resume.py, test_shared_store.py, test_serving.py.
+The model is small and has signatures of every kind.
 """
 
 import contextlib
@@ -24,16 +23,16 @@ REPOSITORY = pathlib.Path(__file__).parents[2]
 
 @pytest.fixture(scope="session")
 def echo_class():
-    """A server for `export` that answers with its tag, so that one sees which version answered."""
+    """A module for `export` whose answers contain its tag, which identifies the version that answered."""
     import tensorflow as tf
 
-    from models.warmup import alone_and_together
+    from seq2serve.models.export.warmup import alone_and_together
 
     def spec(dtype, name, *more):
         return tf.TensorSpec([None, *more], dtype, name=name)
 
     class Vocabulary:
-        """As much of a tokenizer as `export` asks for."""
+        """The part of a tokenizer that `export` uses."""
 
         vocab_size = 3
 
@@ -98,8 +97,8 @@ def echo_class():
 
 @pytest.fixture(scope="session")
 def models(echo_class, tmp_path_factory):
-    """Returns a function that exports a model with a tag, once."""
-    from models.export import export
+    """Returns a function that exports the model of a tag, once per session."""
+    from seq2serve.models.export.export import export
 
     exported = {}
 
@@ -113,19 +112,19 @@ def models(echo_class, tmp_path_factory):
 
 
 class Server:
-    """A `seq2serve serve` in a process of its own."""
+    """A `seq2serve serve` process."""
 
     def __init__(self, folder, *options):
-        from components.serving_client import ServingClient, free_port
+        from seq2serve.components.infra_validator.client import ServingClient, free_port
 
         self.rest_port, self.grpc_port = free_port(), free_port()
         ports = ["--port", str(self.rest_port), "--grpc-port", str(self.grpc_port)]
-        command = [sys.executable, "-m", "pipeline", "serve", str(folder), *ports, *options]
+        command = [sys.executable, "-m", "seq2serve", "serve", str(folder), *ports, *options]
         self.process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self.client = ServingClient("echo", self.rest_port, self.grpc_port)
 
     def post(self, path, body):
-        """Posts bytes; returns status and parsed answer."""
+        """Posts bytes; returns the status and the parsed answer."""
         connection = http.client.HTTPConnection("127.0.0.1", self.rest_port, timeout=30)
         with contextlib.closing(connection):
             connection.request("POST", path, body)
@@ -143,7 +142,7 @@ class Server:
 
 @pytest.fixture(scope="session")
 def running():
-    """Returns a context manager: a Server that is ready."""
+    """Returns a context manager that yields a Server which is ready."""
 
     @contextlib.contextmanager
     def running(folder, *options):
@@ -161,8 +160,8 @@ def running():
 
 @pytest.fixture(scope="session")
 def server(models, running, tmp_path_factory):
-    """A Server of the model tagged "one"; look, and push nothing."""
-    from components.serving_folder import publish
+    """A Server of the model with the tag "one", shared by all tests: do not push to its folder."""
+    from seq2serve.components.pusher.versions import publish
 
     folder = tmp_path_factory.mktemp("serving") / "echo"
     publish(str(folder), models("one"), {}, 5)
@@ -170,126 +169,24 @@ def server(models, running, tmp_path_factory):
         yield server
 
 
-# A pipeline of its own process: Count -> Train (checkpoints in scratch, two outputs) -> Push. Every execution adds a
-# line to calls.txt; `crash` says where the process kills itself, `slow` how long Train takes, `machine` its name.
-TOY = '''
-import json, os, signal, socket, sys, time
-from pathlib import Path
-
-from components.artifact import Examples, Model, ModelEvaluation, ModelRun, RawFiles
-from components.component import Context, Input, Output, component, raw_files
-from components.errors import Seq2ServeError
-from pipeline import root as pipeline_root
-from pipeline.metadata import MetadataStore
-from pipeline.runner import Pipeline, Runner
-import helper
-
-HERE = Path(__file__).parent
-DEFAULTS = {"root": str(HERE / "root"), "metadata": "", "machine": "", "crash": "", "slow": 0.0, "steps": 3}
-SETTINGS = {**DEFAULTS, **json.loads(sys.argv[1])}
-
-
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def called(name):
-    with (HERE / "calls.txt").open("a") as file:
-        file.write(name + chr(10))
-
-
-@component
-def Count(files: Input[RawFiles], examples: Output[Examples], context: Context) -> None:
-    called("Count")
-    Path(examples.path("half")).write_text("half")
-    if SETTINGS["crash"] == "in Count":
-        die()
-    Path(examples.path("count.txt")).write_text(str(helper.count(files)))
-
-
-@component
-def Train(
-    examples: Input[Examples], model: Output[Model], model_run: Output[ModelRun], steps: int, context: Context
-) -> None:
-    checkpoint = Path(context.scratch, "step")
-    start = int(checkpoint.read_text()) if checkpoint.exists() else 0
-    called(f"Train from {start}")
-    for step in range(start, steps):
-        checkpoint.write_text(str(step + 1))
-        time.sleep(SETTINGS["slow"] / steps)
-        if SETTINGS["crash"] == "in Train" and step == 1:
-            die()
-    Path(model.path("model.txt")).write_text(Path(examples.path("count.txt")).read_text() + f" x {steps}")
-    Path(model_run.path("log.txt")).write_text("log")
-
-
-@component
-def Judge(model: Input[Model], evaluation: Output[ModelEvaluation]) -> None:
-    called("Judge")
-    Path(evaluation.path("metrics.json")).write_text(Path(model.path("model.txt")).read_text())
-
-
-def crash_at(module, name, wanted, before):
-    """Kills the process just before or after the wanted call (counted from 1) of module.name."""
-    original, calls = getattr(module, name), []
-    def replacement(*arguments, **keywords):
-        calls.append(name)
-        if len(calls) == wanted and before:
-            die()
-        result = original(*arguments, **keywords)
-        if len(calls) == wanted:
-            die()
-        return result
-    setattr(module, name, replacement)
-
-
-# Calls are counted over the run: Count's one output, then Train's two.
-if SETTINGS["crash"] == "before Train is renamed":
-    crash_at(pipeline_root.os, "rename", 2, before=True)
-elif SETTINGS["crash"] == "between Train's renames":
-    crash_at(pipeline_root.os, "rename", 3, before=True)
-elif SETTINGS["crash"] == "before Train is committed":
-    crash_at(MetadataStore, "publish", 2, before=True)
-elif SETTINGS["crash"] == "after Train is committed":
-    crash_at(MetadataStore, "publish", 2, before=False)
-elif SETTINGS["crash"] == "before Train begins":
-    crash_at(MetadataStore, "begin_execution", 2, before=False)
-
-if SETTINGS["machine"]:
-    socket.gethostname = lambda: SETTINGS["machine"]
-
-files = raw_files(str(HERE / "data.tsv"))
-count = Count(files=files)
-train = Train(examples=count.outputs["examples"], steps=SETTINGS["steps"])
-judge = Judge(model=train.outputs["model"])
-pipeline = Pipeline("toy", SETTINGS["root"], (files.node, count, train, judge))
-result = Runner(pipeline, metadata_url=SETTINGS["metadata"]).run()
-heavy = sorted({"tensorflow", "apache_beam", "keras", "numpy"} & set(sys.modules))
-outputs = {f"{name}/{key}": made.uri for name, node in result.nodes.items() for key, made in node.outputs.items()}
-print(json.dumps({"heavy": heavy, "outputs": outputs, "seconds": result.seconds}))
-'''
-HELPER = """
-def count(files):
-    import tensorflow, apache_beam  # only when it runs, as in real components
-    return sum(file["bytes"] for file in files.properties["files"])
-"""
+TOY = pathlib.Path(__file__).with_name("toy")
 
 
 class Toy:
-    """The toy pipeline in a folder of its own."""
+    """The toy pipeline in its own folder."""
 
     def __init__(self, folder: pathlib.Path, metadata: str = "") -> None:
         self.folder, self.root, self.metadata = folder, folder / "root", metadata
-        (folder / "toy.py").write_text(TOY)
-        # What stands in for TensorFlow and Beam, so that a run may import them without paying for them.
-        (folder / "helper.py").write_text(HELPER)
+        for name in ("toy.py", "helper.py"):
+            shutil.copy(TOY / name, folder)
+        # Empty modules replace TensorFlow and Beam, so that importing them is fast.
         for name in ("tensorflow", "apache_beam"):
             (folder / f"{name}.py").write_text("")
         (folder / "data.tsv").write_text("source\ttarget\na\tb\n")
 
     def start(self, stdout: int = subprocess.PIPE, **settings) -> subprocess.Popen:
         command = [sys.executable, str(self.folder / "toy.py"), json.dumps({"metadata": self.metadata, **settings})]
-        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+        environment = dict(os.environ)
         return subprocess.Popen(command, env=environment, text=True, stdout=stdout, stderr=subprocess.PIPE)
 
     def run(self, **settings) -> "Finished":
@@ -310,14 +207,14 @@ class Toy:
         return [str(path) for name in (".staging", ".scratch") for path in (self.root / name).iterdir()]
 
     def artifacts(self) -> dict[str, str]:
-        """Returns every published file's content, the execution's number left out of its path."""
+        """Returns path -> content of every published file; the path has no execution id."""
         files = [path for path in self.root.glob("[A-Z]*/*/*/*") if path.is_file()]
         parts = [path.relative_to(self.root).parts for path in files]
         return {"/".join((*part[:2], part[3])): path.read_text() for part, path in zip(parts, files, strict=True)}
 
 
 class Finished:
-    """What a process of the toy pipeline printed, line by line: component -> (ran or reused, reason)."""
+    """The result of a process of the toy pipeline; `components` is component -> (ran or reused, reason)."""
 
     def __init__(self, process: subprocess.Popen) -> None:
         self.out, self.err = process.communicate(timeout=60)
@@ -329,12 +226,12 @@ class Finished:
 
 @pytest.fixture
 def make_toy():
-    """Returns a function that puts the toy pipeline into a folder, with the URL of a store that it shares."""
+    """Returns a function that creates the toy pipeline in a folder; the second argument is a shared store's URL."""
     return Toy
 
 
 class Postgres:
-    """A PostgreSQL server of this session's own, on a socket in its folder."""
+    """A PostgreSQL server for this test session, on a Unix socket in its folder."""
 
     def __init__(self, programs: str, folder: str, user: str | None) -> None:
         self._programs, self.folder, self._user = programs, folder, user
@@ -350,24 +247,24 @@ class Postgres:
 
     def _call(self, program: str, *arguments: str) -> None:
         command = [os.path.join(self._programs, program), *arguments, "-D", f"{self.folder}/data"]
-        nobody = pwd.getpwnam(self._user) if self._user else None
-        rights = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []} if nobody else {}
-        subprocess.run(command, check=True, cwd=self.folder, stdout=subprocess.DEVNULL, **rights)
+        account = pwd.getpwnam(self._user) if self._user else None
+        privileges = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []} if account else {}
+        subprocess.run(command, check=True, cwd=self.folder, stdout=subprocess.DEVNULL, **privileges)
 
 
 @pytest.fixture(scope="session")
 def postgres():
-    """A PostgreSQL server, where its programs (Debian: postgresql) and its driver (the extra `postgres`) are there."""
+    """A PostgreSQL server; skips the test if its programs (Debian: postgresql) or the extra `postgres` are missing."""
     pytest.importorskip("psycopg", reason="needs the extra postgres")
-    found = shutil.which("initdb") or next(iter(glob.glob("/usr/lib/postgresql/*/bin/initdb")), None)
-    if not found:
+    initdb = shutil.which("initdb") or next(iter(glob.glob("/usr/lib/postgresql/*/bin/initdb")), None)
+    if not initdb:
         pytest.skip("needs the programs of PostgreSQL")
     user = "nobody" if os.geteuid() == 0 else None  # initdb refuses root
-    folder = tempfile.mkdtemp(prefix="seq2serve-", dir="/tmp")  # a socket's path has 107 characters at most
+    folder = tempfile.mkdtemp(prefix="seq2serve-", dir="/tmp")  # the path of a socket has at most 107 characters
     try:
         if user:
             shutil.chown(folder, user)
-        server = Postgres(os.path.dirname(found), folder, user)
+        server = Postgres(os.path.dirname(initdb), folder, user)
         server.start()
         yield server
         server.stop()
@@ -377,7 +274,7 @@ def postgres():
 
 @pytest.fixture
 def postgres_url(postgres):
-    """URL of a database in which nothing is."""
+    """URL of an empty database."""
     import psycopg
 
     with psycopg.connect(postgres.url, autocommit=True) as connection:

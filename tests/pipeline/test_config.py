@@ -1,21 +1,21 @@
-"""Settings: every one has a type, bounds and a message; presets are what they say."""
+"""Settings: every one has a type, bounds and an error message; presets have the documented sizes."""
 
 import dataclasses
 import typing
 
 import pytest
 
-from components.errors import UserError
-from components.tasks import TASKS
-from models.config import ModelConfig
-from pipeline import config as module
-from pipeline.config import PRESETS, PipelineConfig, preset, setting_names, with_settings
-from pipeline.settings import settings_text
+from seq2serve.components.base.errors import UserError
+from seq2serve.components.tasks.registry import TASKS
+from seq2serve.models.config import ModelConfig
+from seq2serve.pipeline import config as config_module
+from seq2serve.pipeline.commands.settings import settings_text
+from seq2serve.pipeline.config import PRESETS, PipelineConfig, preset, setting_names, with_settings
 
 BASE = PipelineConfig()
 
 
-def value(config: PipelineConfig, name: str) -> object:
+def value_of(config: PipelineConfig, name: str) -> object:
     section, key = name.split(".")
     return getattr(getattr(config, section), key)
 
@@ -33,21 +33,21 @@ def value(config: PipelineConfig, name: str) -> object:
         ("data.source=a=b", "a=b"),
     ],
 )
-def test_a_setting_takes_its_fields_type(setting, expected):
-    found = value(with_settings(BASE, [setting]), setting.partition("=")[0].strip())
-    assert found == expected
-    assert type(found) is type(expected)
+def test_a_setting_is_parsed_as_the_type_of_its_field(setting, expected):
+    value = value_of(with_settings(BASE, [setting]), setting.partition("=")[0].strip())
+    assert value == expected
+    assert type(value) is type(expected)
 
 
-def test_settings_leave_the_rest_alone_and_the_later_wins():
-    found = with_settings(PRESETS["tiny"], ["training.steps=1", "model.dff=8", "training.steps=2"])
-    assert found.training == dataclasses.replace(PRESETS["tiny"].training, steps=2)
-    assert found.model == dataclasses.replace(PRESETS["tiny"].model, dff=8)
-    assert found.data == PRESETS["tiny"].data
+def test_other_settings_stay_the_same_and_the_later_of_two_values_wins():
+    config = with_settings(PRESETS["tiny"], ["training.steps=1", "model.dff=8", "training.steps=2"])
+    assert config.training == dataclasses.replace(PRESETS["tiny"].training, steps=2)
+    assert config.model == dataclasses.replace(PRESETS["tiny"].model, dff=8)
+    assert config.data == PRESETS["tiny"].data
 
 
 @pytest.mark.parametrize(
-    ("only", "shown"),
+    ("only", "names"),
     [
         ("model", [name for name in setting_names() if name.startswith("model.")]),
         ("training.batch_t", ["training.batch_tokens"]),
@@ -56,68 +56,154 @@ def test_settings_leave_the_rest_alone_and_the_later_wins():
         ("nothing", []),
     ],
 )
-def test_settings_are_listed_by_section_by_name_and_else_by_any_part(only, shown):
+def test_settings_are_listed_by_section_by_name_or_by_part_of_a_name(only, names):
     lines = settings_text(BASE, only).splitlines()
-    assert [line.partition("=")[0] for line in lines if not line.startswith(" ")] == shown
+    assert [line.partition("=")[0] for line in lines if not line.startswith(" ")] == names
 
 
 def test_settings_are_checked_together_not_one_by_one():
-    found = with_settings(BASE, ["model.d_model=90", "model.num_heads=9"])
-    assert (found.model.d_model, found.model.num_heads) == (90, 9)
+    config = with_settings(BASE, ["model.d_model=90", "model.num_heads=9"])
+    assert (config.model.d_model, config.model.num_heads) == (90, 9)
+
+
+# Errors.
+
+
+@pytest.mark.parametrize("setting", ["steps=5", "seed=5", "training.steps"])
+def test_a_setting_without_section_or_value_is_an_error(setting):
+    with pytest.raises(UserError) as error:
+        with_settings(BASE, [setting])
+    assert (error.value.code, error.value.fields) == ("setting-malformed", {"setting": setting})
+
+
+@pytest.mark.parametrize(
+    ("setting", "kind", "name"),
+    [
+        ("training.step=5", "setting", "training.step"),
+        ("model.steps=5", "setting", "model.steps"),
+        ("trainig.steps=5", "section of settings", "trainig"),
+        ("task.x=translation", "section of settings", "task"),
+        ("model.positions=rotaty", "value of model.positions", "rotaty"),
+    ],
+)
+def test_an_unknown_name_is_an_error(setting, kind, name):
+    with pytest.raises(UserError) as error:
+        with_settings(BASE, [setting])
+    assert (error.value.code, error.value.fields) == ("name-unknown", {"kind": kind, "name": name})
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "training.steps=",
+        "training.steps=5.5",
+        "training.steps=many",
+        "training.learning_rate=fast",
+        "training.learning_rate=nan",
+        "model.dropout=inf",
+        "model.norm_first=1",
+    ],
+)
+def test_a_value_of_another_type_is_an_error(setting):
+    name, _, text = setting.partition("=")
+    with pytest.raises(UserError) as error:
+        with_settings(BASE, [setting])
+    assert (error.value.code, error.value.fields) == ("setting-invalid", {"setting": name, "value": text})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("training.steps", 0),
+        ("model.dropout", 1.5),
+        ("training.seed", 4294967296),
+        ("data.seed", 99999999999),
+        ("data.eval_share", 0.0),
+        ("data.test_share", 0.9),
+    ],
+)
+def test_a_value_out_of_range_is_an_error(name, value):
+    with pytest.raises(UserError) as error:
+        with_settings(BASE, [f"{name}={value}"])
+    assert (error.value.code, error.value.fields) == ("setting-out-of-range", {"setting": name, "value": value})
+
+
+CONFLICTS = {
+    r"^setting model.d_model \(512\) must be divisible by model.num_heads \(7\)$": ["model.num_heads=7"],
+    r"^setting model.positions=rotary needs an even model.d_model / model.num_heads$": [
+        "model.positions=rotary",
+        "model.d_model=24",
+    ],
+    r"^setting model.positions=sinusoidal needs an even model.d_model$": ["model.d_model=9", "model.num_heads=3"],
+    r"^setting model.positions=learned needs a model.max_positions of at least data.max_length and decoding.max_so": [
+        "model.positions=learned",
+        "model.max_positions=100",
+    ],
+    r"^setting tokenizer.vocab_size must be above 260 with byte_fallback \(.*\), got 200$": [
+        "tokenizer.vocab_size=200"
+    ],
+    r"^setting tokenizer.shared=false needs model.tie_embeddings=false: two vocabularies": ["tokenizer.shared=false"],
+    r"^setting data.slices: the task has its own column 'target'; rename the column": ["data.slices=topic, target"],
+    r"^data.source and data.target are both 'source': name two columns$": ["data.target=source"],
+    r"^settings training.epochs and training.minutes both limit training: set one": [
+        "training.epochs=2",
+        "training.minutes=5",
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("message", "settings"), CONFLICTS.items(), ids=[" ".join(pair) for pair in CONFLICTS.values()]
+)
+def test_settings_that_contradict_each_other_are_an_error(message, settings):
+    with pytest.raises(UserError, match=message) as error:
+        with_settings(BASE, settings)
+    assert error.value.code == "settings-conflict"
+
+
+def test_two_tokenizers_for_a_task_with_one_text_are_an_error():
+    message = r"^setting tokenizer.shared=false needs a task with two texts; classification reads one$"
+    with pytest.raises(UserError, match=message) as error:
+        with_settings(preset("base", "classification"), ["tokenizer.shared=false", "model.tie_embeddings=false"])
+    assert error.value.code == "settings-conflict"
 
 
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
+        ("steps=5", r"^setting 'steps=5': write SECTION.KEY=VALUE \(did you mean training.steps\?\)"),
+        ("seed=5", r"did you mean data.seed or training.seed\?"),
         (
             "training.step=5",
-            r"unknown setting 'training.step' \(did you mean training.steps\?\). There are: training.ste",
+            r"^unknown setting 'training.step' \(did you mean training.steps\?\). There are: training.s",
         ),
+        ("model.steps=5", r"^unknown setting 'model.steps'.* There are: model.num_encoder_layers"),
         (
             "trainig.steps=5",
-            r"unknown section of settings 'trainig' \(did you mean training\?\). There are: data, token",
+            r"^unknown section of settings 'trainig' \(did you mean training\?\). There are: data, tok",
         ),
-        ("model.steps=5", r"unknown setting 'model.steps'.* There are: model.num_encoder_layers"),
-        ("task.x=translation", "unknown section of settings 'task'"),
-        ("steps=5", r"write SECTION.KEY=VALUE \(did you mean training.steps\?\)"),
-        ("seed=5", r"did you mean data.seed or training.seed\?"),
-        ("training.steps", "write SECTION.KEY=VALUE"),
-        ("training.steps=", "training.steps must be a whole number, got ''"),
-        ("training.steps=5.5", "training.steps must be a whole number, got '5.5'"),
-        ("training.steps=many", "training.steps must be a whole number, got 'many'"),
-        ("training.learning_rate=fast", "training.learning_rate must be a number, got 'fast'"),
-        ("training.learning_rate=nan", "training.learning_rate must be a finite number"),
-        ("model.dropout=inf", "model.dropout must be a finite number"),
-        ("model.norm_first=1", "model.norm_first must be true or false, got '1'"),
-        ("model.positions=rotaty", r"unknown value of model.positions 'rotaty' \(did you mean rotary\?\)"),
-        ("training.steps=0", "training.steps must be at least 1, got 0"),
-        ("model.dropout=1.5", "model.dropout must be between 0 and 0.9, got 1.5"),
-        ("training.seed=4294967296", "training.seed must be between 0 and 4294967295, got 4294967296"),
-        ("data.seed=99999999999", "data.seed must be between 0 and 4294967295, got 99999999999"),
-        ("data.eval_share=0", "data.eval_share must be between"),
-        ("data.test_share=0.9", "data.test_share must be between"),
-        ("model.num_heads=7", r"model.d_model \(512\) must be divisible by model.num_heads \(7\)"),
-        ("tokenizer.vocab_size=200", "tokenizer.vocab_size must be above 260 with byte_fallback"),
-        ("data.target=source", "data.source and data.target are both 'source'"),
-        ("tokenizer.shared=false", "tokenizer.shared=false needs model.tie_embeddings=false"),
+        ("model.positions=rotaty", r"^unknown value of model.positions 'rotaty' \(did you mean rotary\?\)"),
+        ("training.steps=5.5", r"^setting training.steps must be a whole number, got '5.5'$"),
+        ("training.learning_rate=fast", r"^setting training.learning_rate must be a number, got 'fast'$"),
+        ("model.dropout=inf", r"^setting model.dropout must be a finite number, got 'inf'$"),
+        ("model.norm_first=1", r"^setting model.norm_first must be true or false, got '1'$"),
+        ("training.steps=0", r"^setting training.steps must be at least 1, got 0$"),
+        ("model.dropout=1.5", r"^setting model.dropout must be between 0 and 0.9, got 1.5$"),
+        ("data.seed=99999999999", r"^setting data.seed must be between 0 and 4294967295, got 99999999999$"),
     ],
 )
-def test_bad_settings_say_what_and_how(setting, message):
+def test_an_error_names_the_setting_and_the_allowed_values(setting, message):
     with pytest.raises(UserError, match=message):
         with_settings(BASE, [setting])
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        ["model.positions=rotary", "model.d_model=24"],
-        ["model.d_model=9", "model.num_heads=3"],
-        ["model.positions=learned", "model.max_positions=100"],
-    ],
-)
-def test_positions_that_do_not_fit_are_refused(settings):
-    with pytest.raises(UserError, match=r"setting model\.positions="):
-        with_settings(BASE, settings)
+def test_a_config_cannot_be_constructed_with_wrong_values():
+    with pytest.raises(UserError) as error:
+        PipelineConfig(model=ModelConfig(d_model=10, num_heads=3))
+    assert error.value.code == "settings-conflict"
+
+
+# The fields themselves.
 
 
 def test_a_language_model_may_learn_the_positions_of_its_rows():
@@ -125,17 +211,12 @@ def test_a_language_model_may_learn_the_positions_of_its_rows():
     assert config.model.max_positions < config.data.max_length
 
 
-def test_one_text_has_one_tokenizer():
-    with pytest.raises(UserError, match="needs a task with two texts, and classification reads one"):
-        with_settings(preset("base", "classification"), ["tokenizer.shared=false", "model.tie_embeddings=false"])
-
-
 def test_every_number_has_bounds():
-    numbers = {name for name in setting_names() if type(value(BASE, name)) in (int, float)}
-    assert numbers == module._RANGES.keys()
+    numbers = {name for name in setting_names() if type(value_of(BASE, name)) in (int, float)}
+    assert numbers == config_module._RANGES.keys()
 
 
-def test_every_field_has_a_type_that_can_be_read():
+def test_every_field_has_a_type_that_can_be_parsed():
     for name in setting_names():
         section, key = name.split(".")
         hint = typing.get_type_hints(type(getattr(BASE, section)))[key]
@@ -143,11 +224,14 @@ def test_every_field_has_a_type_that_can_be_read():
 
 
 @pytest.mark.parametrize("name", setting_names())
-def test_every_setting_can_be_set_to_what_it_is(name):
-    assert with_settings(BASE, [f"{name}={value(BASE, name)}"]) == BASE
+def test_every_setting_can_be_set_to_its_current_value(name):
+    assert with_settings(BASE, [f"{name}={value_of(BASE, name)}"]) == BASE
 
 
-def test_base_and_big_have_the_papers_sizes():
+# Presets.
+
+
+def test_base_and_big_have_the_sizes_of_the_paper():
     base, big = PRESETS["base"], PRESETS["big"]
     assert base.tokenizer.vocab_size == big.tokenizer.vocab_size == 37_000
     sizes = ("num_encoder_layers", "num_decoder_layers", "d_model", "num_heads", "dff", "dropout")
@@ -155,21 +239,30 @@ def test_base_and_big_have_the_papers_sizes():
     assert [getattr(big.model, size) for size in sizes] == [6, 6, 1024, 16, 4096, 0.3]
 
 
-def test_presets_are_for_every_task():
+def test_every_task_has_every_preset():
     for task in TASKS:
         for name in PRESETS:
             assert preset(name, task).task == task
 
 
-def test_unknown_preset_and_task():
-    with pytest.raises(
-        UserError, match=r"unknown preset 'bas' \(did you mean base\?\). There are: demo, tiny, small, base"
-    ):
-        preset("bas", "translation")
-    with pytest.raises(UserError, match=r"unknown task 'translate' \(did you mean translation\?\)"):
-        preset("base", "translate")
-
-
-def test_a_config_cannot_be_built_wrong():
-    with pytest.raises(UserError, match="must be divisible"):
-        PipelineConfig(model=ModelConfig(d_model=10, num_heads=3))
+@pytest.mark.parametrize(
+    ("name", "task", "fields", "message"),
+    [
+        (
+            "bas",
+            "translation",
+            {"kind": "preset", "name": "bas"},
+            r"^unknown preset 'bas' \(did you mean base\?\). There are: tiny, demo, small, base, big$",
+        ),
+        (
+            "base",
+            "translate",
+            {"kind": "task", "name": "translate"},
+            r"^unknown task 'translate' \(did you mean translation\?\)",
+        ),
+    ],
+)
+def test_an_unknown_preset_or_task_is_an_error(name, task, fields, message):
+    with pytest.raises(UserError, match=message) as error:
+        preset(name, task)
+    assert (error.value.code, error.value.fields) == ("name-unknown", fields)

@@ -1,21 +1,19 @@
-"""The pipeline is ten components and a look at the result, in data order, and every setting reaches one of them."""
+"""The pipeline has ten components, in the order in which data meets them, and every setting reaches one of them."""
 
 import dataclasses
 import os
 import subprocess
 import sys
 import typing
-from pathlib import Path
 
 import pytest
 
-from components.errors import UserError
-from components.task_classification import CLASSIFICATION
-from components.tasks import TASKS
-from pipeline.config import PipelineConfig, preset, setting_names, with_settings
-from pipeline.dag import make_pipeline, make_validation_pipeline
-from pipeline.fingerprint import as_json
-from pipeline.runner import Pipeline
+from seq2serve.components.tasks.classification.task import CLASSIFICATION
+from seq2serve.components.tasks.registry import TASKS
+from seq2serve.pipeline.config import PipelineConfig, preset, setting_names, with_settings
+from seq2serve.pipeline.dag import make_pipeline, make_validation_pipeline
+from seq2serve.pipeline.running.fingerprint import as_json
+from seq2serve.pipeline.running.pipeline import Pipeline
 
 COMPONENTS = [
     "ExampleGen",
@@ -29,7 +27,7 @@ COMPONENTS = [
     "Pusher",
     "BulkInferrer",
 ]
-# Where a setting is used first; what is not named here is the Trainer's.
+# Setting or section -> the component that uses it first; for all others it is the Trainer.
 FIRST_USE = {
     "data": "ExampleGen",
     "data.max_length": "Transform",
@@ -48,7 +46,7 @@ def parameters(config: PipelineConfig) -> dict[str, dict]:
 
 
 def other_value(config: PipelineConfig, name: str) -> object:
-    """Returns a value that a setting may have and has not."""
+    """Returns a value that a setting may have and that differs from its current one."""
     section, key = name.split(".")
     value = getattr(getattr(config, section), key)
     hint = typing.get_type_hints(type(getattr(config, section)))[key]
@@ -61,11 +59,11 @@ def other_value(config: PipelineConfig, name: str) -> object:
     return f"other_{value}" if hint is str else (value * 0.95 or 0.1)
 
 
-def test_the_components_stand_in_the_order_of_the_data():
+def test_the_components_are_in_the_order_of_the_data():
     assert [node.id for node in pipeline(preset("demo", "translation")).nodes] == ["RawFiles", *COMPONENTS]
 
 
-def test_what_is_judged_is_what_is_pushed_and_only_with_both_blessings():
+def test_the_pushed_model_is_the_evaluated_one_and_needs_both_blessings():
     nodes = {node.id: node for node in pipeline(preset("demo", "translation")).nodes}
     model = nodes["Trainer"].outputs["model"]
     assert all(nodes[name].inputs["model"] == model for name in ("Evaluator", "InfraValidator", "Pusher"))
@@ -74,65 +72,61 @@ def test_what_is_judged_is_what_is_pushed_and_only_with_both_blessings():
     assert nodes["BulkInferrer"].inputs["pushed_model"] == nodes["Pusher"].outputs["pushed_model"]
 
 
-# The columns are other tasks'.
+# The two columns belong to other tasks.
 @pytest.mark.parametrize("name", sorted({*setting_names()} - {"data.text", "data.label"}))
 def test_every_setting_reaches_one_component(name):
-    config = with_settings(preset("demo", "translation"), ["model.tie_embeddings=false"])  # tokenizers apart need it
+    # One value of tokenizer.shared needs untied embeddings.
+    config = with_settings(preset("demo", "translation"), ["model.tie_embeddings=false"])
     other = with_settings(config, [f"{name}={other_value(config, name)}"])
     before, after = parameters(config), parameters(other)
     changed = [component for component in before if before[component] != after[component]]
     assert changed == [FIRST_USE.get(name) or FIRST_USE.get(name.partition(".")[0], "Trainer")]
 
 
-def test_the_users_columns_get_the_tasks_names():
+def test_the_columns_of_the_file_get_the_names_of_the_task():
     config = with_settings(preset("demo", "translation"), ["data.source=english", "data.target=german"])
     assert parameters(config)["ExampleGen"]["columns"] == {"source": "english", "target": "german"}
 
 
-def test_folders_do_not_depend_on_where_one_stands_later(tmp_path, monkeypatch):
+def test_folders_are_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    made = pipeline(preset("demo", "translation"))
-    assert made.pipeline_root == str(tmp_path / "runs")
-    (pusher,) = (node for node in made.nodes if node.id == "Pusher")
+    joined = pipeline(preset("demo", "translation"))
+    assert joined.pipeline_root == str(tmp_path / "runs")
+    (pusher,) = (node for node in joined.nodes if node.id == "Pusher")
     assert pusher.parameters["destination"] == str(tmp_path / "serving")
 
 
-def test_an_unknown_task_is_bad_input():
-    with pytest.raises(UserError, match="translate"):
-        preset("demo", "translate")
-
-
-def test_a_pipeline_is_built_without_tensorflow_and_beam():
+def test_building_a_pipeline_imports_neither_tensorflow_nor_beam():
     code = """
 import sys
-from pipeline.config import preset
-from pipeline.dag import make_pipeline
+from seq2serve.pipeline.config import preset
+from seq2serve.pipeline.dag import make_pipeline
 make_pipeline(preset("demo", "translation"), "text.tsv", "runs", "serving")
 assert not {"tensorflow", "apache_beam", "keras"} & set(sys.modules)
 """
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_what_a_user_brings_takes_the_place_of_what_would_be_learned():
-    made = make_pipeline(preset("demo", "translation"), "text.tsv", "runs", "serving", "kept.pbtxt", "theirs.model")
+def test_the_users_schema_and_tokenizer_replace_the_inferred_and_learned_ones():
+    config = preset("demo", "translation")
+    joined = make_pipeline(config, "text.tsv", "runs", "serving", schema_file="my.pbtxt", tokenizer="my.model")
     names = ["RawFiles", "ExampleGen", "StatisticsGen", "SchemaFile", "ImportSchemaGen", "ExampleValidator"]
-    assert [node.id for node in made.nodes][:8] == [*names, "TokenizerFiles", "TransformByTokenizer"]
-    looked_at = make_validation_pipeline(preset("demo", "translation"), "text.tsv", "runs", "kept.pbtxt")
-    assert [node.id for node in looked_at.nodes] == names
+    assert [node.id for node in joined.nodes][:8] == [*names, "TokenizerFiles", "TransformByTokenizer"]
+    validation = make_validation_pipeline(config, "text.tsv", "runs", "my.pbtxt")
+    assert [node.id for node in validation.nodes] == names
 
 
-def test_an_earlier_model_feeds_the_trainer_alone():
-    kept = {"warm_start": "model/Format-Keras/**"}
-    made = make_pipeline(preset("demo", "translation"), "text.tsv", "runs", "serving", **kept)
-    nodes = {node.id: node for node in made.nodes}
+def test_only_the_trainer_reads_an_earlier_model():
+    config, pattern = preset("demo", "translation"), "model/Format-Keras/**"
+    joined = make_pipeline(config, "text.tsv", "runs", "serving", warm_start=pattern)
+    nodes = {node.id: node for node in joined.nodes}
     files = nodes["ModelFiles"].outputs["files"]
-    assert [node.id for node in made.nodes if files in node.inputs.values()] == ["Trainer"]
+    assert [node.id for node in joined.nodes if files in node.inputs.values()] == ["Trainer"]
     assert nodes["Trainer"].inputs["base_model"] == files
-    assert nodes["ModelFiles"].constant.uri == "model/Format-Keras/**"
+    assert nodes["ModelFiles"].constant.uri == pattern
 
 
-def test_a_task_of_ones_own_is_one_more_value(monkeypatch):
+def test_a_pipeline_accepts_a_new_task(monkeypatch):
     spam = dataclasses.replace(CLASSIFICATION, name="spam", headline="macro_f1")
     monkeypatch.setitem(TASKS, spam.name, spam)
     config = with_settings(preset("tiny", "spam"), ["data.text=mail", "data.label=verdict"])
@@ -143,9 +137,9 @@ def test_a_task_of_ones_own_is_one_more_value(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("given", "destination"),
+    ("serving_dir", "destination"),
     [("serving/", os.path.abspath("serving")), ("gs://bucket/models/en_de/", "gs://bucket/models/en_de")],
 )
-def test_a_path_to_push_to_is_made_whole_and_a_url_is_left_alone(given, destination):
-    nodes = {node.id: node for node in make_pipeline(PipelineConfig(), "text.tsv", "runs", given).nodes}
+def test_the_serving_folder_becomes_absolute_and_a_url_is_unchanged(serving_dir, destination):
+    nodes = {node.id: node for node in make_pipeline(PipelineConfig(), "text.tsv", "runs", serving_dir).nodes}
     assert nodes["Pusher"].parameters["destination"] == destination

@@ -1,8 +1,4 @@
-"""A Flink cluster on this machine: its processes, and the Beam options that send jobs to it.
-
-Comes in: the folder that `make test-flink` brings. Goes out: a Cluster.
-Read next: test_flink.py, and benchmarks/flink.py.
-"""
+"""A Flink cluster on this machine: its processes, and the Beam options that send jobs to it."""
 
 import contextlib
 import json
@@ -13,12 +9,13 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Callable
 
-from components.serving_client import free_port
+from seq2serve.components.infra_validator.client import free_port
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 
-# What Flink's own start scripts would work out from the machine.
+# Flink's own start scripts derive these values from the machine.
 CONFIG = """
 jobmanager.rpc.address: localhost
 jobmanager.rpc.port: {rpc_port}
@@ -48,18 +45,18 @@ restart-strategy.type: fixed-delay
 restart-strategy.fixed-delay.attempts: 30
 restart-strategy.fixed-delay.delay: 1 s
 """
-# Flink 1.19 looks into these on Java 17; its start scripts open more.
+# Packages of Java 17 that Flink 1.19 accesses by reflection; its start scripts open more.
 OPENED = ("lang", "lang.reflect", "net", "io", "nio", "text", "time", "util", "util.concurrent")
 
 
 class Cluster:
-    """A JobManager and TaskManagers, each a process in a group of its own.
+    """A JobManager and TaskManagers, each a process in a separate process group.
 
     Args:
-        flink: the folder that `make test-flink` brings.
+        flink: the folder that `make test-flink` downloads.
         folder: for the configuration and the logs.
-        stack: kills all of it when it is closed.
-        task_managers: how many; a job has as many parallel subtasks.
+        stack: kills the processes when it is closed.
+        task_managers: their number; a job has as many parallel subtasks.
         slots: of each TaskManager.
     """
 
@@ -75,9 +72,9 @@ class Cluster:
         self.task_managers = [self._start(f"taskmanager-{number}", manager) for number in range(task_managers)]
         wait_for(lambda: self.count() == task_managers)
         jar = ("--flink_submit_uber_jar", f"--flink_job_server_jar={flink}/job.jar")
-        # Without the cache a job's workers end after each stage, now and then before the next has let go of them.
-        shared = (f"--parallelism={task_managers}", "--environment_cache_millis=60000")
-        self.options = ("--runner=FlinkRunner", f"--flink_master={self._url}", *jar, *shared)
+        # Without the cache, workers end after each stage, sometimes while the next stage still uses them.
+        parallelism = (f"--parallelism={task_managers}", "--environment_cache_millis=60000")
+        self.options = ("--runner=FlinkRunner", f"--flink_master={self._url}", *jar, *parallelism)
 
     def _start(self, name: str, program: str) -> subprocess.Popen:
         opens = [f"--add-opens=java.base/java.{package}=ALL-UNNAMED" for package in OPENED]
@@ -95,7 +92,7 @@ class Cluster:
         return process
 
     def count(self) -> int:
-        """Returns how many TaskManagers the JobManager knows; none before it answers."""
+        """Returns the number of registered TaskManagers; 0 before the JobManager answers."""
         try:
             with urllib.request.urlopen(f"{self._url}/overview", timeout=5) as answer:
                 return json.load(answer)["taskmanagers"]
@@ -104,13 +101,14 @@ class Cluster:
 
 
 def kill(process: subprocess.Popen) -> None:
-    """Ends a process and all that it has started, as a machine that is lost does."""
+    """Kills a process and its children at once, as when a machine is lost."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
-def wait_for(condition, seconds: float = 120) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
+    """Waits until a condition holds; fails after some seconds."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -118,11 +116,19 @@ def wait_for(condition, seconds: float = 120) -> None:
 
 
 def process_options(folder: pathlib.Path, boot: str) -> tuple[str, ...]:
-    """Returns Beam options: what starts a worker in Beam's containers, `boot`, starts each here."""
+    """Returns Beam options with which `boot`, the entry point of Beam's containers, starts each worker here.
+
+    Args:
+        folder: for a script that calls `boot`, and its files.
+        boot: path of the program.
+    """
     program = folder / "boot"
-    # It leaves a file where it is started; Prism 2.77 puts quotes around the worker's id.
+    # `boot` writes a file to its current folder; Prism 2.77 puts quotes around the id of the worker.
     program.write_text(f'#!/bin/bash\ncd {folder}\nexec {boot} "${{@//\\\'/}}"\n')
     program.chmod(0o755)
     path = f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
-    here = {"PATH": path, "RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT": "1", "PYTHONPATH": str(REPOSITORY)}
-    return "--environment_type=PROCESS", f"--environment_config={json.dumps({'command': str(program), 'env': here})}"
+    environment = {"PATH": path, "RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT": "1", "PYTHONPATH": str(REPOSITORY)}
+    return (
+        "--environment_type=PROCESS",
+        f"--environment_config={json.dumps({'command': str(program), 'env': environment})}",
+    )

@@ -1,12 +1,11 @@
-"""An object store on loopback that speaks as much of Google Cloud Storage's API as Beam's and TensorFlow's clients ask.
+"""An object store in memory, on loopback, with the parts of Google Cloud Storage's API that Beam and TensorFlow use.
 
-Comes in: HTTP, from clients that are told of it by the environment. Goes out: objects, kept in memory.
-Read next: test_object_store.py. The API: https://cloud.google.com/storage/docs/json_api/v1
+The API: https://cloud.google.com/storage/docs/json_api/v1
 
-Beam's client takes another address than Google's (STORAGE_EMULATOR_HOST). TensorFlow's takes none, but a proxy and a
-certificate: so this is the proxy, and what is behind it.
+Clients are configured by environment variables. Beam's client accepts another address (STORAGE_EMULATOR_HOST).
+TensorFlow's doesn't, but it accepts a proxy and a certificate; so this server is both the proxy and the store.
 
-As in the real one, an object is there as a whole or not at all: it appears with the last byte of its upload.
+As in Google Cloud Storage, an upload is atomic: the object appears with the last byte.
 """
 
 import base64
@@ -31,15 +30,15 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
 _TOKEN = "of-a-test"
-_PAGE = 50  # objects of a listing, few, so that listings have pages
+_PAGE = 50  # objects per page of a listing; few, so that tests have several pages
 _OBJECT = re.compile(r"(?:/download)?/storage/v1/b/([^/]+)/o/([^/]+)(?:/(?:copyTo|rewriteTo)/b/([^/]+)/o/([^/]+))?")
 
 
 class ObjectStore(http.server.ThreadingHTTPServer):
     """Buckets of objects.
 
-    `objects`: (bucket, name) -> content; `denied`: buckets that nobody may use; `watch` is called with the key of each
-    object that appears.
+    `objects`: (bucket, name) -> content; `denied`: buckets without access; `watch` is called with the (bucket, name) of
+    each new object.
     """
 
     daemon_threads = True
@@ -60,7 +59,7 @@ class ObjectStore(http.server.ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Lets clients go away, and those of Google's other services not trust us."""
+        """Ignores clients that disconnect, and clients of Google's other services that reject the certificate."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
@@ -71,10 +70,10 @@ class ObjectStore(http.server.ThreadingHTTPServer):
             self.watch(key)
 
     def environment(self, folder: pathlib.Path) -> dict[str, str]:
-        """Returns the environment of clients, of whom it is asked that they show the token they were given.
+        """Returns the environment variables for clients, which then authenticate with a token.
 
         Args:
-            folder: receives a service account's file, with a key of its own, and a certificate by the same key.
+            folder: for the file of a service account, with a new key, and a certificate for the same key.
         """
         key = rsa.generate_private_key(65537, 2048)
         form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
@@ -90,16 +89,16 @@ class ObjectStore(http.server.ThreadingHTTPServer):
             "STORAGE_EMULATOR_HOST": self.url,
             "GOOGLE_APPLICATION_CREDENTIALS": str(folder / "account.json"),
             "https_proxy": self.url,
-            "no_proxy": "localhost,127.0.0.1",  # of Beam's workers among each other
+            "no_proxy": "localhost,127.0.0.1",  # for connections between Beam's workers
             "CURL_CA_BUNDLE": str(folder / "ca.pem"),
         }
 
     def under(self, uri: str) -> dict[str, bytes]:
-        """Returns name -> content of what lies under a URL, names relative to it."""
+        """Returns name -> content of the objects under a URL, names relative to it."""
         bucket, _, prefix = uri.removeprefix("gs://").partition("/")
         with self.lock:
-            found = {name: content for (b, name), content in self.objects.items() if b == bucket}
-        return {n.removeprefix(f"{prefix}/"): c for n, c in found.items() if n.startswith(f"{prefix}/")}
+            objects = {name: content for (b, name), content in self.objects.items() if b == bucket}
+        return {n.removeprefix(f"{prefix}/"): c for n, c in objects.items() if n.startswith(f"{prefix}/")}
 
     def described(self, key: tuple[str, str]) -> dict:
         content = self.objects[key]
@@ -116,7 +115,7 @@ class ObjectStore(http.server.ThreadingHTTPServer):
 
 
 def _certificate(key: rsa.RSAPrivateKey) -> bytes:
-    """Returns a certificate for Google's names, signed by nobody else."""
+    """Returns a self-signed certificate for Google's host names."""
     name, now = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a test")]), datetime.datetime.now(datetime.UTC)
     builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + datetime.timedelta(days=1))
     hosts = x509.SubjectAlternativeName([x509.DNSName("*.googleapis.com")])
@@ -125,7 +124,7 @@ def _certificate(key: rsa.RSAPrivateKey) -> bytes:
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
-    """Answers one connection."""
+    """Handles one connection."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -140,7 +139,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if self.path.endswith("/token"):
             self._send(200, {"access_token": _TOKEN, "expires_in": 3600, "token_type": "Bearer"})
         elif self.headers["Authorization"] != f"Bearer {_TOKEN}":
-            self._send(*_error(401, "who are you?"))
+            self._send(*_error(401, "invalid token"))
         elif self.path.startswith("/batch"):
             self._send(200, self._batch(body), {"Content-Type": "multipart/mixed; boundary=one"})
         elif self.path.startswith("/upload"):
@@ -151,7 +150,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_DELETE = _respond
 
     def do_CONNECT(self) -> None:
-        """Goes on in the tunnel that a client has asked for, as what is at its other end."""
+        """Accepts the tunnel that a client requests from a proxy, and acts as the server at its other end."""
         self.send_response(200)
         self.end_headers()
         self.wfile.flush()
@@ -179,14 +178,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def _answer(self, method: str, target: str) -> tuple:
-        """Answers what has no body. Returns status, content and headers."""
+        """Handles a request without a body. Returns status, content and headers."""
         with self.server.lock:
-            return self._answer_alone(method, target)
+            return self._answer_locked(method, target)
 
-    def _answer_alone(self, method: str, target: str) -> tuple:
+    def _answer_locked(self, method: str, target: str) -> tuple:
         path, _, query = target.partition("?")
         query = dict(urllib.parse.parse_qsl(query))
-        if not path.startswith(("/storage", "/download")):  # the older API, by which TensorFlow reads
+        if not path.startswith(("/storage", "/download")):  # the older API, with which TensorFlow reads
             bucket, _, name = path[1:].partition("/")
             path, query = f"/storage/v1/b/{bucket}/o/{name.replace('/', '%2F')}", {"alt": "media"}
         bucket = path.partition("/b/")[2].partition("/")[0]
@@ -194,13 +193,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return refusal
         if not (match := _OBJECT.fullmatch(path)):
             return self._list(bucket, query)
-        place = tuple(urllib.parse.unquote(part) for part in match.groups() if part)
-        key, objects = place[:2], self.server.objects
+        names = tuple(urllib.parse.unquote(part) for part in match.groups() if part)
+        key, objects = names[:2], self.server.objects
         if key not in objects:
             return _error(404, f"No such object: {'/'.join(key)}")
-        if len(place) == 4:
-            self.server.put(place[2:], objects[key])
-            return 200, self.server.described(place[2:]) | {"done": True}
+        if len(names) == 4:  # a copy
+            self.server.put(names[2:], objects[key])
+            return 200, self.server.described(names[2:]) | {"done": True}
         if method == "DELETE":
             del objects[key]
             return 204, b""
@@ -212,10 +211,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return None if bucket in self.server.buckets else _error(404, "The specified bucket does not exist.")
 
     def _content(self, content: bytes) -> tuple:
-        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        if not asked:
+        requested = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if not requested:
             return 200, content, {"Content-Type": "application/octet-stream"}
-        first, last = int(asked[1]), min(int(asked[2] or len(content)), len(content) - 1)
+        first, last = int(requested[1]), min(int(requested[2] or len(content)), len(content) - 1)
         if first >= len(content):
             return _error(416, "the range is not in the object")
         span = f"bytes {first}-{last}/{len(content)}"
@@ -224,17 +223,17 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _list(self, bucket: str, query: dict[str, str]) -> tuple:
         keys = sorted(key for key in self.server.objects if key[0] == bucket and key[1] > query.get("pageToken", ""))
         keys = [key for key in keys if key[1].startswith(query.get("prefix", ""))]
-        found, folders = [], set()
+        items, folders = [], set()
         for key in keys[:_PAGE]:
             start = len(query.get("prefix", ""))
             end = key[1].find(query["delimiter"], start) if "delimiter" in query else -1
             folders.update([key[1][: end + 1]] if end >= 0 else [])
-            found += [self.server.described(key)] if end < 0 else []
-        page = {"items": found, "prefixes": sorted(folders)}
+            items += [self.server.described(key)] if end < 0 else []
+        page = {"items": items, "prefixes": sorted(folders)}
         return 200, page | ({"nextPageToken": keys[_PAGE - 1][1]} if keys[_PAGE:] else {})
 
     def _upload(self, body: bytes) -> tuple:
-        """Begins a resumable upload, or takes a part of it."""
+        """Handles an upload: a simple one, the start of a resumable one, or a part of that."""
         path, _, query = self.path.partition("?")
         bucket, query = path.split("/")[5], dict(urllib.parse.parse_qsl(query))
         if refusal := self._refusal(bucket):
@@ -255,7 +254,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return 200, self.server.described(key)
 
     def _batch(self, body: bytes) -> bytes:
-        """Answers many requests in one, each a part of a MIME message."""
+        """Handles a batch of requests, each a part of a MIME message."""
         kind = f"Content-Type: {self.headers['Content-Type']}\r\n\r\n".encode()
         answers = []
         for part in email.parser.BytesParser().parsebytes(kind + body).get_payload():

@@ -1,6 +1,6 @@
-"""Dataflow, everything but Google's machines: the jobs that its runner would send, and what it stages for the workers.
+"""Dataflow, without Google's machines: the jobs that its runner would submit, and the files that it stages for workers.
 
-A job with a template location is built and staged as any other, then written down instead of being sent.
+A job with a template location is built and staged like any other, and then written to a file instead of submitted.
 """
 
 import contextlib
@@ -9,13 +9,15 @@ import pathlib
 
 import pytest
 
-from components import beam_runner
-from components.component import Context
+from seq2serve.components.base.component import Context
+from seq2serve.components.storage.beam_runner import beam_pipeline
 
 dataflow_runner = pytest.importorskip("apache_beam.runners.dataflow.dataflow_runner")
 pytest.importorskip("google.cloud.dataflow_v1beta3", reason="needs the extra gcp: make test-dataflow")
 
 IMAGE = "example.org/seq2serve:1"
+EXECUTORS = ("example_gen", "statistics_gen", "transform", "bulk_inferrer")
+# Some steps of each job, in the order of the jobs.
 STEPS = [
     {"ParDo(ScanSegment)", "ParDo(WriteShard)", "ShareSegments", "ShareShards", "WriteJsonLines"},
     {"ParDo(CountShard)", "CombinePerKey(MergeCounts)", "ParDo(WriteStatistics)", "Reshuffle"},
@@ -34,14 +36,14 @@ STEPS = [
 
 @pytest.fixture
 def jobs(run_components, wheel, store, monkeypatch):
-    """Each Beam pipeline, on an object store, as a Dataflow job: (job, its graph, the graph's URL, what is staged)."""
+    """Each Beam pipeline, on an object store, as a Dataflow job: (job, its graph, URL of the graph, staged files)."""
     from apache_beam.options.pipeline_options import PipelineOptions
     from apache_beam.portability.api import beam_runner_api_pb2
 
-    run_here, found = beam_runner.beam_pipeline, []
+    jobs = []
 
     def build(pipeline) -> None:
-        folder = f"gs://bucket/job-{len(found)}"
+        folder = f"gs://bucket/job-{len(jobs)}"
         flags = [
             "--project=a-project",
             "--region=europe-west1",
@@ -49,7 +51,7 @@ def jobs(run_components, wheel, store, monkeypatch):
             f"--temp_location={folder}",
             f"--staging_location={folder}",
             f"--template_location={folder}/job.json",
-            "--dataflow_endpoint=http://localhost:1",  # nothing is there, and nothing is asked
+            "--dataflow_endpoint=http://localhost:1",  # no server, and no requests
             "--machine_type=n2-standard-4",
             "--max_num_workers=20",
             f"--sdk_container_image={IMAGE}",
@@ -57,22 +59,23 @@ def jobs(run_components, wheel, store, monkeypatch):
         ]
         dataflow_runner.DataflowRunner().run_pipeline(pipeline, PipelineOptions(flags))
         files = store.under(folder)
-        (place,) = [name for name in files if name.endswith("/pipeline.pb")]
-        graph = beam_runner_api_pb2.Pipeline.FromString(files[place])
-        found.append((json.loads(files["job.json"]), graph, f"{folder}/{place}", files))
+        (name,) = [name for name in files if name.endswith("/pipeline.pb")]
+        graph = beam_runner_api_pb2.Pipeline.FromString(files[name])
+        jobs.append((json.loads(files["job.json"]), graph, f"{folder}/{name}", files))
 
     @contextlib.contextmanager
-    def here_then_there(context: Context):
-        with run_here(context) as pipeline:
+    def run_and_build(context: Context):
+        with beam_pipeline(context) as pipeline:
             yield pipeline
         build(pipeline)
 
-    monkeypatch.setattr(beam_runner, "beam_pipeline", here_then_there)
+    for name in EXECUTORS:
+        monkeypatch.setattr(f"seq2serve.components.{name}.executor.beam_pipeline", run_and_build)
     run_components(url="gs://bucket/runs")
-    return found
+    return jobs
 
 
-def test_every_beam_component_is_a_job_that_dataflow_would_take(jobs, wheel: pathlib.Path):
+def test_every_beam_component_is_a_valid_dataflow_job(jobs, wheel: pathlib.Path):
     assert len(jobs) == len(STEPS)
     for (job, graph, url, files), steps in zip(jobs, STEPS, strict=True):
         names = {transform.unique_name for transform in graph.components.transforms.values()}
@@ -86,5 +89,5 @@ def test_every_beam_component_is_a_job_that_dataflow_would_take(jobs, wheel: pat
         staged = {package["name"] for package in pool["packages"]}
         assert wheel.name in staged
         assert files[f"{url.split('/')[-2]}/{wheel.name}"] == wheel.read_bytes()
-        (place,) = {environment.urn for environment in graph.components.environments.values()}
-        assert place == "beam:env:docker:v1"
+        (urn,) = {environment.urn for environment in graph.components.environments.values()}
+        assert urn == "beam:env:docker:v1"

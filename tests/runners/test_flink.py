@@ -1,9 +1,9 @@
-"""Flink, a JobManager and two TaskManagers: the same bytes as on the local runner, also when one is killed at work.
+"""Flink with a JobManager and two TaskManagers: the same bytes as on the local runner, also if one is killed.
 
-Beam's runner for Flink is 2.70, the newest that Maven Central has as reached from here, under Beam 2.77 for Python.
-Its job server is not to be had there, so jobs go as a jar to the JobManager (--flink_submit_uber_jar), and three
-classes that belong to the job server have stand-ins in flink/. Beam's classes are the cluster's own, not the job's, so
-that a worker may outlive a stage.
+Beam's runner for Flink is 2.70, the newest one that we could get from Maven Central, with Beam 2.77 for Python. The job
+server is not available there, so jobs are submitted to the JobManager as a jar (--flink_submit_uber_jar), and flink/
+has stubs for three classes of the job server. Beam's classes are in the cluster, not in the job, so that a worker can
+outlive a stage.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ import pytest
 from tests.runners.flink_cluster import Cluster, kill, wait_for
 
 FLINK = os.environ.get("SEQ2SERVE_FLINK", "")
-pytestmark = [pytest.mark.runners, pytest.mark.skipif(not FLINK, reason="make test-flink brings Flink")]
+pytestmark = [pytest.mark.runners, pytest.mark.skipif(not FLINK, reason="make test-flink downloads Flink")]
 
 
 @pytest.fixture(scope="module")
@@ -25,15 +25,15 @@ def cluster(tmp_path_factory):
         yield Cluster(FLINK, tmp_path_factory.mktemp("flink"), stack)
 
 
-def test_processes(run_components, cluster, process_workers):
-    # A worker cannot fetch files from a job whose Beam classes are the cluster's, and so is given none.
+def test_workers_in_processes_write_the_same_bytes(run_components, cluster, process_workers):
+    # Beam's classes are in the cluster, not in the job, so a worker cannot fetch staged files: none are staged.
     nothing_staged = "--experiments=disable_logging_submission_environment"
     assert run_components(*cluster.options, *process_workers, nothing_staged) == run_components()
 
 
-def test_a_task_manager_killed_at_work_changes_nothing(run_components, cluster, monkeypatch):
-    """The workers are threads of this process (LOOPBACK), so that the test sees what they do."""
-    from components.transform_beam import WriteIds
+def test_killing_a_task_manager_does_not_change_the_result(run_components, cluster, monkeypatch):
+    """The workers are threads of this process (LOOPBACK), so that the test can slow them down and count their work."""
+    from seq2serve.components.transform.workers import WriteIds
 
     expected, process = run_components(), WriteIds.process
     started, calls = threading.Event(), []
@@ -53,5 +53,5 @@ def test_a_task_manager_killed_at_work_changes_nothing(run_components, cluster, 
     killer.start()
     assert run_components(*cluster.options, "--environment_type=LOOPBACK") == expected
     killer.join()
-    assert len(calls) > len(set(calls)), "some of the work was done twice"
+    assert len(calls) > len(set(calls)), "no work was repeated"
     wait_for(lambda: cluster.count() == 1)

@@ -1,7 +1,6 @@
-"""Training in several processes: whether Keras's `fit` bears tf.distribute's MultiWorkerMirroredStrategy yet.
+"""Training in several processes: Keras's `fit` doesn't support MultiWorkerMirroredStrategy yet.
 
-Comes in: two processes of this machine, told of each other by TF_CONFIG. Goes out: nothing; see the README.
-The day this passes, Trainer can be taught it.
+Two processes on this machine find each other by TF_CONFIG. When this test passes, the Trainer can support the strategy.
 """
 
 import json
@@ -11,7 +10,7 @@ import sys
 
 import pytest
 
-from components.serving_client import free_port
+from seq2serve.components.infra_validator.client import free_port
 
 pytestmark = pytest.mark.runners
 PROGRAM = """
@@ -28,11 +27,11 @@ model.fit(data, verbose=0)
 """
 
 
-KNOWN = "keras issue 20585: the first batch is no tensor but a PerReplica"
+KNOWN = "Keras issue 20585: the first batch is a PerReplica, not a tensor"
 
 
 @pytest.mark.xfail(reason=KNOWN, raises=pytest.fail.Exception, strict=True)
-def test_fit_in_two_processes():
+def test_fit_works_in_two_processes():
     workers = [f"localhost:{free_port()}", f"localhost:{free_port()}"]
     processes = []
     for index in range(2):
@@ -42,5 +41,5 @@ def test_fit_in_two_processes():
         processes.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
     errors = [process.communicate(timeout=120)[1] for process in processes]
     if any(process.returncode for process in processes):
-        assert "PerReplica" in errors[0] + errors[1], "it failed, and not in the way that is known"
+        assert "PerReplica" in errors[0] + errors[1], "it failed for another reason than the known one"
         pytest.fail(errors[0])

@@ -1,4 +1,4 @@
-"""Prism, Beam's runner in Go: the same bytes as on the local runner, with workers here and in other processes."""
+"""Prism, Beam's runner in Go: the same bytes as on the local runner, with workers in this and in other processes."""
 
 import os
 
@@ -9,9 +9,9 @@ RUNNER = ("--runner=PrismRunner", f"--prism_location={PRISM}", "--prism_log_kind
 pytestmark = [pytest.mark.runners, pytest.mark.skipif(not PRISM, reason="make test-runners builds Prism")]
 
 
-def test_loopback(run_components):
+def test_workers_in_this_process_write_the_same_bytes(run_components):
     assert run_components(*RUNNER, "--environment_type=LOOPBACK") == run_components()
 
 
-def test_processes(run_components, process_workers):
+def test_workers_in_other_processes_write_the_same_bytes(run_components, process_workers):
     assert run_components(*RUNNER, *process_workers) == run_components()

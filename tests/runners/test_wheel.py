@@ -1,4 +1,4 @@
-"""Our code shipped as a wheel: a worker whose environment holds only that and the libraries does the work."""
+"""The project shipped as a wheel: a worker needs only the wheel and the libraries."""
 
 import pathlib
 import site
@@ -13,10 +13,10 @@ pytestmark = pytest.mark.runners
 
 @pytest.fixture
 def worker(tmp_path, monkeypatch):
-    """Returns a function that makes Beam options for workers in an environment with these wheels.
+    """Returns a function that makes Beam options for workers in an environment with some wheels.
 
-    The libraries are those of this environment, reached by a path, for which no .pth file of theirs is read: what is
-    installed to be edited, such as our own code, is not among them.
+    The libraries are those of this environment, added as a path. Its .pth files are not read, so an editable install,
+    such as that of the project, is not included.
     """
 
     def make(*wheels: pathlib.Path) -> tuple[str, ...]:
@@ -41,6 +41,6 @@ def test_a_worker_with_the_wheel_writes_the_same_bytes(run_components, worker, w
     assert run_components(*worker(wheel)) == run_components()
 
 
-def test_a_worker_without_it_says_what_it_lacks(run_components, worker):
-    with pytest.raises(RuntimeError, match="No module named 'components'"):
+def test_a_worker_without_the_wheel_fails_with_the_name_of_the_package(run_components, worker):
+    with pytest.raises(RuntimeError, match="No module named 'seq2serve'"):
         run_components(*worker())

@@ -1,9 +1,10 @@
-"""Runs a quality benchmark: a config of this folder through the whole pipeline, on public text that you bring.
+"""Runs a quality benchmark, a config of this folder, through the whole pipeline on public data that you download.
 
     .venv/bin/python tests/benchmarks/quality/run.py sst2 --data ../shared/data
 
-Comes in: `<benchmark>.toml`, and --data, the folder of the texts that it names. Goes out: the figures of each seed in
-`results/<benchmark>.json`, and those of all benchmarks in the README's table. Text and models are left in --work.
+--data is the folder of the files that `<benchmark>.toml` names. The figures of each seed are written to
+`results/<benchmark>.json`, and those of all benchmarks to the table of tests/benchmarks/README.md. Files and models
+stay in --work.
 """
 
 import argparse
@@ -18,22 +19,29 @@ from typing import Any
 
 from sacrebleu.metrics import BLEU
 
-from pipeline.config import preset, with_settings
-from pipeline.dag import make_pipeline
-from pipeline.logs import set_up_logs
-from pipeline.runner import Runner, RunResult
+from seq2serve.pipeline.commands.logs import set_up_logs
+from seq2serve.pipeline.config import preset, with_settings
+from seq2serve.pipeline.dag import make_pipeline
+from seq2serve.pipeline.running.runner import Runner, RunResult
 
 HERE = pathlib.Path(__file__).parent
-README = HERE.parents[2] / "README.md"
+README = HERE.parent / "README.md"
 MARKERS = "<!-- quality: by tests/benchmarks/quality/run.py -->", "<!-- end of quality -->"
 
 
 @dataclasses.dataclass(frozen=True)
 class Cut:
-    """A file that is cut in two before the pipeline sees it: the `first` lines or characters, and the rest.
+    """A file that is cut in two before the pipeline reads it: the `first` lines or characters, and the rest.
 
-    Lines that are in the rest as well are left out of the head: ExampleValidator stops at a train split that holds a
-    part of the test split, and is right.
+    Lines of the head that are also in the rest are left out: ExampleValidator rejects a train split that overlaps with
+    the test split.
+
+    Args:
+        file: relative to the folder of the data, gzipped.
+        unit: of `first`, lines or characters.
+        first: length of the head.
+        head: name of the file for the head.
+        tails: names of the files for the rest; each gets all of it.
     """
 
     file: str
@@ -43,31 +51,31 @@ class Cut:
     tails: list[str]
 
     def make(self, data: pathlib.Path, work: pathlib.Path) -> None:
-        """Writes both parts into the folder `work`, the rest under each of its names."""
+        """Writes both parts into the folder `work`."""
         with gzip.open(data / self.file, "rt", encoding="utf-8", newline="\n") as file:
             text = file.read()
         head, rest = text[: self.first], text[self.first :]
         if self.unit == "lines":
             lines = text.split("\n")
-            rest, tested = "\n".join(lines[self.first :]), set(lines[self.first :])
-            head = "\n".join(line for line in lines[: self.first] if line not in tested)
+            rest, test_lines = "\n".join(lines[self.first :]), set(lines[self.first :])
+            head = "\n".join(line for line in lines[: self.first] if line not in test_lines)
         for name, part in ((self.head, head), *((tail, rest) for tail in self.tails)):
             (work / name).write_text(part, encoding="utf-8", newline="\n")
 
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
-    """A config file: what is measured and how.
+    """A config file.
 
     Args:
         title: of its row in the README.
-        to_beat: the figure that others reached.
-        goal: what ours must be.
-        figures: names of figures, of `figures_of`, the first of them the one to compare; with its decimals.
+        to_beat: the best published figure.
+        goal: the figure to reach.
+        figures: name (see `figures_of`) -> decimals; the first one is compared with `to_beat`.
         task, preset, settings: as on the command line.
-        files: as on the command line; {data} and {work} stand for the folders.
-        seeds: one run each.
-        cut: what is made in {work} first.
+        files: as on the command line; {data} and {work} are replaced by the folders.
+        seeds: of the runs, one each.
+        cut: a file to cut in two, written to {work}.
     """
 
     title: str
@@ -89,14 +97,14 @@ def load(name: str) -> Benchmark:
 
 
 def run(benchmark: Benchmark, seed: int, data: pathlib.Path, work: pathlib.Path) -> dict:
-    """Runs the pipeline with one seed; returns its figures, the model's size and the minutes it took."""
+    """Runs the pipeline with one seed. Returns its figures, the number of parameters, the minutes and the settings."""
     work.mkdir(parents=True, exist_ok=True)
     if benchmark.cut:
         benchmark.cut.make(data, work)
     config = with_settings(preset(benchmark.preset, benchmark.task), [*benchmark.settings, f"training.seed={seed}"])
     files = ",".join(benchmark.files).format(data=data, work=work)
     start = time.monotonic()
-    root = work / f"seed-{seed}"  # of its own: a model is not pushed that is worse than the last one of its root
+    root = work / f"seed-{seed}"  # one per seed: a model that is worse than the last one of its root is not pushed
     result = Runner(make_pipeline(config, files, str(root / "runs"), str(root / "serving"))).run()
     return {
         "seed": seed,
@@ -109,9 +117,8 @@ def run(benchmark: Benchmark, seed: int, data: pathlib.Path, work: pathlib.Path)
 
 
 def figures_of(result: RunResult, task: str) -> dict[str, Any]:
-    """Returns the test split's metrics, the eval split's loss; BLEU of words parted by spaces; F1 of each label.
-
-    Under `signatures` stands how those were computed for which that needs saying.
+    """Returns the metrics of the test split and the loss of the eval split; for translation also BLEU of the
+    space-separated tokens, for classification also the F1 of each label. `signatures` has those of sacreBLEU.
     """
     evaluation, model = result.output("Evaluator", "evaluation"), result.output("Trainer", "model").properties
     signatures = dict(evaluation.properties["signature"])
@@ -130,7 +137,7 @@ def figures_of(result: RunResult, task: str) -> dict[str, Any]:
 
 
 def table() -> str:
-    """Returns the README's table, a row for each benchmark that has results."""
+    """Returns the table for the README, with a row for each benchmark that has results."""
     lines = ["| benchmark | to beat | ours | seeds | parameters | minutes |", "|---|---|---|---|---|---|"]
     for path in sorted(HERE.glob("*.toml")):
         results = HERE / "results" / f"{path.stem}.json"
@@ -146,14 +153,14 @@ def table() -> str:
 
 
 def _figure(name: str, decimals: int, runs: list[dict]) -> str:
-    """Returns a figure's mean over the seeds, with its signature where it has one; a | would end the table's cell."""
+    """Returns the mean of a figure over the seeds, with its signature, if any; a | would end the cell of the table."""
     signature = runs[0]["signatures"].get(name, "").replace("|", "\\|")
     mean = statistics.mean(run[name] for run in runs)
     return f"{name.replace('_', ' ')} **{mean:.{decimals}f}**" + (f" (`{signature}`)" if signature else "")
 
 
 def write_table(readme: pathlib.Path = README) -> None:
-    """Puts the table between its markers in the README."""
+    """Writes the table between its markers in the README."""
     text = readme.read_text(encoding="utf-8")
     before, rest = text.split(MARKERS[0])
     readme.write_text(f"{before}{MARKERS[0]}\n{table()}\n{MARKERS[1]}{rest.split(MARKERS[1])[1]}", encoding="utf-8")

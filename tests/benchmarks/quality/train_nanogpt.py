@@ -1,10 +1,10 @@
-"""What tinyshakespeare.toml is compared with: a GPT of the same size and budget in torch, by nanoGPT's CPU recipe.
+"""The peer of tinyshakespeare.toml: a GPT of the same size and budget in torch, with nanoGPT's recipe for CPUs.
 
     .peers/bin/python tests/benchmarks/quality/train_nanogpt.py --data ../shared/data
 
-Karpathy's recipe: pre-norm decoder without biases, learned positions, tied embeddings, AdamW (1e-3, beta_2 0.99, weight
-decay 0.1) with 100 steps of warm-up and a cosine to a tenth, clipping at 1, 20 batches of either split evaluated every
-250 steps. Prints one JSON line: the loss over the whole validation split, and the seconds with those evaluations.
+Karpathy's recipe: pre-norm decoder without biases, learned positions, tied embeddings; AdamW (1e-3, beta_2 0.99, weight
+decay 0.1), 100 steps of warm-up, cosine decay to a tenth, clipping at 1; every 250 steps 20 batches of each split are
+evaluated. Prints one JSON line: the loss over the whole validation split, and the seconds including the evaluations.
 """
 
 import argparse
@@ -33,15 +33,15 @@ class Block(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Float [B, T, D] -> [B, T, D]."""
-        projected = self.projections(self.norm_1(x)).chunk(3, -1)
-        heads = [part.unflatten(-1, (HEADS, -1)).transpose(1, 2) for part in projected]
-        seen = functional.scaled_dot_product_attention(*heads, is_causal=True)
-        x = x + self.output(seen.transpose(1, 2).flatten(-2))
+        projected = self.projections(self.norm_1(x)).chunk(3, -1)  # three of [B, T, D]
+        heads = [part.unflatten(-1, (HEADS, -1)).transpose(1, 2) for part in projected]  # [B, H, T, D / H]
+        attended = functional.scaled_dot_product_attention(*heads, is_causal=True)
+        x = x + self.output(attended.transpose(1, 2).flatten(-2))
         return x + self.outer(functional.gelu(self.inner(self.norm_2(x))))
 
 
 class GPT(nn.Module):
-    """Embeddings, blocks, a norm, and the embeddings once more."""
+    """Embeddings, blocks, a norm, and the tied output projection."""
 
     def __init__(self, vocab_size: int):
         super().__init__()
@@ -59,26 +59,26 @@ class GPT(nn.Module):
 
 
 def batch(ids: torch.Tensor, starts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns rows of CONTEXT ids and the ids that follow them."""
+    """Returns inputs and labels, int [B, CONTEXT]: rows that begin at `starts`, and the same shifted by one."""
     rows = torch.stack([ids[start : start + CONTEXT + 1] for start in starts.tolist()])
     return rows[:, :-1], rows[:, 1:]
 
 
 def loss(model: GPT, rows: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    """Returns the mean cross-entropy, nats a character."""
+    """Returns the mean cross-entropy in nats per character."""
     return functional.cross_entropy(model(rows[0]).flatten(0, 1), rows[1].flatten())
 
 
 def draw(ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns a batch from anywhere in the text."""
+    """Returns a batch of rows from random positions of the text."""
     return batch(ids, torch.randint(len(ids) - CONTEXT, (BATCH,)))
 
 
 def train(model: GPT, splits: tuple[torch.Tensor, torch.Tensor]) -> None:
-    """Takes STEPS steps, with nanoGPT's evaluations."""
-    decayed = [weight for weight in model.parameters() if weight.dim() > 1]
-    others = [weight for weight in model.parameters() if weight.dim() == 1]
-    groups = [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
+    """Takes STEPS steps, with the evaluations of nanoGPT, whose results are not used."""
+    matrices = [weight for weight in model.parameters() if weight.dim() > 1]
+    vectors = [weight for weight in model.parameters() if weight.dim() == 1]
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.99))
     for step in range(STEPS):
         if step % 250 == 0:
@@ -95,7 +95,7 @@ def train(model: GPT, splits: tuple[torch.Tensor, torch.Tensor]) -> None:
 
 
 def main() -> None:
-    """Trains once."""
+    """Trains one model and prints its loss."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=pathlib.Path, required=True)
     parser.add_argument("--seed", type=int, default=1)

@@ -1,0 +1,1 @@
+"""The contract that components share: artifacts, signatures, errors, interrupts and progress."""

@@ -1,0 +1,191 @@
+"""Artifact and its types: the folders on disk that components pass to each other.
+
+The docstring of each type is its layout on disk. Types, folders and files have TFX's names wherever TFX has one.
+"""
+
+import dataclasses
+import os
+from typing import ClassVar
+
+SPLITS = ("train", "eval", "test")
+
+
+@dataclasses.dataclass
+class Artifact:
+    """A typed folder with properties.
+
+    Two class attributes tell the runner how to handle artifacts on an object store. If `read_in_place` is True,
+    components read them there, shard by shard; otherwise they get a local copy. If `compared` is True, components look
+    for earlier artifacts of the same type next to this one, so the runner fetches those as well.
+
+    Args:
+        uri: path or URL of the folder; for RawFiles, the user's path.
+        properties: JSON values that a reader needs without opening the folder. A component sets them on its outputs
+            while it runs. They are immutable once the runner has published the artifact.
+        fingerprint: hex SHA-256 of everything that determines the content; set by the runner.
+        id: number in the MetadataStore; 0 until published.
+    """
+
+    uri: str
+    properties: dict = dataclasses.field(default_factory=dict)
+    fingerprint: str = ""
+    id: int = 0
+    read_in_place: ClassVar[bool] = False
+    compared: ClassVar[bool] = False
+
+    def path(self, *parts: str) -> str:
+        """Returns the path of a file or folder inside the artifact."""
+        return os.path.join(self.uri, *parts)
+
+
+class RawFiles(Artifact):
+    """The user's own files in their original location; they are never copied or changed.
+
+    `uri` is the path, pattern or roles as the user wrote them. properties: `files`, a list of {"path", "bytes",
+    "sha256"} with "split" and "column" where the user set them. The fingerprint covers the files' contents, formats and
+    roles, so renaming a file within its format changes nothing.
+    """
+
+
+class SchemaFile(RawFiles):
+    """A schema.pbtxt that the user maintains."""
+
+
+class TokenizerFiles(RawFiles):
+    """A tokenizer from the user: a Tokenizer's folder, or a SentencePiece model."""
+
+
+class ModelFiles(RawFiles):
+    """The Format-Keras folder of an earlier Model, whose weights training starts from."""
+
+
+class Examples(Artifact):
+    """Rows as tf.Example records, in splits (TFX: Examples).
+
+    Split-<split>/data_tfrecord-SSSSS-of-NNNNN   TFRecord of tf.Example, one bytes feature per column (UTF-8)
+    rejects/rejects-SSSSS-of-NNNNN.jsonl         one object per rejected row: file, line (or row), reason, detail, text
+    properties: splits (list), columns (list), source (the user's name for the files), num_rows (rows read),
+    num_examples {split: n}, num_rejected, num_rejected_by_reason {reason: n}; if columns are stored only to slice
+    metrics by, slice_columns (list).
+    """
+
+    read_in_place = True
+
+
+class ExampleStatistics(Artifact):
+    """Statistics of Examples (TFX: ExampleStatistics).
+
+    Split-<split>/FeatureStats.pb   serialised tensorflow_metadata DatasetFeatureStatisticsList, one dataset
+    source.txt                      the user's name for the files; drift is computed between runs on the same files
+    properties: splits.
+    """
+
+    compared = True
+
+
+class Schema(Artifact):
+    """The expected shape of the data (TFX: Schema).
+
+    schema.pbtxt   tensorflow_metadata Schema as text, to be read, edited and kept in version control
+    """
+
+
+class ExampleAnomalies(Artifact):
+    """Differences between the statistics and the schema (TFX: ExampleAnomalies).
+
+    Split-<split>/SchemaDiff.pb   serialised tensorflow_metadata Anomalies
+    properties: num_anomalies {split: n}, warnings (one line each).
+    """
+
+
+class Tokenizer(Artifact):
+    """A tokenizer that runs inside a TensorFlow graph (TFX: TransformGraph).
+
+    tokenizer.json   kind and settings; see models/tokenizers/tokenizer.py
+    spm.model        the SentencePiece model, for the kinds "sentencepiece", "characters" and "bytes"
+    wordpieces.json  the pieces, for the kind "wordpiece"
+    vocabulary.tsv   piece and id, for people
+    properties: kind, vocab_size.
+
+    If columns have separate tokenizers, each has a folder with the column's name, and `vocab_size` is {column: n}.
+    """
+
+
+class TransformedExamples(Artifact):
+    """Token ids, ready for training (TFX: Examples, transformed).
+
+    Split-<split>/transformed_examples-SSSSS-of-NNNNN   TFRecord of tf.Example; one int64 list feature per text
+        column, named <column>_ids, without begin and end markers; for a label column the list holds one id
+    properties: splits, num_examples {split: n}, num_truncated {column: n}, num_dropped, max_length (tokens),
+    token_lengths {column: {"median", "p99", "max", "total"}} before truncation; with a label column, label_counts
+    {column: {label: rows of the train split}}, in the order of the label ids.
+    """
+
+
+class Model(Artifact):
+    """A trained model.
+
+    Format-Serving/         the SavedModel: strings in, strings out; see models/export/
+    Format-Keras/           config.json, model.weights.h5 and tokenizer/ (a Tokenizer), for further training
+    properties: num_parameters; steps; exported_steps, the steps of the averaged checkpoints; eval_<metric>, measured on
+    the eval split; for a warm start, warm_start {"taken", "fresh", "unused"}, see models/training/warm_start.py.
+    """
+
+
+class ModelRun(Artifact):
+    """Training logs (TFX: ModelRun).
+
+    logs/   TensorBoard event files
+    """
+
+
+class ModelEvaluation(Artifact):
+    """Metrics of the exported model (TFX: ModelEvaluation).
+
+    metrics.json        {"model": {metric: value}, "baseline": {...} (the one that decides), "baselines": {name: {...}},
+        "intervals": {"model": {metric: [lower, upper]}, "baselines": {name: {...}}} of 95 % (see tasks/bootstrap.py),
+        "slices": [{"by", "name", "num_examples", "model", "baseline", "intervals"}] (see evaluator/slices.py),
+        "examples": {"quality": name of the measure, "worst": [{column: text, "prediction", "quality"}], "best": [...]},
+        "signature": {...}, "tables": [...] (see ResultTable in tasks/implementation.py), "num_examples": n}
+    predictions.jsonl   one object per test example: its columns, and the prediction or the model's scores for it
+    properties: the content of metrics.json.
+    """
+
+    compared = True
+
+
+class ModelBlessing(Artifact):
+    """The Evaluator's verdict on a model (TFX: ModelBlessing).
+
+    BLESSED or NOT_BLESSED   a JSON object with the reason
+    properties: blessed (bool), reason; if an earlier blessed model answered enough of the same rows, last_blessed: a
+    bootstrap.Comparison with that model, its "evaluation" (number), and its headline in each of the ModelEvaluation's
+    "slices".
+    """
+
+    compared = True
+
+
+class InfraBlessing(Artifact):
+    """The InfraValidator's verdict on a model (TFX: InfraBlessing).
+
+    INFRA_BLESSED or INFRA_NOT_BLESSED   a JSON object with every check, its result, load time and latency
+    properties: blessed (bool), reason.
+    """
+
+
+class PushedModel(Artifact):
+    """The record of a push (TFX: PushedModel).
+
+    pushed.json   {"destination": folder of the version, "version": n}
+    properties: pushed_destination, pushed_version.
+    """
+
+
+class InferenceResult(Artifact):
+    """Predictions of BulkInferrer (TFX: InferenceResult).
+
+    predictions-SSSSS-of-NNNNN.jsonl   one object per row: key, the columns, the outputs (an output is named
+        predicted_<name> if a column has its name)
+    failures-SSSSS-of-NNNNN.jsonl      one object per failed row: key, reason
+    """

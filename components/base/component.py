@@ -1,0 +1,212 @@
+"""@component, Input, Output and Channel: the signature of a typed function is the whole specification of a component.
+
+statistics_gen/component.py is a short example; pipeline/dag.py joins the components to a pipeline.
+"""
+
+import dataclasses
+import inspect
+import types
+import typing
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
+
+from seq2serve.components.base.artifact import Artifact, RawFiles
+
+ArtifactType = TypeVar("ArtifactType", bound=Artifact)
+
+# A parameter annotated `Input[Examples]` receives a published artifact; one annotated `Output[Model]` receives an empty
+# folder to fill. `Input[Model] | None` with the default None is optional. Every other parameter except a `Context` is a
+# setting and part of the fingerprint.
+Input = Annotated[ArtifactType, "input"]
+Output = Annotated[ArtifactType, "output"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """Resources of an execution that its result must not depend on; never part of a fingerprint.
+
+    Args:
+        beam_options: Beam pipeline options, verbatim, such as `--runner=FlinkRunner`.
+        scratch: a folder that survives if the execution is killed and is removed when it completes. If the same
+            execution (same fingerprint) runs again, it gets the folder with its previous content.
+        verbose: whether to show output that is hidden by default.
+    """
+
+    beam_options: tuple[str, ...] = ()
+    scratch: str = ""
+    verbose: bool = False
+
+
+# A component with a `BeamContext` runs on Beam's workers, which may be other machines, so artifacts on an object store
+# are passed to it as URLs. Every other component reads a local copy and fills a local folder.
+BeamContext = Annotated[Context, "beam"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Code:
+    """A parameter that contains functions, such as a Task: a frozen dataclass with a name.
+
+    Executions record the name. The source of the functions, followed through their imports, is part of the fingerprint.
+    """
+
+    name: str
+
+    @property
+    def functions(self) -> tuple[Callable, ...]:
+        """Returns the values of the fields that are callable."""
+        values = (getattr(self, field.name) for field in dataclasses.fields(self))
+        return tuple(value for value in values if callable(value))
+
+
+@dataclasses.dataclass(frozen=True)
+class Channel:
+    """A reference to an artifact that does not exist yet: output `key` of `node`, of type `type`."""
+
+    node: "Node"
+    key: str
+    type: type[Artifact]
+
+    def __str__(self) -> str:
+        return f"{self.node.id}.outputs[{self.key!r}] ({self.type.__name__})"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Node:
+    """A component in a pipeline.
+
+    Args:
+        component: the component to run; None for files that exist before the pipeline runs (see `raw_files`).
+        inputs: input name -> Channel.
+        parameters: parameter name -> value, including defaults.
+        constant: the artifact of a node without a component.
+    """
+
+    component: "Component | None"
+    inputs: dict[str, Channel]
+    parameters: dict[str, Any]
+    constant: Artifact | None = None
+
+    @property
+    def id(self) -> str:
+        """Returns the component's name, which is unique in a pipeline."""
+        return self.component.name if self.component else type(self.constant).__name__
+
+    @property
+    def outputs(self) -> dict[str, Channel]:
+        """Returns output name -> Channel."""
+        artifact_types = self.component.outputs if self.component else {}
+        if self.constant is not None:
+            artifact_types = {"files": type(self.constant)}
+        return {key: Channel(self, key, artifact_type) for key, artifact_type in artifact_types.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Component:
+    """A function and its parsed signature: inputs, outputs and parameters.
+
+    `function` is the undecorated function; unit tests call it with artifacts in temporary folders. `context` is the
+    name of its Context parameter, if any. `optional` contains the names of optional inputs; `runs_beam` is True if
+    the context is a BeamContext.
+    """
+
+    function: Callable[..., None]
+    inputs: dict[str, type[Artifact]]
+    outputs: dict[str, type[Artifact]]
+    parameters: dict[str, inspect.Parameter]
+    context: str | None
+    optional: frozenset[str] = frozenset()
+    runs_beam: bool = False
+
+    @property
+    def name(self) -> str:
+        """Returns the name of the component, which is that of its function."""
+        return self.function.__name__
+
+    def __call__(self, **arguments: Any) -> Node:
+        """Connects the component to its inputs.
+
+        Args:
+            **arguments: a Channel for every required input, a value for every parameter without a default.
+        Returns:
+            The Node, whose `outputs` feed the next component.
+        Raises:
+            TypeError: an input or parameter is missing, unknown or of the wrong type; the message names both ends.
+        """
+        known = {**self.inputs, **self.parameters}
+        for key in arguments:
+            if key not in known:
+                raise TypeError(f"{self.name} has no input or parameter {key!r}; it has {', '.join(known)}")
+        connected = [key for key in self.inputs if key not in self.optional or arguments.get(key) is not None]
+        inputs = {key: self._checked_input(key, arguments.get(key)) for key in connected}
+        parameters = {key: self._checked_parameter(key, arguments) for key in self.parameters}
+        return Node(self, inputs, parameters)
+
+    def _checked_input(self, key: str, channel: Any) -> Channel:
+        target = f"{self.name}.inputs[{key!r}] ({self.inputs[key].__name__})"
+        if not isinstance(channel, Channel):
+            raise TypeError(f"{target} needs a channel, got {channel!r}")
+        if not issubclass(channel.type, self.inputs[key]):
+            raise TypeError(f"{channel} cannot feed {target}")
+        return channel
+
+    def _checked_parameter(self, key: str, arguments: dict[str, Any]) -> Any:
+        parameter = self.parameters[key]
+        value = arguments.get(key, parameter.default)
+        if value is inspect.Parameter.empty:
+            raise TypeError(f"{self.name} needs a value for its parameter {key!r}")
+        if isinstance(value, Channel):
+            raise TypeError(f"{value} cannot feed {self.name}'s parameter {key!r}, which is not an input")
+        return value
+
+
+def component(function: Callable[..., None]) -> Component:
+    """Turns a function into a component (TFX: the `@component` decorator of Python function components).
+
+    Args:
+        function: returns None. Its parameters can be passed by keyword and are annotated `Input[T]`, `Input[T] | None`,
+            `Output[T]`, `Context`, `BeamContext` or with a plain type. Values of a plain type must be serialisable as
+            JSON; frozen dataclasses of JSON values are, too. A Code is recorded by name.
+    Returns:
+        A Component.
+    Raises:
+        TypeError: a parameter has no annotation.
+    """
+    inputs: dict[str, type[Artifact]] = {}
+    outputs: dict[str, type[Artifact]] = {}
+    parameters: dict[str, inspect.Parameter] = {}
+    optional: set[str] = set()
+    context, runs_beam = None, False
+    hints = typing.get_type_hints(function, include_extras=True)
+    for key, parameter in inspect.signature(function).parameters.items():
+        if key not in hints:
+            raise TypeError(f"{function.__name__}: parameter {key!r} has no annotation")
+        hint = _without_none(hints[key])
+        role = getattr(hint, "__metadata__", ("",))[0]
+        if role in ("input", "output"):
+            (inputs if role == "input" else outputs)[key] = typing.get_args(hint)[0]
+            optional.update({key} if parameter.default is None else ())
+        elif hints[key] in (Context, BeamContext):
+            context, runs_beam = key, hints[key] == BeamContext
+        else:
+            parameters[key] = parameter
+    return Component(function, inputs, outputs, parameters, context, frozenset(optional), runs_beam)
+
+
+def _without_none(hint: Any) -> Any:
+    """Returns T for `T | None`, and any other annotation unchanged."""
+    if typing.get_origin(hint) not in (typing.Union, types.UnionType):
+        return hint
+    members = [member for member in typing.get_args(hint) if member is not types.NoneType]
+    return members[0] if len(members) == 1 else hint
+
+
+def raw_files(uri: str, artifact_type: type[RawFiles] = RawFiles) -> Channel:
+    """Brings the user's own files into a pipeline (TFX: Importer).
+
+    Args:
+        uri: a path or a glob pattern. The runner finds and hashes the files at the start of a run.
+        artifact_type: RawFiles or a subclass; a pipeline has at most one node per type.
+    Returns:
+        A Channel of that type.
+    """
+    return Node(None, {}, {}, constant=artifact_type(uri)).outputs["files"]

@@ -1,0 +1,1 @@
+"""BulkInferrer: Examples and a PushedModel to an InferenceResult."""

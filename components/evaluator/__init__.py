@@ -1,0 +1,1 @@
+"""Evaluator: Examples and a Model to a ModelEvaluation and a ModelBlessing."""

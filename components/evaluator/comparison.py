@@ -1,0 +1,134 @@
+"""Comparison with the last blessed model, on the test rows that both models answered."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from seq2serve.components.base.artifact import Model, ModelBlessing
+from seq2serve.components.evaluator.slices import Slice
+from seq2serve.components.tasks.bootstrap import Comparison, SufficientStatistics, compare
+from seq2serve.components.tasks.data import Answers, Row
+from seq2serve.components.tasks.task import Task
+
+MIN_COMMON_ROWS = 30
+MIN_COMMON_SHARE = 0.5  # of the smaller test set; with less in common, the models were made for different data
+
+
+@dataclasses.dataclass(frozen=True)
+class BlessedModel:
+    """The answers of an earlier, blessed model to rows of this test set.
+
+    Args:
+        evaluation: number of its ModelEvaluation.
+        rows: indices of the rows that both models answered.
+        statistics: sufficient statistics of its answers to these rows.
+    """
+
+    evaluation: int
+    rows: np.ndarray
+    statistics: SufficientStatistics
+
+
+def stored_answers(task: Task, answers: Answers) -> Answers:
+    """Returns the outputs to store: the task's answer or, if the judged signature has none, all outputs."""
+    return {task.output: answers[task.output]} if task.output in answers else answers
+
+
+def prediction_lines(task: Task, answers: Answers, rows: Sequence[Row]) -> Iterator[dict]:
+    """Yields the objects of predictions.jsonl, which `read_predictions` reads."""
+    stored = stored_answers(task, answers)
+    names = {name: "prediction" if name == task.output else name for name in stored}
+    for i, row in enumerate(rows):
+        yield {**row, **{names[name]: values[i] for name, values in stored.items()}}
+
+
+def last_blessed(task: Task, model: Model, rows: Sequence[Row], blessing: ModelBlessing) -> BlessedModel | None:
+    """Finds the last blessed model that answered the same rows (TFX: LatestBlessedModelStrategy).
+
+    It reads what the Evaluator published in the same pipeline root before this execution began. That may be newer than
+    the model: if an old model is evaluated again, it is compared with the models that were blessed since.
+
+    Args:
+        task: task of both models.
+        model: the model to evaluate, at its published location.
+        rows: the test rows that it answered.
+        blessing: the output of this execution, in the staging folder that has the execution's number.
+    Returns:
+        None if no blessed model answered enough of these rows.
+    """
+    root = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(model.uri))), "Evaluator")
+    number = os.path.basename(os.path.dirname(blessing.uri))
+    if not number.isdecimal() or not os.path.isdir(os.path.join(root, "blessing")):
+        return None
+    published = [int(name) for name in os.listdir(os.path.join(root, "blessing")) if name.isdecimal()]
+    for evaluation in sorted((n for n in published if n < int(number)), reverse=True):
+        if os.path.isfile(os.path.join(root, "blessing", str(evaluation), "BLESSED")):
+            common = _common_rows(task, os.path.join(root, "evaluation", str(evaluation)), rows)
+            if common:
+                return BlessedModel(evaluation, *common)
+    return None
+
+
+def compare_with(task: Task, answers: Answers, rows: Sequence[Row], blessed: BlessedModel) -> Comparison:
+    """Compares a model with the last blessed one by the task's headline, on the rows that both answered."""
+    ours = _statistics(task, stored_answers(task, answers), rows, blessed.rows)
+    return compare(ours, blessed.statistics, task.headline, task.higher_is_better)
+
+
+def blessed_by_slice(task: Task, blessed: BlessedModel, slices: Sequence[Slice]) -> list[float | None]:
+    """Returns the blessed model's headline on its rows in each slice; None for a slice without any."""
+    values: list[float | None] = []
+    for part in slices:
+        common = np.flatnonzero(np.isin(blessed.rows, part.rows))
+        values.append(blessed.statistics.take(common).total()[task.headline] if len(common) else None)
+    return values
+
+
+def read_predictions(task: Task, evaluation: str) -> dict[tuple[str, ...], dict]:
+    """Reads the predictions of a ModelEvaluation.
+
+    Args:
+        task: task of the model.
+        evaluation: folder of the ModelEvaluation.
+    Returns:
+        The values of a row's columns -> the line of predictions.jsonl; empty if the predictions are of another task.
+    """
+    with open(os.path.join(evaluation, "metrics.json"), encoding="utf-8") as file:
+        metrics = json.load(file)["model"]
+    with open(os.path.join(evaluation, "predictions.jsonl"), encoding="utf-8") as file:
+        lines = [json.loads(line) for line in file]
+    # The columns are not sufficient: a classifier's rows have all the columns of a language model's rows.
+    is_same_task = task.headline in metrics and lines and set(task.columns) <= set(lines[0])
+    return {_key(task, line): line for line in lines} if is_same_task else {}
+
+
+def answers_of(task: Task, lines: Sequence[dict]) -> Answers:
+    """Returns the answers in lines of predictions.jsonl, in the form that a task's `statistics` takes."""
+    if "prediction" in lines[0]:
+        return {task.output: [line["prediction"] for line in lines]}
+    return {name: [line[name] for line in lines] for name in lines[0] if name not in task.columns}
+
+
+def _common_rows(task: Task, evaluation: str, rows: Sequence[Row]) -> tuple[np.ndarray, SufficientStatistics] | None:
+    """Returns the indices of the rows that an earlier evaluation contains, and the statistics of its answers to them.
+
+    Returns None if they are too few to compare the models.
+    """
+    predictions = read_predictions(task, evaluation)
+    common = [i for i, row in enumerate(rows) if _key(task, row) in predictions]
+    if len(common) < max(MIN_COMMON_ROWS, MIN_COMMON_SHARE * min(len(rows), len(predictions))):
+        return None
+    lines = [predictions[_key(task, rows[i])] for i in common]
+    return np.array(common), task.implementation().statistics(answers_of(task, lines), lines)
+
+
+def _statistics(task: Task, answers: Answers, rows: Sequence[Row], indices: np.ndarray) -> SufficientStatistics:
+    selected = {name: [values[i] for i in indices] for name, values in answers.items()}
+    return task.implementation().statistics(selected, [rows[i] for i in indices])
+
+
+def _key(task: Task, row: Row) -> tuple[str, ...]:
+    return tuple(row[column] for column in task.columns)

@@ -1,0 +1,1 @@
+"""ExampleGen: the user's files to Examples."""

@@ -1,0 +1,176 @@
+"""The user's files as named on the command line: splits, columns and formats."""
+
+import dataclasses
+import os
+import re
+from typing import Literal, NamedTuple
+
+from seq2serve.components.base.artifact import SPLITS
+from seq2serve.components.base.errors import UserError
+
+Format = Literal["tsv", "csv", "jsonl", "text", "parquet", "tfrecord"]
+
+COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
+_SUFFIXES: dict[str, Format] = {
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".csv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".parquet": "parquet",
+    ".tfrecord": "tfrecord",
+    ".tfrecords": "tfrecord",
+}
+_ZIP, _OLD_EXCEL = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"  # magic numbers
+_NOT_ASCII = re.compile(rb"[\x80-\xff]+")
+# `split.column=`, `split=` or `column=`
+_ROLE = re.compile(rf"\s*(?:(?P<split>{'|'.join(SPLITS)})\b\.?)?(?P<column>\w*)=(?P<pattern>.+)", re.DOTALL)
+_NEXT_ROLE = re.compile(r",(?=\s*[\w.]+=)")
+
+
+@dataclasses.dataclass(frozen=True)
+class InputConfig:
+    """How files are read.
+
+    Args:
+        format: the format of every file. `auto` follows each file's extension; without a known extension it is tsv, or
+            text if there is only one column. Parallel files (one file per column) are always text.
+        delimiter: separates the cells of tsv and csv. If empty, tsv uses a tab, and csv uses the one of , ; tab | with
+            which the header contains the columns.
+        unit: a row of plain text: a line, a paragraph (lines up to the next empty one) or a whole file.
+    """
+
+    format: Literal["auto", "tsv", "csv", "jsonl", "text", "parquet", "tfrecord"] = "auto"
+    delimiter: str = ""
+    unit: Literal["line", "paragraph", "file"] = "line"
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitConfig:
+    """How rows are assigned to the splits that have no files of their own.
+
+    Args:
+        eval_share, test_share: shares of the rows; the rest is for training.
+        seed: of the hash that assigns rows to splits.
+    """
+
+    eval_share: float = 0.05
+    test_share: float = 0.05
+    seed: int = 1
+
+
+class Role(NamedTuple):
+    """The use of some files. `split`: of their rows, empty if a hash decides; `column`: of parallel files, or empty."""
+
+    split: str
+    column: str
+    pattern: str
+
+
+def parse_roles(text: str) -> list[Role]:
+    """Parses files as they are named on the command line.
+
+    Args:
+        text: a path or pattern; or parts joined by commas, each `split=pattern`, `column=pattern` or
+            `split.column=pattern`, such as `train.source=a.en,train.target=a.de,test=b.tsv`.
+    Returns:
+        The roles, in the same order.
+    """
+    if os.path.lexists(text):
+        return [Role("", "", text)]
+    matches = [_ROLE.fullmatch(part) for part in _NEXT_ROLE.split(text)]
+    if not all(matches):
+        return [Role("", "", text)]
+    return [Role(match["split"] or "", match["column"], match["pattern"].strip()) for match in matches]
+
+
+def compression(path: str) -> str:
+    """Returns the compression that a file's extension names; empty for none."""
+    return COMPRESSIONS.get(os.path.splitext(path)[1].lower(), "")
+
+
+def named_format(path: str) -> Format | None:
+    """Returns the format that a file's extension names; None if it names none."""
+    name = os.path.basename(path)
+    base = os.path.splitext(name)[0] if compression(name) else name
+    if re.search(r"tfrecord-\d+-of-\d+$", base):
+        return "tfrecord"
+    return _SUFFIXES.get(os.path.splitext(base)[1].lower())
+
+
+def file_format(path: str, input_config: InputConfig, num_columns: int) -> Format:
+    """Returns the format in which a file is read."""
+    if input_config.format != "auto":
+        return input_config.format
+    return named_format(path) or ("tsv" if num_columns > 1 else "text")
+
+
+def binary_format_hint(beginning: bytes) -> str:
+    """Returns the binary format that a file's first four bytes identify, and the fix; empty if they identify none."""
+    if beginning == _ZIP:
+        return "an Excel file or another zip archive; export the sheet as CSV (UTF-8), or unpack the archive"
+    return "an old Excel file; export the sheet as CSV (UTF-8)" if beginning == _OLD_EXCEL else ""
+
+
+def encoding_hint(text: bytes) -> str:
+    """Returns how to fix text that is not UTF-8, with a guess of its encoding if it resembles Latin-1.
+
+    In Latin-1 and its Windows variant, the bytes beyond ASCII are accented letters, rarely two in a row. In other
+    scripts whole words are beyond ASCII, and UTF-16 contains NUL bytes.
+    """
+    runs = _NOT_ASCII.findall(text)
+    num_letters = sum(run[0] >= 0xC0 for run in runs)
+    is_latin = runs and b"\0" not in text and 2 * num_letters > len(runs) and max(map(len, runs)) <= 2
+    return f"save the file as UTF-8{'; it looks like Latin-1' if is_latin else ''}"
+
+
+def group_files(files: list[dict], columns: list[str], input_config: InputConfig) -> list[tuple[dict, ...]]:
+    """Groups parallel files.
+
+    Args:
+        files: {"path", "bytes", "sha256"}, and "split" and "column" if assigned.
+        columns: the columns of an example.
+        input_config: how files are read.
+    Returns:
+        Groups of one file, or of one file per column, sorted by content, so that renaming files does not change the
+        result.
+    Raises:
+        UserError: columns do not have the same number of files, or a file is named twice.
+    """
+    paths = [file["path"] for file in files]
+    if repeated := next((path for path in paths if paths.count(path) > 1), None):
+        raise UserError(f"{repeated} is named twice; name each file once", code="file-repeated", path=repeated)
+    groups = [(file,) for file in files if not file.get("column")]
+    for split in dict.fromkeys(file.get("split", "") for file in files if file.get("column")):
+        groups += _group_parallel(files, columns, split)
+        if input_config.unit != "line":
+            raise UserError(
+                f"parallel files are read line by line, so they do not support data.unit={input_config.unit}; use "
+                "data.unit=line",
+                code="parallel-unit-unsupported",
+                setting="data.unit",
+            )
+    return sorted(groups, key=lambda group: [file["sha256"] for file in group])
+
+
+def _group_parallel(files: list[dict], columns: list[str], split: str) -> list[tuple[dict, ...]]:
+    """Returns the parallel files of a split, in groups of one file per column."""
+    files_by_column = {
+        column: [file for file in files if (file.get("split", ""), file.get("column")) == (split, column)]
+        for column in columns
+    }
+    unknown = sorted({file["column"] for file in files if file.get("column")} - set(columns))
+    counts = {column: len(column_files) for column, column_files in files_by_column.items()}
+    if unknown or len(set(counts.values())) > 1 or 0 in counts.values():
+        listed = ", ".join(f"{count} for {column}" for column, count in counts.items())
+        extra = f", and some for the unknown column {', '.join(unknown)}" if unknown else ""
+        raise UserError(
+            f"parallel files{f' of {split}' if split else ''}: there are {listed}{extra}; name the same number of "
+            f"files for each of {', '.join(columns)}, such as {','.join(f'{name}=train.{name}' for name in columns)}",
+            code="parallel-files-mismatched",
+            split=split,
+            counts=counts,
+            unknown=unknown,
+        )
+    return list(zip(*files_by_column.values(), strict=True))

@@ -1,0 +1,1 @@
+"""Row readers, one per file format."""

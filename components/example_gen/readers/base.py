@@ -1,0 +1,217 @@
+"""The base of the row readers: rows, rejects, and scans that number rows across segments.
+
+Workers that read neighbouring segments must agree on where a row begins, without reading each other's segment. That
+depends on the number of lines before it, and on whether a quotation or a paragraph is open. These add up over segments,
+so a first pass scans all segments.
+"""
+
+import abc
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from seq2serve.components.example_gen.formats import encoding_hint
+from seq2serve.components.example_gen.text_files import MAX_LINE_BYTES, Segment, count_lines, read_lines
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_CONTEXT_BYTES = 200  # before and after invalid UTF-8, from which the encoding is guessed
+
+
+class RejectedRowError(ValueError):
+    """A row that cannot become an example.
+
+    Args:
+        reason: the same for all rows with this problem, so that they can be counted.
+        detail: specific to this row.
+    """
+
+    def __init__(self, reason: str, detail: str = ""):
+        super().__init__(reason)
+        self.detail = detail
+
+
+class Row(NamedTuple):
+    """A row of a file.
+
+    Args:
+        number: from 1: of the row's first line, or of the row in files without lines.
+        raw: the row's bytes in the file.
+        cells: example column -> text; empty if the row is rejected.
+        reason: why the row is rejected; empty if it is not.
+        detail: specific to this row, unlike the reason.
+    """
+
+    number: int
+    raw: bytes
+    cells: dict[str, str]
+    reason: str
+    detail: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Scan:
+    """What later segments need to know about the lines that begin in a segment.
+
+    Args:
+        lines: their number.
+        quotes: the number of quotation marks in them.
+        ends_blank: whether the last line is blank.
+        damage: an error message if the file is damaged; empty otherwise.
+    """
+
+    lines: int = 0
+    quotes: int = 0
+    ends_blank: bool = True
+    damage: str = ""
+
+
+Scans = Mapping[Segment, Scan]
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """The positions of a file's columns.
+
+    Args:
+        positions: example column -> 0-based position in the file's rows.
+        num_columns: the number of cells of every row.
+        has_header: whether the first row names the columns.
+    """
+
+    positions: dict[str, int]
+    num_columns: int
+    has_header: bool = True
+
+    def row(self, cells: list[str]) -> dict[str, str]:
+        """Selects the columns from a row's cells.
+
+        Raises:
+            RejectedRowError: there are too few or too many cells, or a selected one is empty.
+        """
+        if len(cells) != self.num_columns:
+            raise RejectedRowError("wrong number of columns", f"{len(cells)} instead of {self.num_columns}")
+        return require_text({column: cells[position] for column, position in self.positions.items()})
+
+
+def require_text(row: dict[str, str]) -> dict[str, str]:
+    """Returns the same row if every column has text.
+
+    Raises:
+        RejectedRowError: a column is blank.
+    """
+    for column, text in row.items():
+        if not text or text.isspace():
+            raise RejectedRowError(f"empty {column}")
+    return row
+
+
+def decode_line(line: bytes, limit: int = MAX_LINE_BYTES) -> str:
+    """Returns a line as text.
+
+    Raises:
+        RejectedRowError: the line is longer than `limit` bytes or not UTF-8.
+    """
+    if len(line) > limit:
+        raise RejectedRowError(f"longer than {limit} bytes")
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        surrounding = line[max(0, error.start - _CONTEXT_BYTES) : error.start + _CONTEXT_BYTES]
+        raise RejectedRowError("not valid UTF-8", encoding_hint(surrounding)) from error
+
+
+def as_text(value: Any, name: str) -> str:
+    """Returns a value as text. Numbers and booleans, which labels often are, become their JSON form.
+
+    Raises:
+        RejectedRowError: the value has another type or is not valid Unicode; the reason names the column or field.
+    """
+    if value is None:
+        raise RejectedRowError(f"no {name!r}")
+    if isinstance(value, bytes):
+        return decode_line(value)
+    if not isinstance(value, str | int | float):
+        raise RejectedRowError(f"{name!r} is not text")
+    text = value if isinstance(value, str) else json.dumps(value)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RejectedRowError(f"{name!r} is not valid Unicode") from error
+    return text
+
+
+class RowReader(abc.ABC):
+    """Reads the rows of files of one format. It is sent to Beam's workers, so it holds only settings."""
+
+    def to_scan(self, segments: list[Segment]) -> list[Segment]:
+        """Returns the segments that must be scanned before a file's segments can be read."""
+        return []
+
+    def scan(self, segment: Segment) -> Scan:
+        """Returns what the readers of later segments need to know about a segment."""
+        return Scan()
+
+    @abc.abstractmethod
+    def read(self, segment: Segment, scans: Scans) -> Iterator[Row]:
+        """Yields the rows that begin in a segment.
+
+        Args:
+            segment: of a file.
+            scans: of at least the earlier segments of the file.
+        Raises:
+            DamagedFileError: the file cannot be read to its end.
+        """
+
+
+class LineReader(RowReader):
+    """Reads files in which each line is a row, which `parse` parses. Empty lines are rows unless `skips_blank`."""
+
+    skips_blank = False
+    has_header = False
+
+    def to_scan(self, segments: list[Segment]) -> list[Segment]:
+        return [segment for segment in segments if segment.end is not None]
+
+    def scan(self, segment: Segment) -> Scan:
+        return Scan(count_lines(segment))
+
+    @abc.abstractmethod
+    def parse(self, line: bytes) -> dict[str, str]:
+        """Returns a line's columns; raises RejectedRowError if the line is invalid."""
+
+    def read(self, segment: Segment, scans: Scans) -> Iterator[Row]:
+        for number, line in enumerate(read_lines(segment), start=1 + scan_before(segment, scans).lines):
+            if number == 1:
+                if self.has_header:
+                    continue
+                line = line.removeprefix(BYTE_ORDER_MARK)
+            if self.skips_blank and (not line or line.isspace()):
+                continue
+            yield self._row(number, line)
+
+    def _row(self, number: int, raw: bytes) -> Row:
+        try:
+            return Row(number, raw, self.parse(raw), "")
+        except RejectedRowError as error:
+            return Row(number, raw, {}, str(error), error.detail)
+
+
+def scan_before(segment: Segment, scans: Scans) -> Scan:
+    """Returns the combined scan of a file's segments before `segment`."""
+    earlier = sorted((s for s in scans if s.path == segment.path and s.start < segment.start), key=lambda s: s.start)
+    earlier_scans = [scans[s] for s in earlier]
+    return Scan(
+        sum(scan.lines for scan in earlier_scans),
+        sum(scan.quotes for scan in earlier_scans),
+        next((scan.ends_blank for scan in reversed(earlier_scans) if scan.lines), True),
+    )
+
+
+def read_lines_past_end(segment: Segment) -> Iterator[tuple[bytes, bool]]:
+    """Yields (line, whether it is in the segment) to the end of the file, for a row that spans the segment's end."""
+    for line in read_lines(segment):
+        yield line, True
+    if segment.end is not None:
+        for line in read_lines(Segment(segment.path, segment.end, None)):
+            yield line, False

@@ -1,0 +1,48 @@
+"""The reader of TFRecords of tf.Example; a module of its own because it imports TensorFlow."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+
+from seq2serve.components.example_gen.readers.base import Row, RowReader, Scans
+from seq2serve.components.example_gen.readers.parquet import record_row
+from seq2serve.components.example_gen.text_files import DamagedFileError, Segment, open_decompressed
+from seq2serve.components.storage.tf_records import read_records
+
+
+class TFRecordReader(RowReader):
+    """Features of tf.Examples. The file is not cut into segments.
+
+    Args:
+        features: example column -> feature, which has one value.
+    """
+
+    def __init__(self, features: dict[str, str]):
+        self._features = features
+
+    def read(self, segment: Segment, scans: Scans) -> Iterator[Row]:
+        path = segment.path
+        with open_decompressed(path) as file:
+            try:
+                for number, record in enumerate(read_records(file), start=1):
+                    yield self._parse(number, record)
+            except ValueError as error:
+                raise DamagedFileError(
+                    f"{path}: truncated or corrupt: {error}; download or create the file again", path=path
+                ) from error
+
+    def _parse(self, number: int, record: bytes) -> Row:
+        try:
+            features = tf.train.Example.FromString(record).features.feature
+        except DecodeError:
+            return Row(number, record, {}, "not a tf.Example")
+        cells: dict[str, Any] = {}
+        for column, name in self._features.items():
+            kind = features[name].WhichOneof("kind") if name in features else None
+            values = getattr(features[name], kind).value if kind else []
+            if len(values) > 1:
+                return Row(number, record, {}, f"feature {name!r} has several values")
+            cells[column] = values[0] if values else None
+        return record_row(number, cells)

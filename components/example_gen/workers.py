@@ -1,0 +1,167 @@
+"""The Beam transforms of ExampleGen: files to rows, rows to splits, splits to TFRecord shards."""
+
+import collections
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Iterator
+
+import apache_beam as beam
+from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+from seq2serve.components.base.artifact import SPLITS
+from seq2serve.components.example_gen.readers.base import Row, Scan, Scans
+from seq2serve.components.example_gen.tables import Table
+from seq2serve.components.example_gen.text_files import DamagedFileError, Segment
+from seq2serve.components.storage.shards import shard_name
+from seq2serve.components.storage.text_keys import normalize
+from seq2serve.components.storage.tf_records import ExampleEncoder, RecordWriter
+
+# The text of a reject only has to identify the row, so it is shortened.
+_MAX_REJECT_CHARACTERS = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Splitter:
+    """Assigns rows to splits by a hash of their first column, so that a row's split depends only on its text.
+
+    Texts that differ only in case, digits and spaces share a split. Otherwise the model could have memorised the answer
+    to a near-duplicate of a test sentence. Only the first column, the model's input, counts: outputs may recur
+    ("Connection failed" answers many questions). If outputs had to share a split as well, the splits would be connected
+    components of the whole corpus, and rows would change splits as the corpus grows.
+
+    Args:
+        eval_share, test_share: expected shares of the rows, not exact ones.
+        seed: of the hash; another seed gives other splits.
+    """
+
+    eval_share: float
+    test_share: float
+    seed: int
+
+    def split(self, text: str) -> str:
+        """Returns the split of a row whose first column is `text`."""
+        keyed = _keyed_hash(self.seed).copy()
+        keyed.update(normalize(text).encode())
+        point = int.from_bytes(keyed.digest(), "big") / 2**64
+        if point < self.eval_share:
+            return "eval"
+        return "test" if point < self.eval_share + self.test_share else "train"
+
+
+@functools.cache
+def _keyed_hash(seed: int) -> hashlib.blake2b:
+    return hashlib.blake2b(digest_size=8, key=str(seed).encode())
+
+
+class ScanSegment(beam.DoFn):
+    """(path, segment) -> (segment, its Scan), which later segments of the same file need.
+
+    Args:
+        tables: path -> Table. The path of an element is a key; its segment is of one of the table's files.
+    """
+
+    def __init__(self, tables: dict[str, Table]):
+        self._tables = tables
+
+    def process(self, element: tuple[str, Segment]) -> Iterator[tuple[Segment, Scan]]:
+        path, segment = element
+        try:
+            yield segment, self._tables[path].reader.scan(segment)
+        except DamagedFileError as error:
+            yield segment, Scan(damage=str(error))
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardFolder:
+    """The Examples artifact to write.
+
+    Args:
+        uri: its folder.
+        columns: the columns of an example.
+        num_shards: the number of shards of each split.
+    """
+
+    uri: str
+    columns: tuple[str, ...]
+    num_shards: int
+
+
+class WriteShard(beam.DoFn):
+    """(index, segments) -> summary of one shard of every split and of the rejects, which it writes.
+
+    Rows keep the order in which they are read, and shards depend only on the files' sizes. The bytes are therefore the
+    same for any number of workers, and the same if a shard is written twice.
+
+    Args:
+        folder: the artifact to write.
+        tables: path -> Table.
+        splitter: assigns the rows of tables that have no split.
+    """
+
+    def __init__(self, folder: ShardFolder, tables: dict[str, Table], splitter: Splitter):
+        self._folder = folder
+        self._tables = tables
+        self._splitter = splitter
+
+    def process(self, element: tuple[int, list[Segment]], scans: Scans) -> Iterator[dict]:
+        """Yields {"index", "num_examples" {split: n}, "reasons" {reason: n}, "first_reject", "damage"}."""
+        index, segments = element
+        writer = _ShardWriter(self._folder, index)
+        damage = None
+        with writer:
+            for segment in segments:
+                try:
+                    self._write_segment(segment, scans, writer)
+                except DamagedFileError as error:
+                    damage = {"message": str(error), "code": error.code, "fields": error.fields}
+        yield {"index": index, "damage": damage, **writer.summary()}
+
+    def _write_segment(self, segment: Segment, scans: Scans, writer: "_ShardWriter") -> None:
+        table = self._tables[segment.path]
+        for row in table.reader.read(segment, scans):
+            if row.reason:
+                writer.reject(segment.path, row)
+            else:
+                writer.write(table.split or self._splitter.split(next(iter(row.cells.values()))), row.cells)
+
+
+class _ShardWriter:
+    """Writes one shard of each split and of the rejects, and counts the rows."""
+
+    def __init__(self, folder: ShardFolder, index: int):
+        name, rejects = (shard_name(stem, index, folder.num_shards) for stem in ("data_tfrecord", "rejects"))
+        self._columns, self._encoder = folder.columns, ExampleEncoder(folder.columns, "bytes")
+        self._records = {split: RecordWriter(f"{folder.uri}/Split-{split}/{name}") for split in SPLITS}
+        rejects_path = f"{folder.uri}/rejects/{rejects}.jsonl"
+        self._rejects = FileSystems.create(rejects_path, compression_type=CompressionTypes.UNCOMPRESSED)
+        self._num_examples = collections.Counter()
+        self._reasons = collections.Counter()
+        self._first_reject = None
+
+    def __enter__(self) -> "_ShardWriter":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for file in (*self._records.values(), self._rejects):
+            file.close()
+
+    def write(self, split: str, row: dict[str, str]) -> None:
+        self._records[split].write(self._encoder.encode([row[column].encode() for column in self._columns]))
+        self._num_examples[split] += 1
+
+    def reject(self, path: str, row: Row) -> None:
+        text = row.raw[: 4 * _MAX_REJECT_CHARACTERS].decode(errors="backslashreplace")[:_MAX_REJECT_CHARACTERS]
+        reject = {"file": path, "line": row.number, "reason": row.reason, "detail": row.detail, "text": text}
+        self._rejects.write(json.dumps(reject, ensure_ascii=False).encode() + b"\n")
+        self._reasons[row.reason] += 1
+        self._first_reject = self._first_reject or reject
+
+    def summary(self) -> dict:
+        return {
+            "num_examples": dict(self._num_examples),
+            "reasons": dict(self._reasons),
+            "first_reject": self._first_reject,
+        }

@@ -1,0 +1,1 @@
+"""ExampleValidator: ExampleStatistics and a Schema to ExampleAnomalies."""

@@ -1,0 +1,210 @@
+"""Anomalies: deviations of a split's statistics from the schema, from the train split and from the last run."""
+
+import typing
+from collections.abc import Iterator
+
+from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
+
+from seq2serve.components.schema_gen.schema_file import label_domain
+from seq2serve.components.statistics_gen.statistics_file import (
+    ROW,
+    custom_numbers,
+    features_by_name,
+    label_counts,
+    natural_language,
+    ranked_counts,
+)
+
+MAX_EMPTY_SHARE = 0.01
+# Splits that were not made by hashing usually share a few common sentences.
+MAX_SHARE_IN_TRAIN = 0.01
+MAX_UNTRANSLATED_SHARE = 0.1
+MAX_MISALIGNED_SHARE = 0.01
+MAX_OTHER_SCRIPT_SHARE = 0.05
+MAX_OTHER_LANGUAGE_SHARE = 0.05  # of the texts whose language was identified
+MIN_IDENTIFIED_LANGUAGES = 50
+# If a label is more frequent, always predicting it gives a high accuracy.
+MAX_LABEL_SHARE = 0.9
+MIN_LABEL_ROWS = 2
+_NUM_SHOWN = 5
+
+
+class Anomaly(typing.NamedTuple):
+    """A deviation from the expectations.
+
+    Args:
+        column: the column's name, "row" for entire rows, or "" for the split.
+        type: a name of AnomalyInfo.Type.
+        severity: "ERROR" or "WARNING".
+        description: what is wrong, how frequent it is, and how to fix it.
+    """
+
+    column: str
+    type: str
+    severity: str
+    description: str
+
+
+def find_anomalies(schema: schema_pb2.Schema, dataset: statistics_pb2.DatasetFeatureStatistics) -> list[Anomaly]:
+    """Finds the deviations from a schema.
+
+    Args:
+        schema: the expected columns, types and values.
+        dataset: the statistics of one split.
+    Returns:
+        The anomalies of the split, then of its columns in the schema's order, then of its rows.
+    """
+    features = features_by_name(dataset)
+    result = []
+    if dataset.num_examples < schema.dataset_constraints.min_examples_count:
+        minimum = schema.dataset_constraints.min_examples_count
+        text = f"{dataset.num_examples} examples, fewer than the {minimum} that the schema requires; add rows"
+        result.append(Anomaly("", "DATASET_LOW_NUM_EXAMPLES", "ERROR", text))
+    for expected in schema.feature:
+        if expected.name in features:
+            domain = label_domain(schema, expected.name)
+            result += _column_anomalies(expected, domain, features[expected.name], dataset.num_examples)
+        else:
+            text = "the column is in the schema but not in the data; add it, or remove it from the schema"
+            result.append(Anomaly(expected.name, "SCHEMA_MISSING_COLUMN", "ERROR", text))
+    for name in sorted(features.keys() - {expected.name for expected in schema.feature} - {ROW}):
+        text = "the column is in the data but not in the schema; add it to the schema, or do not import it"
+        result.append(Anomaly(name, "SCHEMA_NEW_COLUMN", "ERROR", text))
+    return result + list(_row_anomalies(features[ROW]))
+
+
+def find_drift(
+    schema: schema_pb2.Schema,
+    dataset: statistics_pb2.DatasetFeatureStatistics,
+    previous: statistics_pb2.DatasetFeatureStatistics,
+) -> list[Anomaly]:
+    """Finds drift since an earlier run: changes in the share of a word or label (TFDV: L-infinity distance).
+
+    Args:
+        schema: `drift_comparator.infinity_norm.threshold` is the largest allowed change in a column;
+            0 allows any change.
+        dataset: the statistics of one split.
+        previous: the statistics of the same split in the earlier run.
+    Returns:
+        The anomalies, all warnings, in the schema's order.
+    """
+    now, before = features_by_name(dataset), features_by_name(previous)
+    result = []
+    for expected in schema.feature:
+        limit = expected.drift_comparator.infinity_norm.threshold
+        if not limit or expected.name not in now.keys() & before.keys():
+            continue
+        new, old = _shares(now[expected.name]), _shares(before[expected.name])
+        drifts = {word: abs(new.get(word, 0) - old.get(word, 0)) for word in sorted(new.keys() | old.keys())}
+        word = max(drifts, key=drifts.get, default="")
+        if drifts.get(word, 0) > limit:
+            shares = f"from {old.get(word, 0):.1%} in the last run to {new.get(word, 0):.1%}"
+            text = f"the share of {word!r} changed {shares}, a drift of more than {limit:.0%}"
+            result.append(Anomaly(expected.name, "COMPARATOR_L_INFTY_HIGH", "WARNING", text))
+    return result
+
+
+def _shares(feature: statistics_pb2.FeatureNameStatistics) -> dict[str, float]:
+    """Returns each label's share of all labels, or each frequent word's share of all words."""
+    counts = label_counts(feature)
+    if counts:
+        total = sum(counts.values())
+    else:
+        words = natural_language(feature)
+        counts = {bucket.label: bucket.sample_count for bucket in words.rank_histogram.buckets}
+        total = sum(bucket.sample_count for bucket in words.token_length_histogram.buckets)
+    return {word: count / total for word, count in counts.items()}
+
+
+def _column_anomalies(
+    expected: schema_pb2.Feature, domain: list[str], feature: statistics_pb2.FeatureNameStatistics, num_examples: int
+) -> Iterator[Anomaly]:
+    if feature.type != statistics_pb2.FeatureNameStatistics.STRING or expected.type != schema_pb2.BYTES:
+        names = schema_pb2.FeatureType.Name(expected.type), statistics_pb2.FeatureNameStatistics.Type.Name(feature.type)
+        types = "the type is {} in the schema and {} in the data".format(*names)
+        text = f"{types}; text is BYTES in a schema and STRING in statistics"
+        yield Anomaly(expected.name, "UNEXPECTED_DATA_TYPE", "ERROR", text)
+        return
+    present = feature.string_stats.common_stats.num_non_missing
+    if present < expected.presence.min_fraction * num_examples or present < expected.presence.min_count:
+        text = f"present in {present} of {num_examples} rows; the schema requires {expected.presence.min_fraction:.1%}"
+        yield Anomaly(
+            expected.name, "FEATURE_TYPE_LOW_FRACTION_PRESENT", "ERROR", f"{text}; fill in the missing values"
+        )
+    empty = custom_numbers(feature)["num_empty"]
+    if empty > MAX_EMPTY_SHARE * num_examples:
+        text = f"empty in {empty:.0f} of {num_examples} rows, more than {MAX_EMPTY_SHARE:.0%}"
+        yield Anomaly(expected.name, "FEATURE_TYPE_NO_VALUES", "ERROR", f"{text}; fill in or remove those rows")
+    yield from _label_anomalies(expected, domain, feature) if domain else _text_anomalies(expected, feature)
+
+
+def _label_anomalies(
+    expected: schema_pb2.Feature, domain: list[str], feature: statistics_pb2.FeatureNameStatistics
+) -> Iterator[Anomaly]:
+    counts = label_counts(feature)
+    unknown = [f"{label!r} ({count:.0f} rows)" for label, count in counts.items() if label not in domain]
+    if unknown or not counts:
+        text = f"not in the schema: {_join(unknown) or 'too many distinct values'}; fix the rows or the schema"
+        yield Anomaly(expected.name, "ENUM_TYPE_UNEXPECTED_STRING_VALUES", "ERROR", text)
+    total = sum(counts.values())
+    if counts and len(domain) > 1 and max(counts.values()) > MAX_LABEL_SHARE * total:
+        label = max(counts, key=counts.get)
+        text = f"{counts[label] / total:.1%} of the rows are {label!r}, so always predicting it gives a high accuracy"
+        yield Anomaly(expected.name, "CUSTOM_VALIDATION", "WARNING", f"{text}; add rows with other labels")
+    rare = [repr(label) for label, count in counts.items() if count < MIN_LABEL_ROWS]
+    if rare:
+        number = f"{len(rare)} labels have" if rare[1:] else "1 label has"
+        text = f"{number} only one row: {_join(rare)}; add rows, or merge labels"
+        yield Anomaly(expected.name, "CUSTOM_VALIDATION", "WARNING", text)
+
+
+def _join(names: list[str]) -> str:
+    return ", ".join(names[:_NUM_SHOWN]) + (", ..." if names[_NUM_SHOWN:] else "")
+
+
+def _text_anomalies(expected: schema_pb2.Feature, feature: statistics_pb2.FeatureNameStatistics) -> Iterator[Anomaly]:
+    words = natural_language(feature)
+    limits = expected.natural_language_domain.sequence_length_constraints
+    if words.min_sequence_length < limits.min_sequence_length:
+        text = (
+            f"the shortest text has {words.min_sequence_length} words; the schema allows {limits.min_sequence_length}"
+        )
+        yield Anomaly(expected.name, "SEQUENCE_VALUE_TOO_FEW_OCCURRENCES", "WARNING", text)
+    if 0 < limits.max_sequence_length < words.max_sequence_length:
+        text = f"the longest text has {words.max_sequence_length} words; the schema allows {limits.max_sequence_length}"
+        yield Anomaly(expected.name, "SEQUENCE_VALUE_TOO_MANY_OCCURRENCES", "WARNING", text)
+    scripts = {name: count for name, count in ranked_counts(feature, "scripts").items() if name}
+    main, *minor = scripts or [""]
+    total = sum(scripts.values())
+    num_minor = sum(scripts[name] for name in minor)
+    if num_minor > MAX_OTHER_SCRIPT_SHARE * total:
+        text = f"{num_minor / total:.1%} of the texts are in {', '.join(minor)} script, not {main}"
+        yield Anomaly(expected.name, "CUSTOM_VALIDATION", "WARNING", f"{text}; check for other languages")
+    yield from _language_anomalies(expected.name, ranked_counts(feature, "languages"))
+
+
+def _language_anomalies(column: str, languages: dict[str, float]) -> Iterator[Anomaly]:
+    total = sum(languages.values())
+    main, *minor = languages or [""]
+    frequent = {name: languages[name] / total for name in minor if languages[name] > MAX_OTHER_LANGUAGE_SHARE * total}
+    if total >= MIN_IDENTIFIED_LANGUAGES and frequent:
+        shares = ", ".join(f"{share:.0%} in {name!r}" for name, share in frequent.items())
+        text = f"most texts with an identified language are in {main!r}, but {shares}"
+        advice = "check for untranslated rows or swapped columns"
+        yield Anomaly(column, "CUSTOM_VALIDATION", "WARNING", f"{text}; {advice}")
+
+
+def _row_anomalies(feature: statistics_pb2.FeatureNameStatistics) -> Iterator[Anomaly]:
+    numbers = custom_numbers(feature)
+    leaked = numbers.get("share_in_train", 0)  # the train split has no such statistic
+    if leaked > 0:
+        severity = "ERROR" if leaked > MAX_SHARE_IN_TRAIN else "WARNING"
+        text = f"{leaked:.1%} of the rows are also in the train split, so metrics would be too optimistic"
+        yield Anomaly(ROW, "CUSTOM_VALIDATION", severity, f"{text}; remove them from one of the splits")
+    if numbers["share_untranslated"] > MAX_UNTRANSLATED_SHARE:
+        text = f"{numbers['share_untranslated']:.1%} of the rows have the same text in all columns"
+        yield Anomaly(ROW, "CUSTOM_VALIDATION", "WARNING", f"{text}; check for untranslated rows")
+    misaligned = numbers.get("share_misaligned", 0)
+    if misaligned > MAX_MISALIGNED_SHARE:
+        text = f"in {misaligned:.1%} of the rows one text is many times longer than the other"
+        yield Anomaly(ROW, "CUSTOM_VALIDATION", "WARNING", f"{text}; check the alignment of the columns")

@@ -1,0 +1,25 @@
+"""ExampleValidator: compares statistics with a schema, and stops the run before training if the data has errors."""
+
+from seq2serve.components.base.artifact import ExampleAnomalies, ExampleStatistics, Schema
+from seq2serve.components.base.component import Input, Output, component
+
+
+@component
+def ExampleValidator(
+    statistics: Input[ExampleStatistics], schema: Input[Schema], anomalies: Output[ExampleAnomalies]
+) -> None:
+    """Compares the statistics of all splits with the schema, and with those of the last run (TFX: ExampleValidator).
+
+    The last run is the one with the next lower execution number in the pipeline root whose statistics are of the same
+    files. The result is deterministic, because published artifacts are immutable.
+
+    Args:
+        statistics: statistics of all splits.
+        schema: the expected columns, types and values.
+        anomalies: the deviations, by split.
+    Raises:
+        UserError: at least one anomaly is an error; the message has one line for each error.
+    """
+    from seq2serve.components.example_validator.executor import validate_examples
+
+    validate_examples(statistics, schema, anomalies)

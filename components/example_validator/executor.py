@@ -1,0 +1,65 @@
+"""The executor of ExampleValidator."""
+
+import os
+
+import tensorflow as tf
+from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
+
+from seq2serve.components.base.artifact import ExampleAnomalies, ExampleStatistics, Schema
+from seq2serve.components.base.errors import UserError
+from seq2serve.components.example_validator.anomalies import Anomaly, find_anomalies, find_drift
+from seq2serve.components.schema_gen.schema_file import read_schema
+from seq2serve.components.statistics_gen.statistics_file import read_source, read_statistics
+
+
+def validate_examples(statistics: ExampleStatistics, schema: Schema, anomalies: ExampleAnomalies) -> None:
+    """Executes ExampleValidator; see component.py for the arguments."""
+    expected = read_schema(schema)
+    previous = _previous(statistics)
+    by_split: dict[str, list[Anomaly]] = {}
+    for split in statistics.properties["splits"]:
+        dataset = read_statistics(statistics, split)
+        by_split[split] = find_anomalies(expected, dataset)
+        if previous:
+            by_split[split] += find_drift(expected, dataset, read_statistics(previous, split))
+        _write(anomalies.path(f"Split-{split}"), expected, by_split[split])
+    lines: dict[str, list[str]] = {"ERROR": [], "WARNING": []}
+    for split, split_anomalies in by_split.items():
+        for anomaly in split_anomalies:
+            lines[anomaly.severity].append(f"{split} {anomaly.column or 'split'}: {anomaly.description}")
+    anomalies.properties["num_anomalies"] = {split: len(split_anomalies) for split, split_anomalies in by_split.items()}
+    anomalies.properties["warnings"] = lines["WARNING"]
+    if lines["ERROR"]:
+        message = "\n  ".join(["the examples do not match the schema:", *lines["ERROR"]])
+        raise UserError(message, code="examples-anomalous", errors=lines["ERROR"])
+
+
+def _previous(statistics: ExampleStatistics) -> ExampleStatistics | None:
+    """Returns the statistics of the last earlier run on the same files, if they have all splits; otherwise None."""
+    folder, name = os.path.split(statistics.uri)
+    if not name.isdecimal() or not os.path.isdir(folder):
+        return None
+    numbers = sorted((int(sibling) for sibling in os.listdir(folder) if sibling.isdecimal()), reverse=True)
+    earlier = (ExampleStatistics(os.path.join(folder, str(number))) for number in numbers if number < int(name))
+    source = read_source(statistics)
+    previous = next((candidate for candidate in earlier if read_source(candidate) == source), None)
+    if previous is None:
+        return None
+    splits = statistics.properties["splits"]
+    is_complete = all(os.path.isfile(previous.path(f"Split-{split}", "FeatureStats.pb")) for split in splits)
+    return previous if is_complete else None
+
+
+def _write(folder: str, schema: schema_pb2.Schema, anomalies: list[Anomaly]) -> None:
+    result = anomalies_pb2.Anomalies(baseline=schema)
+    for anomaly in anomalies:
+        info = result.anomaly_info[anomaly.column] if anomaly.column else result.dataset_anomaly_info
+        info.severity = max(info.severity, anomalies_pb2.AnomalyInfo.Severity.Value(anomaly.severity))
+        kind = anomalies_pb2.AnomalyInfo.Type.Value(anomaly.type)
+        info.reason.add(type=kind, short_description=anomaly.type, description=anomaly.description)
+        info.description = "; ".join(reason.description for reason in info.reason)
+        if anomaly.column:
+            info.path.step[:] = [anomaly.column]
+    tf.io.gfile.makedirs(folder)
+    with tf.io.gfile.GFile(f"{folder}/SchemaDiff.pb", "wb") as file:
+        file.write(result.SerializeToString(deterministic=True))

@@ -1,0 +1,218 @@
+"""Atomic writes to a serving folder: by renaming on a local disk, by the order of copies in an object store."""
+
+import contextlib
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+import portalocker
+
+from seq2serve.components.base.uris import is_remote
+
+GRAPH_FILE = "saved_model.pb"  # its presence marks a complete SavedModel
+# Servers read only numeric names, so unfinished versions have this prefix. They are in the serving folder itself,
+# because a rename is atomic only within a file system.
+STAGING_PREFIX = ".pushing-"
+_LOCK_NAME = ".pushing.lock"
+
+
+class Store(Protocol):
+    """A serving folder on any kind of storage. Names are paths relative to the folder, separated by `/`."""
+
+    def path(self, name: str) -> str:
+        """Returns the path or URL of a name."""
+
+    def names(self) -> list[str]:
+        """Returns the names of the entries; none if the folder is missing."""
+
+    def has(self, name: str) -> bool:
+        """Returns whether a file exists; OSError if the storage cannot be reached."""
+
+    def read(self, name: str) -> bytes:
+        """Reads a file; OSError if that fails."""
+
+    def write(self, name: str, content: bytes) -> None:
+        """Writes a file atomically: readers see either the old content or the new."""
+
+    def add(self, name: str, source: str, extra: Mapping[str, bytes]) -> None:
+        """Copies a SavedModel and extra files, so that saved_model.pb becomes visible last."""
+
+    def remove(self, name: str) -> None:
+        """Removes a version atomically."""
+
+    def locked(self) -> contextlib.AbstractContextManager[None]:
+        """Creates the folder if it is missing, and excludes other writers where the storage has locks."""
+
+
+def open_store(destination: str) -> Store:
+    """Returns the store for a path or a URL such as gs://bucket/models/en_de."""
+    return RemoteStore(destination) if is_remote(destination) else LocalStore(destination)
+
+
+@contextlib.contextmanager
+def local_copy(folder: str) -> Iterator[str]:
+    """Yields a temporary local copy of a folder in an object store, or the folder itself if it is local.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    if not is_remote(folder):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        with _os_errors() as gfile:
+            for parent, _, files in gfile.walk(folder):
+                target = os.path.join(scratch, parent[len(folder) :].strip("/"))
+                os.makedirs(target, exist_ok=True)
+                for file in files:
+                    gfile.copy(f"{parent.rstrip('/')}/{file}", os.path.join(target, file))
+        yield scratch
+
+
+class LocalStore:
+    """A folder on a local disk: renaming makes a version visible atomically, and survives a power failure."""
+
+    def __init__(self, destination: str):
+        self._folder = pathlib.Path(destination).absolute()
+
+    def path(self, name: str) -> str:
+        """Returns the path or URL of a name."""
+        return str(self._folder / name)
+
+    def names(self) -> list[str]:
+        """Returns the names of the entries; none if the folder is missing."""
+        return os.listdir(self._folder) if self._folder.exists() else []
+
+    def has(self, name: str) -> bool:
+        """Returns whether a file exists."""
+        return (self._folder / name).is_file()
+
+    def read(self, name: str) -> bytes:
+        """Reads a file."""
+        return (self._folder / name).read_bytes()
+
+    def write(self, name: str, content: bytes) -> None:
+        """Writes a file next to the old one and renames it."""
+        staging = self._folder / f"{STAGING_PREFIX}{name}"
+        staging.write_bytes(content)
+        _sync(staging)
+        os.replace(staging, self._folder / name)
+
+    def add(self, name: str, source: str, extra: Mapping[str, bytes]) -> None:
+        """Copies to a staging folder, which is then renamed."""
+        staging = self._folder / f"{STAGING_PREFIX}{name}"
+        try:
+            shutil.copytree(source, staging, ignore=lambda folder, _: {GRAPH_FILE} if folder == source else ())
+            for relative, content in extra.items():
+                (staging / relative).parent.mkdir(exist_ok=True)
+                (staging / relative).write_bytes(content)
+            shutil.copyfile(pathlib.Path(source, GRAPH_FILE), staging / GRAPH_FILE)
+            for path in [*staging.rglob("*"), staging]:
+                _sync(path)
+            os.rename(staging, self._folder / name)
+        except OSError:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+        _sync(self._folder)
+
+    def remove(self, name: str) -> None:
+        """Renames to a staging name, then deletes."""
+        staging = self._folder / f"{STAGING_PREFIX}{name}"
+        os.rename(self._folder / name, staging)
+        shutil.rmtree(staging)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds a lock, which the system releases if the process is killed, and removes leftovers of killed pushes."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with portalocker.Lock(self._folder / _LOCK_NAME, flags=portalocker.LockFlags.EXCLUSIVE):
+            for path in self._folder.glob(f"{STAGING_PREFIX}*"):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            yield
+
+
+class RemoteStore:
+    """A folder in an object store, such as gs:// or s3://, without atomic renames and locks; uses `tf.io.gfile`."""
+
+    def __init__(self, destination: str):
+        self._folder = destination.rstrip("/")
+
+    def path(self, name: str) -> str:
+        """Returns the path or URL of a name."""
+        return f"{self._folder}/{name}"
+
+    def names(self) -> list[str]:
+        """Returns the names of the entries; none if the folder is missing."""
+        with _os_errors() as gfile:
+            return [name.rstrip("/") for name in gfile.listdir(self._folder)] if gfile.exists(self._folder) else []
+
+    def has(self, name: str) -> bool:
+        """Returns whether a file exists."""
+        with _os_errors() as gfile:
+            return gfile.exists(self.path(name))
+
+    def read(self, name: str) -> bytes:
+        """Reads a file."""
+        with _os_errors() as gfile, gfile.GFile(self.path(name), "rb") as file:
+            return file.read()
+
+    def write(self, name: str, content: bytes) -> None:
+        """Writes a file next to the old one and renames it; an object becomes visible when it is complete."""
+        path = self.path(name)
+        with _os_errors() as gfile:
+            gfile.makedirs(os.path.dirname(path))
+            with gfile.GFile(f"{path}.new", "wb") as file:
+                file.write(content)
+            gfile.rename(f"{path}.new", path, overwrite=True)
+
+    def add(self, name: str, source: str, extra: Mapping[str, bytes]) -> None:
+        """Copies saved_model.pb last."""
+        with _os_errors() as gfile:
+            for folder, _, files in gfile.walk(source):
+                for file in files:
+                    relative = os.path.join(folder, file)[len(source) :].lstrip("/")
+                    if relative != GRAPH_FILE and relative not in extra:
+                        self._copy(gfile, source, name, relative)
+            for relative, content in extra.items():
+                self.write(f"{name}/{relative}", content)
+            self._copy(gfile, source, name, GRAPH_FILE)
+
+    def _copy(self, gfile, source: str, name: str, relative: str) -> None:
+        target = self.path(f"{name}/{relative}")
+        gfile.makedirs(os.path.dirname(target))
+        gfile.copy(f"{source}/{relative}", target, overwrite=True)
+
+    def remove(self, name: str) -> None:
+        """Deletes saved_model.pb first."""
+        with _os_errors() as gfile:
+            gfile.remove(self.path(f"{name}/{GRAPH_FILE}"))
+            gfile.rmtree(self.path(name))
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Creates the folder. Object stores have no lock: callers must not push concurrently."""
+        with _os_errors() as gfile:
+            gfile.makedirs(self._folder)
+        yield
+
+
+@contextlib.contextmanager
+def _os_errors() -> Iterator:
+    """Yields `tf.io.gfile` and converts its errors to OSError."""
+    import tensorflow as tf  # takes seconds to import, and only object stores need it
+
+    try:
+        yield tf.io.gfile
+    except tf.errors.OpError as error:
+        raise OSError(error.message or type(error).__name__) from error
+
+
+def _sync(path: pathlib.Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""SchemaGen: ExampleStatistics to a Schema; ImportSchemaGen: a schema that the user maintains."""

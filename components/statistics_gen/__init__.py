@@ -1,0 +1,1 @@
+"""StatisticsGen: Examples to ExampleStatistics."""

@@ -1,0 +1,1 @@
+"""Files anywhere through one API, shards, tf.Example records and Beam pipelines."""

@@ -1,0 +1,116 @@
+"""Local and remote files through one API. Local paths are used in place, without a copy and without Beam."""
+
+import contextlib
+import os
+import posixpath
+import tempfile
+from collections.abc import Iterator
+from types import ModuleType
+
+from seq2serve.components.base.uris import is_remote
+
+
+def has_files(uri: str) -> bool:
+    """Returns whether a folder exists or, for a URL, whether there are files under it.
+
+    Raises:
+        Seq2ServeError: the store cannot be reached.
+    """
+    return _beam_files().has_files(uri) if is_remote(uri) else os.path.isdir(uri)
+
+
+def find_files(pattern: str) -> list[dict]:
+    """Finds files by a URL, which may be a pattern; see beam_files.find_files."""
+    return _beam_files().find_files(pattern)
+
+
+@contextlib.contextmanager
+def local_file(path: str) -> Iterator[str]:
+    """Yields a local path of a file; for a URL, that of a temporary copy with the same name.
+
+    Raises:
+        Seq2ServeError: it cannot be read.
+    """
+    if not is_remote(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = os.path.join(scratch, posixpath.basename(path))
+        _beam_files().fetch_file(path, copy)
+        yield copy
+
+
+@contextlib.contextmanager
+def local_copy(uri: str) -> Iterator[str]:
+    """Yields a local path of a folder; for a URL, that of a temporary copy.
+
+    Raises:
+        Seq2ServeError: it cannot be read.
+    """
+    if not is_remote(uri):
+        yield uri
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        _beam_files().download(uri, scratch)
+        yield scratch
+
+
+@contextlib.contextmanager
+def filled_folder(uri: str) -> Iterator[str]:
+    """Yields a local folder to fill; for a URL, a temporary one that is uploaded when the `with` block ends.
+
+    Raises:
+        Seq2ServeError: it cannot be written.
+    """
+    if not is_remote(uri):
+        os.makedirs(uri, exist_ok=True)
+        yield uri
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        yield scratch
+        _beam_files().upload(scratch, uri)
+
+
+def write_file(path: str, content: bytes) -> None:
+    """Writes a file; creates its folder if it is missing.
+
+    Raises:
+        Seq2ServeError: it cannot be written.
+    """
+    if is_remote(path):
+        _beam_files().write_file(path, content)
+    else:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(content)
+
+
+def remove_file(path: str) -> None:
+    """Deletes a file.
+
+    Raises:
+        Seq2ServeError: it cannot be deleted.
+    """
+    if is_remote(path):
+        _beam_files().remove_file(path)
+    else:
+        os.remove(path)
+
+
+def list_files(folder: str) -> list[str]:
+    """Returns the paths of the files in a folder, sorted; an empty list if there is no such folder.
+
+    Raises:
+        Seq2ServeError: the store cannot be reached.
+    """
+    if is_remote(folder):
+        return _beam_files().list_files(folder)
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    return [os.path.join(folder, name) for name in sorted(names)]
+
+
+def _beam_files() -> ModuleType:
+    # Importing Beam takes a second, which commands on local files do not need to spend.
+    from seq2serve.components.storage import beam_files
+
+    return beam_files

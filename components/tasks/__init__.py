@@ -1,0 +1,1 @@
+"""Tasks: the applications of the Transformer, each with its columns, model, metrics and baselines."""

@@ -1,0 +1,1 @@
+"""Classification: one of a few labels for a text, judged by accuracy."""

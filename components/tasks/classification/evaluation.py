@@ -1,0 +1,62 @@
+"""Accuracy and macro F1 on the eval split, during training."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from seq2serve.components.tasks.evaluation import (
+    READABLE_TOKENS,
+    Evaluation,
+    Findings,
+    query_in_batches,
+    readable_row,
+)
+from seq2serve.models.decoding import attention_maps
+from seq2serve.models.decoding.attention_maps import AttentionMap
+
+
+class ClassificationEvaluation(Evaluation):
+    """Computes accuracy and macro F1 from the confusion matrix.
+
+    Args:
+        model, batches: see Evaluation.
+        serving_module: a models.export.classification.ClassificationServingModule of the model.
+        rows: sample rows with `text` and `label`, to show with their answers.
+    """
+
+    metric, higher_is_better = "accuracy", True
+
+    def __init__(
+        self, model: keras.Model, batches: Sequence[tuple], serving_module: Any, rows: Sequence[Mapping[str, str]]
+    ):
+        super().__init__(model, batches)
+        self._serving_module, self._rows = serving_module, rows
+
+    def run(self) -> Findings:
+        """Evaluates the model with its current weights."""
+        answers = query_in_batches(self._serving_module, [row["text"] for row in self._rows], "label")
+        texts = [{**row, "answer": answer} for row, answer in zip(self._rows, answers, strict=True)]
+        maps = self._maps(readable_row(self._rows, "text")["text"]) if self._rows else []
+        return Findings(super().run().metrics, texts, maps)
+
+    def sums(self, labels: tf.Tensor, logits: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Adds the confusion matrix of a batch: right labels down, predicted labels across, int32 [labels, labels]."""
+        confusion = tf.math.confusion_matrix(labels, tf.argmax(logits, 1), logits.shape[1])
+        return {**super().sums(labels, logits), "confusion": confusion}
+
+    def metrics(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """Computes the metrics from the sums over all batches; macro_f1 covers labels that occur or are predicted."""
+        confusion = sums["confusion"]
+        counts = confusion.sum(0) + confusion.sum(1)
+        f1 = 2 * confusion.diagonal()[counts > 0] / counts[counts > 0]
+        return {**super().metrics(sums), "macro_f1": float(f1.mean())}
+
+    def _maps(self, text: str) -> list[AttentionMap]:
+        tokenizer = self._serving_module.tokenizer
+        ids = tokenizer.tokenize([text])[:, :READABLE_TOKENS].to_tensor()
+        return attention_maps.of_text(
+            self._model, tokenizer, tf.pad(ids, [[0, 0], [0, 1]], constant_values=tokenizer.eos_id)
+        )

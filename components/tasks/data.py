@@ -1,0 +1,28 @@
+"""Rows, answers and DataSpec: the data that tasks, components and metrics exchange."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+Row = Mapping[str, str]  # column -> text of an example
+Answers = dict[str, list]  # output of a signature -> its values, one per row
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSpec:
+    """The properties of the data that a model depends on.
+
+    Args:
+        vocab_size: size of the tokenizer's vocabulary; with a tokenizer per column, that of the last text column.
+        label_counts: label -> number of its rows in the train split, in the order of the label ids; empty without
+            labels.
+        source_vocab_size: with a tokenizer per column, the vocabulary size of the first text column.
+    """
+
+    vocab_size: int
+    label_counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    source_vocab_size: int | None = None
+
+
+def sample_evenly(rows: Sequence[Row], number: int) -> Sequence[Row]:
+    """Returns `number` rows at equal distances, or all rows if there are fewer."""
+    return [rows[i * len(rows) // number] for i in range(number)] if number < len(rows) else rows

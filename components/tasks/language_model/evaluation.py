@@ -1,0 +1,62 @@
+"""Bits per character on the eval split, during training."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from seq2serve.components.tasks.evaluation import READABLE_TOKENS, Evaluation, Findings, query_in_batches
+from seq2serve.models.decoding import attention_maps
+from seq2serve.models.decoding.attention_maps import AttentionMap
+
+
+class LanguageModelEvaluation(Evaluation):
+    """Computes the bits per character of a language model on packed text.
+
+    Args:
+        model, batches: see Evaluation; the batches contain every token of the split.
+        serving_module: a models.export.language_model.LanguageModelServingModule of the model.
+        prompts: beginnings of texts, to show with their completions.
+        characters: number of characters in all texts of the split.
+    """
+
+    metric, higher_is_better = "bits_per_character", False
+
+    def __init__(
+        self,
+        model: keras.Model,
+        batches: Sequence[tuple],
+        serving_module: Any,
+        prompts: Sequence[str],
+        characters: int,
+    ):
+        super().__init__(model, batches)
+        self._serving_module, self._prompts, self._characters = serving_module, prompts, characters
+
+    def run(self) -> Findings:
+        """Evaluates the model with its current weights."""
+        self._serving_module.refresh()
+        answers = query_in_batches(self._serving_module, self._prompts, "completion")
+        texts = [{"text": text, "completion": answer} for text, answer in zip(self._prompts, answers, strict=True)]
+        maps = self._maps(self._prompts[0]) if self._prompts else []
+        return Findings(super().run().metrics, texts, maps)
+
+    def sums(self, labels: tf.Tensor, logits: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Adds the cross-entropy of a batch in nats, without label smoothing."""
+        nats = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)  # [B, T]
+        return {**super().sums(labels, logits), "nats": tf.reduce_sum(tf.where(labels == 0, 0.0, nats))}
+
+    def metrics(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """Computes the metrics from the sums over all batches."""
+        bits = float(sums["nats"]) / math.log(2) / max(1, self._characters)
+        return {**super().metrics(sums), "bits_per_character": bits}
+
+    def _maps(self, text: str) -> list[AttentionMap]:
+        tokenizer = self._serving_module.tokenizer
+        ids = tokenizer.tokenize([text])[:, :READABLE_TOKENS].to_tensor()
+        return attention_maps.of_text(
+            self._model, tokenizer, tf.pad(ids, [[0, 0], [1, 0]], constant_values=tokenizer.bos_id)
+        )

@@ -1,0 +1,29 @@
+"""The registry of tasks. Components receive the Task itself, so their fingerprints do not follow the other tasks."""
+
+import difflib
+
+from seq2serve.components.base.errors import UserError
+from seq2serve.components.tasks.classification.task import CLASSIFICATION
+from seq2serve.components.tasks.language_model.task import LANGUAGE_MODEL
+from seq2serve.components.tasks.task import Task
+from seq2serve.components.tasks.translation.task import TRANSLATION
+
+TASKS = {task.name: task for task in (TRANSLATION, CLASSIFICATION, LANGUAGE_MODEL)}
+
+
+def get_task(name: str) -> Task:
+    """Returns the task of that name.
+
+    Raises:
+        UserError: no task has that name; the message suggests the closest match.
+    """
+    if name not in TASKS:
+        matches = difflib.get_close_matches(name, TASKS, n=1)
+        hint = f" (did you mean {matches[0]}?)" if matches else ""
+        raise UserError(
+            f"unknown task {name!r}{hint}; the tasks are {', '.join(TASKS)}",
+            code="name-unknown",
+            kind="task",
+            name=name,
+        )
+    return TASKS[name]

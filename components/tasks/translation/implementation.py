@@ -1,0 +1,81 @@
+"""The implementation of translation: a Transformer, judged by BLEU and chrF against copying the source."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import keras
+import tensorflow as tf
+
+from seq2serve.components.base.errors import UserError
+from seq2serve.components.tasks.bootstrap import SufficientStatistics
+from seq2serve.components.tasks.data import Answers, DataSpec, Row, sample_evenly
+from seq2serve.components.tasks.evaluation import Evaluation
+from seq2serve.components.tasks.implementation import Measurement, TaskImplementation
+from seq2serve.components.tasks.translation import metrics
+from seq2serve.components.tasks.translation.evaluation import TranslationEvaluation
+from seq2serve.models.config import DecodingConfig, ModelConfig, Recipe
+from seq2serve.models.export.export import export
+from seq2serve.models.export.translation import TranslationServingModule
+from seq2serve.models.tokenizers.base import Tokenizer
+from seq2serve.models.training.batches import pair_batches
+from seq2serve.models.transformer.models import Transformer
+
+
+class TranslationImplementation(TaskImplementation):
+    """Translation of `source` into `target`."""
+
+    def make_model(self, config: ModelConfig, data: DataSpec) -> keras.Model:
+        if data.source_vocab_size and config.tie_embeddings:
+            raise UserError(
+                "source and target have separate tokenizers, so they cannot share one embedding matrix; add "
+                "--set model.tie_embeddings=false",
+                code="settings-conflict",
+                setting="model.tie_embeddings",
+            )
+        model = Transformer(config, data.vocab_size, data.source_vocab_size)
+        model.build()
+        return model
+
+    def make_batches(self, files: Sequence[str], recipe: Recipe, start: int, epochs: int | None) -> tf.data.Dataset:
+        return pair_batches(files, recipe.training.batch_tokens, recipe.training.seed, start, epochs)
+
+    def make_evaluation(
+        self,
+        model: keras.Model,
+        tokenizers: Mapping[str, Tokenizer],
+        data: DataSpec,
+        recipe: Recipe,
+        batches: Sequence[tuple],
+        rows: Sequence[Row],
+    ) -> Evaluation:
+        sample = sample_evenly(rows, recipe.training.eval_examples)
+        if not sample:
+            return Evaluation(model, batches)
+        greedy = dataclasses.replace(recipe.decoding, beam_size=1)
+        return TranslationEvaluation(model, batches, _serving_module(model, tokenizers, greedy), sample)
+
+    def export(
+        self,
+        model: keras.Model,
+        tokenizers: Mapping[str, Tokenizer],
+        data: DataSpec,
+        recipe: Recipe,
+        directory: str,
+        samples: list[str],
+    ) -> None:
+        export(_serving_module(model, tokenizers, recipe.decoding), directory, samples)
+
+    def measure(self, answers: Answers, rows: Sequence[Row]) -> Measurement:
+        return metrics.measure(answers["translation"], [row["target"] for row in rows])
+
+    def statistics(self, answers: Answers, rows: Sequence[Row]) -> SufficientStatistics:
+        return metrics.statistics(answers["translation"], [row["target"] for row in rows])
+
+    def baselines(self, train: Callable[[], list[Row]], rows: Sequence[Row]) -> dict[str, Answers]:
+        return {"source copied": {"translation": [row["source"] for row in rows]}}
+
+
+def _serving_module(
+    model: keras.Model, tokenizers: Mapping[str, Tokenizer], decoding: DecodingConfig
+) -> TranslationServingModule:
+    return TranslationServingModule(model, tokenizers["target"], decoding, tokenizers["source"])

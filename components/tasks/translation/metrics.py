@@ -1,0 +1,60 @@
+"""BLEU and chrF of translations, computed by sacrebleu from n-gram counts, so that resampling is cheap."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from sacrebleu.metrics import CHRF
+from sacrebleu.metrics.base import Metric
+
+from seq2serve.components.tasks.bootstrap import Metrics, SufficientStatistics
+from seq2serve.components.tasks.implementation import Measurement
+from seq2serve.components.tasks.translation.bleu import make_bleu
+
+
+def measure(translations: Sequence[str], references: Sequence[str]) -> Measurement:
+    """Computes BLEU (Papineni et al. 2002) and chrF (Popovic 2015) as sacrebleu does (Post 2018).
+
+    Args:
+        translations: one per sentence.
+        references: one per sentence.
+    Returns:
+        bleu (of characters if the references have no spaces) and chrf of all sentences. The quality of a sentence is
+        its chrF, because most sentences share no four-word sequence with their reference.
+    """
+    metrics = _metrics(references)
+    counts = statistics(translations, references, metrics)
+    chrf, width = metrics["chrf"], 3 * CHRF.CHAR_ORDER
+    quality = [chrf._compute_score_from_stats(row).score for row in counts.columns[:, -width:].tolist()]
+    signatures = {name: str(metric.get_signature()) for name, metric in metrics.items()}
+    return Measurement(counts.total(), counts, np.array(quality), "chrF of the sentence", signatures)
+
+
+def statistics(
+    translations: Sequence[str], references: Sequence[str], metrics: dict[str, Metric] | None = None
+) -> SufficientStatistics:
+    """Counts n-grams, sentence by sentence.
+
+    Args:
+        translations: one per sentence.
+        references: one per sentence.
+        metrics: name -> sacrebleu's metric, whose signature is complete afterwards; by default BLEU and chrF.
+    """
+    metrics = metrics or _metrics(references)
+    # sacrebleu's own bootstrap takes the same two steps, but only for all sentences; so its private methods are used.
+    counts = [
+        np.array(metric._extract_corpus_statistics(translations, [references]), float) for metric in metrics.values()
+    ]
+    ends = np.cumsum([columns.shape[1] for columns in counts])[:-1]
+
+    def scores(columns: np.ndarray, weights: np.ndarray) -> Metrics:
+        sums = np.split(weights @ columns, ends)
+        return {
+            name: metric._compute_score_from_stats(metric_sums.tolist()).score
+            for (name, metric), metric_sums in zip(metrics.items(), sums, strict=True)
+        }
+
+    return SufficientStatistics(np.concatenate(counts, axis=1), scores)
+
+
+def _metrics(references: Sequence[str]) -> dict[str, Metric]:
+    return {"bleu": make_bleu(references), "chrf": CHRF()}

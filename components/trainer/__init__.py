@@ -1,0 +1,1 @@
+"""Trainer: token ids to a trained and exported Model."""

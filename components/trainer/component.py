@@ -1,0 +1,43 @@
+"""Trainer: token ids to a trained and exported model (TFX: Trainer)."""
+
+from seq2serve.components.base.artifact import Model, ModelFiles, ModelRun, Tokenizer, TransformedExamples
+from seq2serve.components.base.component import Context, Input, Output, component
+from seq2serve.components.tasks.task import Task
+from seq2serve.models.config import Recipe
+
+
+@component
+def Trainer(
+    transformed_examples: Input[TransformedExamples],
+    tokenizer: Input[Tokenizer],
+    model: Output[Model],
+    model_run: Output[ModelRun],
+    task: Task,
+    recipe: Recipe,
+    context: Context,
+    base_model: Input[ModelFiles] | None = None,
+) -> None:
+    """Trains with Keras `fit` on all visible GPUs, averages the last or the best checkpoints, and exports the model.
+
+    A killed execution resumes from its last checkpoint and ends with the same weights: model, optimizer, averages,
+    random states and history are restored, and the order of batches is a function of seed and step. Ctrl-C saves a
+    checkpoint before it ends the run.
+
+    Args:
+        transformed_examples: splits `train` and `eval`.
+        tokenizer: the tokenizer of the ids.
+        model: see artifact.Model.
+        model_run: see artifact.ModelRun.
+        task: the application.
+        recipe: settings of model, training and decoding.
+        context: `scratch` holds checkpoints and logs during training.
+        base_model: an earlier model with the same vocabulary, of any task, whose weights training starts from (TFX:
+            `base_model`).
+    Raises:
+        UserError: the loss is NaN or diverges, with the step; this machine does not support the precision; or training
+            cannot start from `base_model`.
+    Source: https://www.tensorflow.org/tfx/guide/trainer
+    """
+    from seq2serve.components.trainer.executor import train
+
+    train(transformed_examples, tokenizer, model, model_run, task, recipe, context, base_model)

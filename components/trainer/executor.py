@@ -1,0 +1,227 @@
+"""The executor of Trainer: data, model and Keras `fit`.
+
+See also: callbacks.py for checkpoints, evaluation and early stopping.
+"""
+
+import os
+import shutil
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from seq2serve.components.base import interrupt
+from seq2serve.components.base.artifact import Model, ModelFiles, ModelRun, Tokenizer, TransformedExamples
+from seq2serve.components.base.component import Context
+from seq2serve.components.base.errors import UserError
+from seq2serve.components.base.progress import note, progress
+from seq2serve.components.tasks.data import DataSpec
+from seq2serve.components.tasks.evaluation import Evaluation
+from seq2serve.components.tasks.task import Task
+from seq2serve.components.trainer import callbacks
+from seq2serve.components.trainer.history import CheckpointRanking, History
+from seq2serve.components.trainer.tensorboard import Profile, TensorBoardLog
+from seq2serve.models.config import Recipe
+from seq2serve.models.runtime.literal_path import literal_path
+from seq2serve.models.tokenizers.tokenizer import load_tokenizers, same_vocabulary
+from seq2serve.models.training.batches import read_pools
+from seq2serve.models.training.optimizer import make_optimizer, precision
+from seq2serve.models.training.saving import WEIGHTS, save_model
+from seq2serve.models.training.warm_start import start_from
+
+NUM_WARMUP_TEXTS = 3  # texts of the eval split that become warm-up requests: short, medium, long
+
+
+def train(
+    transformed_examples: TransformedExamples,
+    tokenizer: Tokenizer,
+    model: Model,
+    model_run: ModelRun,
+    task: Task,
+    recipe: Recipe,
+    context: Context,
+    base_model: ModelFiles | None = None,
+) -> None:
+    """Executes Trainer; see component.py for the arguments."""
+    keras.utils.set_random_seed(recipe.training.seed)
+    data = _TrainingData(task, recipe, transformed_examples, load_tokenizers(tokenizer.uri, task.text_columns))
+    total_steps = data.total_steps()
+    network = _compiled_model(data, total_steps)
+    if base_model:
+        model.properties["warm_start"] = _warm_start(network, base_model, tokenizer)
+    with literal_path(context.scratch) as scratch:
+        results = _fit(network, data, total_steps, scratch)
+    _copy_files(tokenizer.uri, model.path("Format-Keras", "tokenizer"))
+    save_model(network, model.path("Format-Keras"))
+    # A model in float32, whatever the precision of training.
+    served = data.implementation.make_model(recipe.model, data.spec)
+    served.set_weights(network.get_weights())
+    warmup_texts = _warmup_texts([row[task.text_columns[0]] for row in data.rows])
+    data.implementation.export(served, data.tokenizers, data.spec, recipe, model.path("Format-Serving"), warmup_texts)
+    # Copied, not moved: if this execution is killed before it is published, the next one needs the logs.
+    shutil.copytree(f"{context.scratch}/logs", model_run.path("logs"))
+    model.properties.update(num_parameters=network.count_params(), **results)
+
+
+class _TrainingData:
+    """The data of a training: shards, tokenizers, the DataSpec and the rows of the eval split.
+
+    Args:
+        task: the application.
+        recipe: settings of model, training and decoding.
+        examples: splits `train` and `eval`.
+        tokenizers: text column -> its tokenizer.
+    """
+
+    def __init__(self, task: Task, recipe: Recipe, examples: TransformedExamples, tokenizers: dict[str, Any]):
+        self.task, self.recipe, self.tokenizers = task, recipe, tokenizers
+        self.implementation = task.implementation()
+        self.train, self.eval = (_shards(examples, split) for split in ("train", "eval"))
+        self.spec = self._spec(examples.properties.get("label_counts", {}))
+        self.rows = self._eval_rows()
+
+    def total_steps(self) -> int | tf.Variable:
+        """Returns the number of steps; if time is limited, a variable with an estimate, which Budget updates."""
+        config = self.recipe.training
+        if config.minutes:
+            return tf.Variable(config.steps, trainable=False, dtype=tf.float32)
+        if config.epochs:
+            steps_per_epoch = sum(1 for _ in self.implementation.make_batches(self.train, self.recipe, 0, 1))
+            return max(1, round(config.epochs * steps_per_epoch))
+        return config.steps
+
+    def evaluation(self, network: keras.Model) -> Evaluation:
+        """Returns the evaluation of the network on the eval split."""
+        batches = tuple(self.implementation.make_batches(self.eval, self.recipe, 0, 1))
+        return self.implementation.make_evaluation(network, self.tokenizers, self.spec, self.recipe, batches, self.rows)
+
+    def _spec(self, counts: dict[str, dict[str, int]]) -> DataSpec:
+        first, last = (self.tokenizers[self.task.text_columns[index]] for index in (0, -1))
+        labels = [counts[column] for column in self.task.label_columns]
+        return DataSpec(last.vocab_size, *labels, source_vocab_size=None if first is last else first.vocab_size)
+
+    def _eval_rows(self) -> list[dict[str, str]]:
+        """Returns the rows of the eval split: detokenized texts, and labels."""
+        rows = []
+        for pool in read_pools(self.eval, self.task.columns):
+            columns = {}
+            for column in self.task.text_columns:
+                ids = tf.RaggedTensor.from_row_splits(pool.ids[column], pool.starts[column])
+                columns[column] = [text.decode() for text in self.tokenizers[column].detokenize(ids).numpy()]
+            for column in self.task.label_columns:
+                columns[column] = [list(self.spec.label_counts)[i] for i in pool.ids[column]]
+            rows += [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        return rows
+
+
+def _compiled_model(data: _TrainingData, total_steps: int | tf.Variable) -> keras.Model:
+    """Returns a compiled model with initialised weights and a built optimizer."""
+    config = data.recipe.training
+    with _strategy().scope():
+        network, loss = _make_model(data), data.implementation.make_loss(config, data.spec)
+        network.batch_parts = config.batch_parts
+        # No XLA: it compiles for every batch shape, and training on a CPU is no faster.
+        network.compile(make_optimizer(config, total_steps), loss=loss, jit_compile=False)
+        # Not the optimizer passed to compile: for float16, Keras wraps it in one that scales the loss.
+        network.optimizer.build(network.trainable_variables)
+    return network
+
+
+def _strategy() -> tf.distribute.Strategy:
+    """Returns a strategy that splits each batch among all visible GPUs or, without GPUs, the CPU's logical devices.
+
+    A CPU is one logical device unless TensorFlow is configured otherwise.
+    """
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    if len(devices) == 1:
+        return tf.distribute.get_strategy()
+    return tf.distribute.MirroredStrategy([device.name for device in devices])
+
+
+def _fit(network: keras.Model, data: _TrainingData, total_steps: int | tf.Variable, scratch: str) -> dict[str, Any]:
+    """Trains, from the last checkpoint if there is one, and sets the weights to export.
+
+    Returns:
+        `steps`: number of training steps; `exported_steps`: the checkpoints whose mean is exported; `eval_<metric>` of
+        the exported weights.
+    """
+    config, every, evaluation = data.recipe.training, data.recipe.training.checkpoint_steps, data.evaluation(network)
+    ranking = CheckpointRanking(History(), evaluation.metric, evaluation.higher_is_better)
+    snapshots = callbacks.WeightSnapshots(network, scratch)
+    checkpoint = callbacks.Checkpoint(network, ranking, snapshots, scratch, config)
+    start = checkpoint.restore()
+    if start:
+        note(f"Trainer resumes from step {start}")
+    budget = callbacks.Budget(ranking.history, total_steps, config.minutes)
+    evaluate = callbacks.Evaluate(evaluation, ranking, snapshots, config)
+    if not (budget.is_exhausted(start) or evaluate.should_stop_early()):
+        guard = callbacks.DivergenceGuard(ranking.history, every)
+        log, profile = TensorBoardLog(scratch, guard, evaluate, data.recipe), Profile(scratch, config.profile_step)
+        with interrupt.put_off(), progress("Trainer", int(total_steps), "steps", start) as reporter:
+            bar = callbacks.ProgressBar(reporter, ranking, total_steps)
+            batches = data.implementation.make_batches(data.train, data.recipe, start, None)
+            network.fit(batches, callbacks=[budget, guard, evaluate, log, profile, checkpoint, bar], verbose=0)
+    exported = ranking.exported(config)
+    snapshots.restore_mean(exported)
+    metrics = evaluation.run().metrics if len(exported) > 1 else ranking.at(exported[0])
+    callbacks.check_finite(metrics["loss"], network.optimizer)
+    eval_metrics = {f"eval_{name}": value for name, value in metrics.items()}
+    return {"steps": callbacks.steps_done(network.optimizer), "exported_steps": exported, **eval_metrics}
+
+
+def _warm_start(network: keras.Model, base_model: ModelFiles, tokenizer: Tokenizer) -> dict[str, list[str]]:
+    """Loads the weights of an earlier model; reports and returns the fields of WarmStart.
+
+    Raises:
+        UserError: the vocabulary or the architecture differs.
+    """
+    paths = [file["path"] for file in base_model.properties["files"]]
+    folder = next(os.path.dirname(path) for path in paths if os.path.basename(path) == WEIGHTS)
+    earlier_tokenizer = f"{folder}/tokenizer"
+    if not same_vocabulary(earlier_tokenizer, tokenizer.uri):
+        raise UserError(
+            f"cannot start from {folder}: its vocabulary differs from the vocabulary of this run; use the tokenizer of "
+            f"that model: --tokenizer {earlier_tokenizer}",
+            code="vocabulary-differs",
+            path=folder,
+            tokenizer=earlier_tokenizer,
+        )
+    try:
+        started = start_from(network, folder)
+    except ValueError as error:
+        raise UserError(f"cannot start from {folder}: {error}", code="warm-start-impossible", path=folder) from error
+    layers_by_outcome = {outcome: list(layers) for outcome, layers in vars(started).items()}
+    summary = "; ".join(f"{outcome}: {', '.join(layers) or 'none'}" for outcome, layers in layers_by_outcome.items())
+    note(f"Trainer starts from {folder}; {summary}")
+    return layers_by_outcome
+
+
+def _make_model(data: _TrainingData) -> keras.Model:
+    name = data.recipe.training.precision
+    if name == "float16" and not tf.config.list_physical_devices("GPU"):
+        raise UserError(
+            "setting training.precision=float16 needs a GPU, and none is visible; use bfloat16",
+            code="precision-unsupported",
+            setting="training.precision",
+        )
+    with precision(name):
+        return data.implementation.make_model(data.recipe.model, data.spec)
+
+
+def _shards(examples: TransformedExamples, split: str) -> list[str]:
+    folder = examples.path(f"Split-{split}")
+    return [os.path.join(folder, name) for name in sorted(tf.io.gfile.listdir(folder))]
+
+
+def _warmup_texts(texts: list[str]) -> list[str]:
+    """Returns a short, a medium and a long text."""
+    ranked = sorted(texts, key=lambda text: (len(text), text))
+    return [ranked[round(i * (len(ranked) - 1) / (NUM_WARMUP_TEXTS - 1))] for i in range(NUM_WARMUP_TEXTS)]
+
+
+def _copy_files(source: str, destination: str) -> None:
+    for folder, _, names in tf.io.gfile.walk(source):
+        target = os.path.join(destination, os.path.relpath(folder, source))
+        tf.io.gfile.makedirs(target)
+        for name in names:
+            tf.io.gfile.copy(os.path.join(folder, name), os.path.join(target, name))

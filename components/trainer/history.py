@@ -1,0 +1,110 @@
+"""The history of a training, which is part of every checkpoint, and the ranking of its checkpoints."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+
+from seq2serve.models.config import TrainingConfig
+
+# Training has diverged after DIVERGED_POINTS consecutive high points. A point is high if its loss is more than
+# DIVERGED_RATIO times the lowest loss so far, or times DIVERGED_FLOOR if that is larger: losses near zero fluctuate.
+DIVERGED_RATIO = 2.0
+DIVERGED_FLOOR = 0.1
+DIVERGED_POINTS = 5
+
+
+@dataclasses.dataclass
+class History:
+    """The history of a training, in plain numbers that can be saved in a checkpoint.
+
+    Args:
+        evaluations: one per checkpoint: `step`, and metric -> value on the eval split.
+        seconds: duration of training, including evaluations.
+        sums: name -> sum over the steps since the last point of the curve; `steps` is their number.
+        lowest_loss: of all points of the curve.
+        high_points: number of consecutive points far above `lowest_loss`, up to the last point.
+    """
+
+    evaluations: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    seconds: float = 0.0
+    sums: dict[str, float] = dataclasses.field(default_factory=dict)
+    lowest_loss: float = math.inf
+    high_points: int = 0
+
+    def to_json(self) -> str:
+        """Returns the history as text, without loss of precision."""
+        return json.dumps(dataclasses.asdict(self))
+
+    def restore(self, text: str) -> None:
+        """Restores a history from the result of `to_json`."""
+        vars(self).update(json.loads(text))
+
+    def add_step(self, numbers: Mapping[str, float]) -> None:
+        """Adds the results of a step (see models/transformer/train_step.py) to the sums."""
+        for name, value in {**numbers, "steps": 1.0}.items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(value)
+
+    def make_point(self) -> dict[str, float]:
+        """Makes a point of the training curve from the steps since the last point, and resets the sums.
+
+        Returns:
+            `loss` and `gradient_norm`: means over the steps; `accuracy`: share of correct labels;
+            `tokens_per_second`: without evaluations; `padding`: share of padding in the batches.
+        """
+        sums, self.sums = self.sums, {}
+        point = {name: sums[name] / sums["steps"] for name in ("loss", "gradient_norm")}
+        point["accuracy"] = sums["right"] / max(sums["labels"], 1.0)
+        point["tokens_per_second"] = sums["tokens"] / sums["seconds"]
+        point["padding"] = 1 - sums["tokens"] / sums["cells"]
+        self.lowest_loss = min(self.lowest_loss, point["loss"])
+        high = point["loss"] > DIVERGED_RATIO * max(self.lowest_loss, DIVERGED_FLOOR)
+        self.high_points = self.high_points + 1 if high else 0
+        return point
+
+    def diverges(self) -> bool:
+        """Returns whether the loss stays far above its minimum."""
+        return self.high_points >= DIVERGED_POINTS
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointRanking:
+    """Ranks checkpoints by their evaluations.
+
+    Args:
+        history: contains the evaluations.
+        metric: by which checkpoints are ranked; NaN is worse than any number.
+        higher_is_better: whether a higher metric is better.
+    """
+
+    history: History
+    metric: str
+    higher_is_better: bool
+
+    def best(self, number: int) -> list[int]:
+        """Returns the steps of the best evaluations, best first; of two equal ones, the earlier first."""
+
+        def badness(evaluation: dict[str, float]) -> float:
+            value = evaluation[self.metric]
+            return math.inf if math.isnan(value) else -value if self.higher_is_better else value
+
+        return [int(evaluation["step"]) for evaluation in sorted(self.history.evaluations, key=badness)[:number]]
+
+    def last(self, number: int) -> list[int]:
+        """Returns the steps of the last evaluations."""
+        return [int(evaluation["step"]) for evaluation in self.history.evaluations[-number:]]
+
+    def at(self, step: int) -> dict[str, float]:
+        """Returns the metrics of the evaluation at a step."""
+        metrics = next(evaluation for evaluation in self.history.evaluations if evaluation["step"] == step)
+        return {name: value for name, value in metrics.items() if name != "step"}
+
+    def exported(self, config: TrainingConfig) -> list[int]:
+        """Returns the steps of the checkpoints that would be exported if training ended now."""
+        choose = self.best if config.export == "best" else self.last
+        return choose(config.export_checkpoints)
+
+    def since_best(self) -> int:
+        """Returns the number of evaluations since the best one."""
+        steps = self.last(len(self.history.evaluations))
+        return len(steps) - 1 - steps.index(self.best(1)[0]) if steps else 0

@@ -1,0 +1,57 @@
+"""Transform: Examples to a Tokenizer and token ids; TransformByTokenizer: the same with a tokenizer of the user."""
+
+from seq2serve.components.base.artifact import Examples, Schema, Tokenizer, TokenizerFiles, TransformedExamples
+from seq2serve.components.base.component import BeamContext, Input, Output, component
+from seq2serve.components.transform.preprocessing import Preprocessing
+from seq2serve.models.config import TokenizerConfig
+
+
+@component
+def Transform(
+    examples: Input[Examples],
+    schema: Input[Schema],
+    transformed_examples: Output[TransformedExamples],
+    tokenizer: Output[Tokenizer],
+    preprocessing: Preprocessing,
+    tokenizer_config: TokenizerConfig,
+    context: BeamContext,
+) -> None:
+    """Learns a tokenizer from the train split and turns the text and labels of all splits into ids (TFX: Transform).
+
+    Args:
+        examples: text columns, split.
+        schema: the types of the columns, and the labels.
+        transformed_examples: a shard for each shard of `examples`.
+        tokenizer: the learned tokenizer, or one per column.
+        preprocessing: the columns that become ids, and the length limit of a text.
+        tokenizer_config: kind and size of the tokenizer.
+        context: Beam options.
+    Raises:
+        UserError: a column is not text, the vocabulary cannot be learned, a label is unknown, or there is only one.
+    """
+    from seq2serve.components.transform.executor import transform
+
+    transform(examples, schema, transformed_examples, tokenizer, preprocessing, tokenizer_config, context)
+
+
+@component
+def TransformByTokenizer(
+    examples: Input[Examples],
+    schema: Input[Schema],
+    files: Input[TokenizerFiles],
+    transformed_examples: Output[TransformedExamples],
+    tokenizer: Output[Tokenizer],
+    preprocessing: Preprocessing,
+    context: BeamContext,
+) -> None:
+    """Transforms with a tokenizer that the user provides instead of learning one.
+
+    Args:
+        examples, schema, transformed_examples, tokenizer, preprocessing, context: as for Transform.
+        files: those of a Tokenizer artifact, or a SentencePiece model; or one of these for each column.
+    Raises:
+        UserError: a column is not text, the files are not a tokenizer, a label is unknown, or there is only one.
+    """
+    from seq2serve.components.transform.executor import transform_by_tokenizer
+
+    transform_by_tokenizer(examples, schema, files, transformed_examples, tokenizer, preprocessing, context)

@@ -1,0 +1,246 @@
+"""The executors of Transform and TransformByTokenizer: count labels, learn or copy tokenizers, and write ids."""
+
+import collections
+import contextlib
+
+import apache_beam as beam
+from apache_beam.io.filesystems import FileSystems
+from tensorflow_metadata.proto.v0 import schema_pb2
+
+from seq2serve.components.base.artifact import Examples, Schema, Tokenizer, TokenizerFiles, TransformedExamples
+from seq2serve.components.base.component import Context
+from seq2serve.components.base.errors import UserError
+from seq2serve.components.schema_gen.schema_file import label_domain, read_schema
+from seq2serve.components.storage.beam_runner import WriteJsonLines, beam_pipeline, read_json_lines
+from seq2serve.components.storage.files import filled_folder, local_file
+from seq2serve.components.storage.shards import shard_paths
+from seq2serve.components.transform.preprocessing import Preprocessing
+from seq2serve.components.transform.workers import CountLabels, LearnTokenizers, WriteIds, transformed_path
+from seq2serve.models.config import TokenizerConfig
+
+
+def transform(
+    examples: Examples,
+    schema: Schema,
+    transformed_examples: TransformedExamples,
+    tokenizer: Tokenizer,
+    preprocessing: Preprocessing,
+    tokenizer_config: TokenizerConfig,
+    context: Context,
+) -> None:
+    """Executes Transform; see component.py for the arguments."""
+    _check_columns(schema, preprocessing)
+    labels = _label_counts(examples, schema, preprocessing.label_columns, transformed_examples, context)
+    _write_ids(examples, transformed_examples, tokenizer, preprocessing, labels, context, tokenizer_config)
+
+
+def transform_by_tokenizer(
+    examples: Examples,
+    schema: Schema,
+    files: TokenizerFiles,
+    transformed_examples: TransformedExamples,
+    tokenizer: Tokenizer,
+    preprocessing: Preprocessing,
+    context: Context,
+) -> None:
+    """Executes TransformByTokenizer; see component.py for the arguments."""
+    _check_columns(schema, preprocessing)
+    _adopt(files, preprocessing.columns, tokenizer)
+    labels = _label_counts(examples, schema, preprocessing.label_columns, transformed_examples, context)
+    _write_ids(examples, transformed_examples, tokenizer, preprocessing, labels, context)
+
+
+def _check_columns(schema: Schema, preprocessing: Preprocessing) -> None:
+    text = [feature.name for feature in read_schema(schema).feature if feature.type == schema_pb2.BYTES]
+    for column in preprocessing.columns + preprocessing.label_columns:
+        if column not in text:
+            path = schema.path("schema.pbtxt")
+            raise UserError(
+                f"{path}: no text column {column!r}; the text columns are {', '.join(text)}",
+                code="column-missing",
+                path=path,
+                column=column,
+            )
+
+
+def _label_counts(
+    examples: Examples,
+    schema: Schema,
+    columns: tuple[str, ...],
+    transformed_examples: TransformedExamples,
+    context: Context,
+) -> dict[str, list[str]]:
+    """Counts labels, stores the counts as a property, and returns column -> labels in the order of their ids."""
+    path = transformed_examples.path("label_counts.jsonl")
+    counts = {column: _count_labels(examples, schema, column, path, context) for column in columns}
+    transformed_examples.properties.update({"label_counts": counts} if counts else {})
+    return {column: list(column_counts) for column, column_counts in counts.items()}
+
+
+def _count_labels(examples: Examples, schema: Schema, column: str, path: str, context: Context) -> dict[str, int]:
+    """Returns label -> number of rows in the train split, in the order of the label ids.
+
+    Raises:
+        UserError: a label is not among the schema's domain or the train split's labels, or there is only one.
+    """
+    shards = [(split, path) for split in examples.properties["splits"] for path in shard_paths(examples, split)]
+    with beam_pipeline(context) as pipeline:
+        pipeline | beam.Create(shards) | beam.Reshuffle() | beam.ParDo(CountLabels(column)) | WriteJsonLines(path)
+    counts = {split: collections.Counter() for split in examples.properties["splits"]}
+    for split, shard_counts in read_json_lines(path):
+        counts[split].update(shard_counts)
+    domain = label_domain(read_schema(schema), column) or sorted(counts["train"])
+    for split, split_counts in counts.items():
+        for label in sorted(split_counts.keys() - set(domain)):
+            raise UserError(
+                f"column {column!r}: unknown label {label!r} in {split_counts[label]} rows of the {split} split; "
+                f"known labels are {', '.join(map(repr, domain))}. Fix the rows, or add it to the schema's domain",
+                code="label-unknown",
+                column=column,
+                label=label,
+                split=split,
+                rows=split_counts[label],
+            )
+    if len(domain) < 2:
+        raise UserError(
+            f"column {column!r} has only the label {domain[0]!r}; classification needs at least two. Add rows with "
+            "other labels",
+            code="labels-too-few",
+            column=column,
+        )
+    return {label: counts["train"][label] for label in domain}
+
+
+def _adopt(files: TokenizerFiles, columns: tuple[str, ...], tokenizer: Tokenizer) -> None:
+    """Copies the user's tokenizer for all columns, or those for each column.
+
+    Raises:
+        UserError: a column has no tokenizer, or the files are not a tokenizer.
+    """
+    # Imports TensorFlow; see workers.py.
+    from seq2serve.models.tokenizers.tokenizer import adopt_tokenizer
+
+    paths: dict[str, list[str]] = {}
+    for file in files.properties["files"]:
+        paths.setdefault(file.get("column", ""), []).append(file["path"])
+    if paths.keys() not in ({""}, set(columns)):
+        expected = ",".join(f"{column}=DIR" for column in columns)
+        raise UserError(
+            f"{files.uri}: tokenizers for {', '.join(paths)}; pass one for all columns, or {expected}",
+            code="tokenizer-columns",
+            path=files.uri,
+            columns=list(paths),
+        )
+    adopted = {}
+    for name, column_paths in paths.items():
+        folder = tokenizer.path(name) if name else tokenizer.uri
+        try:
+            with contextlib.ExitStack() as stack:
+                local_paths = [stack.enter_context(local_file(path)) for path in column_paths]
+                adopted[name] = adopt_tokenizer(local_paths, stack.enter_context(filled_folder(folder)))
+        except ValueError as error:
+            raise UserError(
+                f"{files.uri}: {error}; pass the folder of a tokenizer or a SentencePiece .model file",
+                code="tokenizer-invalid",
+                path=files.uri,
+            ) from error
+    kinds = dict.fromkeys(settings["kind"] for settings in adopted.values())
+    sizes = {name: settings["vocab_size"] for name, settings in adopted.items()}
+    tokenizer.properties.update(kind=" and ".join(kinds), vocab_size=sizes.get("", sizes))
+
+
+def _write_ids(
+    examples: Examples,
+    transformed_examples: TransformedExamples,
+    tokenizer: Tokenizer,
+    preprocessing: Preprocessing,
+    labels: dict[str, list[str]],
+    context: Context,
+    tokenizer_config: TokenizerConfig | None = None,
+) -> None:
+    """Writes ids and counts.
+
+    Args:
+        labels: label column -> its labels, in the order of their ids.
+        tokenizer_config: of the tokenizer that is learned first; None if `tokenizer` is complete.
+    """
+    uri, splits = transformed_examples.uri, examples.properties["splits"]
+    for split in splits:
+        FileSystems.mkdirs(transformed_examples.path(f"Split-{split}"))
+    shards = [(split, path, transformed_path(uri, path)) for split in splits for path in shard_paths(examples, split)]
+    counts_path, learned_path = (transformed_examples.path(name) for name in ("counts.jsonl", "learned.jsonl"))
+    # One pipeline for learning and writing: for each pipeline the workers would import TensorFlow again.
+    with beam_pipeline(context) as pipeline:
+        learned = ()
+        if tokenizer_config:
+            columns = preprocessing.columns
+            groups = {"": columns} if tokenizer_config.shared else {column: (column,) for column in columns}
+            train = pipeline | "Train" >> beam.Create(shard_paths(examples, "train"))
+            tokenizers = train | LearnTokenizers(groups, tokenizer_config, tokenizer.uri)
+            tokenizers | "Learned" >> WriteJsonLines(learned_path)
+            learned = (beam.pvalue.AsList(tokenizers),)
+        (
+            pipeline
+            | beam.Create(shards)
+            | beam.Reshuffle()
+            | beam.ParDo(WriteIds(preprocessing, labels, tokenizer.uri), *learned)
+            | WriteJsonLines(counts_path)
+        )
+    if tokenizer_config:
+        _describe_learned(tokenizer, read_json_lines(learned_path), tokenizer_config)
+    transformed_examples.properties.update(splits=splits, max_length=preprocessing.max_length)
+    _describe(transformed_examples, read_json_lines(counts_path), preprocessing)
+
+
+def _describe_learned(tokenizer: Tokenizer, learned: list[dict], config: TokenizerConfig) -> None:
+    """Sets the properties of learned tokenizers from the results of LearnTokenizers; raises UserError if one failed."""
+    for result in sorted(learned, key=lambda result: result["name"]):
+        if result["error"]:
+            column = f" of {result['name']}" if result["name"] else ""
+            raise UserError(
+                f"cannot learn a tokenizer{column} from the train split: {result['error']}; change the settings in "
+                "[tokenizer]",
+                code="tokenizer-unlearnable",
+                column=result["name"],
+            )
+    sizes = {result["name"]: result["vocab_size"] for result in learned}
+    tokenizer.properties.update(kind=config.kind, vocab_size=sizes.get("", sizes))
+
+
+def _describe(transformed_examples: TransformedExamples, shards: list[dict], preprocessing: Preprocessing) -> None:
+    """Sets the counts as properties; raises UserError if a split has lost all its rows."""
+    columns, max_length = preprocessing.columns, preprocessing.max_length
+    num_examples, num_truncated = collections.Counter(), collections.Counter(dict.fromkeys(columns, 0))
+    lengths = {column: collections.Counter() for column in columns}
+    for counts in shards:
+        num_examples[counts["split"]] += counts["num_examples"]
+        num_truncated.update(counts["num_truncated"])
+        for column, column_lengths in counts["lengths"].items():
+            lengths[column].update({int(length): number for length, number in column_lengths.items()})
+    num_dropped = sum(counts["num_dropped"] for counts in shards)
+    splits = transformed_examples.properties["splits"]
+    if empty := next((split for split in splits if not num_examples[split] and num_dropped), None):
+        raise UserError(
+            f"every row of the {empty} split has more than data.max_length={max_length} tokens and was dropped; "
+            "increase data.max_length, or set data.too_long=cut",
+            code="rows-too-long",
+            setting="data.max_length",
+            split=empty,
+        )
+    transformed_examples.properties.update(
+        num_examples={split: num_examples[split] for split in splits},
+        num_truncated=dict(num_truncated),
+        num_dropped=num_dropped,
+        token_lengths={column: _quantiles(column_lengths) for column, column_lengths in lengths.items()},
+    )
+
+
+def _quantiles(lengths: collections.Counter) -> dict[str, int]:
+    """Returns the median, the 99th percentile, the maximum and the sum of the lengths."""
+    quantiles, cumulative = {}, 0
+    for length, number in sorted(lengths.items()):
+        cumulative += number
+        for name, share in (("median", 0.5), ("p99", 0.99), ("max", 1)):
+            if cumulative >= share * lengths.total():
+                quantiles.setdefault(name, length)
+    return {**quantiles, "total": sum(length * number for length, number in lengths.items())}

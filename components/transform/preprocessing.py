@@ -1,0 +1,23 @@
+"""Preprocessing: what Transform does to each column."""
+
+import dataclasses
+from typing import Literal
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """How each column is processed (TFX: Transform's preprocessing_fn).
+
+    Args:
+        columns: text columns, whose texts become token ids.
+        max_length: the length limit of a text, in tokens.
+        label_columns: columns whose values become indices into the schema's domain or, if the column has no domain,
+            into the sorted values of the train split.
+        too_long: "cut" truncates a longer text and counts it in `num_truncated`; "drop" drops its row and counts it in
+            `num_dropped`.
+    """
+
+    columns: tuple[str, ...]
+    max_length: int
+    label_columns: tuple[str, ...] = ()
+    too_long: Literal["cut", "drop"] = "cut"

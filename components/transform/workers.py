@@ -1,0 +1,144 @@
+"""The Beam transforms of Transform: counting words, learning tokenizers, writing ids."""
+
+import collections
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import ModuleType
+
+import apache_beam as beam
+
+from seq2serve.components.transform.preprocessing import Preprocessing
+from seq2serve.models.config import TokenizerConfig
+
+WordCounts = tuple[str, collections.Counter]  # the name of a tokenizer and its words
+
+
+def _ids() -> ModuleType:
+    # Imports TensorFlow, which the process that launches the pipeline does not need if the workers are other processes.
+    from seq2serve.components.transform import ids
+
+    return ids
+
+
+class LearnTokenizers(beam.PTransform):
+    """Paths of train shards -> one {"name", "vocab_size", "error"} per tokenizer; writes the tokenizers.
+
+    Args:
+        columns: name of a tokenizer -> the columns that it is learned from. The name is its folder; "" is `uri` itself.
+        config: kind and size of each.
+        uri: folder of the Tokenizer artifact.
+    """
+
+    def __init__(self, columns: Mapping[str, Sequence[str]], config: TokenizerConfig, uri: str):
+        super().__init__()
+        self._columns, self._config, self._uri = columns, config, uri
+
+    def expand(self, paths: beam.PCollection) -> beam.PCollection:
+        """Returns one element per tokenizer; `error` is empty unless learning failed."""
+        return (
+            paths
+            | beam.Reshuffle()
+            | beam.ParDo(CountWords(self._columns))
+            | beam.CombinePerKey(AddCounters())
+            | beam.ParDo(LearnTokenizer(self._config, self._uri))
+        )
+
+
+class CountWords(beam.DoFn):
+    """Path of a shard -> (name of a tokenizer, Counter of its words), for each tokenizer.
+
+    Args:
+        columns: as for LearnTokenizers.
+    """
+
+    def __init__(self, columns: Mapping[str, Sequence[str]]):
+        self._columns = columns
+
+    def process(self, path: str) -> Iterator[WordCounts]:
+        yield from _ids().count_words(path, self._columns).items()
+
+
+class LearnTokenizer(beam.DoFn):
+    """(name of a tokenizer, Counter of its words) -> {"name", "vocab_size", "error"}; writes the tokenizer.
+
+    Args:
+        config, uri: as for LearnTokenizers.
+    """
+
+    def __init__(self, config: TokenizerConfig, uri: str):
+        self._config, self._uri = config, uri
+
+    def process(self, element: WordCounts) -> Iterator[dict]:
+        name, words = element
+        folder = os.path.join(self._uri, name) if name else self._uri
+        size, error = _ids().learn_from_words(words, self._config, folder)
+        yield {"name": name, "vocab_size": size, "error": error}
+
+
+class CountLabels(beam.DoFn):
+    """(split, path of a shard) -> (split, {label: number of rows}).
+
+    Args:
+        column: name of the label column.
+    """
+
+    def __init__(self, column: str):
+        self._column = column
+
+    def process(self, element: tuple[str, str]) -> Iterator[tuple[str, dict[str, int]]]:
+        split, path = element
+        yield split, dict(_ids().count_labels(path, self._column))
+
+
+class AddCounters(beam.CombineFn):
+    """Sums Counters. In the end one worker holds all distinct words, as SentencePiece does anyway."""
+
+    def create_accumulator(self) -> collections.Counter:
+        return collections.Counter()
+
+    def add_input(self, accumulator: collections.Counter, counter: collections.Counter) -> collections.Counter:
+        accumulator.update(counter)
+        return accumulator
+
+    def merge_accumulators(self, accumulators: Iterable[collections.Counter]) -> collections.Counter:
+        result = collections.Counter()
+        for accumulator in accumulators:
+            result.update(accumulator)
+        return result
+
+    def extract_output(self, accumulator: collections.Counter) -> collections.Counter:
+        return accumulator
+
+
+class WriteIds(beam.DoFn):
+    """(split, path of a shard, path to write) -> counts; writes the shard with ids, rows in the same order.
+
+    Args:
+        preprocessing, labels, tokenizer_uri: as for IdWriter.
+    """
+
+    def __init__(self, preprocessing: Preprocessing, labels: dict[str, list[str]], tokenizer_uri: str):
+        self._settings = preprocessing, labels, tokenizer_uri
+
+    def setup(self) -> None:
+        # Created with the first shard: a worker may be set up before the tokenizer is learned.
+        self._writer = None
+
+    def process(self, element: tuple[str, str, str], learned: Sequence[dict] = ()) -> Iterator[dict]:
+        """Writes a shard. Yields its split and the counts of IdWriter.write.
+
+        Args:
+            element: see above.
+            learned: results of LearnTokenizers; if one has an error, nothing is written.
+        """
+        if any(result["error"] for result in learned):
+            return
+        split, source, target = element
+        self._writer = self._writer or _ids().IdWriter(*self._settings)
+        yield {"split": split, **self._writer.write(source, target)}
+
+
+def transformed_path(uri: str, source: str) -> str:
+    """Returns the path for the ids of a shard of Examples: same split, shard number and number of shards."""
+    folder, name = os.path.split(source)
+    return os.path.join(uri, os.path.basename(folder), name.replace("data_tfrecord", "transformed_examples"))

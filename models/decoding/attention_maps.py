@@ -1,0 +1,72 @@
+"""Attention maps of one sentence: the weights of every layer and head, with the tokens on both axes."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from seq2serve.models.decoding.scoring import attention_weights_of_every_layer, decoder_attention, encoder_attention
+from seq2serve.models.tokenizers.base import Tokenizer
+from seq2serve.models.transformer.attention import padding_mask
+from seq2serve.models.transformer.models import DecoderLanguageModel, EncoderClassifier, Transformer
+
+
+class AttentionMap(NamedTuple):
+    """Attention weights of one layer.
+
+    Args:
+        title: stack and number of the layer.
+        rows: T query tokens.
+        columns: S key tokens.
+        weights: float [H, T, S]; each row sums to one.
+    """
+
+    title: str
+    rows: list[str]
+    columns: list[str]
+    weights: np.ndarray
+
+
+def of_translation(
+    model: Transformer, source_tokenizer: Tokenizer, tokenizer: Tokenizer, source: tf.Tensor, target: tf.Tensor
+) -> list[AttentionMap]:
+    """Returns the maps of the encoder's, the decoder's and the cross-attention.
+
+    Args:
+        model: a Transformer.
+        source_tokenizer, tokenizer: the tokenizers of the source and of the target. Do not swap them: TF Text does not
+            check ids, and reads arbitrary memory for an id outside the vocabulary.
+        source: int32 [1, S].
+        target: int32 [1, T].
+    """
+    weights = attention_weights_of_every_layer(model, source, target, tokenizer.bos_id)
+    source_pieces, target_pieces = _pieces(source_tokenizer, source), _pieces(tokenizer, target)
+    decoder_inputs = [*_pieces(tokenizer, tf.constant([[tokenizer.bos_id]])), *target_pieces[:-1]]
+    return [
+        *_maps("encoder", source_pieces, source_pieces, weights.encoder),
+        *_maps("decoder", target_pieces, decoder_inputs, weights.decoder),
+        *_maps("cross", target_pieces, source_pieces, weights.cross),
+    ]
+
+
+def of_text(
+    model: EncoderClassifier | DecoderLanguageModel, tokenizer: Tokenizer, ids: tf.Tensor
+) -> list[AttentionMap]:
+    """Returns the maps of self-attention for ids, int32 [1, T], with the begin or end marker that the model expects."""
+    pieces = _pieces(tokenizer, ids)
+    if isinstance(model, EncoderClassifier):
+        weights, _ = encoder_attention(model.encoder, model.embedding(ids), padding_mask(ids))
+        return list(_maps("encoder", pieces, pieces, weights))
+    weights, _ = decoder_attention(model.decoder, model.target_embedding(ids))
+    return list(_maps("decoder", pieces, pieces, weights))
+
+
+def _pieces(tokenizer: Tokenizer, ids: tf.Tensor) -> list[str]:
+    return [piece.decode() for piece in tokenizer.id_to_piece(ids)[0].numpy()]
+
+
+def _maps(stack: str, rows: list[str], columns: list[str], weights: tf.Tensor) -> Iterator[AttentionMap]:
+    """Yields one map per layer of float [L, 1, H, T, S]."""
+    for number, layer_weights in enumerate(tf.cast(weights, tf.float32).numpy(), 1):
+        yield AttentionMap(f"{stack} layer {number}", rows, columns, layer_weights[0])

@@ -1,0 +1,299 @@
+"""Beam search; greedy search is a beam of one.
+
+Axes: B rows, K beams, N hypotheses to return, V vocabulary, C the capacity for tokens, which grows during decoding. See
+also sampling.py, which draws tokens at random, and loop.py, which calls `advance` after each step of the decoder.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple, Protocol
+
+import tensorflow as tf
+
+from seq2serve.models.decoding.step import GROUP, NEG_INF, write_slice
+
+
+class Hypotheses(NamedTuple):
+    """The unfinished hypotheses of each row, and its best finished ones.
+
+    Args:
+        tokens: int32 [B, K], the last token of each unfinished hypothesis.
+        parents: int32 [B, K], index of the hypothesis in the previous step that each of them extends.
+        ids: int32 [B, K, C], all their tokens.
+        log_probs: float32 [B, K], sums over the tokens.
+        best_ids: int32 [B, N, C], finished hypotheses, best first, without end marker.
+        best_lengths: int32 [B, N], number of tokens without the end marker.
+        best_scores: float32 [B, N], log probability divided by the length penalty; NEG_INF where there is no hypothesis
+            yet.
+        best_log_probs: float32 [B, N].
+        done: bool [B].
+    """
+
+    tokens: tf.Tensor
+    parents: tf.Tensor
+    ids: tf.Tensor
+    log_probs: tf.Tensor
+    best_ids: tf.Tensor
+    best_lengths: tf.Tensor
+    best_scores: tf.Tensor
+    best_log_probs: tf.Tensor
+    done: tf.Tensor
+
+
+class SearchStrategy(Protocol):
+    """The interface of BeamSearch and Sampler.
+
+    Args:
+        beams: K, number of hypotheses per row.
+        n_best: N, number of hypotheses to return.
+        length_penalty: alpha of the length penalty; 0 disables it.
+        eos_id: the end marker.
+    """
+
+    @property
+    def beams(self) -> int: ...
+
+    @property
+    def n_best(self) -> int: ...
+
+    @property
+    def length_penalty(self) -> float: ...
+
+    @property
+    def eos_id(self) -> int: ...
+
+    def advance(self, hypotheses: Hypotheses, logits: tf.Tensor, step: tf.Tensor, limits: Any, /) -> Hypotheses:
+        """Extends every unfinished hypothesis by one token; see BeamSearch."""
+
+
+def initial_hypotheses(last: tf.Tensor, beams: int, n_best: int, capacity: int) -> Hypotheses:
+    """Makes empty hypotheses.
+
+    Only the first beam has a finite score, because at first all beams are equal.
+
+    Args:
+        last: int32 [B], the token before the first generated one.
+        beams: K.
+        n_best: N.
+        capacity: C.
+    """
+    batch, log_probs = tf.shape(last)[0], tf.constant([[0.0] + [NEG_INF] * (beams - 1)])  # [1, K]
+    return Hypotheses(
+        tokens=tf.repeat(last[:, tf.newaxis], beams, axis=1),
+        parents=tf.zeros([batch, beams], tf.int32),
+        ids=tf.zeros([batch, beams, capacity], tf.int32),
+        log_probs=tf.repeat(log_probs, batch, axis=0),
+        best_ids=tf.zeros([batch, n_best, capacity], tf.int32),
+        best_lengths=tf.zeros([batch, n_best], tf.int32),
+        best_scores=tf.fill([batch, n_best], NEG_INF),
+        best_log_probs=tf.fill([batch, n_best], NEG_INF),
+        done=tf.zeros([batch], tf.bool),
+    )
+
+
+def length_normalizer(length: tf.Tensor, alpha: float) -> tf.Tensor:
+    """Computes the length penalty lp(Y) = ((5 + |Y|) / 6) ** alpha (GNMT, Wu et al. 2016, equation 14).
+
+    The length |Y| includes the end marker.
+    """
+    return tf.pow((5.0 + tf.cast(length, tf.float32)) / 6.0, alpha)
+
+
+def log_sum_exp(logits: tf.Tensor, highest: tf.Tensor) -> tf.Tensor:
+    """Computes log sum exp over the last axis.
+
+    The largest value of a softmax is 1 / sum exp(logits - highest). The softmax is one fused operation instead of
+    three, and the logarithm of its maximum is always finite.
+
+    Args:
+        logits: float [..., V].
+        highest: float [..., 1], the maximum of the logits.
+    Returns:
+        float [..., 1].
+    """
+    return highest - tf.math.log(tf.reduce_max(tf.nn.softmax(logits), -1, keepdims=True))
+
+
+def top_k(logits: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Finds the k largest values of each row in a fraction of the time of one tf.math.top_k.
+
+    The values are split into groups of GROUP neighbours. The k largest values are in the k groups with the largest
+    maxima, and the maxima take only one fast pass over all values.
+
+    Args:
+        logits: float [N, V], V a multiple of GROUP.
+        k: number of values.
+    Returns:
+        The values, largest first, and their indices, int32; both [N, k].
+    """
+    groups = logits.shape[1] // GROUP
+    if k == 1 or groups <= k:
+        return tf.math.top_k(logits, k)
+    _, best_groups = tf.math.top_k(tf.reduce_max(tf.reshape(logits, [-1, groups, GROUP]), 2), k)  # [N, k]
+    row = tf.range(tf.shape(logits)[0])[:, tf.newaxis] * groups  # [N, 1]
+    members = tf.gather(tf.reshape(logits, [-1, GROUP]), row + best_groups)  # [N, k, GROUP]
+    values, index = tf.math.top_k(tf.reshape(members, [-1, k * GROUP]), k)  # [N, k]
+    group = tf.gather(best_groups, index // GROUP, batch_dims=1)  # [N, k]
+    return values, group * GROUP + index % GROUP
+
+
+def append_tokens(
+    h: Hypotheses, tokens: tf.Tensor, log_probs: tf.Tensor, step: tf.Tensor, is_last: tf.Tensor, search: SearchStrategy
+) -> Hypotheses:
+    """Appends a token to the only hypothesis of each row, which is also its best.
+
+    Args:
+        h: hypotheses before the step.
+        tokens: int32 [B, 1].
+        log_probs: float32 [B, 1], log probabilities of the tokens.
+        step: int32 scalar, number of tokens in the hypotheses.
+        is_last: bool [B, 1], whether a row reaches its maximum length.
+        search: its `eos_id` and `length_penalty` are used.
+    Returns:
+        Hypotheses after the step. Rows that were done do not change.
+    """
+    is_end, was_done = tokens == search.eos_id, h.done[:, tf.newaxis]
+    totals = tf.where(was_done, h.log_probs, h.log_probs + log_probs)
+    ids = write_slice(h.ids, step, tf.where(was_done | is_end, 0, tokens)[..., tf.newaxis])
+    scores = totals / length_normalizer(step + 1, search.length_penalty)
+    return h._replace(
+        tokens=tokens,
+        ids=ids,
+        log_probs=totals,
+        best_ids=ids,
+        best_lengths=h.best_lengths + tf.cast(~(was_done | is_end), tf.int32),
+        best_scores=tf.where(was_done, h.best_scores, scores),
+        best_log_probs=totals,
+        done=h.done | (is_end | is_last)[:, 0],
+    )
+
+
+class LengthLimits(NamedTuple):
+    """Minimum and maximum number of tokens per row, without the end marker: int32 [B] each."""
+
+    minimum: tf.Tensor
+    maximum: tf.Tensor
+
+    def mask_end(self, logits: tf.Tensor, step: tf.Tensor, beams: int, eos_id: int) -> tf.Tensor:
+        """Sets the logit of the end marker to NEG_INF in rows that are still too short; writes in place."""
+        too_short = tf.repeat(step < self.minimum, beams)[:, tf.newaxis]  # [B * K, 1]
+        end = logits[:, eos_id : eos_id + 1]
+        return write_slice(logits, eos_id, tf.where(too_short, NEG_INF, end))
+
+
+@dataclasses.dataclass(frozen=True)
+class BeamSearch:
+    """Beam search with length penalty and n-best results.
+
+    Each step considers the 2K best extensions. Those among the first K that end become finished hypotheses. The K best
+    that do not end are extended in the next step.
+
+    A row is done when it has enough finished hypotheses and its best unfinished one scores lower than the worst of
+    them, even if it ended with the next token with probability one. Without length penalty, nothing better can follow.
+    With it, something better is rare: a longer hypothesis is divided by a larger number, but is also less probable.
+
+    Args:
+        beams: K; 1 is greedy search.
+        n_best: N, at most K.
+        length_penalty: alpha of the length penalty; 0 disables it.
+        eos_id: the end marker.
+        min_finished: number of finished hypotheses that a row needs to be done, 1 to N; None for N.
+    Raises:
+        ValueError: N exceeds K.
+    """
+
+    beams: int = 4
+    n_best: int = 1
+    length_penalty: float = 0.6
+    eos_id: int = 3
+    min_finished: int | tf.Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.n_best <= self.beams:
+            raise ValueError(f"n_best ({self.n_best}) must be between 1 and the number of beams ({self.beams})")
+
+    def advance(self, hypotheses: Hypotheses, logits: tf.Tensor, step: tf.Tensor, limits: LengthLimits) -> Hypotheses:
+        """Extends every unfinished hypothesis by one token.
+
+        Args:
+            hypotheses: before the step.
+            logits: float32 [B * K, V].
+            step: int32 scalar, number of tokens in the unfinished hypotheses.
+            limits: length limits of each row.
+        Returns:
+            Hypotheses after the step. The finished hypotheses of rows that were done do not change.
+        """
+        logits = limits.mask_end(logits, step, self.beams, self.eos_id)
+        is_last = (step + 1 >= limits.maximum)[:, tf.newaxis]  # [B, 1]
+        extend = self._extend_greedily if self.beams == 1 else self._extend
+        return extend(hypotheses, logits, step, is_last)
+
+    def _extend_greedily(self, h: Hypotheses, logits: tf.Tensor, step: tf.Tensor, is_last: tf.Tensor) -> Hypotheses:
+        highest, tokens = tf.math.top_k(logits, 1)  # [B, 1]
+        return append_tokens(h, tokens, highest - log_sum_exp(logits, highest), step, is_last, self)
+
+    def _extend(self, h: Hypotheses, logits: tf.Tensor, step: tf.Tensor, is_last: tf.Tensor) -> Hypotheses:
+        """Extends the hypotheses of more than one beam."""
+        k = self.beams
+        log_probs, parents, tokens = self._candidates(h.log_probs, logits)  # [B, 2K]
+        ends = (tokens == self.eos_id) | is_last
+        best = self._add_finished(h, (log_probs[:, :k], parents[:, :k], tokens[:, :k]), ends[:, :k], step)
+        log_probs, order = tf.math.top_k(tf.where(tokens == self.eos_id, NEG_INF, log_probs), k)  # [B, K]
+        parents = tf.gather(parents, order, batch_dims=1)
+        tokens = tf.gather(tokens, order, batch_dims=1)
+        bound = log_probs[:, 0] / length_normalizer(step + 2, self.length_penalty)  # +2: counts the end marker to come
+        min_finished = self.n_best if self.min_finished is None else self.min_finished
+        return best._replace(
+            tokens=tokens,
+            parents=parents,
+            ids=write_slice(tf.gather(h.ids, parents, batch_dims=1), step, tokens[..., tf.newaxis]),
+            log_probs=log_probs,
+            done=h.done | is_last[:, 0] | (best.best_scores[:, min_finished - 1] >= bound),
+        )
+
+    def _candidates(self, log_probs: tf.Tensor, logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Returns the best extensions, best first: log probability, parent and token, each [B, 2K].
+
+        The best of all K x V extensions are among the best of each beam, and within a beam they are ordered by their
+        logits. Only these few have to be normalised.
+        """
+        k, count = self.beams, 2 * self.beams
+        values, tokens = top_k(logits, count)  # [B * K, 2K]
+        values -= log_sum_exp(logits, values[:, :1])
+        totals = tf.reshape(values, [-1, k, count]) + log_probs[..., tf.newaxis]  # [B, K, 2K]
+        best, index = tf.math.top_k(tf.reshape(totals, [-1, k * count]), count)  # [B, 2K]
+        tokens = tf.gather(tf.reshape(tokens, [-1, k * count]), index, batch_dims=1)
+        return best, index // count, tokens
+
+    def _add_finished(
+        self, h: Hypotheses, candidates: tuple[tf.Tensor, tf.Tensor, tf.Tensor], ends: tf.Tensor, step: tf.Tensor
+    ) -> Hypotheses:
+        """Merges the candidates that end, of the first K, into the finished hypotheses.
+
+        Args:
+            h: hypotheses before the step.
+            candidates: log probability, parent and token, each [B, K].
+            ends: bool [B, K].
+            step: int32 scalar.
+        """
+        n, (log_probs, parents, tokens) = self.n_best, candidates
+        is_finished = ends & ~h.done[:, tf.newaxis] & (log_probs > NEG_INF / 2)
+        scores = log_probs / length_normalizer(step + 1, self.length_penalty)
+        scores = tf.where(is_finished, scores, NEG_INF)  # [B, K]
+        is_end = tokens == self.eos_id
+        best_scores, index = tf.math.top_k(tf.concat([h.best_scores, scores], 1), n)  # [B, N], index in N + K
+
+        def select(old: tf.Tensor, new: tf.Tensor) -> tf.Tensor:
+            return tf.gather(tf.concat([old, new], 1), index, batch_dims=1)
+
+        # A hypothesis that was finished before this step keeps its ids and gets no further token.
+        is_old, candidate = index < n, tf.maximum(index - n, 0)
+        origin = tf.where(is_old, index, tf.gather(parents, candidate, batch_dims=1) + n)
+        ids = tf.gather(tf.concat([h.best_ids, h.ids], 1), origin, batch_dims=1)  # [B, N, C]
+        token = tf.gather(tf.where(is_end, 0, tokens), candidate, batch_dims=1)
+        token = tf.where(is_old, 0, token)
+        return h._replace(
+            best_ids=write_slice(ids, step, token[..., tf.newaxis]),
+            best_lengths=select(h.best_lengths, step + tf.cast(~is_end, tf.int32)),
+            best_scores=best_scores,
+            best_log_probs=select(h.best_log_probs, log_probs),
+        )

@@ -1,0 +1,95 @@
+"""The serving module of a classifier: EncoderClassifier and tokenizer in one graph, from texts to labels."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from seq2serve.models.config import DecodingConfig
+from seq2serve.models.export.export import signature
+from seq2serve.models.export.warmup import WarmupRequest, alone_and_together
+from seq2serve.models.tokenizers.base import Tokenizer
+from seq2serve.models.transformer.models import EncoderClassifier
+
+
+class ClassificationServingModule(tf.Module):
+    """A ServingModule of an EncoderClassifier.
+
+    Args:
+        model: a built model.
+        tokenizer: the tokenizer of its texts.
+        labels: the labels, in the order of their ids.
+        decoding: its `max_source_length` is used.
+    """
+
+    def __init__(
+        self,
+        model: EncoderClassifier,
+        tokenizer: Tokenizer,
+        labels: Sequence[str],
+        decoding: DecodingConfig,
+    ):
+        super().__init__(name="classification")
+        self.tokenizer = tokenizer
+        self.weights = [variable.value for variable in model.weights]
+        self._max_length, self._labels = decoding.max_source_length, tuple(labels)
+        self._logits = lambda ids: model(ids, training=False)
+        self._model_config = functools.partial(dataclasses.asdict, model.config)
+
+    def signatures(self) -> dict[str, Any]:
+        """Returns signature name -> tf.function."""
+        return {"serving_default": self.serving_default, "classify": self.classify}
+
+    def warmup_requests(self, samples: list[str]) -> list[WarmupRequest]:
+        """Returns requests to both signatures."""
+        texts = [tf.train.Feature(bytes_list=tf.train.BytesList(value=[text.encode()])) for text in samples]
+        examples = [tf.train.Example(features=tf.train.Features(feature={"text": text})) for text in texts]
+        serialised = [example.SerializeToString(deterministic=True) for example in examples]
+        text_requests = alone_and_together("serving_default", {"text": samples})
+        return [*text_requests, *alone_and_together("classify", {"inputs": serialised})]
+
+    def config(self) -> dict[str, Any]:
+        """Returns the model config, the labels and the maximum length."""
+        return {"model": self._model_config(), "labels": list(self._labels), "max_length": self._max_length}
+
+    @signature(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
+    def serving_default(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Classifies texts.
+
+        Args:
+            text: tf.string [B], truncated to `max_source_length` tokens.
+        Returns:
+            label: tf.string [B], the most likely label; probability: float32 [B], its probability; labels: tf.string
+            [B, C], all labels; probabilities: float32 [B, C], in the same order.
+        """
+        labels, probabilities = self._classify_texts(text)
+        best = tf.argmax(probabilities, 1)  # [B]
+        return {
+            "label": tf.gather(labels, best, batch_dims=1),
+            "probability": tf.gather(probabilities, best, batch_dims=1),
+            "labels": labels,
+            "probabilities": probabilities,
+        }
+
+    @signature(input_signature=[tf.TensorSpec([None], tf.string, name="inputs")])
+    def classify(self, inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Classifies tf.Examples, in the form of the model server's Classify call.
+
+        Args:
+            inputs: tf.string [B], serialised tf.Examples with the bytes feature `text`.
+        Returns:
+            classes: tf.string [B, C], all labels; scores: float32 [B, C], their probabilities.
+        Source: https://www.tensorflow.org/tfx/serving/signature_defs#classification_signaturedef
+        """
+        text = tf.io.parse_example(inputs, {"text": tf.io.FixedLenFeature([], tf.string, "")})["text"]
+        classes, scores = self._classify_texts(text)
+        return {"classes": classes, "scores": scores}
+
+    def _classify_texts(self, text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """tf.string [B] -> labels, tf.string [B, C], and their probabilities, float32 [B, C]."""
+        ids = self.tokenizer.tokenize(text)[:, : self._max_length]
+        end = tf.fill([ids.nrows(), 1], self.tokenizer.eos_id)
+        probabilities = tf.nn.softmax(self._logits(tf.concat([ids, end], axis=1).to_tensor()))
+        return tf.repeat([list(self._labels)], tf.shape(text)[0], axis=0), probabilities

@@ -1,0 +1,1 @@
+"""Tokenizers that run inside a TensorFlow graph: SentencePiece, WordPiece, characters and bytes."""

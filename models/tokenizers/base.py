@@ -1,0 +1,66 @@
+"""The tokenizer interface and the ids of the control pieces."""
+
+import abc
+import os
+
+import tensorflow as tf
+
+PAD_ID, UNK_ID, BOS_ID, EOS_ID = 0, 1, 2, 3
+CONTROL_PIECES = ("<pad>", "<unk>", "<s>", "</s>")
+
+
+class Tokenizer(tf.Module, abc.ABC):
+    """Converts texts to ids and back with TensorFlow ops that include the vocabulary.
+
+    `tf.saved_model.save` saves a tokenizer with the `tf.Module` or Keras model that has it as an attribute. No other
+    code makes ids, so training and serving agree.
+    """
+
+    pad_id, unk_id, bos_id, eos_id = PAD_ID, UNK_ID, BOS_ID, EOS_ID
+
+    def __init__(self) -> None:
+        super().__init__(name="tokenizer")
+
+    @property
+    @abc.abstractmethod
+    def vocab_size(self) -> int:
+        """Returns the number of pieces, including control pieces; all ids are smaller."""
+
+    @abc.abstractmethod
+    def tokenize(self, texts: tf.Tensor) -> tf.RaggedTensor:
+        """Normalises texts and converts them to ids, without begin and end markers.
+
+        Args:
+            texts: tf.string [B], any bytes of any length. Invalid UTF-8 becomes U+FFFD. A control piece that is spelled
+                out in a text is plain text.
+        Returns:
+            int32 [B, (tokens)].
+        """
+
+    @abc.abstractmethod
+    def detokenize(self, ids: tf.Tensor | tf.RaggedTensor) -> tf.Tensor:
+        """Converts ids to texts.
+
+        Args:
+            ids: int32 [B, T], ragged or padded. Control pieces other than `<unk>` and ids outside the vocabulary are
+                skipped.
+        Returns:
+            tf.string [B], always valid UTF-8.
+        """
+
+    @abc.abstractmethod
+    def id_to_piece(self, ids: tf.Tensor) -> tf.Tensor:
+        """Returns the pieces of int32 `ids`, tf.string of the same shape."""
+
+    def _text_ids(self, ids: tf.Tensor | tf.RaggedTensor) -> tf.RaggedTensor:
+        """Returns only the ids that stand for text: `<unk>` and the pieces after the control pieces."""
+        ragged = ids if isinstance(ids, tf.RaggedTensor) else tf.RaggedTensor.from_tensor(ids)
+        flat = ragged.flat_values
+        is_text = (flat == UNK_ID) | ((flat > EOS_ID) & (flat < self.vocab_size))
+        return tf.ragged.boolean_mask(ragged, ragged.with_flat_values(is_text))
+
+
+def write_file(directory: str, name: str, content: bytes) -> None:
+    """Writes one file of a tokenizer, on any file system that TensorFlow supports."""
+    with tf.io.gfile.GFile(os.path.join(directory, name), "wb") as file:
+        file.write(content)

@@ -1,0 +1,1 @@
+"""Training: batches, loss, optimizer, saving and warm start."""

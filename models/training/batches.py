@@ -1,0 +1,288 @@
+"""Batches of token ids for training: few shapes, little padding, and a deterministic order.
+
+The order depends only on (seed, epoch), so interrupted training resumes at the exact batch by counting batches.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import tensorflow as tf
+
+from seq2serve.models.tokenizers.base import BOS_ID, EOS_ID, PAD_ID, UNK_ID
+
+POOL_EXAMPLES = 500_000  # examples that are sorted by length together; bounds memory to about 100 MB
+READ_EXAMPLES = 4096  # examples that are parsed by one call
+SHAPE_MULTIPLE = 2  # lengths are padded to a multiple of this: half as many shapes for 1 % more padding
+
+_Length = TypeVar("_Length", int, np.ndarray)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pool:
+    """Examples in memory: for each column, all ids in one array and the offset of each example.
+
+    Args:
+        ids: column -> int32 [total tokens].
+        starts: column -> int64 [examples + 1].
+    """
+
+    ids: dict[str, np.ndarray]
+    starts: dict[str, np.ndarray]
+
+    def lengths(self, column: str) -> np.ndarray:
+        """Returns the number of tokens in each example, int64 [examples]."""
+        return np.diff(self.starts[column])
+
+    def rows(self, column: str, examples: np.ndarray) -> list[np.ndarray]:
+        """Returns the ids of the selected examples."""
+        ids, starts = self.ids[column], self.starts[column]
+        return [ids[starts[i] : starts[i + 1]] for i in examples]
+
+
+class Plan(NamedTuple):
+    """The batches of a pool.
+
+    Args:
+        num_batches: number of batches.
+        make: index of a batch -> the batch.
+    """
+
+    num_batches: int
+    make: Callable[[int], Any]
+
+
+def read_pools(files: Sequence[str], columns: Sequence[str]) -> Iterator[Pool]:
+    """Reads TFRecords of tf.Example into pools of POOL_EXAMPLES.
+
+    Args:
+        files: paths, read in this order.
+        columns: names of int64 lists, without the suffix `_ids`.
+    Yields:
+        Pools; the last may be smaller.
+    """
+    features = {f"{c}_ids": tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int64) for c in columns}
+    records = tf.data.TFRecordDataset(list(files)).batch(READ_EXAMPLES)
+    parsed = records.map(lambda batch: tf.io.parse_example(batch, features), num_parallel_calls=2).prefetch(2)
+    chunks: list[dict[str, tf.RaggedTensor]] = []
+    for chunk in parsed:
+        chunks.append(chunk)
+        if len(chunks) * READ_EXAMPLES >= POOL_EXAMPLES:
+            yield _pool(chunks, columns)
+            chunks = []
+    if chunks:
+        yield _pool(chunks, columns)
+
+
+def _pool(chunks: list[dict[str, tf.RaggedTensor]], columns: Sequence[str]) -> Pool:
+    ids, starts = {}, {}
+    for column in columns:
+        values = [chunk[f"{column}_ids"] for chunk in chunks]
+        ids[column] = np.concatenate([v.values.numpy() for v in values]).astype(np.int32)
+        lengths = np.concatenate([v.row_lengths().numpy() for v in values])
+        starts[column] = np.concatenate([[0], np.cumsum(lengths)])
+    return Pool(ids, starts)
+
+
+def plan_batches(
+    source: np.ndarray, target: np.ndarray, batch_tokens: int, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """Groups examples of similar length until a batch reaches its budget of tokens.
+
+    Args:
+        source, target: number of tokens in each example, int [examples].
+        batch_tokens: maximum number of target tokens (and of source tokens) in a batch, including padding. A batch of
+            one example may exceed it.
+        rng: shuffles examples of equal length, and the batches.
+    Returns:
+        A list of int arrays: the examples of each batch.
+    """
+    order = rng.permutation(len(target))
+    # Sort by padded target length. Within one target length sort by source length, alternately up and down, so that a
+    # batch that extends into the next target length continues with similar sources.
+    width = _padded(target[order] + 1)
+    zigzag = np.where(width // SHAPE_MULTIPLE % 2, source[order], -source[order])
+    order = order[np.lexsort((zigzag, width))]
+    longest = _padded(np.maximum(source, target)[order] + 1)  # with the end marker
+    batches, first, batch_width = [], 0, 0
+    for i, length in enumerate(longest):
+        batch_width = max(batch_width, int(length))
+        if i > first and (i + 1 - first) * batch_width > batch_tokens:
+            batches.append(order[first:i])
+            first, batch_width = i, int(length)
+    batches.append(order[first:])
+    rng.shuffle(batches)
+    return batches
+
+
+def pad(rows: list[np.ndarray], before: Sequence[int] = (), after: Sequence[int] = ()) -> np.ndarray:
+    """Pads rows of ids with 0 to the same length.
+
+    Args:
+        rows: ids, int [length] each.
+        before, after: markers that are added at the beginning and at the end of each row.
+    Returns:
+        int32 [B, longest length with markers].
+    """
+    extra = len(before) + len(after)
+    batch = np.zeros((len(rows), _padded(max(len(row) for row in rows) + extra)), np.int32)
+    for line, row in zip(batch, rows, strict=True):
+        line[: len(row) + extra] = np.concatenate([before, row, after])
+    return batch
+
+
+def _padded(length: _Length) -> _Length:
+    """Rounds up to a multiple of SHAPE_MULTIPLE."""
+    return -(-length // SHAPE_MULTIPLE) * SHAPE_MULTIPLE
+
+
+def pair_batches(
+    files: Sequence[str], batch_tokens: int, seed: int, start: int = 0, epochs: int | None = None
+) -> tf.data.Dataset:
+    """Makes training batches of pairs for a Transformer.
+
+    Args:
+        files: TFRecords with `source_ids` and `target_ids`.
+        batch_tokens: see `plan_batches`.
+        seed: seed of the order, which differs between epochs.
+        start: number of batches to skip, to resume where an earlier run stopped.
+        epochs: number of passes over the examples; None repeats forever.
+    Returns:
+        A dataset of ({"source" [B, S], "target" [B, T]}, labels [B, T]), int32. The source has an end marker, the
+        target a begin marker, and the labels an end marker.
+    """
+
+    def plan(pool: Pool, rng: np.random.Generator, epoch: int) -> Plan:
+        batches = plan_batches(pool.lengths("source"), pool.lengths("target"), batch_tokens, rng)
+        return Plan(len(batches), lambda index: _pair_batch(pool, batches[index]))
+
+    ids = tf.TensorSpec([None, None], tf.int32)
+    epochs_of_pools = _epochs(files, ("source", "target"), epochs)
+    return _dataset(epochs_of_pools, plan, seed, start, ({"source": ids, "target": ids}, ids))
+
+
+def class_batches(
+    files: Sequence[str],
+    batch_tokens: int,
+    seed: int,
+    start: int = 0,
+    epochs: int | None = None,
+    token_dropout: float = 0.0,
+) -> tf.data.Dataset:
+    """Makes training batches of labelled texts for an EncoderClassifier.
+
+    Args:
+        files: TFRecords with `text_ids` and `label_ids`, one label per row.
+        batch_tokens, seed, start, epochs: see `pair_batches`.
+        token_dropout: share of a text's tokens that are replaced by `<unk>`, drawn again in each epoch (word dropout,
+            Iyyer et al. 2015). It keeps a classifier from memorising the texts of a small corpus by a word or two.
+    Returns:
+        A dataset of (text [B, S] with an end marker, label [B]), int32.
+    """
+
+    def plan(pool: Pool, rng: np.random.Generator, epoch: int) -> Plan:
+        lengths = pool.lengths("text")
+        batches = plan_batches(lengths, lengths, batch_tokens, rng)
+        first_seed = int(rng.integers(2**31))
+        return Plan(len(batches), lambda index: class_batch(pool, batches[index], first_seed + index))
+
+    def class_batch(pool: Pool, examples: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        text = pad(pool.rows("text", examples), after=[EOS_ID])
+        dropped = np.random.default_rng(seed).random(text.shape) < token_dropout
+        text[dropped & (text != PAD_ID) & (text != EOS_ID)] = UNK_ID
+        return text, np.concatenate(pool.rows("label", examples))
+
+    signature = (tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None], tf.int32))
+    return _dataset(_epochs(files, ("text", "label"), epochs), plan, seed, start, signature)
+
+
+def packed_batches(
+    files: Sequence[str], context: int, batch_tokens: int, seed: int, start: int = 0, epochs: int | None = None
+) -> tf.data.Dataset:
+    """Makes training batches for a DecoderLanguageModel: documents are concatenated and cut into full rows.
+
+    A row may hold several documents or a part of a long one. Each document begins with a begin marker, which the model
+    uses to hide the documents before it.
+
+    Args:
+        files: TFRecords with `text_ids`, one document per row.
+        context: T, number of tokens in a row. Only the last row of an epoch is padded.
+        batch_tokens: number of tokens in a batch.
+        seed, start, epochs: see `pair_batches`.
+    Returns:
+        A dataset of (text [B, T], labels [B, T]), int32. A label is the next token, end markers included; begin markers
+        are not predicted.
+    """
+    size = max(1, batch_tokens // context)
+
+    def plan(pool: Pool, rng: np.random.Generator, epoch: int) -> Plan:
+        text, labels = pack(pool, rng, context, skip=int(rng.integers(context)) if epoch else 0)
+        order = rng.permutation(len(text))
+        batches = [order[first : first + size] for first in range(0, len(order), size)]
+        return Plan(len(batches), lambda index: (text[batches[index]], labels[batches[index]]))
+
+    ids = tf.TensorSpec([None, context], tf.int32)
+    return _dataset(_epochs(files, ("text",), epochs), plan, seed, start, (ids, ids))
+
+
+def pack(pool: Pool, rng: np.random.Generator, context: int, skip: int) -> tuple[np.ndarray, np.ndarray]:
+    """Concatenates documents in random order and cuts them into rows.
+
+    Args:
+        pool: has the column `text`.
+        rng: decides the order.
+        context: number of tokens in a row.
+        skip: number of tokens to drop at the beginning, so that rows are cut at different positions in each epoch.
+    Returns:
+        Rows and the labels of their tokens, each int32 [rows, context].
+    """
+    documents = pool.rows("text", rng.permutation(len(pool.lengths("text"))))
+    parts = [part for ids in documents for part in ((BOS_ID,), ids, (EOS_ID,))]
+    stream = np.concatenate(parts, dtype=np.int32)
+    stream = stream[min(skip, len(stream) - 2) :]
+    rows = np.zeros((2, -(-(len(stream) - 1) // context) * context), np.int32)
+    rows[0, : len(stream) - 1], rows[1, : len(stream) - 1] = stream[:-1], stream[1:]
+    rows[1, rows[1] == BOS_ID] = PAD_ID
+    text, labels = rows.reshape(2, -1, context)
+    return text, labels
+
+
+def _dataset(
+    epochs: Callable[[], Iterable[Iterable[Pool]]],
+    plan: Callable[[Pool, np.random.Generator, int], Plan],
+    seed: int,
+    start: int,
+    signature: Any,
+) -> tf.data.Dataset:
+    """Makes a dataset of planned batches. Skipping the first `start` batches costs no more than planning them."""
+
+    def batches() -> Iterator[Any]:
+        to_skip = start
+        for epoch, pools in enumerate(epochs()):
+            for number, pool in enumerate(pools):
+                planned = plan(pool, np.random.default_rng([seed, epoch, number]), epoch)
+                yield from map(planned.make, range(to_skip, planned.num_batches))
+                to_skip = max(0, to_skip - planned.num_batches)
+
+    return tf.data.Dataset.from_generator(batches, output_signature=signature).prefetch(8)
+
+
+def _epochs(files: Sequence[str], columns: Sequence[str], epochs: int | None) -> Callable[[], Iterator[Iterable[Pool]]]:
+    """Returns a function that yields the pools of each epoch. A corpus of one pool is read once and stays in memory."""
+
+    def read() -> Iterator[Iterable[Pool]]:
+        first_pools = list(itertools.islice(read_pools(files, columns), 2))
+        if not first_pools:
+            raise ValueError(f"there are no examples in {', '.join(files)}")
+        for _ in itertools.count() if epochs is None else range(epochs):
+            yield first_pools if len(first_pools) == 1 else read_pools(files, columns)
+
+    return read
+
+
+def _pair_batch(pool: Pool, examples: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    target = pool.rows("target", examples)
+    source = pad(pool.rows("source", examples), after=[EOS_ID])
+    return {"source": source, "target": pad(target, before=[BOS_ID])}, pad(target, after=[EOS_ID])

@@ -1,0 +1,151 @@
+"""Optimizers, learning-rate schedules, mixed precision and averaged weights."""
+
+import contextlib
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from seq2serve.models.config import TrainingConfig
+
+
+class Adam(keras.optimizers.Adam):
+    """Keras's Adam with TensorFlow's fused kernel, which passes over a weight's memory once instead of ten times."""
+
+    def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
+        """Updates one variable in place (Kingma and Ba 2015, algorithm 1)."""
+        gradient = tf.convert_to_tensor(gradient)
+        step = tf.cast(self.iterations + 1, tf.float32)
+        index = self._get_variable_index(variable)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
+            beta1_power=tf.pow(self.beta_1, step),
+            beta2_power=tf.pow(self.beta_2, step),
+            lr=tf.cast(learning_rate, tf.float32),
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=gradient,
+        )
+
+
+class InverseSquareRoot(keras.optimizers.schedules.LearningRateSchedule):
+    """The paper's schedule (section 5.3): linear warm-up, then decay with the inverse square root of the step.
+
+    Args:
+        peak: learning rate at the end of the warm-up; (d_model * warmup_steps) ** -0.5 in the paper.
+        warmup_steps: number of steps until the peak, at least 1.
+    """
+
+    def __init__(self, peak: float, warmup_steps: int):
+        super().__init__()
+        self.peak, self.warmup_steps = peak, max(1, warmup_steps)
+
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
+        """Number of completed steps, int scalar -> learning rate, float32 scalar."""
+        ratio = tf.cast(step + 1, tf.float32) / self.warmup_steps
+        return self.peak * tf.minimum(ratio, tf.math.rsqrt(ratio))
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments for `from_config`."""
+        return {"peak": self.peak, "warmup_steps": self.warmup_steps}
+
+
+class AdaptiveCosine(keras.optimizers.schedules.LearningRateSchedule):
+    """Linear warm-up, then half a cosine to zero, for training whose number of steps is only estimated.
+
+    Args:
+        peak: learning rate at the end of the warm-up.
+        warmup_steps: number of steps until the peak; at most half of all steps.
+        total_steps: float32 scalar, the estimated number of steps. The schedule follows its current value.
+    """
+
+    def __init__(self, peak: float, warmup_steps: int, total_steps: tf.Variable):
+        super().__init__()
+        self.peak, self.warmup_steps, self.total_steps = peak, warmup_steps, total_steps
+
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
+        """Number of completed steps, int scalar -> learning rate, float32 scalar."""
+        step, warmup = tf.cast(step, tf.float32), tf.minimum(float(self.warmup_steps), self.total_steps // 2)
+        progress = tf.clip_by_value((step - warmup) / (self.total_steps - warmup), 0.0, 1.0)
+        falling = self.peak * 0.5 * (1.0 + tf.cos(math.pi * progress))
+        return tf.where(step < warmup, self.peak * step / tf.maximum(warmup, 1.0), falling)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments for `from_config`."""
+        return {"peak": self.peak, "warmup_steps": self.warmup_steps, "total_steps": float(self.total_steps)}
+
+
+def make_schedule(
+    config: TrainingConfig, total_steps: int | tf.Variable | None = None
+) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Makes the learning-rate schedule: the paper's, or half a cosine to zero at the last step.
+
+    Args:
+        config: schedule, peak and warm-up.
+        total_steps: number of steps, if it is not `config.steps`; a variable if it may change.
+    """
+    if config.schedule == "inverse_sqrt":
+        return InverseSquareRoot(config.learning_rate, config.warmup_steps)
+    if isinstance(total_steps, tf.Variable):
+        return AdaptiveCosine(config.learning_rate, config.warmup_steps, total_steps)
+    steps = total_steps or config.steps
+    warmup = min(config.warmup_steps, steps // 2)
+    return keras.optimizers.schedules.CosineDecay(
+        0.0, steps - warmup, warmup_target=config.learning_rate, warmup_steps=warmup
+    )
+
+
+@contextlib.contextmanager
+def precision(name: str) -> Iterator[None]:
+    """Sets the dtype in which layers compute that are built inside the `with` block.
+
+    It sets Keras's global dtype policy, because a model does not pass its own policy to its layers. With float16,
+    `compile` adds loss scaling.
+
+    Args:
+        name: float32, bfloat16 or float16.
+    """
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name if name == "float32" else f"mixed_{name}")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def make_optimizer(config: TrainingConfig, total_steps: int | tf.Variable | None = None) -> keras.optimizers.Optimizer:
+    """Makes the optimizer, with clipping by global norm and, if configured, a moving average of the weights.
+
+    Args:
+        config: "adam" is the paper's optimizer (section 5.3). "muon" (Jordan et al. 2024, as implemented in Keras)
+            orthogonalises the update of every matrix except embeddings and uses AdamW for all other weights. A step
+            costs 10 % more, and a small model needs about half as many steps.
+        total_steps: see `make_schedule`.
+    """
+    shared = {
+        "learning_rate": make_schedule(config, total_steps),
+        # Each device clips its share of the gradients; see transformer/train_step.py.
+        "global_clipnorm": config.clip_norm / tf.distribute.get_strategy().num_replicas_in_sync,
+        "use_ema": config.average_decay > 0,
+        "ema_momentum": config.average_decay or 0.99,
+    }
+    if config.optimizer == "muon":
+        return keras.optimizers.Muon(adam_beta_2=config.beta_2, **shared)
+    return Adam(beta_2=config.beta_2, epsilon=1e-9, **shared)
+
+
+@contextlib.contextmanager
+def averaged(model: keras.Model) -> Iterator[None]:
+    """Replaces a model's weights by their moving averages inside the `with` block, if its optimizer has any."""
+    weights = [variable.numpy() for variable in model.trainable_variables]
+    model.optimizer.finalize_variable_values(model.trainable_variables)
+    try:
+        yield
+    finally:
+        for variable, weight in zip(model.trainable_variables, weights, strict=True):
+            variable.assign(weight)

@@ -1,0 +1,1 @@
+"""The Transformer (Vaswani et al. 2017): layers, attention, blocks, models and the training step."""

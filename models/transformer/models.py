@@ -1,0 +1,258 @@
+"""Three models from the same blocks: Transformer, EncoderClassifier and DecoderLanguageModel.
+
+They map token ids, int32 [B, length], 0 for padding, to logits, float32. See also: train_step.py for training,
+decoding/loop.py for generation.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from seq2serve.models.config import ModelConfig
+from seq2serve.models.transformer.attention import causal_mask, document_mask, padding_mask
+from seq2serve.models.transformer.blocks import DecoderLayer, EncoderLayer
+from seq2serve.models.transformer.layers import Dropout, LayerNormalization, PositionalEncoding, TokenEmbedding
+from seq2serve.models.transformer.train_step import TrainStepMixin
+
+
+class _Stack(keras.layers.Layer):
+    """Positional encoding followed by a stack of layers (section 3.1).
+
+    Args:
+        config: sizes.
+        num_layers: number of layers.
+        make_layer: called with `name`, returns an encoder or decoder layer.
+    """
+
+    def __init__(
+        self, config: ModelConfig, num_layers: int, make_layer: Callable[..., keras.layers.Layer], **kwargs: Any
+    ):
+        super().__init__(**kwargs)
+        self.config = config
+        self.positions = PositionalEncoding(config.positions, config.d_model, config.max_positions)
+        self.dropout = Dropout(config.dropout)
+        self.layers = [make_layer(name=f"layer_{i}") for i in range(num_layers)]
+        self.norm = LayerNormalization() if config.norm_first else None
+
+    def build(self, *_shapes: Any) -> None:
+        """Creates the weights of every layer."""
+        for layer in [self.positions, *self.layers, *([self.norm] if self.norm else [])]:
+            layer.build((None, None, self.config.d_model))
+
+    def start(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Adds positions to embeddings and applies dropout: float [B, T, D] -> [B, T, D]."""
+        return self.dropout(self.positions(x, tf.range(tf.shape(x)[1])), training=training)
+
+    def finish(self, x: tf.Tensor) -> tf.Tensor:
+        """Applies the final norm of a pre-norm stack: float [B, T, D] -> [B, T, D]."""
+        return self.norm(x) if self.norm else x
+
+
+@keras.saving.register_keras_serializable("seq2serve")
+class Encoder(_Stack):
+    """The left stack of figure 1 in the paper.
+
+    Args:
+        config: sizes.
+    """
+
+    def __init__(self, config: ModelConfig, **kwargs: Any):
+        super().__init__(config, config.num_encoder_layers, functools.partial(EncoderLayer, config), **kwargs)
+
+    def call(self, x: tf.Tensor, attention_mask: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Encodes embeddings.
+
+        Args:
+            x: float [B, S, D].
+            attention_mask: bool, broadcasts to [B, H, S, S].
+            training: whether to apply dropout.
+        Returns:
+            float [B, S, D].
+        """
+        x = self.start(x, training)
+        for layer in self.layers:
+            x = layer(x, attention_mask, training=training)
+        return self.finish(x)
+
+
+@keras.saving.register_keras_serializable("seq2serve")
+class Decoder(_Stack):
+    """The right stack of figure 1 in the paper.
+
+    Args:
+        config: sizes.
+        cross_attention: whether layers attend to an encoder's output.
+    """
+
+    def __init__(self, config: ModelConfig, cross_attention: bool, **kwargs: Any):
+        make_layer = functools.partial(DecoderLayer, config, cross_attention)
+        super().__init__(config, config.num_decoder_layers, make_layer, **kwargs)
+
+    def call(
+        self,
+        x: tf.Tensor,
+        memory: tf.Tensor | None = None,
+        memory_mask: tf.Tensor | None = None,
+        self_mask: tf.Tensor | None = None,
+        training: bool = False,
+    ) -> tf.Tensor:
+        """Decodes embeddings, all positions at once.
+
+        Args:
+            x: float [B, T, D].
+            memory: the encoder's output, float [B, S, D].
+            memory_mask: bool, broadcasts to [B, H, T, S].
+            self_mask: bool, broadcasts to [B, H, T, T]; is combined with the causal mask.
+            training: whether to apply dropout.
+        Returns:
+            float [B, T, D].
+        """
+        x, mask = self.start(x, training), causal_mask(tf.shape(x)[1])
+        mask = mask if self_mask is None else mask & self_mask
+        for layer in self.layers:
+            x = layer(x, mask, memory, memory_mask, training=training)
+        return self.finish(x)
+
+
+class _Model(TrainStepMixin, keras.Model):
+    """Base class of the three models: weights are created by `build`, without example inputs; config and saving."""
+
+    def __init__(self, config: ModelConfig, vocab_size: int, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.config, self.vocab_size = config, vocab_size
+
+    def build(self, *_shapes: Any) -> None:
+        """Creates all weights. A shared embedding is built once."""
+        for layer in self._flatten_layers(include_self=False, recursive=False):
+            if not layer.built:
+                layer.build((None, None, self.config.d_model))
+                layer.built = True
+        self.built = True
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments for `from_config`."""
+        return {"config": dataclasses.asdict(self.config), "vocab_size": self.vocab_size, "name": self.name}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> "_Model":
+        """Makes a model from the result of `get_config`."""
+        return cls(**{**config, "config": ModelConfig(**config["config"])})
+
+
+@keras.saving.register_keras_serializable("seq2serve")
+class Transformer(_Model):
+    """The encoder-decoder model of section 3.
+
+    Args:
+        config: sizes. With `tie_embeddings`, source, target and output share one matrix.
+        vocab_size: V, the size of the target vocabulary, and of the source vocabulary if they are shared.
+        source_vocab_size: size of a separate source vocabulary; requires `tie_embeddings=False`.
+    Raises:
+        ValueError: embeddings are tied, but the vocabularies differ in size.
+    """
+
+    def __init__(self, config: ModelConfig, vocab_size: int, source_vocab_size: int | None = None, **kwargs: Any):
+        super().__init__(config, vocab_size, **kwargs)
+        self.source_vocab_size = source_vocab_size or vocab_size
+        if config.tie_embeddings and self.source_vocab_size != vocab_size:
+            raise ValueError(f"tied embeddings need one vocabulary, not {self.source_vocab_size} and {vocab_size}")
+        self.target_embedding = TokenEmbedding(vocab_size, config.d_model)
+        if config.tie_embeddings:
+            self.source_embedding = self.output_embedding = self.target_embedding
+        else:
+            self.source_embedding = TokenEmbedding(self.source_vocab_size, config.d_model)
+            self.output_embedding = TokenEmbedding(vocab_size, config.d_model)
+        self.encoder, self.decoder = Encoder(config), Decoder(config, cross_attention=True)
+
+    def call(self, inputs: dict[str, tf.Tensor], training: bool = False) -> tf.Tensor:
+        """Predicts each next target token from the source and the target tokens before it.
+
+        Args:
+            inputs: `source` int [B, S] and `target` int [B, T], shifted right by a begin marker.
+            training: whether to apply dropout.
+        Returns:
+            Logits, float32 [B, T, V].
+        """
+        memory, memory_mask = self.encode(inputs["source"], training=training)  # [B, S, D], [B, 1, 1, S]
+        x = self.decoder(self.target_embedding(inputs["target"]), memory, memory_mask, training=training)  # [B, T, D]
+        return tf.cast(self.output_embedding.logits(x), tf.float32)
+
+    def encode(self, source: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
+        """Encodes source ids: int [B, S] -> float [B, S, D] and their padding mask, bool [B, 1, 1, S]."""
+        mask = padding_mask(source)
+        return self.encoder(self.source_embedding(source), mask, training=training), mask
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments for `from_config`."""
+        return {**super().get_config(), "source_vocab_size": self.source_vocab_size}
+
+
+@keras.saving.register_keras_serializable("seq2serve")
+class EncoderClassifier(_Model):
+    """An encoder whose outputs are averaged and projected to classes.
+
+    Args:
+        config: sizes; those of the decoder are ignored.
+        vocab_size: V.
+        num_classes: number of labels.
+    """
+
+    def __init__(self, config: ModelConfig, vocab_size: int, num_classes: int, **kwargs: Any):
+        super().__init__(config, vocab_size, **kwargs)
+        self.num_classes = num_classes
+        self.embedding, self.encoder = TokenEmbedding(vocab_size, config.d_model), Encoder(config)
+        self.dropout, self.head = Dropout(config.dropout), keras.layers.Dense(num_classes, name="head")
+
+    def call(self, source: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Classifies texts. The mean of a row without tokens is a zero vector.
+
+        Args:
+            source: int [B, S].
+            training: whether to apply dropout.
+        Returns:
+            Logits, float32 [B, num_classes].
+        """
+        mask = padding_mask(source)
+        x = self.encoder(self.embedding(source), mask, training=training)  # [B, S, D]
+        is_token = tf.cast(mask[:, 0, 0, :, tf.newaxis], x.dtype)  # [B, S, 1]
+        mean = tf.reduce_sum(x * is_token, 1) / tf.maximum(tf.reduce_sum(is_token, 1), 1)  # [B, D]
+        return tf.cast(self.head(self.dropout(mean, training=training)), tf.float32)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments for `from_config`."""
+        return {**super().get_config(), "num_classes": self.num_classes}
+
+
+@keras.saving.register_keras_serializable("seq2serve")
+class DecoderLanguageModel(_Model):
+    """A decoder without an encoder, which predicts each token from the tokens before it (Radford et al. 2018).
+
+    Args:
+        config: sizes; those of the encoder are ignored.
+        vocab_size: V.
+    """
+
+    def __init__(self, config: ModelConfig, vocab_size: int, **kwargs: Any):
+        super().__init__(config, vocab_size, **kwargs)
+        self.target_embedding = TokenEmbedding(vocab_size, config.d_model)
+        tied = config.tie_embeddings
+        self.output_embedding = self.target_embedding if tied else TokenEmbedding(vocab_size, config.d_model)
+        self.decoder = Decoder(config, cross_attention=False)
+
+    def call(self, target: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Predicts each next token.
+
+        A row may contain several documents, each after a begin marker. Documents do not attend to each other.
+
+        Args:
+            target: int [B, T].
+            training: whether to apply dropout.
+        Returns:
+            Logits, float32 [B, T, V].
+        """
+        x = self.decoder(self.target_embedding(target), self_mask=document_mask(target), training=training)
+        return tf.cast(self.output_embedding.logits(x), tf.float32)

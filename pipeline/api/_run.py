@@ -1,0 +1,226 @@
+"""`seq2serve.run`: the pipeline as a function."""
+
+import dataclasses
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+from seq2serve._rows import write_rows
+from seq2serve.components.base import progress as progress_display
+from seq2serve.components.base.artifact import Artifact
+from seq2serve.components.base.errors import NotBlessedError, UserError
+from seq2serve.components.base.uris import absolute_uri
+from seq2serve.pipeline.commands.beam_options import checked_beam_options
+from seq2serve.pipeline.config import PipelineConfig, setting_names, with_settings
+from seq2serve.pipeline.config import preset as preset_config
+from seq2serve.pipeline.dag import make_pipeline
+from seq2serve.pipeline.metadata.store import MetadataStore
+from seq2serve.pipeline.running.listeners import ConsoleListener, RunListener
+from seq2serve.pipeline.running.pipeline import NodeResult, Pipeline
+from seq2serve.pipeline.running.quiet import quiet_libraries
+from seq2serve.pipeline.running.runner import Runner
+from seq2serve.pipeline.running.user_models import model_files, tokenizer_files
+
+_COLUMNS = ("source", "target", "text", "label")
+
+
+class RunOptions(TypedDict, total=False):
+    """Options of `run`, each like the option of `seq2serve run` of that name.
+
+    Settings are dicts of key -> value per section; `seq2serve settings` lists them. `tokenizer` is either settings or
+    the path of a tokenizer to use instead of learning one.
+    """
+
+    source: str  # translation: the column to translate from
+    target: str  # translation: the column to translate into
+    text: str  # other tasks: the column of texts
+    label: str  # classification: the column of labels
+    schema: str | os.PathLike[str]  # a schema.pbtxt to validate the data against
+    tokenizer: Mapping[str, Any] | str | os.PathLike[str]
+    warm_start: str | os.PathLike[str]  # a Trainer's model, whose weights training starts from
+    metadata: str  # URL of a metadata store that several pipeline roots share
+    beam_options: Sequence[str]  # Beam's own, verbatim
+    data: Mapping[str, Any]
+    model: Mapping[str, Any]
+    training: Mapping[str, Any]
+    decoding: Mapping[str, Any]
+    evaluation: Mapping[str, Any]
+
+
+def run(
+    rows: Any,
+    /,
+    *,
+    task: str = "translation",
+    preset: str = "small",
+    pipeline_root: str | os.PathLike[str] = "runs",
+    serving_dir: str | os.PathLike[str] = "",
+    progress: bool | None = None,
+    **options: Unpack[RunOptions],
+) -> "Run":
+    """Trains, evaluates, validates and pushes a model of your text; what has not changed is reused (`seq2serve run`).
+
+    Args:
+        rows: path, pattern or URL of files; or rows in memory: dicts of column -> text, or a pandas, Polars or Arrow
+            table.
+        task: "translation", "classification" or "language_model".
+        preset: settings to start from, "tiny" to "big".
+        pipeline_root: where artifacts, metadata and logs are kept, a path or a URL.
+        serving_dir: where versions are pushed; by default serving/<task>.
+        progress: whether to show progress; by default only in a notebook.
+        **options: see RunOptions.
+    Returns:
+        A Run. If the model is not good enough to be pushed, `blessed` is False and `reason` says why.
+    Raises:
+        UserError: the input or an option is wrong.
+        ComponentError: a component failed.
+    """
+    if unknown := next((name for name in options if name not in RunOptions.__annotations__), None):
+        known = ", ".join(RunOptions.__annotations__)
+        raise UserError(f"run() has no option {unknown!r}; it has {known}", code="option-unknown", option=unknown)
+    root = os.fspath(pipeline_root)
+    config = _config(task, preset, options)
+    with _displayed(progress), quiet_libraries():
+        source = os.fspath(rows) if isinstance(rows, str | os.PathLike) else write_rows(rows, root)
+        destination = os.fspath(serving_dir) or f"serving/{task}"
+        beam_options = checked_beam_options(list(options.get("beam_options", ())), source, root, destination)
+        pipeline = _pipeline(config, source, root, destination, options)
+        return _run(pipeline, beam_options, options.get("metadata", ""), progress)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run of the pipeline.
+
+    Args:
+        id: its number in the metadata store; `seq2serve runs` lists it.
+        nodes: component -> its published outputs, whether they were reused, and why.
+        reason: why the model was pushed, or why not.
+        pipeline_root: absolute path or URL.
+        store: the metadata store.
+    """
+
+    id: int
+    nodes: Mapping[str, NodeResult]
+    reason: str
+    pipeline_root: str
+    store: MetadataStore = dataclasses.field(repr=False)
+
+    def output(self, component: str, key: str) -> Artifact:
+        """Returns a published artifact, such as `output("Trainer", "model")`."""
+        return self.nodes[component].outputs[key]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Returns the model's metrics on the test split, such as {"bleu": 32.2, "chrf": 58.1}."""
+        return self.output("Evaluator", "evaluation").properties["model"]
+
+    @property
+    def baselines(self) -> dict[str, dict[str, float]]:
+        """Returns the metrics of the baselines, by name."""
+        return self.output("Evaluator", "evaluation").properties["baselines"]
+
+    @property
+    def blessed(self) -> bool:
+        """Returns whether Evaluator and InfraValidator blessed the model; only then it is pushed."""
+        return "Pusher" in self.nodes
+
+    @property
+    def model(self) -> str:
+        """Returns the path of the exported SavedModel, pushed or not; `seq2serve.load` takes it."""
+        return self.output("Trainer", "model").path("Format-Serving")
+
+    @property
+    def pushed(self) -> str | None:
+        """Returns the folder or URL of the pushed version; None if the model was not blessed."""
+        return self.output("Pusher", "pushed_model").properties["pushed_destination"] if self.blessed else None
+
+    def report(self, path: str | os.PathLike[str]) -> Path:
+        """Writes the HTML report of the run (`seq2serve report`) and returns its path.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        # Plots and event files: a second to import.
+        from seq2serve.pipeline.report.page import write_report
+
+        write_report(self.store, [self.id], self.pipeline_root, os.fspath(path))
+        return Path(path)
+
+
+class _Recorder(RunListener):
+    """Keeps the results of a run, of one that fails too, and passes the events on."""
+
+    def __init__(self, display: RunListener) -> None:
+        self.run_id, self._display = 0, display
+        self.nodes: dict[str, NodeResult] = {}
+
+    def begin(self, run_id: int, components: list[str]) -> None:
+        self.run_id = run_id
+        self._display.begin(run_id, components)
+
+    def update(self, component: str, state: str, reason: str) -> None:
+        self._display.update(component, state, reason)
+
+    def end(self, component: str, result: NodeResult) -> None:
+        self.nodes[component] = result
+        self._display.end(component, result)
+
+
+def _config(task: str, preset: str, options: Mapping[str, Any]) -> PipelineConfig:
+    """Returns the preset with the columns and settings of the options."""
+    settings = [f"data.{column}={options[column]}" for column in _COLUMNS if column in options]
+    for section in dict.fromkeys(name.partition(".")[0] for name in setting_names()):
+        values = options.get(section)
+        if isinstance(values, Mapping):
+            settings += [f"{section}.{key}={_setting_text(value)}" for key, value in values.items()]
+        elif values is not None and section != "tokenizer":
+            raise UserError(
+                f"{section} must be a dict of settings, got {values!r}", code="settings-invalid", option=section
+            )
+    return with_settings(preset_config(preset, task), settings)
+
+
+def _setting_text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _pipeline(config: PipelineConfig, source: str, root: str, destination: str, options: RunOptions) -> Pipeline:
+    tokenizer = options.get("tokenizer", "")
+    return make_pipeline(
+        config,
+        source,
+        root,
+        destination,
+        schema_file=os.fspath(options.get("schema", "")),
+        tokenizer="" if isinstance(tokenizer, Mapping) else tokenizer_files(os.fspath(tokenizer)),
+        warm_start=model_files(options.get("warm_start")),
+    )
+
+
+def _run(pipeline: Pipeline, beam_options: tuple[str, ...], metadata: str, progress: bool | None) -> Run:
+    recorder = _Recorder(ConsoleListener() if progress or (progress is None and _is_notebook()) else RunListener())
+    runner = Runner(pipeline, beam_options, metadata_url=metadata, listener=recorder)
+    try:
+        runner.run()
+    except NotBlessedError as error:
+        reason = str(error)
+    else:
+        reason = recorder.nodes["Evaluator"].outputs["blessing"].properties["reason"]
+    return Run(recorder.run_id, recorder.nodes, reason, absolute_uri(pipeline.pipeline_root), runner.store)
+
+
+def _displayed(progress: bool | None) -> Any:
+    """Returns a context in which components show their progress, or do not."""
+    if progress is None:
+        return progress_display.display("notebook" if _is_notebook() else "hidden")
+    return progress_display.display("notebook" if progress and _is_notebook() else "visible" if progress else "hidden")
+
+
+def _is_notebook() -> bool:
+    """Returns whether this runs in a Jupyter kernel."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return hasattr(shell, "kernel")

@@ -1,0 +1,99 @@
+"""Formats the history of a MetadataStore as text: runs, the components of one run, and the lineage of an artifact."""
+
+import time
+
+from seq2serve.components.base.errors import UserError
+from seq2serve.pipeline.metadata.database import sqlite_url
+from seq2serve.pipeline.metadata.store import Ancestry, Execution, MetadataStore, Run
+from seq2serve.pipeline.running.history import read_run, read_runs
+from seq2serve.pipeline.running.root import state_folder
+
+
+def open_store(pipeline_root: str, metadata_url: str) -> MetadataStore:
+    """Opens the metadata store of a pipeline root, or the shared store at a URL.
+
+    Raises:
+        UserError: the pipeline root has no store, or the store cannot be opened.
+    """
+    if metadata_url:
+        return MetadataStore(metadata_url)
+    path = state_folder(pipeline_root) / "metadata.sqlite"
+    if not path.is_file():
+        raise UserError(
+            f"no runs in {pipeline_root}: file not found: {path}; pass the folder with --pipeline-root, or a shared "
+            f"store with --metadata. For a URL, change to the folder in which the runs were started",
+            code="metadata-store-missing",
+            path=str(path),
+        )
+    return MetadataStore(sqlite_url(path))
+
+
+def runs_text(store: MetadataStore) -> str:
+    """Returns a table of all runs, oldest first; for a shared store, with the location of each."""
+    runs = read_runs(store)
+    is_shared = any(run.place for run in runs)
+    rows = [("RUN", "PIPELINE", "STARTED", "SECONDS", "STATE", "RAN", "REUSED", *["LOCATION"] * is_shared, "MESSAGE")]
+    for run in runs:
+        states = [execution.state for execution in store.executions_of_run(run.id)]
+        counts = (str(states.count("COMPLETE")), str(states.count("CACHED")))
+        started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.started))
+        message = run.message.partition("\n")[0]
+        place = [run.place] * is_shared
+        rows.append((str(run.id), run.pipeline, started, _seconds(run), run.state, *counts, *place, message))
+    return _table(rows)
+
+
+def run_text(store: MetadataStore, run_id: int) -> str:
+    """Returns a table of the components of one run: state, duration, published artifacts, and why each ran.
+
+    Raises:
+        UserError: there is no such run.
+    """
+    rows = [("COMPONENT", "STATE", "SECONDS", "ARTIFACTS", "REASON")]
+    for execution in read_run(store, run_id)[1]:
+        outputs = store.outputs(execution.reuses or execution.id, {})
+        artifacts = ", ".join(f"{artifact.id} {key}" for key, artifact in outputs.items())
+        rows.append((execution.component, execution.state, _seconds(execution), artifacts, execution.reason))
+    return _table(rows)
+
+
+def lineage_text(store: MetadataStore, name: str) -> str:
+    """Returns the lineage of an artifact, back to the raw files and forward to everything made from it.
+
+    Args:
+        store: the store to search.
+        name: the artifact's id or a path, see `MetadataStore.find_artifact`.
+    Raises:
+        UserError: there is no such artifact.
+    """
+    artifact = store.find_artifact(name)
+    backward = store.lineage(artifact.id, "backward")
+    forward = store.lineage(artifact.id, "forward")
+    itself = [row for row in backward if row.artifact.id == artifact.id]
+    parts = {
+        "Artifact": itself,
+        "Made from": [row for row in backward if row not in itself],
+        "Used to make": [row for row in forward if row.artifact.id != artifact.id],
+    }
+    return "\n\n".join(f"{title}\n{_ancestry_table(rows)}" for title, rows in parts.items())
+
+
+def _ancestry_table(ancestries: list[Ancestry]) -> str:
+    rows = [("ID", "TYPE", "MADE BY", "INPUTS", "URI")]
+    for ancestry in ancestries:
+        maker = f"{ancestry.component}, run {ancestry.run_id}" if ancestry.component else "user"
+        sources = ", ".join(map(str, ancestry.sources))
+        rows.append((str(ancestry.artifact.id), ancestry.type, maker, sources, ancestry.artifact.uri))
+    return _table(rows) if ancestries else "none"
+
+
+def _seconds(period: Execution | Run) -> str:
+    return "" if period.finished is None else f"{period.finished - period.started:.1f}"
+
+
+def _table(rows: list[tuple[str, ...]]) -> str:
+    """Aligns columns with spaces, so that `cut` and `grep` work on the text."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )

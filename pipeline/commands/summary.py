@@ -1,0 +1,104 @@
+"""Prints the summary of a finished run: warnings, answers of the pushed model, metrics and next steps."""
+
+import glob
+import json
+import shlex
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from seq2serve.components.storage.files import local_copy
+from seq2serve.components.tasks.registry import Task, get_task
+from seq2serve.pipeline.commands.findings import print_findings
+from seq2serve.pipeline.config import PipelineConfig
+from seq2serve.pipeline.running.pipeline import RunResult
+
+NUM_SHOWN = 8
+MAX_PROMPT_CHARACTERS = 60  # of the text in the example command
+
+
+def print_summary(result: RunResult, config: PipelineConfig) -> None:
+    """Prints data warnings, held-out texts with the answers of the pushed SavedModel, metrics and next steps.
+
+    Args:
+        result: a run whose Pusher pushed a model, now or in an earlier run.
+        config: the configuration of its pipeline.
+    """
+    console, task = Console(soft_wrap=False, highlight=False), get_task(config.task)
+    evaluation = result.output("Evaluator", "evaluation")
+    pushed = result.output("Pusher", "pushed_model").properties
+    rows = _held_out(task, result)
+    print_findings(result)
+    console.print(_answers(task, rows))
+    console.print(_metrics(task, evaluation.properties))
+    for name, signature in evaluation.properties["signature"].items():
+        console.print(f"  {name}: {signature}", soft_wrap=True)
+    for table in evaluation.properties["tables"]:
+        console.print(_table(table["title"], table["header"], table["rows"]))
+    _print_next_steps(console, task, result, pushed, _example_prompt(task, rows))
+
+
+def _held_out(task: Task, result: RunResult) -> list[dict]:
+    """Returns held-out rows with the answers of the pushed SavedModel in the C++ runtime; each text once."""
+    inferred = result.output("BulkInferrer", "inference_result")
+    rows = []
+    with local_copy(inferred.uri) as folder:
+        for path in sorted(glob.glob(f"{glob.escape(folder)}/predictions-*.jsonl")):
+            with open(path, encoding="utf-8") as file:
+                rows += [json.loads(line) for line in file]
+    source = task.text_columns[0]
+    return list({row[source]: row for row in rows}.values())  # interface text has duplicates
+
+
+def _example_prompt(task: Task, rows: list[dict]) -> str:
+    """Returns a held-out text for the example command: a short one if possible, else the beginning of one."""
+    prompts = (" ".join(task.prompt(row[task.text_columns[0]]).split()) for row in rows)
+    usable = [prompt for prompt in prompts if prompt.isprintable() and not prompt.startswith("-")]
+    short = next((prompt for prompt in usable if len(prompt) <= MAX_PROMPT_CHARACTERS), "")
+    beginning = next(iter(usable), "")[:MAX_PROMPT_CHARACTERS]
+    return short or beginning.rpartition(" ")[0] or beginning
+
+
+def _answers(task: Task, rows: list[dict]) -> Table:
+    """Returns a table of rows from evenly spaced positions."""
+    source, target = task.text_columns[0], task.columns[-1]
+    table = Table(title="Held-out texts, answered by the pushed SavedModel", title_justify="left", show_lines=True)
+    for header in (source, task.output, f"reference {target}"):
+        table.add_column(header, overflow="fold")
+    for row in rows[:: max(1, len(rows) // NUM_SHOWN)][:NUM_SHOWN]:
+        prompt = task.prompt(row[source])
+        cells = (prompt, row[task.answer_name(task.output)], task.reference(row, prompt))
+        table.add_row(*map(Text, cells))
+    return table
+
+
+def _metrics(task: Task, report: dict) -> Table:
+    systems = {"model": report["model"], **report["baselines"]}
+    rows = [(name, *(f"{v[name]:.{task.decimals}f}" for v in systems.values())) for name in report["model"]]
+    return _table(f"Test set, {report['num_examples']} examples", ("metric", *systems), rows)
+
+
+def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for name in header:
+        table.add_column(Text(name))
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _print_next_steps(console: Console, task: Task, result: RunResult, pushed: dict, prompt: str) -> None:
+    root, destination = result.pipeline.pipeline_root, pushed["pushed_destination"]
+    steps = {
+        "Training curves": ["seq2serve", "tensorboard", "--pipeline-root", root],
+        "Report": ["seq2serve", "report", "--pipeline-root", root],
+        "Lineage": ["seq2serve", "lineage", "--pipeline-root", root, destination],
+        task.example[0]: ["seq2serve", "predict", "--model", destination, prompt or task.example[1]],
+        "Serve": ["seq2serve", "serve", destination.rpartition("/")[0]],
+    }
+    summary = f"Pushed version {pushed['pushed_version']} to {destination} ({result.seconds:.0f} s). Next:"
+    console.print(summary, soft_wrap=True, markup=False)
+    for title, command in steps.items():
+        console.print(f"  {title}:", shlex.join(command), soft_wrap=True, markup=False)

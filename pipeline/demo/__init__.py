@@ -1,0 +1,1 @@
+"""The demo corpora, pinned by hash."""

@@ -1,0 +1,1 @@
+"""The HTML report of `seq2serve report`."""

@@ -1,0 +1,157 @@
+"""The model card: size, training, data, intended use and limitations of a model (Mitchell et al. 2019)."""
+
+import glob
+import os
+from typing import Any
+
+from seq2serve.components.base.artifact import Artifact
+from seq2serve.components.tasks.bootstrap import MIN_ROWS
+from seq2serve.pipeline.demo.corpora import licence_of
+from seq2serve.pipeline.report.data import languages
+from seq2serve.pipeline.report.facts import RunFacts
+from seq2serve.pipeline.report.quality import describe_quality, folder_megabytes, infra_checks
+
+# The Trainer reports these metrics as fractions. The Evaluator reports them in percent, and so does the card.
+_FRACTIONS = ("accuracy", "macro_f1")
+_NOT_FOR = (
+    "Not for decisions about people, health, law or money without human review: the model was evaluated only on texts "
+    "like its training data, and its quality on other texts is unknown."
+)
+
+
+def counted(number: int, noun: str) -> str:
+    """Returns a number with its noun, such as 1 row or 1,200 rows."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def model_card(facts: RunFacts) -> dict[str, list[str]]:
+    """Makes the card.
+
+    Args:
+        facts: facts of a run.
+    Returns:
+        Title -> lines; empty if there is no model.
+    """
+    model = facts.output("Trainer", "model")
+    if model is None or facts.task is None:
+        return {}
+    return {
+        "Size": _size(facts, model),
+        "Training": _training(facts, model),
+        "Data": _data(facts),
+        "Data licences": data_licences(facts),
+        "Intended use": [_purpose(facts), _NOT_FOR],
+        "Limitations": _limitations(facts),
+    }
+
+
+def data_licences(facts: RunFacts) -> list[str]:
+    """Returns the licences of the data files, each once.
+
+    The licences of the demo corpora are known. For other files, the licence is the first line of a LICENSE, LICENCE or
+    COPYING file in the same folder.
+    """
+    lines = [licence_of(file["path"]) or _licence_in(os.path.dirname(file["path"])) for file in facts.raw_files]
+    return list(dict.fromkeys(lines)) or ["unknown"]
+
+
+def _licence_in(folder: str) -> str:
+    pattern = "[Ll][Ii][Cc][Ee][Nn][SsCc][Ee]*"
+    paths = sorted(path for name in (pattern, "COPYING*") for path in glob.glob(f"{glob.escape(folder)}/{name}"))
+    for path in filter(os.path.isfile, paths):
+        with open(path, encoding="utf-8", errors="replace") as file:
+            first = next((line.strip() for line in file if line.strip()), "")
+        return f"{first[:120]} ({path})"
+    return (
+        f"Unknown: there is no LICENSE in {folder}. Make sure that you may use the data and share models trained on it."
+    )
+
+
+def _size(facts: RunFacts, model: Artifact) -> list[str]:
+    config = facts.parameters("Trainer")["recipe"]["model"]
+    layers = {name: config[f"num_{name}_layers"] for name in ("encoder", "decoder")}
+    parts = " + ".join(f"{number} {name}" for name, number in layers.items() if name in facts.task.parts)
+    lines = [
+        f"{model.properties['num_parameters']:,} parameters",
+        f"{parts} layer{'s' * (parts not in ('1 encoder', '1 decoder'))}, d_model {config['d_model']}, "
+        f"{config['num_heads']} heads, dff {config['dff']}, {config['positions']} positions",
+        f"SavedModel of {folder_megabytes(model, 'Format-Serving'):.1f} MB",
+    ]
+    checks = infra_checks(facts)
+    if checks and "load_seconds" in checks:
+        lines.append(
+            f"On the machine of this run: load time {checks['load_seconds']:.1f} s, median latency of one text "
+            f"{checks['median_latency_ms']:.0f} ms, peak memory {checks['peak_memory_mib']:,.0f} MiB"
+        )
+    return lines
+
+
+def _training(facts: RunFacts, model: Artifact) -> list[str]:
+    training, step = facts.parameters("Trainer")["recipe"]["training"], facts.steps["Trainer"]
+    metrics = {name: value for name, value in model.properties.items() if name.startswith("eval_")}
+    lines = [
+        f"{counted(model.properties['steps'], 'step')} of {training['batch_tokens']:,} tokens, "
+        f"{training['optimizer']}, peak learning rate {training['learning_rate']:g}, seed {training['seed']}, "
+        f"{training['precision']}",
+        f"{step.seconds / 60:.1f} minutes" if step.seconds is not None else "",
+        "Eval split: " + ", ".join(_metric_text(name.removeprefix("eval_"), value) for name, value in metrics.items()),
+    ]
+    if "ModelFiles" in facts.user_files:
+        lines.append(f"Warm start from {facts.user_files['ModelFiles'].uri.removesuffix('/**')}")
+    return list(filter(None, lines))
+
+
+def _metric_text(name: str, value: float) -> str:
+    return f"{name} {100 * value:.1f} %" if name in _FRACTIONS else f"{name} {value:.3g}"
+
+
+def _data(facts: RunFacts) -> list[str]:
+    examples = facts.output("ExampleGen", "examples")
+    if examples is None:
+        return []
+    splits = ", ".join(f"{number:,} {split}" for split, number in examples.properties["num_examples"].items())
+    names = [os.path.basename(file["path"]) for file in facts.raw_files]
+    files = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
+    rejected = counted(examples.properties["num_rejected"], "row")
+    return [f"Examples: {splits}", f"Files: {files}", f"{rejected} rejected"]
+
+
+def _purpose(facts: RunFacts) -> str:
+    columns = dict(facts.parameters("ExampleGen").get("columns", {}))
+    for column, (language, _) in languages(facts).items():
+        columns[column] += f" (language {language})"
+    transformed = facts.output("Transform", "transformed_examples")
+    counts = transformed.properties.get("label_counts", {}) if transformed else {}
+    labels = ", ".join(label for column in counts.values() for label in column) or "its labels"
+    return facts.task.purpose.format_map(columns | {"labels": labels})
+
+
+def _limitations(facts: RunFacts) -> list[str]:
+    lines = []
+    quality = describe_quality(facts)
+    transformed = facts.output("Transform", "transformed_examples")
+    if transformed and (num_truncated := sum(transformed.properties["num_truncated"].values())):
+        limit = transformed.properties["max_length"]
+        lines.append(f"Training texts longer than {limit:,} tokens were truncated: {num_truncated:,}")
+    longest = facts.parameters("Trainer")["recipe"]["decoding"]["max_source_length"]
+    lines.append(f"The served model reads only the first {longest:,} tokens of a text")
+    if quality:
+        lines += _weakest_slice(quality)
+    anomalies = facts.output("ExampleValidator", "anomalies")
+    return lines + [f"Data: {warning}" for warning in (anomalies.properties["warnings"] if anomalies else [])]
+
+
+def _weakest_slice(quality: dict[str, Any]) -> list[str]:
+    """Returns a line about the slice with the worst headline, of those with enough rows for an interval."""
+    metric, sign = quality["headline"], 1 if quality["higher_is_better"] else -1
+    slices = [row for group in quality["slices"] for row in group["rows"] if metric in row["intervals"]]
+    if not slices:
+        return []
+    worst = min(slices, key=lambda row: sign * row["model"][metric])
+    low, high = worst["intervals"][metric]
+    digits = quality["decimals"]
+    return [
+        f"Weakest slice: {worst['by']} {worst['name']}, {metric} {worst['model'][metric]:.{digits}f} "
+        f"({low:.{digits}f} to {high:.{digits}f}), {worst['num_examples']} examples "
+        f"(of the slices with at least {MIN_ROWS})"
+    ]

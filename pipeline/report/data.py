@@ -1,0 +1,107 @@
+"""The data section of a report: files, rejected rows, text lengths, labels and anomalies."""
+
+import glob
+import itertools
+import json
+from typing import Any
+
+from seq2serve.components.base.artifact import Artifact
+from seq2serve.components.statistics_gen.statistics_file import (
+    ROW,
+    features_by_name,
+    label_counts,
+    ranked_counts,
+    read_statistics,
+)
+from seq2serve.components.storage.files import local_copy
+from seq2serve.pipeline.report import plots
+from seq2serve.pipeline.report.facts import RunFacts
+
+MAX_FILES = 8  # listed one by one
+MAX_REJECTS = 5
+
+
+def describe_data(facts: RunFacts) -> dict[str, Any]:
+    """Collects the values of the data section.
+
+    Args:
+        facts: facts of a run.
+    Returns:
+        files (at most MAX_FILES), num_files, num_bytes, examples (properties of Examples, or None), rejects (at most
+        MAX_REJECTS), plots (title -> SVG), languages (see `languages`), checked (whether the ExampleValidator
+        finished), warnings, tokens and tokenizer (properties of TransformedExamples and Tokenizer, or None).
+    """
+    examples, anomalies = facts.output("ExampleGen", "examples"), facts.output("ExampleValidator", "anomalies")
+    transformed, tokenizer = _transform_output(facts, "transformed_examples"), _transform_output(facts, "tokenizer")
+    files = facts.raw_files
+    return {
+        "files": files[:MAX_FILES],
+        "num_files": len(files),
+        "num_bytes": sum(file["bytes"] for file in files),
+        "examples": examples.properties if examples else None,
+        "rejects": _rejects(examples.uri) if examples else [],
+        "plots": _plots(facts),
+        "languages": languages(facts),
+        "checked": anomalies is not None,
+        "warnings": anomalies.properties["warnings"] if anomalies else [],
+        "tokens": transformed.properties if transformed else None,
+        "tokenizer": tokenizer.properties if tokenizer else None,
+    }
+
+
+def languages(facts: RunFacts) -> dict[str, tuple[str, float]]:
+    """Returns column -> (most frequent language, ISO 639-1; its share) of the texts in the train split.
+
+    The share is that among the sampled texts whose language was detected with confidence. Columns without any are
+    omitted.
+    """
+    statistics = facts.output("StatisticsGen", "statistics")
+    if statistics is None:
+        return {}
+    most_frequent = {}
+    for column, feature in features_by_name(read_statistics(statistics, "train")).items():
+        counts = ranked_counts(feature, "languages")
+        if counts:
+            language = next(iter(counts))
+            most_frequent[column] = language, counts[language] / sum(counts.values())
+    return most_frequent
+
+
+def _transform_output(facts: RunFacts, key: str) -> Artifact | None:
+    return facts.output("Transform", key) or facts.output("TransformByTokenizer", key)
+
+
+def _rejects(uri: str) -> list[dict]:
+    """Returns the first rejected rows."""
+    with local_copy(f"{uri}/rejects") as folder:
+        paths = sorted(glob.glob(f"{glob.escape(folder)}/*.jsonl"))
+        lines = itertools.chain.from_iterable(map(_first_lines, paths))
+        return [json.loads(line) for line in itertools.islice(lines, MAX_REJECTS)]
+
+
+def _first_lines(path: str) -> list[str]:
+    with open(path, encoding="utf-8") as file:
+        return list(itertools.islice(file, MAX_REJECTS))
+
+
+def _plots(facts: RunFacts) -> dict[str, str]:
+    """Returns title -> SVG: text lengths of each text column, shares of the labels of each label column."""
+    statistics = facts.output("StatisticsGen", "statistics")
+    if statistics is None:
+        return {}
+    splits = {split: features_by_name(read_statistics(statistics, split)) for split in statistics.properties["splits"]}
+    svgs = {}
+    for column in next(iter(splits.values())):
+        counts = {split: label_counts(features[column]) for split, features in splits.items()}
+        if all(counts.values()):
+            svgs[f"Labels: {column}"] = plots.shares("share of the rows", counts)
+        elif column != ROW:
+            buckets = {split: _length_buckets(features[column]) for split, features in splits.items()}
+            svgs[f"Lengths: {column}"] = plots.lengths("characters", buckets)
+    return svgs
+
+
+def _length_buckets(feature: Any) -> list[tuple[float, float, float]]:
+    """Returns (shortest length, longest length, number of texts) of each bucket of a FeatureNameStatistics."""
+    (histogram,) = (stat.histogram for stat in feature.custom_stats if stat.name == "characters")
+    return [(bucket.low_value, bucket.high_value, bucket.sample_count) for bucket in histogram.buckets]

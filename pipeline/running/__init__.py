@@ -1,0 +1,1 @@
+"""The runner: fingerprints, raw files, pipeline roots."""

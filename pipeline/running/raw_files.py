@@ -1,0 +1,72 @@
+"""The user's files, found and hashed when a run begins."""
+
+import glob
+import hashlib
+import os
+from pathlib import Path
+
+from seq2serve.components.base.artifact import RawFiles
+from seq2serve.components.base.errors import UserError
+from seq2serve.components.base.uris import is_remote
+from seq2serve.components.example_gen.formats import named_format, parse_roles
+from seq2serve.components.storage.files import find_files
+from seq2serve.pipeline.running.fingerprint import fingerprint
+
+
+def resolve_raw_files(constant: RawFiles) -> RawFiles:
+    """Finds and hashes the user's files.
+
+    Args:
+        constant: RawFiles whose uri is a path, a glob pattern (`**` for folders), a URL, or several of these with their
+            roles (see components/example_gen/formats.py).
+    Returns:
+        The same with the property `files`, in the order of roles and paths, and a fingerprint of their contents.
+    Raises:
+        UserError: no file, a folder, an empty file or one that cannot be read.
+    """
+    files, contents = [], []
+    for role in parse_roles(constant.uri):
+        for index, file in enumerate(_find(role.pattern)):
+            properties = {"split": role.split, "column": role.column}
+            files.append(file | {key: value for key, value in properties.items() if value})
+            # Of a file's name only the format counts; parallel files belong together by their position.
+            contents.append(
+                [file["sha256"], role.split, role.column, named_format(file["path"]), index if role.column else 0]
+            )
+    return type(constant)(constant.uri, {"files": files}, fingerprint(sorted(contents, key=str)))
+
+
+def _find(pattern: str) -> list[dict]:
+    """Returns the files of a path, a pattern or a URL, hashed, in order."""
+    return find_files(pattern) if is_remote(pattern) else [_hash(Path(path).absolute()) for path in _match(pattern)]
+
+
+def _match(pattern: str) -> list[str]:
+    """Returns the paths of a path or pattern, sorted; an existing file of exactly that name is not a pattern."""
+    folder, name = os.path.split(pattern)
+    literal = os.path.join(glob.escape(folder), name) if os.path.isdir(folder) else pattern
+    matches = [path for path in sorted(glob.glob(literal, recursive=True)) if not os.path.isdir(path)]
+    paths = [pattern] if os.path.lexists(pattern) else matches
+    if not paths:
+        raise UserError(
+            f"file not found: {pattern!r} (in {os.getcwd()}); name an existing file or a pattern that matches some",
+            code="file-missing",
+            path=pattern,
+        )
+    return paths
+
+
+def _hash(path: Path) -> dict:
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            size = file.tell()
+    except IsADirectoryError:
+        raise UserError(
+            f"{path} is a folder; name its files, as in '{path}/*.tsv'", code="file-is-folder", path=str(path)
+        ) from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}", code="file-unreadable", path=str(path)) from error
+    if not size:
+        raise UserError(f"{path} is empty; it needs at least a header and some rows", code="file-empty", path=str(path))
+    return {"path": str(path), "bytes": size, "sha256": digest}

@@ -1,0 +1,341 @@
+"""The runner: resolve inputs -> fingerprint -> reuse or execute into staging -> publish by rename, for each component.
+
+Killed at any moment and run again, the result is the same. An execution is COMPLETE only through the transaction that
+follows the rename of its outputs. The next run sweeps what a killed run left RUNNING, but keeps its scratch folder, so
+that long work resumes.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import socket
+import time
+from collections.abc import Iterator
+
+from seq2serve.components.base import interrupt
+from seq2serve.components.base.artifact import Artifact, RawFiles
+from seq2serve.components.base.component import Component, Context, Node
+from seq2serve.components.base.errors import ComponentError, Seq2ServeError, UserError
+from seq2serve.components.base.uris import is_remote
+from seq2serve.pipeline.metadata.database import absolute_url
+from seq2serve.pipeline.metadata.store import Execution, MetadataStore, Place, State
+from seq2serve.pipeline.running.fingerprint import as_json, changes, execution_parts, fingerprint
+from seq2serve.pipeline.running.listeners import ConsoleListener, RunListener
+from seq2serve.pipeline.running.pipeline import NodeResult, Pipeline, RunResult
+from seq2serve.pipeline.running.presence import is_present
+from seq2serve.pipeline.running.raw_files import resolve_raw_files
+from seq2serve.pipeline.running.root import PipelineRoot, identity_of, root_of, run_lock
+from seq2serve.pipeline.running.roots import open_root
+
+
+class Runner:
+    """Runs one pipeline.
+
+    Args:
+        pipeline: what to run.
+        beam_options: Beam's own, verbatim; they change where components run, not their results.
+        verbose: passed on to the components.
+        metadata_url: URL of a metadata store that several pipeline roots share (see metadata/database.py); empty for
+            the root's own.
+        listener: receives the events of the run; by default, each component is a line on standard output.
+    Raises:
+        UserError: the pipeline root or the store cannot be written, or the root has artifacts that the store lacks.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        beam_options: tuple[str, ...] = (),
+        verbose: bool = False,
+        metadata_url: str = "",
+        listener: RunListener | None = None,
+    ) -> None:
+        self.pipeline = pipeline
+        self._context = Context(tuple(beam_options), verbose=verbose)
+        self._listener = listener or ConsoleListener()
+        self._root = open_root(pipeline.pipeline_root, self._context.beam_options)
+        with self._root.lock("sweep"):
+            self._store = _open_store(self._root, metadata_url)
+            self._root.claim(self._store)
+        self._refuse_unknown_folders()
+
+    @property
+    def store(self) -> MetadataStore:
+        """Returns the metadata store of the run."""
+        return self._store
+
+    def run(self) -> RunResult:
+        """Runs the components whose inputs, parameters or code changed, and reuses the results of the others.
+
+        Returns:
+            Every component's outputs.
+        Raises:
+            Seq2ServeError: a component failed; this is recorded, and its partial outputs are removed.
+            KeyboardInterrupt: this is recorded; the same call resumes the run.
+        """
+        start, results = time.monotonic(), {}
+        with interrupt.listening(), self._recorded_run() as run_id:
+            self._listener.begin(run_id, [node.id for node in self.pipeline.nodes if node.component])
+            published: dict[Node, dict[str, Artifact]] = {}
+            for node in self.pipeline.nodes:
+                if isinstance(node.constant, RawFiles):
+                    published[node] = {"files": self._store.record_source(resolve_raw_files(node.constant))}
+                    continue
+                inputs = {key: published[channel.node][channel.key] for key, channel in node.inputs.items()}
+                results[node.id] = self._resolve(run_id, node, inputs)
+                published[node] = results[node.id].outputs
+        return RunResult(run_id, self.pipeline, results, time.monotonic() - start)
+
+    @contextlib.contextmanager
+    def _recorded_run(self) -> Iterator[int]:
+        """Records a run and how it ends. Holds the run's lock: a RUNNING run whose lock is free was killed."""
+        with self._root.lock("sweep"), contextlib.ExitStack() as alive:
+            self._sweep()
+            run_id = self._store.begin_run(self.pipeline.name)
+            alive.enter_context(self._root.lock(run_lock(run_id)))
+            alive = alive.pop_all()
+        with alive:
+            try:
+                yield run_id
+                self._store.end_run(run_id, "COMPLETE")
+            except BaseException as error:
+                # This fails too if the disk is full; the next run sweeps.
+                with contextlib.suppress(Seq2ServeError):
+                    self._store.end_run(run_id, _final_state(error), str(error))
+                raise
+            finally:
+                self._root.forget_lock(run_lock(run_id))
+
+    def _refuse_unknown_folders(self) -> None:
+        """Protects artifacts that the store lacks: new executions could get their numbers and so their folders."""
+        folders = {
+            number: path for node in self.pipeline.nodes for number, path in self._root.published(node.id).items()
+        }
+        if unknown := folders.keys() - self._store.executions_of_root():
+            folder = folders[max(unknown)]
+            raise UserError(
+                f"{folder} is not in {self._store}, which may have been deleted or replaced, or may not be the store "
+                f"that the pipeline root was created with; restore it, move the folders away, or name another "
+                f"--pipeline-root",
+                code="artifact-not-in-store",
+                path=str(folder),
+            )
+
+    def _resolve(self, run_id: int, node: Node, inputs: dict[str, Artifact]) -> NodeResult:
+        """Reuses what an earlier execution of the same fingerprint published, or executes."""
+        start = time.monotonic()
+        parts = execution_parts(node, inputs)
+        digest = fingerprint(parts)
+        reused = self._reuse(run_id, node, digest)
+        if reused is None:
+            busy = "another run is executing it"
+            with self._root.lock(digest, when_busy=lambda: self._listener.update(node.id, "waiting", busy)):
+                # The run that held the lock has completed the execution, or it has failed or was killed.
+                with self._root.lock("sweep"):
+                    self._sweep()
+                reused = self._reuse(run_id, node, digest)
+                if reused is None:
+                    reason = self._reason(node, parts, digest)
+                    outputs = self._execute(run_id, node, inputs, parts, reason)
+                    return self._end(node, NodeResult(outputs, False, reason, time.monotonic() - start))
+        reason, outputs = reused
+        return self._end(node, NodeResult(outputs, True, reason, time.monotonic() - start))
+
+    def _end(self, node: Node, result: NodeResult) -> NodeResult:
+        self._listener.end(node.id, result)
+        return result
+
+    def _reuse(self, run_id: int, node: Node, digest: str) -> tuple[str, dict[str, Artifact]] | None:
+        usable = self._usable(digest, _output_types(node))
+        if usable is None:
+            return None
+        execution, outputs = usable
+        reason = f"nothing changed since run {execution.run_id}"
+        if execution.root != self._store.place.root:
+            reason += f" at {execution.place or self._store}"
+        self._store.record_reuse(run_id, execution, reason)
+        return reason, outputs
+
+    def _usable(self, digest: str, types: dict[str, type[Artifact]]) -> tuple[Execution, dict[str, Artifact]] | None:
+        """Returns the newest execution of a fingerprint that is COMPLETE and whose outputs still exist."""
+        for execution in self._store.executions(digest):
+            if execution.state == "COMPLETE":
+                outputs = self._store.outputs(execution.id, types)
+                if all(self._is_reachable(execution, artifact) for artifact in outputs.values()):
+                    return execution, outputs
+        return None
+
+    def _is_reachable(self, execution: Execution, artifact: Artifact) -> bool:
+        """Returns whether a published artifact exists, and is not in another machine's root of the same path.
+
+        Artifacts of another root are reused only if that root is reached like this one: on disk, or on an object store.
+        """
+        if execution.root == self._store.place.root:
+            return is_present(artifact)
+        root = root_of(artifact.uri)
+        if is_remote(root) != self._root.is_remote or identity_of(root) != execution.root:
+            return False
+        with contextlib.suppress(Seq2ServeError):  # another root's bucket may not be readable from here
+            return is_present(artifact)
+        return False
+
+    def _reason(self, node: Node, parts: dict, digest: str) -> str:
+        """Returns why a component has to run."""
+        executions = self._store.executions(digest)
+        own = [execution for execution in executions if execution.root == self._store.place.root]
+        if own and own[0].state == "COMPLETE":
+            outputs = self._store.outputs(own[0].id, _output_types(node))
+            missing = [artifact.uri for artifact in outputs.values() if not is_present(artifact)]
+            return f"its output {', '.join(missing)} was deleted"
+        if own and own[0].state == "FAILED":
+            return "retrying after an earlier failure"
+        if own:  # CANCELED; or still RUNNING, if another machine's run of this root was killed
+            return "resuming an interrupted execution"
+        if complete := [execution for execution in executions if execution.state == "COMPLETE"]:
+            return f"its output at {complete[0].place or self._store} is not reachable from here"
+        previous = self._store.latest(self.pipeline.name, node.id)
+        if previous is None:
+            return "first run"
+        differences = changes(previous.parts, parts)
+        more = f"; and {len(differences) - 3} more" if differences[3:] else ""
+        return "; ".join(differences[:3]) + more
+
+    def _execute(
+        self, run_id: int, node: Node, inputs: dict[str, Artifact], parts: dict, reason: str
+    ) -> dict[str, Artifact]:
+        """Runs a component into a staging folder and publishes its outputs.
+
+        Raises:
+            Seq2ServeError: it failed; only its scratch folder is left.
+        """
+        self._listener.update(node.id, "running", reason)
+        digest = fingerprint(parts)
+        execution_id = self._store.begin_execution(run_id, node.id, digest, parts, reason)
+        try:
+            staged = self._root.stage(node.id, execution_id, node.outputs, _component(node).runs_beam)
+            outputs = {key: channel.type(staged[key]) for key, channel in node.outputs.items()}
+            self._call(node, inputs, outputs, self._root.scratch(digest))
+            properties = {key: as_json(f"the properties of {key}", outputs[key].properties) for key in outputs}
+            uris = self._root.publish(node.id, execution_id, node.outputs)
+            artifacts = {
+                key: channel.type(uris[key], properties[key], fingerprint({"execution": digest, "output": key}))
+                for key, channel in node.outputs.items()
+            }
+            published = self._store.publish(execution_id, inputs, artifacts)
+        except BaseException as error:
+            raise self._failure(node, execution_id, error) from error
+        self._root.remove_scratch(digest)
+        return published
+
+    def _call(self, node: Node, inputs: dict[str, Artifact], outputs: dict[str, Artifact], scratch: str) -> None:
+        component = _component(node)
+        on_workers = component.runs_beam
+        if self._root.is_remote and not on_workers:
+            self._copy_compared_artifacts()
+        inputs = {key: self._root.local_copy(artifact, on_workers) for key, artifact in inputs.items()}
+        context = dataclasses.replace(self._context, scratch=scratch)
+        extra = {component.context: context} if component.context else {}
+        try:
+            component.function(**inputs, **outputs, **node.parameters, **extra)
+        finally:
+            interrupt.check()  # even if the component swallowed the KeyboardInterrupt
+
+    def _copy_compared_artifacts(self) -> None:
+        """Copies the earlier artifacts, of every machine's runs, that some components compare their inputs with."""
+        kinds = [kind.__name__ for kind in Artifact.__subclasses__() if kind.compared]
+        for artifact in self._store.published(kinds):
+            with contextlib.suppress(FileNotFoundError):
+                self._root.local_copy(artifact, on_workers=False)
+
+    def _failure(self, node: Node, execution_id: int, error: BaseException) -> BaseException:
+        """Records a failed execution, removes its partial outputs, and returns the exception to raise."""
+        failure = error if isinstance(error, KeyboardInterrupt) else self._explain(node, execution_id, error)
+        # If the disk is gone, these fail too; the end of the run frees its lock, and the next run sweeps.
+        with contextlib.suppress(OSError, Seq2ServeError):
+            self._root.unstage(execution_id)  # first: on a full disk the store cannot be written before
+            self._abandon(execution_id, _final_state(error), str(failure))
+        return failure
+
+    def _abandon(self, execution_id: int, state: State, message: str) -> None:
+        """Ends an incomplete execution: its folders first, then its state, so that a kill in between loses neither."""
+        execution = self._store.execution(execution_id)
+        if execution.state == "RUNNING":
+            self._root.discard(execution.component, execution_id)
+            self._store.end_execution(execution_id, state, message)
+
+    def _explain(self, node: Node, execution_id: int, error: BaseException) -> Seq2ServeError:
+        """Returns the error that the user is told, naming the component."""
+        if isinstance(error, Seq2ServeError):
+            return error.in_component(node.id)
+        if _is_disk_full(error):
+            return ComponentError(
+                f"{node.id} failed: no space left on the disk of the pipeline root {self._root.path}; free some space "
+                f"and run the same command again to resume",
+                code="disk-full",
+                component=node.id,
+            )
+        message = f"{node.id} failed: {type(error).__name__}: {error}"
+        with contextlib.suppress(OSError):
+            message += f"\nStack trace: {self._root.write_log(node.id, execution_id, error)}"
+        return ComponentError(message, code="component-failed", component=node.id)
+
+    def _sweep(self) -> None:
+        """Ends the executions that killed runs left RUNNING and removes their folders; call it holding "sweep"."""
+        for run_id in self._store.unfinished_runs():
+            with self._root.try_lock(run_lock(run_id)) as was_killed:
+                if not was_killed:
+                    continue
+                for execution in self._store.executions_of_run(run_id):
+                    self._abandon(execution.id, "CANCELED", "killed")
+                self._store.end_run(run_id, "CANCELED", "killed")
+                self._root.forget_lock(run_lock(run_id))
+        for digest in self._root.scratches():
+            with self._root.try_lock(digest) as unused:
+                # Killed after publishing: there is nothing left to resume.
+                if unused and self._usable(digest, {}):
+                    self._root.remove_scratch(digest)
+
+
+def _component(node: Node) -> Component:
+    assert node.component, f"{node.id} is not executed"
+    return node.component
+
+
+def _output_types(node: Node) -> dict[str, type[Artifact]]:
+    return {key: channel.type for key, channel in node.outputs.items()}
+
+
+def _open_store(root: PipelineRoot, metadata_url: str) -> MetadataStore:
+    """Opens the root's own store, or the shared one; two stores would give the root's folders the same numbers."""
+    if absolute_url(metadata_url or root.metadata_url) == root.metadata_url:
+        if root.shared_store:
+            raise UserError(
+                f"the pipeline root {root} keeps its metadata in {root.shared_store}; pass that with --metadata, or "
+                f"name another --pipeline-root",
+                code="metadata-store-shared",
+                root=str(root),
+            )
+        return MetadataStore(root.metadata_url)
+    if root.has_own_store:
+        raise UserError(
+            f"the pipeline root {root} has its own metadata store and cannot switch to a shared one; omit --metadata, "
+            f"or name another --pipeline-root",
+            code="metadata-store-own",
+            root=str(root),
+        )
+    store = MetadataStore(metadata_url)
+    store.place = Place(root.identity(), f"{socket.gethostname()}:{root.path}")  # now that the store was reached
+    return store
+
+
+def _final_state(error: BaseException) -> State:
+    return "CANCELED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+
+
+def _is_disk_full(error: BaseException | None) -> bool:
+    """Returns whether a full disk caused an exception; Beam's workers report it as text."""
+    while error is not None:
+        if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,0 +1,49 @@
+"""Finds the SavedModel in a folder: a SavedModel, a Trainer's model, or a version of a serving folder."""
+
+import contextlib
+
+from seq2serve.components.base.errors import UserError
+from seq2serve.components.pusher.store import GRAPH_FILE, local_copy, open_store
+from seq2serve.components.pusher.versions import labels, read_versions, versions
+
+
+def saved_model(folder: str, version: int | str | None = None) -> contextlib.AbstractContextManager[str]:
+    """Returns a context with the local folder that contains saved_model.pb; for a URL, a temporary copy.
+
+    Args:
+        folder: a SavedModel, the folder of a Model artifact, or a serving folder; a path or a URL.
+        version: number or label of a version in a serving folder; by default the newest.
+    Raises:
+        UserError: there is no SavedModel or no such version, or the folder cannot be read.
+    """
+    try:
+        store = open_store(folder)
+        if version is not None:
+            return local_copy(store.path(str(_number(folder, version))))
+        for name in (".", "Format-Serving", *map(str, reversed(versions(folder)))):
+            if store.has(GRAPH_FILE if name == "." else f"{name}/{GRAPH_FILE}"):
+                return local_copy(folder if name == "." else store.path(name))
+    except OSError as error:
+        raise UserError(
+            f"cannot look for a SavedModel in {folder}: {error}", code="folder-unreadable", path=folder
+        ) from error
+    raise UserError(
+        f"no SavedModel in {folder}: it contains neither {GRAPH_FILE} nor a version; pass a serving folder, such as "
+        f"serving/my_model",
+        code="saved-model-missing",
+        path=folder,
+    )
+
+
+def _number(folder: str, version: int | str) -> int:
+    """Returns the number of a version, from its number or its label."""
+    entries = read_versions(folder)
+    numbers = {str(entry.number): entry.number for entry in entries} | labels(entries)
+    if str(version) not in numbers:
+        raise UserError(
+            f"no version {version!r} in {folder}; there are {', '.join(numbers) or 'none'}",
+            code="version-missing",
+            path=folder,
+            version=version,
+        )
+    return numbers[str(version)]

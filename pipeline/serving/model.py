@@ -1,0 +1,310 @@
+"""A served model: the versions of a serving folder, loaded, warmed up and replaced while requests are answered."""
+
+import contextlib
+import ctypes
+import dataclasses
+import errno
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import grpc
+import numpy as np
+
+from seq2serve.components.pusher.versions import labels, read_versions
+from seq2serve.models.export.warmup import read_warmup_requests
+from seq2serve.models.runtime import saved_model
+from seq2serve.models.runtime.protos import get_model_metadata_pb2, get_model_status_pb2, meta_graph_pb2
+from seq2serve.models.runtime.runtime import SavedModelRuntime, TensorFlowError
+
+POLL_SECONDS = 1.0  # the model server's default
+MAX_RETRY_SECONDS = 30.0  # the longest wait before another attempt to load a broken version
+
+_State = get_model_status_pb2.ModelVersionStatus
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+class ServingError(Exception):
+    """A request that cannot be answered. `code`: a grpc.StatusCode."""
+
+    def __init__(self, code: grpc.StatusCode, message: str):
+        super().__init__(message)
+        self.code = code
+
+
+@dataclasses.dataclass(frozen=True)
+class VersionSpec:
+    """The version that a request is for, by number or by label; without either, the newest."""
+
+    number: int | None = None
+    label: str = ""
+
+
+@dataclasses.dataclass(eq=False)
+class LoadedVersion:
+    """A version in memory.
+
+    Args:
+        number: version number.
+        runtime: its SavedModel.
+        signatures: its signatures, a tensorflow.serving.SignatureDefMap.
+        users: number of requests that use it.
+        retired: True once it gets no new requests; it is freed after the last of its requests.
+    """
+
+    number: int
+    runtime: SavedModelRuntime
+    signatures: Any
+    users: int = 0
+    retired: bool = False
+
+    def run(self, signature: str, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Calls a signature and returns its outputs.
+
+        Raises:
+            ServingError: there is no such signature, the inputs do not match it, or the graph fails.
+        """
+        try:
+            return self.runtime.run(signature, inputs)
+        except ValueError as error:
+            raise ServingError(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
+        except TensorFlowError as error:
+            raise ServingError(_CODES.get(error.code, grpc.StatusCode.UNKNOWN), str(error)) from error
+        except MemoryError as error:
+            raise ServingError(grpc.StatusCode.RESOURCE_EXHAUSTED, "not enough memory for this request") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadFailure:
+    """A failed attempt to load a version.
+
+    Args:
+        reason: message of the error.
+        wait: seconds until the next attempt.
+        due: time of the next attempt, on the monotonic clock.
+    """
+
+    reason: str
+    wait: float
+    due: float
+
+
+class ServedModel:
+    """Keeps the labelled versions of a folder in memory (the model server's version policy "specific").
+
+    A version answers requests as soon as it is loaded and warmed up. It is freed once its successor is loaded. If a
+    version fails to load, the versions in memory stay, and loading is retried, because files may still be arriving.
+
+    Args:
+        name: name of the model in requests.
+        folder: a serving folder, or the folder of one SavedModel, which is served as version 1.
+    """
+
+    def __init__(self, name: str, folder: str):
+        self.name, self.folder = name, folder
+        self._lock, self._stopped = threading.Lock(), threading.Event()
+        self._loaded: dict[int, LoadedVersion] = {}
+        self._labels: dict[str, int] = {}
+        self._failures: dict[int, LoadFailure] = {}
+        self._thread = threading.Thread(target=self._poll, daemon=True, name=f"poll {name}")
+
+    def start(self) -> None:
+        """Loads the versions, and starts to poll the folder for changes.
+
+        Raises:
+            ServingError: no version can be served.
+        """
+        self.refresh()
+        if not self._loaded:
+            reasons = "; ".join(f"version {number}: {failure.reason}" for number, failure in self._failures.items())
+            raise ServingError(grpc.StatusCode.NOT_FOUND, reasons or f"no versions in {self.folder}")
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stops polling, and frees each version after its last request."""
+        self._stopped.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        for number in list(self._loaded):
+            self._retire(number)
+
+    def refresh(self) -> None:
+        """Loads and frees versions to match the current labels of the folder."""
+        wanted = self._wanted_labels()
+        if not wanted:  # the folder may be missing for a moment; the loaded versions stay
+            return
+        self._apply_labels(wanted)  # frees unused versions before others are loaded, so that memory stays low
+        waiting = {number for number, failure in self._failures.items() if time.monotonic() < failure.due}
+        for number in sorted(set(wanted.values()) - set(self._loaded) - waiting, reverse=True):
+            self._load(number)
+            self._apply_labels(wanted)
+
+    def _apply_labels(self, wanted: Mapping[str, int]) -> None:
+        """Moves each label whose new version is loaded, and frees the versions without a label."""
+        with self._lock:
+            moved = {label: number for label, number in wanted.items() if number in self._loaded}
+            self._labels = {label: number for label, number in self._labels.items() if label in wanted} | moved
+            self._failures = {
+                number: failure for number, failure in self._failures.items() if number in wanted.values()
+            }
+            unused = set(self._loaded) - set(wanted.values()) - set(self._labels.values())
+        for number in unused:
+            self._retire(number)
+
+    def run(self, spec: VersionSpec, signature: str, inputs: Mapping[str, Any]) -> tuple[int, dict[str, np.ndarray]]:
+        """Calls a signature; returns the number of the version that answered, and the outputs.
+
+        Raises:
+            ServingError: there is no such version; also see `LoadedVersion.run`.
+        """
+        with self.use(spec) as loaded:
+            return loaded.number, loaded.run(signature, inputs)
+
+    def classify(self, spec: VersionSpec, signature: str, examples: list[bytes]) -> tuple[int, dict[str, np.ndarray]]:
+        """Calls a signature for the Classify API with serialised tf.Examples.
+
+        Returns:
+            The number of the version that answered, and the outputs `classes` and `scores`, [B, C] each.
+        Raises:
+            ServingError: the signature is not for the Classify API; also see `run`.
+        """
+        with self.use(spec) as loaded:
+            definitions = loaded.signatures.signature_def
+            if signature in definitions and definitions[signature].method_name != saved_model.CLASSIFY_METHOD:
+                message = (
+                    f"Expected classification signature method_name to be {saved_model.CLASSIFY_METHOD}. "
+                    f"Was: {definitions[signature].method_name} (signature {signature!r})"
+                )
+                raise ServingError(grpc.StatusCode.INVALID_ARGUMENT, message)
+            return loaded.number, loaded.run(signature, {"inputs": examples})
+
+    @contextlib.contextmanager
+    def use(self, spec: VersionSpec) -> Iterator[LoadedVersion]:
+        """Yields a version, which stays in memory until the context ends.
+
+        Raises:
+            ServingError: there is no such version.
+        """
+        with self._lock:
+            loaded = self._find(spec)
+            loaded.users += 1
+        try:
+            yield loaded
+        finally:
+            with self._lock:
+                loaded.users -= 1
+                is_last = loaded.retired and not loaded.users
+            if is_last:
+                _free(loaded)
+
+    def status(self, spec: VersionSpec) -> Any:
+        """Returns a GetModelStatusResponse for one version, or for all versions if `spec` is empty."""
+        response = get_model_status_pb2.GetModelStatusResponse()
+        with self._lock:
+            states = dict.fromkeys(self._loaded, (_State.AVAILABLE, ""))
+            states.update({number: (_State.END, failure.reason) for number, failure in self._failures.items()})
+            if spec != VersionSpec():
+                number = spec.number or self._find(spec).number
+                if number not in states:
+                    message = f"Could not find version {number} of model {self.name}"
+                    raise ServingError(grpc.StatusCode.NOT_FOUND, message)
+                states = {number: states[number]}
+        for number, (state, reason) in sorted(states.items(), reverse=True):
+            status = response.model_version_status.add(version=number, state=state)
+            code = grpc.StatusCode.UNKNOWN if reason else grpc.StatusCode.OK
+            status.status.error_code, status.status.error_message = code.value[0], reason
+        return response
+
+    def _find(self, spec: VersionSpec) -> LoadedVersion:
+        number = spec.number
+        if spec.label:
+            if spec.label not in self._labels:
+                message = f"Unrecognized servable version label: {spec.label}"
+                raise ServingError(grpc.StatusCode.INVALID_ARGUMENT, message)
+            number = self._labels[spec.label]
+        if number is None:
+            number = max(self._loaded, default=0)
+        if number not in self._loaded:
+            request = f"Specific({self.name}, {number})" if number else f"Latest({self.name})"
+            raise ServingError(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: {request}")
+        return self._loaded[number]
+
+    def _wanted_labels(self) -> dict[str, int]:
+        """Returns label -> version; the label of a single SavedModel is empty."""
+        return {"": 1} if self._is_single() else labels(read_versions(self.folder))
+
+    def _is_single(self) -> bool:
+        return os.path.isfile(os.path.join(self.folder, "saved_model.pb"))
+
+    def _load(self, number: int) -> None:
+        directory = self.folder if self._is_single() else os.path.join(self.folder, str(number))
+        try:
+            meta_graph = saved_model.read_meta_graph(directory)
+            _check_variables(directory, meta_graph)
+            loaded = LoadedVersion(number, SavedModelRuntime(directory), _signature_map(meta_graph))
+            for request in read_warmup_requests(directory):
+                loaded.runtime.run(request.signature, request.inputs)
+        except (OSError, ValueError, TensorFlowError) as error:
+            self._record_failure(number, str(error))
+            return
+        _trim_heap()  # graph optimisation needed about twice the memory that the model keeps
+        with self._lock:
+            self._loaded[number] = loaded
+            self._failures.pop(number, None)
+
+    def _record_failure(self, number: int, reason: str) -> None:
+        """Logs a reason once, and doubles the wait, because each attempt to load costs time."""
+        before = self._failures.get(number)
+        if before is None or before.reason != reason:
+            logging.getLogger(__name__).error("version %d of %s cannot be served: %s", number, self.name, reason)
+        wait = min(2 * before.wait, MAX_RETRY_SECONDS) if before else POLL_SECONDS
+        with self._lock:
+            self._failures[number] = LoadFailure(reason, wait, time.monotonic() + wait)
+
+    def _retire(self, number: int) -> None:
+        with self._lock:
+            loaded = self._loaded.pop(number)
+            loaded.retired = True
+            is_idle = not loaded.users
+        if is_idle:
+            _free(loaded)
+
+    def _poll(self) -> None:
+        while not self._stopped.wait(POLL_SECONDS):
+            try:
+                self.refresh()
+            except OSError as error:
+                logging.getLogger(__name__).error("cannot read %s: %s", self.folder, error)
+
+
+def _free(loaded: LoadedVersion) -> None:
+    loaded.runtime.close()
+    _trim_heap()
+
+
+def _trim_heap() -> None:
+    """Returns free memory to the system. Otherwise glibc keeps it in fragments too small for the next version."""
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError):  # a libc other than glibc
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+def _check_variables(directory: str, meta_graph: Any) -> None:
+    """Raises ValueError if the variables are missing: the runtime would load the graph, and fail in each request."""
+    path = os.path.join(directory, "variables", "variables.index")
+    if meta_graph.saver_def.restore_op_name and not os.path.exists(path):
+        raise ValueError(f"no variables: {path}: {os.strerror(errno.ENOENT)}")
+
+
+def _signature_map(meta_graph: Any) -> Any:
+    """Returns the signatures in the form of the model server, a SignatureDefMap."""
+    result = get_model_metadata_pb2.SignatureDefMap()
+    for name, definition in meta_graph.signature_def.items():
+        if not name.startswith("__saved_model"):
+            definition = meta_graph_pb2.SignatureDef.FromString(definition.SerializeToString())
+            result.signature_def[name].CopyFrom(definition)
+    return result

@@ -1,0 +1,331 @@
+"""SchemaGen and ExampleValidator: data similar to the training data passes; other data is reported."""
+
+import itertools
+import pathlib
+
+import pytest
+from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
+
+from seq2serve.components.base.artifact import ExampleAnomalies, ExampleStatistics, Schema, SchemaFile
+from seq2serve.components.base.errors import UserError
+from seq2serve.components.example_validator.component import ExampleValidator
+from seq2serve.components.schema_gen.component import ImportSchemaGen, SchemaGen
+from seq2serve.components.schema_gen.schema_file import label_domain, read_schema
+from seq2serve.components.statistics_gen.counts import count_batch
+from seq2serve.components.statistics_gen.protos import split_statistics
+from seq2serve.components.statistics_gen.statistics_file import write_source, write_statistics
+
+Type = anomalies_pb2.AnomalyInfo.Type
+
+NAMES = ["".join(letters) for letters in itertools.product("abcdef", repeat=3)]
+TRAIN = {"source": [f"the {name} is on" for name in NAMES], "target": [f"{name} ist an" for name in NAMES]}
+EVAL = {"source": [f"an {name} is off" for name in NAMES], "target": [f"{name} ist aus" for name in NAMES]}
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Returns a function that writes the statistics of rows in memory."""
+
+    def make_statistics(name="statistics", labels=(), **splits: dict[str, list[str | None]]) -> ExampleStatistics:
+        batches = {
+            split: {c: [[] if t is None else [t.encode()] for t in texts] for c, texts in columns.items()}
+            for split, columns in splits.items()
+        }
+        counts = {split: count_batch(batch, labels) for split, batch in batches.items()}
+        for split in counts:
+            write_statistics(str(tmp_path / name), split, split_statistics(split, counts))
+        return ExampleStatistics(str(tmp_path / name), {"splits": list(counts)})
+
+    return make_statistics
+
+
+@pytest.fixture
+def schema(tmp_path, make) -> Schema:
+    (tmp_path / "schema").mkdir()
+    schema = Schema(str(tmp_path / "schema"))
+    SchemaGen.function(statistics=make(train=TRAIN, eval=EVAL), schema=schema)
+    return schema
+
+
+def validate(statistics, schema, folder) -> ExampleAnomalies:
+    anomalies = ExampleAnomalies(str(folder))
+    ExampleValidator.function(statistics=statistics, schema=schema, anomalies=anomalies)
+    return anomalies
+
+
+def read_anomalies(anomalies, split) -> anomalies_pb2.Anomalies:
+    with open(anomalies.path(f"Split-{split}", "SchemaDiff.pb"), "rb") as file:
+        return anomalies_pb2.Anomalies.FromString(file.read())
+
+
+def test_the_schema_describes_the_training_data(schema):
+    features = {feature.name: feature for feature in read_schema(schema).feature}
+    assert list(features) == ["source", "target"]
+    assert features["target"].type == schema_pb2.BYTES
+    assert features["target"].presence.min_fraction == 1
+    limits = features["target"].natural_language_domain.sequence_length_constraints
+    assert (limits.min_sequence_length, limits.max_sequence_length) == (3 // 2, 3 * 2)
+
+
+def test_similar_data_has_no_anomalies(make, schema, tmp_path):
+    anomalies = validate(make(train=TRAIN, eval=EVAL), schema, tmp_path / "out")
+    assert anomalies.properties["num_anomalies"] == {"train": 0, "eval": 0}
+    assert not read_anomalies(anomalies, "eval").anomaly_info
+
+
+def test_slightly_longer_texts_are_not_anomalies(make, schema, tmp_path):
+    longer = EVAL | {"target": [*EVAL["target"][1:], "ein ganzer Satz mehr"]}
+    assert validate(make(train=TRAIN, eval=longer), schema, tmp_path / "out").properties["warnings"] == []
+
+
+def test_an_edited_schema_is_enforced(make, schema, tmp_path):
+    path = pathlib.Path(schema.path("schema.pbtxt"))
+    path.write_text(path.read_text().replace("max_sequence_length: 6", "max_sequence_length: 3"))
+    longer = EVAL | {"target": [*EVAL["target"][1:], "ein ganzer Satz mehr"]}
+    (warning,) = validate(make(train=TRAIN, eval=longer), schema, tmp_path / "out").properties["warnings"]
+    assert warning == "eval target: the longest text has 4 words; the schema allows 3"
+
+
+def test_unusual_lengths_are_warnings(make, schema, tmp_path):
+    longer = EVAL | {"target": [*EVAL["target"][1:], "ein ganzer Satz mehr als in jeder Zeile"]}
+    anomalies = validate(make(train=TRAIN, eval=longer), schema, tmp_path / "out")
+    assert anomalies.properties["num_anomalies"] == {"train": 0, "eval": 1}
+    info = read_anomalies(anomalies, "eval").anomaly_info["target"]
+    assert info.severity == anomalies_pb2.AnomalyInfo.WARNING
+    assert [reason.type for reason in info.reason] == [Type.SEQUENCE_VALUE_TOO_MANY_OCCURRENCES]
+
+
+@pytest.mark.parametrize(
+    ("damage", "kind", "message"),
+    [
+        (
+            {"source": EVAL["source"]},
+            Type.SCHEMA_MISSING_COLUMN,
+            "eval target: the column is in the schema but not in the data; add it, or remove it from the schema",
+        ),
+        (
+            EVAL | {"label": EVAL["target"]},
+            Type.SCHEMA_NEW_COLUMN,
+            "eval label: the column is in the data but not in the schema; add it to the schema, or do not import it",
+        ),
+        (
+            EVAL | {"target": [None, *EVAL["target"][1:]]},
+            Type.FEATURE_TYPE_LOW_FRACTION_PRESENT,
+            "eval target: present in 215 of 216 rows; the schema requires 100.0%; fill in the missing values",
+        ),
+        (
+            EVAL | {"target": ["", "\t", " ", *EVAL["target"][3:]]},
+            Type.FEATURE_TYPE_NO_VALUES,
+            "eval target: empty in 3 of 216 rows, more than 1%; fill in or remove those rows",
+        ),
+        (
+            {c: [*TRAIN[c][:5], *EVAL[c][5:]] for c in EVAL},
+            Type.CUSTOM_VALIDATION,
+            "eval row: 2.3% of the rows are also in the train split, so metrics would be too optimistic; "
+            "remove them from one of the splits",
+        ),
+        (
+            {"source": [], "target": []},
+            Type.DATASET_LOW_NUM_EXAMPLES,
+            "eval split: 0 examples, fewer than the 1 that the schema requires; add rows",
+        ),
+    ],
+)
+def test_an_error_stops_the_run_and_states_split_and_column(make, schema, tmp_path, damage, kind, message):
+    statistics = make(train={c: TRAIN.get(c, TRAIN["target"]) for c in damage}, eval=damage)
+    with pytest.raises(UserError) as error:
+        validate(statistics, schema, tmp_path / "out")
+    assert error.value.code == "examples-anomalous"
+    assert message in error.value.fields["errors"]
+    diff = read_anomalies(ExampleAnomalies(str(tmp_path / "out")), "eval")
+    column = message.split(":")[0].removeprefix("eval ")
+    info = diff.dataset_anomaly_info if column == "split" else diff.anomaly_info[column]
+    assert kind in [reason.type for reason in info.reason]
+
+
+def test_every_error_has_a_line(make, schema, tmp_path):
+    damage = {"source": [*TRAIN["source"][:9], *EVAL["source"][9:]], "target": [None] * 9 + EVAL["target"][9:]}
+    with pytest.raises(UserError) as error:
+        validate(make(train=TRAIN, eval=damage, test=damage), schema, tmp_path / "out")
+    title, *lines = str(error.value).splitlines()
+    assert title == "the examples do not match the schema:"
+    assert [line.strip() for line in lines] == error.value.fields["errors"]
+    assert [line.split(":")[0].strip() for line in lines] == ["eval target", "test target"]
+
+
+def test_a_wrong_type_is_an_error(make, schema, tmp_path):
+    path = pathlib.Path(schema.path("schema.pbtxt"))
+    path.write_text(path.read_text().replace("BYTES", "FLOAT", 1))
+    with pytest.raises(UserError) as error:
+        validate(make(train=TRAIN), schema, tmp_path / "out")
+    assert error.value.fields["errors"] == [
+        "train source: the type is FLOAT in the schema and STRING in the data; text is BYTES in a schema and STRING in "
+        "statistics"
+    ]
+
+
+def test_an_invalid_schema_is_reported_with_its_line(make, schema, tmp_path):
+    path = pathlib.Path(schema.path("schema.pbtxt"))
+    num_lines = len(path.read_text().splitlines())
+    with path.open("a") as file:
+        file.write("feature { nam: 'x' }\n")
+    with pytest.raises(UserError, match=rf"schema\.pbtxt is not a schema; fix .*: {num_lines + 1}:11 : ") as error:
+        validate(make(train=TRAIN), schema, tmp_path / "out")
+    assert error.value.code == "schema-invalid"
+    assert error.value.fields == {"path": str(path), "line": num_lines + 1}
+
+
+LABELLED = {"text": TRAIN["source"], "label": ["good", "bad", "indifferent"] * 72}
+LABELLED_EVAL = {"text": EVAL["source"], "label": ["good", "bad", "indifferent"] * 72}
+
+
+def infer(statistics, folder, **parameters) -> Schema:
+    folder.mkdir()
+    schema = Schema(str(folder))
+    SchemaGen.function(statistics=statistics, schema=schema, **parameters)
+    return schema
+
+
+def validate_labels(make, tmp_path, train, evaluation) -> ExampleAnomalies:
+    statistics = make(labels=("label",), train=train, eval=evaluation)
+    schema = infer(statistics, tmp_path / "labels", label_columns=("label",))
+    assert label_domain(read_schema(schema), "text") == []
+    return validate(statistics, schema, tmp_path / "out")
+
+
+def test_the_labels_of_the_train_split_are_the_domain(make, tmp_path):
+    anomalies = validate_labels(make, tmp_path, LABELLED, LABELLED_EVAL)
+    assert anomalies.properties["warnings"] == []
+    assert label_domain(read_schema(Schema(str(tmp_path / "labels"))), "label") == ["bad", "good", "indifferent"]
+
+
+def test_a_label_only_in_the_test_split_is_an_error(make, tmp_path):
+    damage = LABELLED_EVAL | {"label": ["good", "bad", "god"] * 72}
+    with pytest.raises(UserError) as error:
+        validate_labels(make, tmp_path, LABELLED, damage)
+    assert error.value.fields["errors"] == [
+        "eval label: not in the schema: 'god' (72 rows); fix the rows or the schema"
+    ]
+
+
+def test_imbalance_and_rare_labels_are_warnings(make, tmp_path):
+    imbalanced = LABELLED | {"label": ["good"] * 214 + ["bad", "indifferent"]}
+    warnings = validate_labels(make, tmp_path, imbalanced, LABELLED_EVAL).properties["warnings"]
+    assert warnings == [
+        "train label: 99.1% of the rows are 'good', so always predicting it gives a high accuracy; add rows with other "
+        "labels",
+        "train label: 2 labels have only one row: 'bad', 'indifferent'; add rows, or merge labels",
+    ]
+    (tmp_path / "rare").mkdir()
+    rare = LABELLED | {"label": ["good", "bad"] * 107 + ["good", "indifferent"]}
+    (warning,) = validate_labels(make, tmp_path / "rare", rare, LABELLED_EVAL).properties["warnings"]
+    assert warning.startswith("train label: 1 label has only one row: 'indifferent'")
+
+
+def test_a_column_with_too_many_values_is_not_a_label_column(make, tmp_path):
+    many = {"text": ["x"] * 1001, "label": [str(number) for number in range(1001)]}
+    statistics = make(labels=("label",), train=many)
+    message = (
+        "the column of --label has more than 1,000 distinct values, .*; name another column with --label, or merge"
+    )
+    with pytest.raises(UserError, match=message) as error:
+        infer(statistics, tmp_path / "labels", label_columns=("label",))
+    assert (error.value.code, error.value.fields) == ("labels-too-many", {"column": "label"})
+
+
+def test_other_scripts_and_misaligned_rows_are_warnings(make, schema, tmp_path):
+    target = [
+        *EVAL["target"][:190],
+        *["дом ист ан"] * 20,
+        *["immer und immer und immer und immer wieder das gleiche" * 4] * 6,
+    ]
+    statistics = make(train=TRAIN, eval=EVAL | {"target": target})
+    warnings = validate(statistics, schema, tmp_path / "out").properties["warnings"]
+    assert "eval target: 9.3% of the texts are in Cyrillic script, not Latin; check for other languages" in warnings
+    misaligned = "eval row: in 2.8% of the rows one text is many times longer than the other"
+    assert f"{misaligned}; check the alignment of the columns" in warnings
+
+
+def num_drifts(anomalies, split):
+    """Returns the number of columns with drift."""
+    infos = read_anomalies(anomalies, split).anomaly_info.values()
+    return sum(Type.COMPARATOR_L_INFTY_HIGH in [reason.type for reason in info.reason] for info in infos)
+
+
+def test_drift_since_the_last_run_is_a_warning(make, schema, tmp_path):
+    before, same, after = (
+        make(name=f"runs/{number}", train=train)
+        for number, train in ((3, TRAIN), (5, TRAIN), (12, TRAIN | {"target": ["ganz anders"] * 216}))
+    )
+    results = [validate(statistics, schema, tmp_path / statistics.uri[-1]) for statistics in (before, same, after)]
+    assert [anomalies.properties["num_anomalies"]["train"] for anomalies in results[:2]] == [0, 0]
+    assert num_drifts(results[2], "train") == 1
+    (drift,) = [warning for warning in results[2].properties["warnings"] if "last run" in warning]
+    assert (
+        drift
+        == "train target: the share of 'anders' changed from 0.0% in the last run to 50.0%, a drift of more than 2%"
+    )
+
+
+def test_an_imported_schema_is_used_unchanged(make, schema, tmp_path):
+    edited = tmp_path / "edited.pbtxt"
+    text = pathlib.Path(schema.path("schema.pbtxt")).read_text()
+    edited.write_text("# a comment\n" + text.replace("min_examples_count: 1", "min_examples_count: 300"))
+    (tmp_path / "imported").mkdir()
+    imported = Schema(str(tmp_path / "imported"))
+    ImportSchemaGen.function(file=SchemaFile("edited", {"files": [{"path": str(edited)}]}), schema=imported)
+    assert read_schema(imported).dataset_constraints.min_examples_count == 300
+    with pytest.raises(UserError) as error:
+        validate(make(train=TRAIN), imported, tmp_path / "out")
+    assert error.value.code == "examples-anomalous"
+    info = read_anomalies(ExampleAnomalies(str(tmp_path / "out")), "train").dataset_anomaly_info
+    assert [reason.type for reason in info.reason] == [Type.DATASET_LOW_NUM_EXAMPLES]
+
+
+def test_importing_an_invalid_schema_is_an_error(tmp_path):
+    file = tmp_path / "invalid.pbtxt"
+    file.write_text("not a schema")
+    with pytest.raises(UserError) as error:
+        ImportSchemaGen.function(
+            file=SchemaFile("invalid", {"files": [{"path": str(file)}]}), schema=Schema(str(tmp_path))
+        )
+    assert (error.value.code, error.value.fields) == ("schema-invalid", {"path": str(file), "line": 1})
+
+
+def test_importing_several_files_is_an_error(tmp_path):
+    files = {"files": [{"path": f"{name}.pbtxt"} for name in "ab"]}
+    with pytest.raises(UserError, match=r"^\*\.pbtxt: 2 files, but a schema is a single file; pass one with ") as error:
+        ImportSchemaGen.function(file=SchemaFile("*.pbtxt", files), schema=Schema(str(tmp_path)))
+    assert (error.value.code, error.value.fields) == ("schema-ambiguous", {"path": "*.pbtxt"})
+
+
+def test_texts_in_another_language_are_a_warning(make, schema, tmp_path):
+    def sentences(numbers, german):
+        words = (
+            ("Die Kinder spielen mit", "vor dem alten Haus")
+            if german
+            else ("The children play with", "near my old house")
+        )
+        return [f"{words[0]} {NAMES[number]} {words[1]}." for number in numbers]
+
+    train = {"source": sentences(range(216), False), "target": sentences(range(216), True)}
+    mixed = train | {"target": sentences(range(150), True) + sentences(range(150, 216), False)}
+    for data, columns in ((train, []), (mixed, ["train target"])):
+        folder = tmp_path / f"schema-{len(columns)}"
+        statistics = make(name=f"s{len(columns)}", train=data)
+        warnings = validate(statistics, infer(statistics, folder), folder / "out").properties["warnings"]
+        language_warnings = [warning for warning in warnings if "identified language" in warning]
+        assert [warning.partition(":")[0] for warning in language_warnings] == columns
+    assert language_warnings[0] == (
+        "train target: most texts with an identified language are in 'de', but 30% in 'en'; "
+        "check for untranslated rows or swapped columns"
+    )
+
+
+def test_another_corpus_in_the_same_root_is_not_drift(make, schema, tmp_path):
+    other = TRAIN | {"target": ["ganz anders"] * 216}
+    runs = [make(name=f"runs/{number}", train=train) for number, train in ((3, TRAIN), (5, other), (8, TRAIN))]
+    for statistics, source in zip(runs, ("a.tsv", "b.tsv", "a.tsv"), strict=True):
+        write_source(statistics.uri, source)
+    results = [validate(statistics, schema, tmp_path / statistics.uri[-1]) for statistics in runs]
+    assert [num_drifts(anomalies, "train") for anomalies in results] == [0, 0, 0]

@@ -1,0 +1,12 @@
+"""Metrics of language modelling are computed from sums over all documents."""
+
+import pytest
+
+from seq2serve.components.tasks.language_model.task import LANGUAGE_MODEL
+
+
+def test_a_long_document_weighs_more_than_a_short_one():
+    answers = {"log_probability": [-900.0, -1.0], "characters": [990, 10], "tokens": [297, 4]}
+    metrics = LANGUAGE_MODEL.implementation().measure(answers, [{"text": ""}] * 2).metrics
+    assert metrics["bits_per_character"] == pytest.approx(901 / 1000 / 0.6931472)
+    assert metrics["perplexity"] == pytest.approx(2.7182818 ** (901 / 301))

@@ -1,0 +1,84 @@
+"""The history of a training survives a checkpoint; it determines points, divergence, exports and patience."""
+
+import math
+
+import pytest
+
+from seq2serve.components.trainer.history import DIVERGED_POINTS, CheckpointRanking, History
+from seq2serve.models.config import TrainingConfig
+
+STEP = {"loss": 2.0, "gradient_norm": 0.5, "right": 6.0, "labels": 8.0, "tokens": 30.0, "cells": 40.0, "seconds": 0.25}
+
+
+def ranking(*values, higher_is_better=True):
+    history = History([{"step": 10 * number, "bleu": value} for number, value in enumerate(values, 1)])
+    return CheckpointRanking(history, "bleu", higher_is_better)
+
+
+def test_a_restored_history_equals_the_saved_one_and_continues_identically():
+    history, restored = History([{"step": 3, "loss": 0.1 + 0.2}], seconds=1 / 3), History()
+    history.add_step(STEP)
+    restored.restore(history.to_json())
+    assert restored == history
+    assert restored.lowest_loss == math.inf
+    for continued in (history, restored):
+        continued.add_step({**STEP, "loss": 1 / 3})
+    assert restored.make_point() == history.make_point()
+
+
+def test_a_point_summarises_only_the_steps_since_the_last_point():
+    history = History()
+    for loss in (9.0, 2.0, 4.0):
+        history.add_step({**STEP, "loss": loss})
+        if loss == 9:
+            history.make_point()
+    assert history.make_point() == {
+        "loss": 3.0,
+        "gradient_norm": 0.5,
+        "accuracy": 0.75,
+        "tokens_per_second": 120.0,
+        "padding": 0.25,
+    }
+
+
+@pytest.mark.parametrize(
+    ("losses", "diverges"),
+    [
+        ([2.0, 1.0] + [2.1] * DIVERGED_POINTS, True),
+        ([2.0, 1.0] + [2.1] * (DIVERGED_POINTS - 1) + [1.9] + [2.1] * (DIVERGED_POINTS - 1), False),
+        ([9.0, 1.0] + [1.9] * 20, False),  # a plateau
+        ([0.5, 0.001] + [0.19] * 20, False),  # fluctuation near zero
+    ],
+)
+def test_training_diverges_if_the_loss_stays_far_above_its_minimum(losses, diverges):
+    history = History()
+    for loss in losses:
+        history.add_step({**STEP, "loss": loss})
+        history.make_point()
+    assert history.diverges() == diverges
+
+
+def test_equal_evaluations_are_ranked_by_step_and_nan_is_ranked_last():
+    assert ranking(1.0, 3.0, math.nan, 3.0, 2.0).best(3) == [20, 40, 50]
+    assert ranking(1.0, 3.0, math.nan, 2.0, higher_is_better=False).best(4) == [10, 40, 20, 30]
+
+
+@pytest.mark.parametrize(
+    ("config", "steps"),
+    [
+        (TrainingConfig(), [40]),
+        (TrainingConfig(export_checkpoints=3), [20, 30, 40]),
+        (TrainingConfig(export="best"), [20]),
+        (TrainingConfig(export="best", export_checkpoints=2), [20, 30]),
+        (TrainingConfig(export="best", export_checkpoints=9), [20, 30, 40, 10]),
+    ],
+)
+def test_the_last_or_the_best_checkpoints_are_exported(config, steps):
+    assert ranking(1.0, 4.0, 3.0, 2.0).exported(config) == steps
+
+
+@pytest.mark.parametrize(
+    ("values", "number"), [((), 0), ((1.0,), 0), ((1.0, 1.0), 1), ((1.0, 2.0), 0), ((3.0, 1.0, 2.0, math.nan), 3)]
+)
+def test_patience_counts_the_evaluations_since_the_best(values, number):
+    assert ranking(*values).since_best() == number

@@ -1,0 +1,97 @@
+"""Scores are the log probabilities of the model, and attention weights are those that its layers use."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from seq2serve.models.config import ModelConfig
+from seq2serve.models.decoding.beam_search import BeamSearch
+from seq2serve.models.decoding.scoring import (
+    attention_weights_of_every_layer,
+    language_model_log_probabilities,
+    log_probabilities,
+)
+from seq2serve.models.transformer.models import DecoderLanguageModel
+
+EOS = 3
+
+
+def test_scores_equal_log_probabilities_computed_token_by_token(make_transformer, random_ids):
+    model = make_transformer()
+    source, target = random_ids([4, 2], end=(EOS,)), random_ids([3, 5], seed=1, end=(EOS,))
+    scores = log_probabilities(model, source, target).numpy()
+    for row in range(2):
+        for t, token in enumerate(target[row]):
+            before = np.array([[2, *target[row, :t]]], np.int32)
+            logits = model({"source": source[row : row + 1], "target": before})[0, -1]
+            expected = tf.nn.log_softmax(logits)[token] if token else 0.0
+            assert scores[row, t] == pytest.approx(float(expected), abs=1e-4)
+
+
+def test_probabilities_of_every_next_token_sum_to_one(make_transformer, random_ids):
+    model, source = make_transformer(), np.repeat(random_ids([4]), 19, axis=0)
+    tokens = np.arange(1, 20, dtype=np.int32)[:, np.newaxis]  # without 0, which is padding
+    total = np.exp(log_probabilities(model, source, tokens)).sum()
+    padding = tf.nn.softmax(model({"source": source[:1], "target": np.array([[2]])})[0, 0])[0]
+    assert total + float(padding) == pytest.approx(1, abs=1e-5)
+
+
+def test_scores_of_hypotheses_equal_those_of_the_search(noisy_reverser, decode, random_ids):
+    source = random_ids([3, 8, 5], end=(EOS,))
+    result = decode(noisy_reverser, source, BeamSearch(beams=4, n_best=4, length_penalty=0.0))
+    for rank in range(4):
+        target = np.pad(result.ids[:, rank], [(0, 0), (0, 1)])
+        target[np.arange(3), result.lengths[:, rank]] = EOS
+        scores = log_probabilities(noisy_reverser, source, target)
+        np.testing.assert_allclose(tf.reduce_sum(scores, 1), result.log_probs[:, rank], atol=1e-4)
+
+
+def test_scores_of_a_language_model_equal_its_log_probabilities(random_ids):
+    keras.utils.set_random_seed(1)
+    config = ModelConfig(num_decoder_layers=2, d_model=16, num_heads=2, dff=32, dropout=0.0)
+    model, text = DecoderLanguageModel(config, 20), random_ids([5, 3], end=(EOS,))
+    scores = language_model_log_probabilities(model, text).numpy()
+    log_probs = tf.nn.log_softmax(model(np.array([[2, *text[1, :3]]]))).numpy()[0]
+    np.testing.assert_allclose(scores[1, :4], log_probs[np.arange(4), text[1, :4]], atol=1e-5)
+    np.testing.assert_array_equal(scores[1, 4:], 0)
+
+
+def test_attention_weights_are_those_the_model_uses(make_transformer, random_ids, kind):
+    """The output of every layer stays the same if attention uses the returned weights."""
+    model = make_transformer(num_decoder_layers=3, **kind)
+    source, target = random_ids([5, 3]), random_ids([4, 2], seed=1, end=(EOS,))
+    weights = attention_weights_of_every_layer(model, source, target)
+    assert weights.encoder.shape == (2, 2, 2, 5, 5)
+    assert weights.decoder.shape == (3, 2, 2, 5, 5)
+    assert weights.cross.shape == (3, 2, 2, 5, 5)
+    memory, _ = model.encode(source)
+    x = model.decoder.start(model.target_embedding(np.pad(target, [(0, 0), (1, 0)], constant_values=2)[:, :-1]))
+    for layer, self_weights, cross_weights in zip(model.decoder.layers, weights.decoder, weights.cross, strict=True):
+        _, _, values = layer.self_attention.project(layer.self_residual.before(x))
+        y = layer.self_residual(x, layer.self_attention.merge(tf.matmul(self_weights, values)))
+        _, values = layer.cross_attention.project_memory(memory)
+        y = layer.cross_residual(y, layer.cross_attention.merge(tf.matmul(cross_weights, values)))
+        x = layer.feed_residual(y, layer.feed_forward(layer.feed_residual.before(y)))
+    logits = model.output_embedding.logits(model.decoder.finish(x))
+    inputs = {"source": source, "target": np.pad(target, [(0, 0), (1, 0)], constant_values=2)[:, :-1]}
+    np.testing.assert_allclose(logits, model(inputs), rtol=1e-4, atol=1e-5)
+
+
+def test_attention_weights_are_zero_where_masked(make_transformer, random_ids):
+    source, target = random_ids([5, 3]), random_ids([4, 2], seed=1)
+    weights = attention_weights_of_every_layer(make_transformer(), source, target)
+    for tensor in weights:
+        np.testing.assert_allclose(tf.reduce_sum(tensor, -1), np.ones(tensor.shape[:-1]), rtol=1e-5)
+    assert not weights.encoder[:, 1, :, :, 3:].numpy().any()
+    assert not weights.cross[:, 1, :, :, 3:].numpy().any()
+    assert not np.triu(weights.decoder.numpy(), 1).any()
+
+
+def test_a_reverser_attends_to_the_token_that_it_writes(reverser, random_ids):
+    """In a model that reverses sequences, token t attends to source position S - 1 - t."""
+    source = random_ids([6] * 20, seed=5, end=(EOS,))
+    target = np.concatenate([source[:, 5::-1], source[:, 6:]], axis=1)
+    cross = attention_weights_of_every_layer(reverser, source, target).cross
+    attended = tf.argmax(tf.reduce_max(cross[0], axis=1), axis=-1).numpy()  # by the most confident head
+    assert np.mean(attended[:, :6] == np.arange(5, -1, -1)) > 0.8

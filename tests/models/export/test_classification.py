@@ -1,0 +1,91 @@
+"""An exported classifier returns labels and probabilities, for texts and for tf.Examples, in batches of any size."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from seq2serve.models.config import DecodingConfig, ModelConfig, TokenizerConfig
+from seq2serve.models.export.classification import ClassificationServingModule
+from seq2serve.models.export.export import export
+from seq2serve.models.runtime.runtime import SavedModelRuntime
+from seq2serve.models.runtime.saved_model import read_meta_graph
+from seq2serve.models.tokenizers.tokenizer import learn_tokenizer, load_tokenizer
+from seq2serve.models.transformer.models import EncoderClassifier
+
+LABELS = ["bad", "good", "très bien"]
+TEXTS = ["", " ", "a good day", "a\0b e\u0301 \U0001f469\u200d\U0001f467", "a bad day " * 300, "grün 日本語 \ufeff"]
+
+
+@pytest.fixture(scope="module")
+def model_and_tokenizer(tmp_path_factory):
+    folder = str(tmp_path_factory.mktemp("tokenizer"))
+    words = [(word, 10) for word in ["a", "good", "bad", "day", "was", "it"]]
+    learn_tokenizer(words, TokenizerConfig(vocab_size=300), folder)
+    tokenizer = load_tokenizer(folder)
+    model = EncoderClassifier(ModelConfig(1, 1, d_model=16, num_heads=2, dff=32), tokenizer.vocab_size, len(LABELS))
+    model.build()
+    return model, tokenizer
+
+
+@pytest.fixture(scope="module")
+def serving_module(model_and_tokenizer):
+    return ClassificationServingModule(*model_and_tokenizer, LABELS, DecodingConfig(max_source_length=20))
+
+
+@pytest.fixture(scope="module")
+def exported(serving_module, tmp_path_factory):
+    folder = str(tmp_path_factory.mktemp("exported"))
+    export(serving_module, folder, TEXTS[:3])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runtime(exported):
+    with SavedModelRuntime(exported) as runtime:
+        yield runtime
+
+
+def test_probabilities_equal_those_of_the_model(model_and_tokenizer, runtime):
+    model, tokenizer = model_and_tokenizer
+    answers = runtime.run("serving_default", {"text": TEXTS})
+    for row, text in enumerate(TEXTS):
+        ids = [*tokenizer.tokenize(tf.constant([text])).to_list()[0][:20], 3]
+        expected = tf.nn.softmax(model(tf.constant([ids]))[0]).numpy()
+        np.testing.assert_allclose(answers["probabilities"][row], expected, rtol=1e-4)
+        assert answers["labels"][row].tolist() == [label.encode() for label in LABELS]
+        assert answers["label"][row].decode() == LABELS[expected.argmax()]
+        assert answers["probability"][row] == pytest.approx(expected.max(), rel=1e-4)
+
+
+def test_a_batch_has_the_same_results_as_its_rows(runtime):
+    together = runtime.run("serving_default", {"text": TEXTS})["probabilities"]
+    alone = [runtime.run("serving_default", {"text": [text]})["probabilities"][0] for text in TEXTS]
+    np.testing.assert_allclose(together, alone, rtol=1e-4)
+
+
+def test_classify_accepts_examples(runtime):
+    answer = runtime.run("classify", {"inputs": [as_example(text) for text in TEXTS]})
+    expected = runtime.run("serving_default", {"text": TEXTS})
+    assert answer["classes"].tolist() == expected["labels"].tolist()
+    np.testing.assert_allclose(answer["scores"], expected["probabilities"], rtol=1e-5)
+
+
+def test_every_signature_handles_hostile_texts(runtime, serving_module, hostile_texts, ask_every_way):
+    ask_every_way(runtime, serving_module, "serving_default", {"text": hostile_texts})
+    ask_every_way(runtime, serving_module, "classify", {"inputs": [as_example(text) for text in hostile_texts]})
+
+
+def as_example(text):
+    value = tf.train.BytesList(value=[text if isinstance(text, bytes) else text.encode()])
+    features = tf.train.Features(feature={"text": tf.train.Feature(bytes_list=value)})
+    return tf.train.Example(features=features).SerializeToString()
+
+
+def test_only_classify_has_the_method_name_of_the_classify_call(exported, runtime):
+    definitions = read_meta_graph(exported).signature_def
+    methods = {name: definitions[name].method_name for name in runtime.signatures}
+    assert methods == {"classify": "tensorflow/serving/classify", "serving_default": "tensorflow/serving/predict"}
+
+
+def test_an_empty_batch_has_an_empty_result(runtime):
+    assert runtime.run("serving_default", {"text": []})["probabilities"].shape == (0, 3)

@@ -1,0 +1,279 @@
+"""An exported translator has the same results for rows and batches, in the C++ runtime and in Python."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from seq2serve.models.config import DecodingConfig, ModelConfig, TokenizerConfig
+from seq2serve.models.export.export import export
+from seq2serve.models.export.translation import TranslationServingModule
+from seq2serve.models.export.warmup import read_warmup_requests
+from seq2serve.models.runtime.runtime import SavedModelRuntime
+from seq2serve.models.runtime.saved_model import iterate_nodes, read_meta_graph
+from seq2serve.models.tokenizers.tokenizer import learn_tokenizer, load_tokenizer
+from seq2serve.models.transformer.models import Transformer
+
+WORDS = [
+    "the",
+    "light",
+    "in",
+    "kitchen",
+    "turn",
+    "on",
+    "off",
+    "open",
+    "close",
+    "door",
+    "window",
+    "now",
+    "please",
+    "lamp",
+]
+TEXTS = ["turn on the light", "open", "close the window in the hall now", "please", "lamp off", "☃ unseen Zeichen"]
+
+
+@pytest.fixture(scope="module")
+def make_serving_module(make_transformer, tmp_path_factory):
+    """Returns a function that makes a TranslationServingModule; its keywords are those of the DecodingConfig."""
+    folder = str(tmp_path_factory.mktemp("tokenizer"))
+    counts = [(word, 10 + number) for number, word in enumerate(WORDS)]
+    size = learn_tokenizer(counts, TokenizerConfig(vocab_size=330), folder)
+    model = make_transformer(vocab_size=size, seed=5)
+    tokenizer = load_tokenizer(folder)  # after make_transformer: setting the seed discards the resources of tokenizers
+    return lambda **decoding: TranslationServingModule(model, tokenizer, DecodingConfig(**decoding))
+
+
+@pytest.fixture(scope="module")
+def serving_module(make_serving_module):
+    return make_serving_module(beam_size=3, max_length_ratio=1.5, max_length_extra=4, max_source_length=12)
+
+
+@pytest.fixture(scope="module")
+def exported(serving_module, tmp_path_factory):
+    folder = str(tmp_path_factory.mktemp("exported"))
+    export(serving_module, folder, TEXTS[:3])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def loaded(exported):
+    signature = tf.saved_model.load(exported).signatures["serving_default"]
+    return lambda texts: {key: value.numpy() for key, value in signature(text=tf.constant(texts, tf.string)).items()}
+
+
+def test_inputs_and_outputs_of_a_signature_have_names_and_the_batch_first(exported):
+    signature = tf.saved_model.load(exported).signatures["serving_default"]
+    assert signature.structured_input_signature[1] == {"text": tf.TensorSpec([None], tf.string, "text")}
+    outputs = {name: (spec.dtype, spec.shape.rank) for name, spec in signature.structured_outputs.items()}
+    assert outputs == {"translation": (tf.string, 1), "score": (tf.float32, 1)}
+
+
+def test_the_graph_contains_the_decode_loop_once(exported):
+    """Both halves of a batch and both signatures that translate share the inner and the outer loop."""
+    nodes = iterate_nodes(read_meta_graph(exported))
+    assert sum(node.op in ("While", "StatelessWhile") for _, node in nodes) == 2
+
+
+def test_the_exported_model_has_the_same_results_as_the_serving_module(serving_module, loaded):
+    expected = serving_module.serving_default(tf.constant(TEXTS))
+    answer = loaded(TEXTS)
+    assert answer["translation"].tolist() == expected["translation"].numpy().tolist()
+    np.testing.assert_allclose(answer["score"], expected["score"], rtol=1e-5)
+    assert any(answer["translation"])
+
+
+def test_a_batch_has_the_same_results_as_its_rows(loaded):
+    together = loaded(TEXTS)
+    for row, text in enumerate(TEXTS):
+        alone = loaded([text])
+        assert alone["translation"][0] == together["translation"][row]
+        assert alone["score"][0] == pytest.approx(together["score"][row], rel=1e-4)
+
+
+def test_an_empty_batch_has_an_empty_result(loaded):
+    answer = loaded([])
+    assert answer["translation"].shape == answer["score"].shape == (0,)
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n\t"])
+def test_a_text_without_tokens_has_an_empty_translation(loaded, text):
+    answer = loaded([text, TEXTS[0]])
+    assert (answer["translation"][0], answer["score"][0]) == (b"", 0)
+    assert answer["translation"][1] == loaded([TEXTS[0]])["translation"][0]
+
+
+def test_a_long_text_is_truncated_to_max_source_length(serving_module, loaded):
+    ids = serving_module.source_ids(tf.constant(["open door " * 50, "open"]))
+    assert ids.shape == (2, 13)  # 12 tokens and the end marker
+    assert ids[0, -1] == serving_module.tokenizer.eos_id
+    longer, shorter = loaded(["open door " * 50]), loaded(["open door " * 30])
+    assert longer["translation"] == shorter["translation"]
+
+
+def test_a_translation_does_not_exceed_the_maximum_length(make_serving_module):
+    """With at most one token, every translation is the text of one piece."""
+    module = make_serving_module(beam_size=1, max_length_ratio=0.0, max_length_extra=1)
+    answer = module.serving_default(tf.constant(TEXTS))
+    pieces = module.tokenizer.detokenize(tf.range(module.tokenizer.vocab_size)[:, tf.newaxis])
+    assert set(answer["translation"].numpy()) <= set(pieces.numpy())
+
+
+@pytest.mark.parametrize("text", [b"\xff\xfe broken", b"a\0b", "\U0001f600" * 40, b"</s> <pad> <s>"])
+def test_the_translation_of_any_bytes_is_valid_utf8(loaded, text):
+    answer = loaded([text])
+    answer["translation"][0].decode("utf-8")
+    assert np.isfinite(answer["score"]).all()
+
+
+SIGNATURES = ("serving_default", "n_best", "score", "attention")
+# Texts that have broken servers, and ordinary texts.
+HOSTILE = [
+    "",
+    " \t ",
+    "a\0b",
+    b"\xff\xfe",
+    "e\u0301 \U0001f469\u200d\U0001f467 \ufb01",
+    "\u202e\u05e9\u05dc\u05d5\u05dd \u0639\u0627\u0644\u0645",  # right to left
+    "</s> <pad>",
+    "word " * 500,
+    *TEXTS,
+]
+
+
+def inputs_of(signature, texts):
+    """Makes the inputs of a signature; a pair consists of a text and the next one."""
+    if signature in ("score", "attention"):
+        return {"source": texts, "target": [*texts[1:], *texts[:1]]}
+    return {"text": texts}
+
+
+@pytest.fixture(scope="module")
+def runtime(exported):
+    with SavedModelRuntime(exported) as loaded:
+        yield loaded
+
+
+def select(inputs, rows):
+    return {name: [texts[row] for row in rows] for name, texts in inputs.items()}
+
+
+def assert_same(answer, expected, row=None):
+    """Compares two results, or a result of one row with a row of a batch, which may have more padding."""
+    for name, array in answer.items():
+        other = np.asarray(expected[name] if row is None else expected[name][row : row + 1])
+        other = other[tuple(slice(size) for size in array.shape)]
+        if array.dtype == object:
+            assert array.tolist() == other.tolist(), name
+        else:
+            np.testing.assert_allclose(array, other, rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("signature", SIGNATURES)
+def test_the_cpp_runtime_has_the_same_results_as_python(serving_module, runtime, signature):
+    inputs = inputs_of(signature, HOSTILE)
+    tensors = {name: tf.constant(texts) for name, texts in inputs.items()}
+    expected = {name: value.numpy() for name, value in getattr(serving_module, signature)(**tensors).items()}
+    assert_same(runtime.run(signature, inputs), expected)
+
+
+@pytest.mark.parametrize("signature", SIGNATURES)
+def test_a_batch_padded_with_copies_of_a_row_has_the_same_results_as_its_rows(runtime, signature):
+    inputs = inputs_of(signature, HOSTILE)
+    together = runtime.run(signature, inputs)
+    padded = runtime.run(signature, select(inputs, [*range(len(HOSTILE)), *[0] * 5]))
+    for row in range(len(HOSTILE)):
+        assert_same(runtime.run(signature, select(inputs, [row])), together, row)
+        assert_same(rows_of(padded, row), together, row)
+
+
+def rows_of(answer, row):
+    return {name: array[row : row + 1] for name, array in answer.items()}
+
+
+@pytest.mark.parametrize("signature", SIGNATURES)
+def test_outputs_have_as_many_rows_as_inputs(runtime, signature):
+    for size in (0, 1000):
+        answer = runtime.run(signature, inputs_of(signature, (TEXTS * 200)[:size]))
+        assert {len(array) for array in answer.values()} == {size}
+
+
+@pytest.mark.parametrize("signature", SIGNATURES)
+def test_a_text_of_a_hundred_thousand_characters_is_truncated(runtime, signature):
+    inputs = inputs_of(signature, ["open door " * 10_000, "open"])
+    shorter = inputs_of(signature, ["open door " * 1_000, "open"])
+    assert_same(runtime.run(signature, inputs), runtime.run(signature, shorter))
+
+
+def test_n_best_starts_with_the_translation_and_is_sorted_by_score(runtime):
+    best, n_best = (runtime.run(name, {"text": TEXTS}) for name in ("serving_default", "n_best"))
+    assert n_best["translations"].shape == n_best["scores"].shape == (len(TEXTS), 3)
+    assert n_best["translations"][:, 0].tolist() == best["translation"].tolist()
+    assert (np.diff(n_best["scores"]) <= 0).all()
+
+
+def test_a_score_counts_the_target_tokens_and_the_end_marker(serving_module, runtime):
+    answer = runtime.run("score", {"source": TEXTS[:2], "target": [TEXTS[1], ""]})
+    length = int(serving_module.tokenizer.tokenize([TEXTS[1]]).row_lengths()[0])
+    assert answer["tokens"].tolist() == [length + 1, 1]
+    assert (answer["log_probability"] < 0).all()
+
+
+def test_attention_weights_sum_to_one_over_the_source_tokens(runtime):
+    answer = runtime.run("attention", {"source": TEXTS[:3], "target": TEXTS[1:4]})
+    for row in range(3):
+        source, target = answer["source_length"][row], answer["target_length"][row]
+        assert answer["source_tokens"][row][source - 1] == answer["target_tokens"][row][target - 1] == b"</s>"
+        assert not any(answer["source_tokens"][row][source:])
+        np.testing.assert_allclose(answer["attention"][row, :, :, :target, :source].sum(-1), 1, rtol=1e-5)
+    assert answer["attention"].shape[1:3] == (2, 2)  # layers, heads
+
+
+def test_every_signature_has_warmup_requests_with_the_samples_alone_and_together(exported):
+    requests = read_warmup_requests(exported)
+    assert requests[-1].signature == "serving_default"
+    for signature in SIGNATURES:
+        inputs = [request.inputs for request in requests if request.signature == signature]
+        for name in inputs[0]:
+            texts = [[text.decode() for text in values[name]] for values in inputs]
+            assert texts == [[TEXTS[0]], [TEXTS[1]], [TEXTS[2]], TEXTS[:3]]
+
+
+def test_vocabulary_config_and_versions_are_exported(serving_module, exported):
+    extra = pathlib.Path(exported, "assets.extra")
+    vocabulary = (extra / "vocabulary.tsv").read_text(encoding="utf-8").splitlines()
+    assert len(vocabulary) == serving_module.tokenizer.vocab_size
+    assert vocabulary[3] == "</s>\t3"
+    config = json.loads((extra / "config.json").read_text(encoding="utf-8"))
+    assert (config["task"], config["decoding"]["beam_size"], config["model"]["d_model"]) == ("translation", 3, 16)
+    assert json.loads((extra / "versions.json").read_text(encoding="utf-8"))["tensorflow"] == tf.__version__
+
+
+def test_source_and_target_may_have_separate_tokenizers(make_serving_module, tmp_path):
+    """Every signature uses the source tokenizer for sources and the target tokenizer for targets."""
+    folder, exported = str(tmp_path / "tokenizer"), str(tmp_path / "exported")
+    pathlib.Path(folder).mkdir()
+    source_size = learn_tokenizer([(word[::-1], 9) for word in WORDS], TokenizerConfig(vocab_size=310), folder)
+    target_tokenizer = make_serving_module().tokenizer
+    target_size = target_tokenizer.vocab_size
+    config = ModelConfig(1, 1, d_model=16, num_heads=2, dff=32, tie_embeddings=False)
+    model = Transformer(config, target_size, source_vocab_size=source_size)
+    model.build()
+    source_tokenizer = load_tokenizer(folder)
+    decoding = DecodingConfig(beam_size=1, max_length_ratio=1.5, max_length_extra=4, max_source_length=24)
+    module = TranslationServingModule(model, target_tokenizer, decoding, source_tokenizer)
+    export(module, exported, TEXTS[:3])
+    inputs = {signature: inputs_of(signature, TEXTS[:2]) for signature in SIGNATURES}
+    with SavedModelRuntime(exported) as runtime:
+        answers = {signature: runtime.run(signature, inputs[signature]) for signature in SIGNATURES}
+    in_python = tf.saved_model.load(exported).signatures["attention"]
+    loaded = in_python(**{name: tf.constant(texts) for name, texts in inputs["attention"].items()})
+    assert_same(answers["attention"], {name: value.numpy() for name, value in loaded.items()})
+    for side, tokenizer in (("source", source_tokenizer), ("target", target_tokenizer)):
+        pieces = tokenizer.id_to_piece(tokenizer.tokenize(inputs["attention"][side]).flat_values).numpy().tolist()
+        tokens = [piece for row in answers["attention"][f"{side}_tokens"].tolist() for piece in row]
+        assert [piece for piece in tokens if piece not in (b"", b"</s>")] == pieces
+    for name, size in (("vocabulary.tsv", target_size), ("source_vocabulary.tsv", source_size)):
+        assert len((tmp_path / "exported" / "assets.extra" / name).read_text().splitlines()) == size

@@ -1,0 +1,158 @@
+"""`seq2serve.run`: the command line's pipeline, results as values, errors as exceptions."""
+
+import json
+
+import pyarrow
+import pytest
+
+import seq2serve
+from seq2serve import _rows
+
+
+def sections(settings) -> dict[str, dict[str, str]]:
+    """Returns settings such as "model.d_model=32" as the arguments of `run`."""
+    result: dict[str, dict[str, str]] = {}
+    for setting in settings:
+        name, _, value = setting.partition("=")
+        section, _, key = name.partition(".")
+        result.setdefault(section, {})[key] = value
+    return result
+
+
+@pytest.fixture
+def options(finished_run):
+    """The options of the finished run's command, with which everything is reused."""
+    settings = [word.removeprefix("--set=") for word in finished_run.command() if word.startswith("--set=")]
+    return {
+        "preset": "demo",
+        "pipeline_root": finished_run.folder / finished_run.root,
+        "serving_dir": finished_run.folder / finished_run.serving,
+        **sections(settings),
+    }
+
+
+@pytest.fixture
+def copy(finished_run, tmp_path):
+    """A copy of the finished run, which tests may change."""
+    return finished_run.copy(tmp_path / "copy")
+
+
+def test_a_run_has_the_results_of_the_command_line_and_reuses_them(finished_run, options, capfd):
+    run = seq2serve.run(finished_run.folder / "pairs.tsv", **options)
+    assert all(node.reused for node in run.nodes.values())
+    assert run.metrics == finished_run.output("Evaluator", "evaluation").properties["model"]
+    assert run.baselines.keys() == {"source copied"}
+    assert run.blessed
+    assert run.pushed == finished_run.output("Pusher", "pushed_model").properties["pushed_destination"]
+    assert run.output("Trainer", "model").uri == finished_run.output("Trainer", "model").uri
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_run_can_be_loaded(finished_run, options):
+    run = seq2serve.run(finished_run.folder / "pairs.tsv", **options)
+    with seq2serve.load(run) as translate:
+        assert translate("Open the door in the hall now.")
+
+
+def test_progress_prints_the_lines_of_the_command_line(finished_run, options, capfd):
+    seq2serve.run(finished_run.folder / "pairs.tsv", **options, progress=True)
+    lines = capfd.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines][:2] == [["ExampleGen", "reused"], ["StatisticsGen", "reused"]]
+    assert len(lines) == 10
+
+
+def test_a_report_is_written(finished_run, options, tmp_path):
+    run = seq2serve.run(finished_run.folder / "pairs.tsv", **options)
+    path = run.report(tmp_path / "report.html")
+    assert f"Run {run.id}" in path.read_text(encoding="utf-8")
+
+
+def test_a_model_that_is_not_blessed_is_a_run_with_a_reason(copy, options):
+    options |= {"pipeline_root": copy.folder / copy.root, "serving_dir": copy.folder / "other"}
+    run = seq2serve.run(copy.folder / "pairs.tsv", **options, evaluation={"min_over_baseline": 100})
+    assert not run.blessed
+    assert run.pushed is None
+    assert "below the baseline" in run.reason
+    assert run.metrics["bleu"] > 0
+    assert seq2serve.load(run)("Open")
+    assert not (copy.folder / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"presett": "tiny"}, "option-unknown"),
+        ({"preset": "tini"}, "name-unknown"),
+        ({"task": "translate"}, "name-unknown"),
+        ({"training": 5}, "settings-invalid"),
+        ({"training": {"stepps": 5}}, "name-unknown"),
+        ({"training": {"steps": "many"}}, "setting-invalid"),
+        ({"warm_start": "nowhere"}, "model-missing"),
+        ({"beam_options": ["stray"]}, "beam-option-malformed"),
+    ],
+)
+def test_bad_options_are_errors_before_anything_runs(tmp_path, monkeypatch, changes, code):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pairs.tsv").write_text("source\ttarget\na\tb\n")
+    with pytest.raises(seq2serve.UserError) as error:
+        seq2serve.run("pairs.tsv", **changes)
+    assert error.value.code == code
+    assert not list(tmp_path.glob("runs/*/*"))
+
+
+def test_bad_input_is_an_error_that_names_the_component(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(seq2serve.UserError, match=r"file not found: .missing\.tsv."):
+        seq2serve.run("missing.tsv", preset="tiny")
+    rows = [{"source": "a", "target": "b"}] * 3
+    with pytest.raises(seq2serve.UserError, match=r"^ExampleGen: "):
+        seq2serve.run(rows, preset="tiny", source="english")
+
+
+# Rows in memory.
+
+ROWS = [{"source": "Öffne", "target": "Open", "n": 1}, {"source": "a\tb\nc", "target": "", "n": None}]
+
+
+def test_dicts_are_written_as_json_lines_once(tmp_path):
+    path = _rows.write_rows(ROWS, str(tmp_path))
+    with open(path, encoding="utf-8") as file:
+        assert [json.loads(line) for line in file] == ROWS
+    assert _rows.write_rows(iter(ROWS), str(tmp_path)) == path
+    assert len(list((tmp_path / "inputs").iterdir())) == 1
+    assert _rows.write_rows(ROWS[:1], str(tmp_path)) != path
+
+
+def test_tables_are_written_as_parquet(tmp_path):
+    table = pyarrow.table({"source": ["a", "b"], "target": ["c", "d"]})
+    path = _rows.write_rows(table.replace_schema_metadata({"pandas": "anything"}), str(tmp_path))
+    assert pyarrow.parquet.read_table(path).equals(table)
+    assert _rows.write_rows(table, str(tmp_path)) == path
+
+
+@pytest.mark.parametrize(
+    ("rows", "fields"),
+    [
+        ([], {}),
+        ([{"source": "a"}, ("b", "c")], {"row": 2}),
+        ([{"source": {1, 2}}], {"row": 1}),
+        ([{"source": float("nan")}], {"row": 1}),
+    ],
+)
+def test_rows_that_cannot_be_written_are_errors(tmp_path, rows, fields):
+    with pytest.raises(seq2serve.UserError) as error:
+        _rows.write_rows(rows, str(tmp_path))
+    assert error.value.code == ("row-invalid" if fields else "rows-empty")
+    assert error.value.fields == fields
+    assert not list((tmp_path / "inputs").iterdir())
+
+
+def test_rows_in_memory_become_examples(tmp_path, monkeypatch):
+    """Up to ExampleValidator: a column is wrong on purpose, so that nothing is trained."""
+    monkeypatch.chdir(tmp_path)
+    rows = [{"source": f"text {number} {'x' * number}", "target": f"Text {number}"} for number in range(40)]
+    with pytest.raises(seq2serve.UserError) as error:
+        seq2serve.run(rows, preset="tiny", data={"eval_share": 0.2, "test_share": 0.2}, schema="missing.pbtxt")
+    assert error.value.code == "file-missing"
+    (path,) = (tmp_path / "runs" / "inputs").iterdir()
+    assert len(path.read_text().splitlines()) == 40

@@ -1,0 +1,154 @@
+"""demo, run and validate: options reach the pipeline, and wrong input is an error before anything runs."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from seq2serve.pipeline.config import preset
+
+# Options.
+
+
+def test_run_passes_all_options_to_the_pipeline(command, toy, tmp_path):
+    arguments = ["run", "data.tsv", "--preset", "tiny", "--source", "en", "--target", "de", "--pipeline-root", "here"]
+    settings = ["--set", "training.steps=7", "--set", "model.dff=32", "--serving-dir", "there"]
+    outcome = command(*arguments, *settings, "--", "--runner=FlinkRunner", "--set", "--", "x")
+    assert outcome.exit_code == 0, outcome.stderr
+    config = toy.arguments["config"]
+    assert (config.data.source, config.data.target) == ("en", "de")
+    assert (config.training.steps, config.model.dff, config.model.d_model) == (7, 32, 64)
+    assert (toy.arguments["files"], toy.arguments["serving_dir"]) == ("data.tsv", "there")
+    assert toy.beam_options == ("--runner=FlinkRunner", "--set", "--", "x")
+    assert (tmp_path / "here" / "metadata.sqlite").is_file()
+    assert "Toy  ran" in outcome.stdout
+    assert "summary of run 1" in outcome.stdout
+
+
+def test_column_names_of_a_labelled_file_are_options(command, toy):
+    outcome = command("run", "data.tsv", "--task", "classification", "--text", "review", "--label", "stars")
+    assert outcome.exit_code == 0, outcome.stderr
+    data = toy.arguments["config"].data
+    assert (data.text, data.label) == ("review", "stars")
+    assert toy.arguments["serving_dir"] == "serving/classification"
+
+
+def test_a_url_of_a_serving_folder_is_passed_unchanged(command, toy):
+    outcome = command("run", "data.tsv", "--serving-dir", "gs://bucket/models/en_de")
+    assert outcome.exit_code == 0, outcome.stderr
+    assert toy.arguments["serving_dir"] == "gs://bucket/models/en_de"
+
+
+@pytest.mark.parametrize(
+    ("option", "pattern"),
+    [
+        ("user.model", "user.model"),
+        ("folder", "folder/*"),
+        ("[a]", "[[]a]/*"),
+        ("separate", "source=separate/source/*,target=separate/target/*"),
+        ("source=a.model,target=folder", "source=a.model,target=folder/*"),
+    ],
+)
+def test_a_schema_and_a_tokenizer_are_passed_to_the_pipeline(command, toy, tmp_path, option, pattern):
+    for folder in ("folder", "[a]"):
+        (tmp_path / folder).mkdir()
+    for column in ("target", "source"):
+        (tmp_path / "separate" / column).mkdir(parents=True)
+        (tmp_path / "separate" / column / "tokenizer.json").write_text("{}")
+    assert command("run", "data.tsv", "--schema", "edited.pbtxt", "--tokenizer", option).exit_code == 0
+    assert (toy.arguments["schema_file"], toy.arguments["tokenizer"]) == ("edited.pbtxt", pattern)
+
+
+@pytest.mark.parametrize("folder", ["model", "model/Format-Keras"])
+@pytest.mark.parametrize("arguments", [["run", "data.tsv"], ["demo"]])
+def test_a_warm_start_accepts_a_model_or_its_keras_folder(command, toy, tmp_path, arguments, folder):
+    (tmp_path / "model" / "Format-Keras" / "tokenizer").mkdir(parents=True)
+    for name in ("config.json", "model.weights.h5", "tokenizer/tokenizer.json"):
+        (tmp_path / "model" / "Format-Keras" / name).write_text("x")
+    assert command(*arguments, "--warm-start", folder, "--tokenizer", "model/Format-Keras/tokenizer").exit_code == 0
+    assert toy.arguments["warm_start"] == "model/Format-Keras/**"
+    assert toy.arguments["tokenizer"] == "model/Format-Keras/tokenizer/*"
+
+
+def test_demo_is_a_run_on_the_corpus(command, toy, tmp_path):
+    outcome = command("demo", "--language", "fr", "--set", "training.steps=9", "--", "--x")
+    assert outcome.exit_code == 0, outcome.stderr
+    assert toy.arguments["files"] == str(tmp_path / "data.tsv")
+    assert toy.arguments["serving_dir"] == "serving/en-fr"
+    assert toy.arguments["config"].training.steps == 9
+    assert toy.beam_options == ("--x",)
+    assert "summary of run 1" in outcome.stdout
+
+
+@pytest.mark.parametrize("task", ["classification", "language_model"])
+def test_the_demo_of_another_task_has_its_own_preset_and_serving_folder(command, toy, task):
+    outcome = command("demo", "--task", task)
+    assert outcome.exit_code == 0, outcome.stderr
+    assert toy.arguments["config"] == preset("demo", task)
+    assert toy.arguments["serving_dir"] == f"serving/{task}"
+
+
+# Wrong input.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "fields"),
+    [
+        (["nowhere.tsv"], "file-missing", {"path": "nowhere.tsv"}),
+        (["data.tsv", "--task", "translate"], "name-unknown", {"kind": "task", "name": "translate"}),
+        (["data.tsv", "--preset", "tiney"], "name-unknown", {"kind": "preset", "name": "tiney"}),
+        (["data.tsv", "--set", "model.dfff=1"], "name-unknown", {"kind": "setting", "name": "model.dfff"}),
+        (["data.tsv", "--set", "training.steps=x"], "setting-invalid", {"setting": "training.steps", "value": "x"}),
+        (["data.tsv", "--source", "a", "--target", "a"], "settings-conflict", {}),
+        (["data.tsv", "--warm-start", "nowhere"], "model-missing", {"path": "nowhere"}),
+    ],
+)
+def test_wrong_input_is_an_error_before_anything_runs(command, arguments, code, fields):
+    outcome = command("run", *arguments)
+    assert (outcome.exit_code, outcome.error.code, outcome.error.fields) == (2, code, fields)
+    assert outcome.stderr == f"seq2serve: {outcome.error}\n"
+    assert outcome.stdout == ""
+
+
+def test_a_pipeline_root_that_cannot_be_written_is_an_error(command, tmp_path):
+    outcome = command("run", "data.tsv", "--pipeline-root", "data.tsv")
+    assert (outcome.exit_code, outcome.error.code) == (2, "pipeline-root-unwritable")
+    assert outcome.error.fields == {"path": str(tmp_path / "data.tsv")}
+
+
+def test_invalid_settings_create_no_files(command, tmp_path):
+    command("run", "data.tsv", "--set", "model.dfff=1")
+    assert [path.name for path in tmp_path.iterdir()] == ["data.tsv"]
+
+
+def test_a_url_that_cannot_be_reached_creates_no_files(command, tmp_path):
+    outcome = command("run", "data.tsv", "--pipeline-root", "nowhere://bucket/runs")
+    assert (outcome.exit_code, outcome.error.code) == (2, "url-unsupported")
+    assert "pip install 'seq2serve[gcp]'" in outcome.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["data.tsv"]
+
+
+@pytest.mark.parametrize("name", ["demo", "run"])
+def test_an_unknown_task_is_an_error(command, name):
+    outcome = command(name, *(["data.tsv"] if name == "run" else []), "--task", "summarisation")
+    assert (outcome.exit_code, outcome.error.code) == (2, "name-unknown")
+    assert outcome.error.fields == {"kind": "task", "name": "summarisation"}
+
+
+# Validation.
+
+
+def test_validate_reports_row_counts_and_errors_without_training(new_finished_run):
+    validate = [sys.executable, "-m", "seq2serve", "validate"]
+    done = new_finished_run.execute([*validate, new_finished_run.file])
+    assert done.returncode == 0, done.stderr
+    assert "640 rows: " in done.stdout
+    assert not (new_finished_run.folder / "runs" / "Transform").exists()
+    schema = new_finished_run.output("SchemaGen", "schema").path("schema.pbtxt")
+    edited = new_finished_run.folder / "edited.pbtxt"
+    edited.write_text(Path(schema).read_text().replace('name: "target"', 'name: "answer"'))
+    done = new_finished_run.execute([*validate, new_finished_run.file, "--schema", str(edited)])
+    assert done.returncode == 2
+    assert "train target: the column is in the data but not in the schema" in done.stderr
+    assert "train answer: the column is in the schema but not in the data" in done.stderr
+    assert "ExampleGen        reused" in done.stdout

@@ -1,0 +1,41 @@
+"""`seq2serve settings` lists every setting with the docstring of its config, and its output can be passed to --set."""
+
+import pytest
+
+from seq2serve.pipeline.commands.settings import settings_text
+from seq2serve.pipeline.config import preset, setting_names, with_settings
+
+
+def paragraphs(text):
+    """Returns name -> (value, description)."""
+    lines = text.splitlines()
+    heads = [i for i, line in enumerate(lines) if not line.startswith(" ")]
+    ends = [*heads[1:], len(lines)]
+    parts = {lines[i].partition("=")[::2]: " ".join(lines[i + 1 : j]) for i, j in zip(heads, ends, strict=True)}
+    return {name: (value, description) for (name, value), description in parts.items()}
+
+
+def test_every_setting_is_listed_with_a_description():
+    listed = paragraphs(settings_text(preset("small", "translation")))
+    assert tuple(listed) == setting_names()
+    assert not [name for name, (_, description) in listed.items() if len(description.split()) < 5]
+
+
+@pytest.mark.parametrize("task", ["translation", "classification", "language_model"])
+def test_listed_values_can_be_passed_to_set(task):
+    config = preset("demo", task)
+    listed = paragraphs(settings_text(config))
+    assert with_settings(config, [f"{name}={value}" for name, (value, _) in listed.items()]) == config
+
+
+def test_a_part_of_a_name_filters_the_list(invoke):
+    outcome = invoke("settings", "optimizer", "--preset", "demo")
+    assert outcome.stdout.startswith("training.optimizer=muon\n")
+    assert "One of: adam, muon." in " ".join(outcome.stdout.split())
+
+
+def test_an_unknown_name_is_an_error(invoke):
+    outcome = invoke("settings", "nothing")
+    assert (outcome.exit_code, outcome.error.code) == (2, "name-unknown")
+    assert outcome.error.fields == {"kind": "setting", "name": "nothing"}
+    assert outcome.stderr == "seq2serve: no setting has 'nothing' in its name; `seq2serve settings` lists them all\n"

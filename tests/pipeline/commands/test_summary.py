@@ -1,0 +1,124 @@
+"""The summary of a run: warnings, literal answers, metrics next to the baselines, and commands that can be pasted."""
+
+import json
+import shlex
+
+import pytest
+
+from seq2serve.components.base.artifact import ExampleAnomalies, Examples, InferenceResult, ModelEvaluation, PushedModel
+from seq2serve.pipeline.commands.summary import NUM_SHOWN, print_summary
+from seq2serve.pipeline.config import preset
+from seq2serve.pipeline.running.pipeline import NodeResult, Pipeline, RunResult
+
+CONFIG = preset("demo", "translation")
+REPORT = {
+    "model": {"bleu": 25.04, "chrf": 50.06},
+    "baseline": {"bleu": 3.14, "chrf": 20.0},
+    "baselines": {"source copied": {"bleu": 3.14, "chrf": 20.0}},
+    "tables": [{"title": "By length", "header": ["words", "bleu"], "rows": [["1 to 9", "31.5"]]}],
+    "signature": {"bleu": "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0", "chrf": "nrefs:1|nc:6"},
+    "num_examples": 1442,
+}
+
+
+@pytest.fixture
+def summary(tmp_path, monkeypatch, capsys):
+    """Returns a function that prints the summary of a run with given answers, and returns the text."""
+    root = tmp_path / "my runs"
+
+    def summary(rows, columns=200, rejected=(), warnings=()):
+        inferred, version = root / "BulkInferrer", root / "serving" / "17"
+        inferred.mkdir(parents=True, exist_ok=True)
+        middle = len(rows) // 2
+        for shard, part in enumerate((rows[:middle], rows[middle:])):
+            lines = "".join(json.dumps(row) + "\n" for row in part)
+            (inferred / f"predictions-{shard:05d}-of-00002.jsonl").write_text(lines)
+        counts = {"num_rejected": len(rejected), "num_rejected_by_reason": dict(rejected)}
+        outputs = {
+            "ExampleGen": {"examples": Examples(str(root / "examples"), counts)},
+            "ExampleValidator": {"anomalies": ExampleAnomalies("", {"warnings": list(warnings)})},
+            "Evaluator": {"evaluation": ModelEvaluation("", REPORT)},
+            "Pusher": {"pushed_model": PushedModel("", {"pushed_destination": str(version), "pushed_version": 17})},
+            "BulkInferrer": {"inference_result": InferenceResult(str(inferred))},
+        }
+        nodes = {name: NodeResult(output, False, "first run", 1.0) for name, output in outputs.items()}
+        monkeypatch.setenv("COLUMNS", str(columns))
+        print_summary(RunResult(1, Pipeline("translation", str(root), ()), nodes, 95.4), CONFIG)
+        return capsys.readouterr().out
+
+    return summary
+
+
+def rows(number):
+    return [
+        {"key": i, "source": f"source {i}", "target": f"target {i}", "translation": f"answer {i}"}
+        for i in range(number)
+    ]
+
+
+def test_held_out_texts_are_shown_with_answer_and_reference(summary):
+    """Eight texts are shown, evenly spaced over the split, each once."""
+    lines = summary(rows(3 * NUM_SHOWN) * 2).splitlines()
+    shown = [line for line in lines if "answer" in line and "source" in line]
+    assert len(shown) == NUM_SHOWN
+    for i in range(NUM_SHOWN):
+        assert shown[i].split() == f"│ source {3 * i} │ answer {3 * i} │ target {3 * i} │".split()
+
+
+def test_rejected_rows_and_warnings_come_first(summary):
+    lines = summary(rows(1), rejected=[("empty source", 7)], warnings=["train: 99 % are of one label"]).splitlines()
+    assert lines[0] == "  7 rejected: empty source"
+    assert lines[1].startswith("  rejected rows, with file and line: ")
+    assert lines[2] == "warning: train: 99 % are of one label"
+    assert summary(rows(1)).splitlines()[0].startswith("Held-out texts")
+
+
+def test_markup_in_texts_is_printed_literally(summary):
+    row = {"source": "[bold]a[/bold] :smile:", "translation": "[/] {x} \\", "target": "[red] 日本語"}
+    assert "│ [bold]a[/bold] :smile: │ [/] {x} \\   │ [red] 日本語     │" in summary([row])
+
+
+def test_metrics_are_shown_next_to_the_baselines_with_their_signatures(summary):
+    text = summary(rows(2))
+    assert "Test set, 1442 examples" in text
+    lines = [line.replace("│", " ").split() for line in text.splitlines()]
+    assert ["bleu", "25.0", "3.1"] in lines
+    assert ["chrf", "50.1", "20.0"] in lines
+    assert "bleu: nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0\n" in text
+
+
+def test_tables_of_the_evaluation_are_shown(summary):
+    lines = [line.replace("│", " ").split() for line in summary(rows(2)).splitlines()]
+    assert ["1", "to", "9", "31.5"] in lines
+    assert ["By", "length"] in lines
+
+
+def test_commands_can_be_pasted(summary, tmp_path):
+    """Each command is one line at any terminal width, and a path with a space is quoted."""
+    text = summary(rows(2), columns=40)
+    commands = dict(line.strip().split(": ", 1) for line in text.partition("Next:\n")[2].splitlines())
+    root = f"{tmp_path}/my runs"
+    assert {title: shlex.split(command) for title, command in commands.items()} == {
+        "Training curves": ["seq2serve", "tensorboard", "--pipeline-root", root],
+        "Report": ["seq2serve", "report", "--pipeline-root", root],
+        "Lineage": ["seq2serve", "lineage", "--pipeline-root", root, f"{root}/serving/17"],
+        "Translate": ["seq2serve", "predict", "--model", f"{root}/serving/17", "source 0"],
+        "Serve": ["seq2serve", "serve", f"{root}/serving"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("sources", "prompt"),
+    [
+        (["long " * 20, "It's 5 o'clock; `rm *` costs $5", "short"], "It's 5 o'clock; `rm *` costs $5"),
+        (["--help", "over\ntwo  lines"], "over two lines"),
+        (["a word " * 20], "a word a word a word a word a word a word a word a word a"),
+        (["字" * 100], "字" * 60),
+        (["bell \a"], "Turn on the light."),
+        ([], "Turn on the light."),
+    ],
+)
+def test_the_example_command_has_a_held_out_text(summary, sources, prompt):
+    text = summary([{"source": source, "target": "x", "translation": "y"} for source in sources])
+    (line,) = [line for line in text.partition("Next:\n")[2].splitlines() if line.startswith("  Translate: ")]
+    assert shlex.split(line.removeprefix("  Translate: "))[4:] == [prompt]
