@@ -1,10 +1,7 @@
-"""Executes the notebooks from top to bottom, each in a kernel of its own: `make notebooks`.
+"""Executes the notebooks from top to bottom, each in its own kernel: `make notebooks`.
 
-Comes in: names of notebooks, or none for all. Goes out: a line for each; the cell that fails, and exit code 1.
-Read next: README.md for which of them keep their outputs, and why.
-
-They work in a temporary folder, so nothing is left behind. Where a notebook is committed with its outputs, what it
-prints now must be what it printed then; `--keep` writes them anew.
+They work in a temporary folder. If a notebook is committed with outputs, it must print the same again; `--keep`
+replaces the outputs.
 """
 
 import argparse
@@ -17,12 +14,12 @@ import time
 from collections.abc import Iterable
 
 HERE = pathlib.Path(__file__).parent
-KEPT = ("01_attention.ipynb",)  # the others tell of times, ports and places, which are new each time
-SECONDS = 300  # a cell may take
+WITH_OUTPUTS = ("01_attention.ipynb",)  # the others print times, ports and paths, which differ each time
+SECONDS = 300  # time limit of a cell
 
 
 def digest(cells: Iterable[dict]) -> str:
-    """Returns a hash of what the cells say, written beside kept outputs so that a test can tell when they are stale."""
+    """Returns a hash of the code, stored with committed outputs so that a test can tell when they are stale."""
     sources = ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
     return hashlib.sha256("\0".join(sources).encode()).hexdigest()
 
@@ -46,13 +43,13 @@ def execute(path: pathlib.Path, folder: str) -> dict:
 
 
 def printed(notebook: dict) -> list[str]:
-    """Returns what each cell prints; figures may differ from machine to machine."""
+    """Returns the printed output of each cell; figures may differ between machines."""
     cells = [cell.get("outputs", ()) for cell in notebook["cells"]]
     return ["".join(o["text"] for o in outputs if o.get("name") == "stdout") for outputs in cells]
 
 
 def keep(notebook: dict, path: pathlib.Path) -> None:
-    """Writes a notebook with its outputs, but without what is new each time."""
+    """Writes a notebook with its outputs, without metadata that differ each time."""
     import nbformat
 
     for cell in notebook["cells"]:
@@ -61,35 +58,35 @@ def keep(notebook: dict, path: pathlib.Path) -> None:
             if "image/png" in output.get("data", {}):
                 del output["data"]["text/plain"]
     notebook["metadata"].pop("language_info", None)
-    notebook["metadata"]["made_from"] = digest(notebook["cells"])
+    notebook["metadata"]["code_sha256"] = digest(notebook["cells"])
     nbformat.write(notebook, path)
 
 
 def check(path: pathlib.Path, folder: str, write: bool) -> str:
-    """Executes a notebook; returns what is wrong with it, or nothing."""
+    """Executes a notebook and returns the problem; empty if there is none."""
     import nbformat
     from nbclient.exceptions import CellExecutionError
 
     try:
-        now = execute(path, folder)
+        executed = execute(path, folder)
     except CellExecutionError as error:
         return str(error)
-    if path.name in KEPT and write:
-        keep(now, path)
-    elif path.name in KEPT and printed(now) != printed(nbformat.read(path, as_version=4)):
-        return "it no longer prints what it is committed with; look at it, then: make notebooks ARGS=--keep"
+    if path.name in WITH_OUTPUTS and write:
+        keep(executed, path)
+    elif path.name in WITH_OUTPUTS and printed(executed) != printed(nbformat.read(path, as_version=4)):
+        return "its output differs from the committed one; look at it, then run: make notebooks ARGS=--keep"
     return ""
 
 
 def main() -> int:
-    """Executes what the command line names; returns the exit code."""
+    """Executes the notebooks of the command line and returns the exit code."""
     parser = argparse.ArgumentParser(description="Executes notebooks from top to bottom.")
     parser.add_argument("notebooks", nargs="*", type=pathlib.Path, default=sorted(HERE.glob("*.ipynb")))
-    parser.add_argument("--keep", action="store_true", help=f"write the outputs of {', '.join(KEPT)} anew")
+    parser.add_argument("--keep", action="store_true", help=f"replace the outputs of {', '.join(WITH_OUTPUTS)}")
     arguments = parser.parse_args()
-    # The kernel finds this folder's helpers, the project, and this environment's `seq2serve`.
+    # The kernel needs this folder's helpers and this environment's `seq2serve`.
     os.environ["PATH"] = os.pathsep.join((os.environ["PATH"], os.path.dirname(sys.executable)))
-    os.environ["PYTHONPATH"] = os.pathsep.join((str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")))
+    os.environ["PYTHONPATH"] = os.pathsep.join((str(HERE), os.environ.get("PYTHONPATH", "")))
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
         for path in arguments.notebooks:

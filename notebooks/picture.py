@@ -1,8 +1,4 @@
-"""Draws the README's picture, a terminal in which the demo has just run: `make picture`.
-
-Comes in: nothing; the demo runs anew, so it takes minutes. Goes out: demo.svg beside this file.
-Read next: execute.py, which runs the notebooks.
-"""
+"""Draws the picture of README.md, a terminal after the demo, as demo.svg: `make picture`; it runs the demo."""
 
 import os
 import pathlib
@@ -17,20 +13,20 @@ from rich.text import Text
 
 HERE = pathlib.Path(__file__).parent
 WIDTH = 116
-SHOWN = "~/seq2serve"  # stands for the folder in which it ran
+SHOWN = "~/seq2serve"  # replaces the temporary folder
 
 
 def record() -> str:
-    """Runs the demo in a folder of its own and returns what it prints."""
-    command = [sys.executable, "-m", "pipeline", "demo"]
+    """Runs the demo in a temporary folder and returns its output."""
+    command = [sys.executable, "-m", "seq2serve", "demo"]
     with tempfile.TemporaryDirectory() as folder:
-        environment = {**os.environ, "PYTHONPATH": str(HERE.parent), "COLUMNS": str(WIDTH), "FORCE_COLOR": "1"}
+        environment = {**os.environ, "COLUMNS": str(WIDTH), "FORCE_COLOR": "1"}
         done = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, check=True)
         return done.stdout.replace(os.path.realpath(folder), SHOWN)
 
 
 def draw(output: str, path: pathlib.Path) -> None:
-    """Writes a terminal's text as a picture that needs no font from elsewhere."""
+    """Writes the text of a terminal as a picture that needs no web font."""
     console = Console(record=True, width=WIDTH, file=open(os.devnull, "w"))  # noqa: SIM115 - closed with the process
     console.print(Text("$ make demo", style="bold"))
     console.print(Text.from_ansi(output), soft_wrap=False)

@@ -1,8 +1,4 @@
-"""What the notebooks share: a small English-German text, and figures that read as well on black as on white.
-
-Comes in: nothing, or arrays and names. Goes out: rows of text, settings, matplotlib axes.
-Read next: 01_attention.ipynb.
-"""
+"""What the notebooks share: a small English-German corpus, and figures that are legible on black and on white."""
 
 import itertools
 import pathlib
@@ -15,11 +11,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 
-from pipeline.logs import set_up_logs
-from pipeline.metadata import Ancestry
+from seq2serve.pipeline.commands.logs import set_up_logs
+from seq2serve.pipeline.metadata.store import Ancestry
 
-# Orders to a house. The German verb may come in two parts, the second at the very end; the time moves to the front;
-# the article depends on a noun that is still to come. So there is something to look for across a sentence.
+# Commands for a smart home. The German verb may have two parts, the second at the very end; the time moves to the
+# front; the article depends on a noun that comes later. So attention has to look across the sentence.
 ORDERS = {
     "Turn on": ("Schalte", "ein"),
     "Turn off": ("Schalte", "aus"),
@@ -49,38 +45,39 @@ PLACES = {
 TIMES = {"": "", "now": "jetzt", "at {} o'clock": "um {} Uhr", "for {} minutes": "{} Minuten lang"}
 NUM_PAIRS = 1500
 
-# The preset `tiny`, made to learn this text in seconds.
-SETTINGS = (
-    "tokenizer.vocab_size=600",
-    "model.num_encoder_layers=1",
-    "model.num_decoder_layers=1",
-    "model.dff=128",
-    "model.dropout=0",
-    "training.optimizer=muon",
-    "training.steps=150",
-    "training.learning_rate=0.01",
-    "training.schedule=cosine",
-    "training.warmup_steps=20",
-    "training.checkpoint_steps=50",
-)
+# Settings with which the preset `tiny` learns this corpus in seconds.
+SETTINGS = {
+    "tokenizer": {"vocab_size": 600},
+    "model": {"num_encoder_layers": 1, "num_decoder_layers": 1, "dff": 128, "dropout": 0},
+    "training": {
+        "optimizer": "muon",
+        "steps": 150,
+        "learning_rate": 0.01,
+        "schedule": "cosine",
+        "warmup_steps": 20,
+        "checkpoint_steps": 50,
+    },
+}
 
 INK, WARM, GREY = "#2a7fc9", "#d9722e", "#7a7a7a"
-# From the page's own colour, whatever it is, to ink; and for signed values from one ink to the other.
+# From transparent to blue; for signed values from orange through transparent to blue.
 _FADE = LinearSegmentedColormap.from_list("fade", [f"{INK}00", f"{INK}ff"])
 _SIGNED = LinearSegmentedColormap.from_list(
     "signed", [(0, f"{WARM}ff"), (0.5, f"{WARM}00"), (0.5, f"{INK}00"), (1, f"{INK}ff")]
 )
 
 
-def house_pairs() -> list[tuple[str, str]]:
-    """Returns NUM_PAIRS different (English, German) orders, always the same ones."""
-    made = [_pair(*parts) for parts in itertools.product(ORDERS, QUALITIES, THINGS, PLACES, TIMES, range(2, 12, 3))]
-    return random.Random(1).sample(sorted(set(made)), NUM_PAIRS)
+def pairs() -> list[tuple[str, str]]:
+    """Returns NUM_PAIRS different (English, German) commands, the same in every call."""
+    candidates = [
+        _pair(*parts) for parts in itertools.product(ORDERS, QUALITIES, THINGS, PLACES, TIMES, range(2, 12, 3))
+    ]
+    return random.Random(1).sample(sorted(set(candidates)), NUM_PAIRS)
 
 
-def write_house(path: str | pathlib.Path) -> None:
+def write_corpus(path: str | pathlib.Path) -> None:
     """Writes the pairs as a TSV file with the columns `english` and `german`."""
-    rows = "".join(f"{english}\t{german}\n" for english, german in house_pairs())
+    rows = "".join(f"{english}\t{german}\n" for english, german in pairs())
     pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
     pathlib.Path(path).write_text("english\tgerman\n" + rows, encoding="utf-8")
 
@@ -95,7 +92,7 @@ def _pair(order: str, quality: str, thing: str, place: str, time: str, number: i
 
 
 def begin() -> None:
-    """Keeps the libraries quiet, and makes figures transparent with text that is legible on white and on black.
+    """Keeps libraries quiet, and makes figures transparent, with text that is legible on white and on black.
 
     Call it before anything imports TensorFlow.
     """
@@ -113,8 +110,8 @@ def begin() -> None:
             "axes.spines.right": False,
             "axes.prop_cycle": plt.cycler(color=[INK, WARM, "#4c9f70", "#a56cc1"]),
             "legend.frameon": False,
-            **{f"{what}.color": GREY for what in ("text", "xtick", "ytick")},
-            **{f"axes.{what}color": GREY for what in ("label", "edge", "title")},
+            **{f"{name}.color": GREY for name in ("text", "xtick", "ytick")},
+            **{f"axes.{name}color": GREY for name in ("label", "edge", "title")},
         }
     )
 
@@ -127,14 +124,14 @@ def heatmap(
     title: str = "",
     digits: int = 0,
 ) -> None:
-    """Draws a matrix; what is 0 is the page's own colour.
+    """Draws a matrix; 0 is transparent.
 
     Args:
-        axes: where.
+        axes: to draw on.
         values: float [rows, columns]; blue above 0, orange below.
-        rows, columns: their names; none leaves the axis with numbers.
-        title: above.
-        digits: after the point, of the numbers written into the cells; 0 writes none.
+        rows, columns: names; without them the axis shows numbers.
+        title: of the figure.
+        digits: after the point, of the values printed in the cells; 0 prints none.
     """
     values = np.asarray(values, float)
     size = np.abs(values[np.isfinite(values)]).max(initial=1e-9)
@@ -155,27 +152,27 @@ def heatmap(
 
 
 def draw_lineage(axes: Axes, ancestries: Sequence[Ancestry]) -> None:
-    """Draws artifacts as boxes, each a step to the right of all that it was made from.
+    """Draws artifacts as boxes, each to the right of those that it was made from.
 
     Args:
-        axes: where.
+        axes: to draw on.
         ancestries: from `MetadataStore.lineage`, oldest first.
     """
     column: dict[int, int] = {}
     for ancestry in ancestries:
         column[ancestry.artifact.id] = 1 + max((column.get(source, -1) for source in ancestry.sources), default=-1)
     members = {x: [i for i in column if column[i] == x] for x in set(column.values())}
-    place = {i: (x, members[x].index(i) - (len(members[x]) - 1) / 2) for i, x in column.items()}
+    position = {i: (x, members[x].index(i) - (len(members[x]) - 1) / 2) for i, x in column.items()}
     for ancestry in ancestries:
-        x, y = place[ancestry.artifact.id]
-        name = "\n".join(textwrap.wrap(f"{ancestry.component or 'given'}:", 16))
+        x, y = position[ancestry.artifact.id]
+        name = "\n".join(textwrap.wrap(f"{ancestry.component or 'input'}:", 16))
         box = {"boxstyle": "round,pad=0.4", "facecolor": f"{INK}22", "edgecolor": INK}
         axes.text(
             x, y, f"{name}\n{ancestry.type}\n#{ancestry.artifact.id}", ha="center", va="center", fontsize=7, bbox=box
         )
-        for source in set(ancestry.sources) & set(place):
-            bend = -0.2 * np.sign(y) if x - place[source][0] > 1 else 0  # round what stands between
+        for source in set(ancestry.sources) & set(position):
+            bend = -0.2 * np.sign(y) if x - position[source][0] > 1 else 0  # around the boxes in between
             arrow = {"arrowstyle": "-|>", "color": GREY, "alpha": 0.7, "shrinkA": 36, "shrinkB": 36}
-            axes.annotate("", (x, y), place[source], arrowprops={**arrow, "connectionstyle": f"arc3,rad={bend}"})
+            axes.annotate("", (x, y), position[source], arrowprops={**arrow, "connectionstyle": f"arc3,rad={bend}"})
     axes.set(xlim=(-0.6, max(column.values()) + 0.6), ylim=(-1.6, 1.6))
     axes.axis("off")
