@@ -11,7 +11,7 @@ from seq2serve.pipeline.running.fingerprint import as_json
 
 # Parameters of components that are groups of settings -> the section in the names of these settings.
 _SECTIONS = {
-    **dict.fromkeys(("columns", "reading", "splitting", "preprocessing"), "data."),
+    **dict.fromkeys(("columns", "input_config", "split_config", "preprocessing"), "data."),
     "tokenizer_config": "tokenizer.",
     "recipe": "",
 }
@@ -63,8 +63,8 @@ def run_settings(facts: RunFacts) -> dict[str, Any]:
     sections = {
         "data": [
             example_gen["columns"],
-            example_gen["reading"] | {"delimiter": example_gen["reading"]["delimiter"].replace("\t", "\\t")},
-            example_gen["splitting"],
+            example_gen["input_config"] | {"delimiter": example_gen["input_config"]["delimiter"].replace("\t", "\\t")},
+            example_gen["split_config"],
             {"max_reject_share": example_gen["max_reject_share"], "slices": ",".join(example_gen["slice_columns"])},
             {key: transform["preprocessing"][key] for key in ("max_length", "too_long")},
         ],
