@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import functools
 import math
+import numbers
 import pathlib
 import tomllib
 import typing
@@ -135,9 +136,28 @@ def with_settings(config: PipelineConfig, settings: Iterable[str]) -> PipelineCo
         siblings = [known for known in setting_names() if known.startswith(f"{section}.")]
         _check_known("setting", name.strip(), setting_names(), listed=siblings)
         hint = typing.get_type_hints(type(getattr(config, section)))[key]
-        changes.setdefault(section, {})[key] = _parse(f"{section}.{key}", text.strip(), hint)
+        value = text.strip() or text  # a delimiter may be a blank
+        changes.setdefault(section, {})[key] = _parse(name.strip(), value, hint)
     sections = {section: dataclasses.replace(getattr(config, section), **keys) for section, keys in changes.items()}
     return dataclasses.replace(config, **sections)
+
+
+def setting_texts(sections: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Yields sections of settings, such as {"training": {"steps": 500}}, in the syntax of `with_settings`.
+
+    Raises:
+        UserError: a value is neither a text nor a number nor a truth value.
+    """
+    for section, values in sections.items():
+        for key, value in values.items():
+            if not isinstance(value, str | numbers.Real):  # of NumPy too
+                raise _invalid(f"{section}.{key}", "a text, a number, True or False", value)
+            yield f"{section}.{key}={value_text(value)}"
+
+
+def value_text(value: Any) -> str:
+    """Returns a value in the syntax of `with_settings`, which is that of `--set`."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def setting_names() -> tuple[str, ...]:
@@ -297,9 +317,9 @@ def _parse(name: str, text: str, hint: Any) -> Any:
     return value
 
 
-def _invalid(name: str, expected: str, text: str) -> UserError:
+def _invalid(name: str, expected: str, value: Any) -> UserError:
     return UserError(
-        f"setting {name} must be {expected}, got {text!r}", code="setting-invalid", setting=name, value=text
+        f"setting {name} must be {expected}, got {value!r}", code="setting-invalid", setting=name, value=value
     )
 
 
@@ -327,18 +347,13 @@ def _preset_file(name: str) -> Mapping[str, Any]:
     return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
-def _texts(sections: Mapping[str, Any]) -> Iterator[str]:
-    for section, keys in sections.items():
-        yield from (f"{section}.{key}={value}" for key, value in keys.items())
-
-
 def _task_settings(name: str, task: str) -> Iterator[str]:
-    return _texts(_preset_file(name).get("tasks", {}).get(task, {}))
+    return setting_texts(_preset_file(name).get("tasks", {}).get(task, {}))
 
 
 def _read_preset(name: str) -> PipelineConfig:
     sections = {section: keys for section, keys in _preset_file(name).items() if section != "tasks"}
-    return with_settings(PipelineConfig(), _texts(sections))
+    return with_settings(PipelineConfig(), setting_texts(sections))
 
 
 PRESETS = {name: _read_preset(name) for name in ("tiny", "demo", "small", "base", "big")}

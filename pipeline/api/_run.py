@@ -12,13 +12,14 @@ from seq2serve.components.base import progress as progress_display
 from seq2serve.components.base.artifact import Artifact
 from seq2serve.components.base.errors import NotBlessedError, UserError
 from seq2serve.components.base.uris import absolute_uri
-from seq2serve.pipeline.commands.beam_options import checked_beam_options
-from seq2serve.pipeline.config import PipelineConfig, setting_names, with_settings
+from seq2serve.pipeline.commands.findings import rejected_rows
+from seq2serve.pipeline.config import PipelineConfig, setting_names, setting_texts, with_settings
 from seq2serve.pipeline.config import preset as preset_config
 from seq2serve.pipeline.dag import make_pipeline
 from seq2serve.pipeline.metadata.store import MetadataStore
 from seq2serve.pipeline.running.listeners import ConsoleListener, RunListener
 from seq2serve.pipeline.running.pipeline import NodeResult, Pipeline
+from seq2serve.pipeline.running.preflight import check_serving_dir, checked_beam_options
 from seq2serve.pipeline.running.quiet import quiet_libraries
 from seq2serve.pipeline.running.runner import Runner
 from seq2serve.pipeline.running.user_models import model_files, tokenizer_files
@@ -82,12 +83,15 @@ def run(
         raise UserError(f"run() has no option {unknown!r}; it has {known}", code="option-unknown", option=unknown)
     root = os.fspath(pipeline_root)
     config = _config(task, preset, options)
-    with _displayed(progress), quiet_libraries():
+    mode = _display_mode(progress)
+    with progress_display.display(mode), quiet_libraries():
         source = os.fspath(rows) if isinstance(rows, str | os.PathLike) else write_rows(rows, root)
         destination = os.fspath(serving_dir) or f"serving/{task}"
         beam_options = checked_beam_options(list(options.get("beam_options", ())), source, root, destination)
         pipeline = _pipeline(config, source, root, destination, options)
-        return _run(pipeline, beam_options, options.get("metadata", ""), progress)
+        check_serving_dir(destination, task)
+        listener = RunListener() if mode == "hidden" else ConsoleListener()
+        return _run(pipeline, beam_options, options.get("metadata", ""), listener)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +125,12 @@ class Run:
     def baselines(self) -> dict[str, dict[str, float]]:
         """Returns the metrics of the baselines, by name."""
         return self.output("Evaluator", "evaluation").properties["baselines"]
+
+    @property
+    def warnings(self) -> list[str]:
+        """Returns what `seq2serve run` prints about the data: rejected rows by reason, and anomalies."""
+        anomalies = self.output("ExampleValidator", "anomalies").properties["warnings"]
+        return [*rejected_rows(self.output("ExampleGen", "examples")), *anomalies]
 
     @property
     def blessed(self) -> bool:
@@ -171,20 +181,16 @@ class _Recorder(RunListener):
 
 def _config(task: str, preset: str, options: Mapping[str, Any]) -> PipelineConfig:
     """Returns the preset with the columns and settings of the options."""
-    settings = [f"data.{column}={options[column]}" for column in _COLUMNS if column in options]
+    settings = list(setting_texts({"data": {column: options[column] for column in _COLUMNS if column in options}}))
     for section in dict.fromkeys(name.partition(".")[0] for name in setting_names()):
         values = options.get(section)
         if isinstance(values, Mapping):
-            settings += [f"{section}.{key}={_setting_text(value)}" for key, value in values.items()]
+            settings += setting_texts({section: values})
         elif values is not None and section != "tokenizer":
             raise UserError(
                 f"{section} must be a dict of settings, got {values!r}", code="settings-invalid", option=section
             )
     return with_settings(preset_config(preset, task), settings)
-
-
-def _setting_text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _pipeline(config: PipelineConfig, source: str, root: str, destination: str, options: RunOptions) -> Pipeline:
@@ -200,8 +206,8 @@ def _pipeline(config: PipelineConfig, source: str, root: str, destination: str, 
     )
 
 
-def _run(pipeline: Pipeline, beam_options: tuple[str, ...], metadata: str, progress: bool | None) -> Run:
-    recorder = _Recorder(ConsoleListener() if progress or (progress is None and _is_notebook()) else RunListener())
+def _run(pipeline: Pipeline, beam_options: tuple[str, ...], metadata: str, listener: RunListener) -> Run:
+    recorder = _Recorder(listener)
     runner = Runner(pipeline, beam_options, metadata_url=metadata, listener=recorder)
     try:
         runner.run()
@@ -212,15 +218,10 @@ def _run(pipeline: Pipeline, beam_options: tuple[str, ...], metadata: str, progr
     return Run(recorder.run_id, recorder.nodes, reason, absolute_uri(pipeline.pipeline_root), runner.store)
 
 
-def _displayed(progress: bool | None) -> Any:
-    """Returns a context in which components show their progress, or do not."""
-    if progress is None:
-        return progress_display.display("notebook" if _is_notebook() else "hidden")
-    return progress_display.display("notebook" if progress and _is_notebook() else "visible" if progress else "hidden")
-
-
-def _is_notebook() -> bool:
-    """Returns whether this runs in a Jupyter kernel."""
+def _display_mode(progress: bool | None) -> progress_display.Mode:
+    """Returns how components show their progress; None shows it only in a Jupyter kernel."""
     ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython else None
-    return hasattr(shell, "kernel")
+    is_notebook = hasattr(ipython.get_ipython() if ipython else None, "kernel")
+    if not (is_notebook if progress is None else progress):
+        return "hidden"
+    return "notebook" if is_notebook else "visible"

@@ -1,9 +1,9 @@
-"""Prints what `validate` and `run` report about the data: row counts, rejected rows, warnings.
+"""The findings of `validate` and `run` about the data: row counts, rejected rows, warnings.
 
 components/example_validator/anomalies.py lists the checks.
 """
 
-from seq2serve.components.base.artifact import SPLITS
+from seq2serve.components.base.artifact import SPLITS, Artifact
 from seq2serve.pipeline.running.pipeline import RunResult
 
 
@@ -24,11 +24,17 @@ def print_validation(result: RunResult) -> None:
 
 
 def print_findings(result: RunResult) -> None:
-    """Prints the number of rejected rows per reason, and every warning; nothing if there are none."""
-    examples = result.output("ExampleGen", "examples")
-    for reason, number in examples.properties["num_rejected_by_reason"].items():
-        print(f"  {number:,} rejected: {reason}")
-    if examples.properties["num_rejected"]:
-        print(f"  rejected rows, with file and line: {examples.path('rejects')}")
-    for warning in result.output("ExampleValidator", "anomalies").properties["warnings"]:
+    """Prints the rejected rows per reason, and every warning; nothing if there are none."""
+    examples, anomalies = result.output("ExampleGen", "examples"), result.output("ExampleValidator", "anomalies")
+    for line in rejected_rows(examples):
+        print(f"  {line}")
+    for warning in anomalies.properties["warnings"]:
         print(f"warning: {warning}")
+
+
+def rejected_rows(examples: Artifact) -> list[str]:
+    """Returns a line per reason with the number of rejected rows, and one with their location; empty without any."""
+    lines = [
+        f"{number:,} rejected: {reason}" for reason, number in examples.properties["num_rejected_by_reason"].items()
+    ]
+    return [*lines, f"rejected rows, with file and line: {examples.path('rejects')}"] if lines else []

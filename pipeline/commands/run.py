@@ -4,8 +4,6 @@ from typing import Annotated
 
 import typer
 
-from seq2serve.components.base.uris import is_remote
-from seq2serve.pipeline.commands.beam_options import checked_beam_options
 from seq2serve.pipeline.commands.exits import explained
 from seq2serve.pipeline.commands.logs import set_up_logs
 from seq2serve.pipeline.commands.options import (
@@ -28,6 +26,7 @@ from seq2serve.pipeline.commands.options import (
     WarmStartOption,
 )
 from seq2serve.pipeline.config import PipelineConfig, preset, with_settings
+from seq2serve.pipeline.running.preflight import check_serving_dir, checked_beam_options
 from seq2serve.pipeline.running.user_models import model_files, tokenizer_files
 
 # Imports inside functions keep `seq2serve --help` fast. TensorFlow and Beam are imported by the components that run.
@@ -178,13 +177,10 @@ def _run(
     config: PipelineConfig, arguments: dict[str, str], beam_options: tuple[str, ...], verbose: bool, metadata: str
 ) -> None:
     """Runs the whole pipeline and prints its summary; `arguments` are those of `make_pipeline`."""
-    from seq2serve.components.pusher.versions import check_destination
     from seq2serve.pipeline.commands.summary import print_summary
     from seq2serve.pipeline.dag import make_pipeline
     from seq2serve.pipeline.running.runner import Runner
 
     pipeline = make_pipeline(config, **arguments)
-    for destination in (node.parameters["destination"] for node in pipeline.nodes if node.id == "Pusher"):
-        if not is_remote(destination):  # checking a URL takes TensorFlow; Pusher does it
-            check_destination(destination, config.task)
+    check_serving_dir(arguments["serving_dir"], config.task)
     print_summary(Runner(pipeline, beam_options, verbose, metadata).run(), config)

@@ -8,7 +8,7 @@ import re
 import textwrap
 import typing
 
-from seq2serve.pipeline.config import PipelineConfig, allowed_range, setting_names
+from seq2serve.pipeline.config import PipelineConfig, allowed_range, setting_names, value_text
 
 _ENTRY = re.compile(r" {4}(\w[\w, ]*): (.+)")  # an entry of a docstring's "Args:"
 
@@ -29,13 +29,8 @@ def settings_text(config: PipelineConfig, only: str = "", width: int = 100) -> s
         values = getattr(config, section)
         description = f"{_meaning(type(values), key)} {_choice(name, type(values), key)}"
         wrapped = textwrap.fill(description.strip(), width, initial_indent="    ", subsequent_indent="    ")
-        paragraphs.append(f"{name}={_written(getattr(values, key))}\n{wrapped}")
+        paragraphs.append(f"{name}={value_text(getattr(values, key))}\n{wrapped}")
     return "\n".join(paragraphs)
-
-
-def _written(value: object) -> str:
-    """Returns a value in the syntax of `--set`."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _meaning(kind: type, key: str) -> str:

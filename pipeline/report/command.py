@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from seq2serve.components.tasks.registry import TASKS
-from seq2serve.pipeline.config import PRESETS, preset, setting_names
+from seq2serve.pipeline.config import PRESETS, preset, setting_names, value_text
 from seq2serve.pipeline.report.facts import RunFacts
 from seq2serve.pipeline.running.fingerprint import as_json
 
@@ -43,7 +43,7 @@ def reproduction(facts: RunFacts) -> str:
         file_column = changed.pop(f"data.{column}", column)
         arguments += [f"--{column}", file_column] if file_column != column else []
     for setting, value in changed.items():
-        arguments += ["--set", f"{setting}={_setting_text(value)}"]
+        arguments += ["--set", f"{setting}={value_text(value)}"]
     arguments += [*_file_options(facts), "--pipeline-root", facts.root]
     destination = facts.parameters("Pusher").get("destination")
     return shlex.join([*arguments, *(["--serving-dir", destination] if destination else [])])
@@ -109,10 +109,6 @@ def _flat(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for section, values in config.items():
         if isinstance(values, dict):
             yield from ((f"{section}.{key}", value) for key, value in values.items())
-
-
-def _setting_text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _data_files(facts: RunFacts) -> str:

@@ -31,6 +31,8 @@ def value_of(config: PipelineConfig, name: str) -> object:
         ("model.norm_first=true", True),
         ("model.positions=rotary", "rotary"),
         ("data.source=a=b", "a=b"),
+        ("data.delimiter= ", " "),
+        ("data.delimiter=\t", "\t"),
     ],
 )
 def test_a_setting_is_parsed_as_the_type_of_its_field(setting, expected):

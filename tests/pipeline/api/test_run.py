@@ -1,6 +1,7 @@
 """`seq2serve.run`: the command line's pipeline, results as values, errors as exceptions."""
 
 import json
+from pathlib import Path
 
 import pyarrow
 import pytest
@@ -20,62 +21,79 @@ def sections(settings) -> dict[str, dict[str, str]]:
 
 
 @pytest.fixture
-def options(finished_run):
+def copy(finished_run, tmp_path):
+    """A copy of the finished run: runs in it leave the metadata store of the original as other tests expect it."""
+    return finished_run.copy(tmp_path / "copy")
+
+
+@pytest.fixture
+def pairs(copy):
+    """The file of the finished run."""
+    return copy.folder / "pairs.tsv"
+
+
+@pytest.fixture
+def options(copy):
     """The options of the finished run's command, with which everything is reused."""
-    settings = [word.removeprefix("--set=") for word in finished_run.command() if word.startswith("--set=")]
+    settings = [word.removeprefix("--set=") for word in copy.command() if word.startswith("--set=")]
     return {
         "preset": "demo",
-        "pipeline_root": finished_run.folder / finished_run.root,
-        "serving_dir": finished_run.folder / finished_run.serving,
+        "pipeline_root": copy.folder / copy.root,
+        "serving_dir": copy.folder / copy.serving,
         **sections(settings),
     }
 
 
-@pytest.fixture
-def copy(finished_run, tmp_path):
-    """A copy of the finished run, which tests may change."""
-    return finished_run.copy(tmp_path / "copy")
-
-
-def test_a_run_has_the_results_of_the_command_line_and_reuses_them(finished_run, options, capfd):
-    run = seq2serve.run(finished_run.folder / "pairs.tsv", **options)
+def test_a_run_has_the_results_of_the_command_line_and_reuses_them(finished_run, pairs, options, capfd):
+    options |= {"serving_dir": finished_run.folder / finished_run.serving}
+    run = seq2serve.run(pairs, **options)
+    before = finished_run.output("Evaluator", "evaluation")
     assert all(node.reused for node in run.nodes.values())
-    assert run.metrics == finished_run.output("Evaluator", "evaluation").properties["model"]
-    assert run.baselines.keys() == {"source copied"}
+    assert (run.metrics, run.baselines) == (before.properties["model"], before.properties["baselines"])
     assert run.blessed
-    assert run.pushed == finished_run.output("Pusher", "pushed_model").properties["pushed_destination"]
+    assert Path(run.pushed).parent == options["serving_dir"]
     assert run.output("Trainer", "model").uri == finished_run.output("Trainer", "model").uri
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_run_can_be_loaded(finished_run, options):
-    run = seq2serve.run(finished_run.folder / "pairs.tsv", **options)
+def test_a_run_can_be_loaded(pairs, options):
+    run = seq2serve.run(pairs, **options)
     with seq2serve.load(run) as translate:
         assert translate("Open the door in the hall now.")
 
 
-def test_progress_prints_the_lines_of_the_command_line(finished_run, options, capfd):
-    seq2serve.run(finished_run.folder / "pairs.tsv", **options, progress=True)
+def test_a_run_has_the_warnings_that_the_command_line_prints(pairs, options):
+    with pairs.open("a", encoding="utf-8") as file:
+        file.write("one field\n" * 3)
+    options |= {"training": {**options["training"], "steps": 1}}
+    rejected, location, *anomalies = seq2serve.run(pairs, **options).warnings
+    assert rejected.startswith("3 rejected: ")
+    assert location.startswith("rejected rows, with file and line: ")
+    assert anomalies == []
+
+
+def test_progress_prints_the_lines_of_the_command_line(pairs, options, capfd):
+    seq2serve.run(pairs, **options, progress=True)
     lines = capfd.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines][:2] == [["ExampleGen", "reused"], ["StatisticsGen", "reused"]]
     assert len(lines) == 10
 
 
-def test_a_report_is_written(finished_run, options, tmp_path):
-    run = seq2serve.run(finished_run.folder / "pairs.tsv", **options)
+def test_a_report_is_written(pairs, options, tmp_path):
+    run = seq2serve.run(pairs, **options)
     path = run.report(tmp_path / "report.html")
     assert f"Run {run.id}" in path.read_text(encoding="utf-8")
 
 
-def test_a_model_that_is_not_blessed_is_a_run_with_a_reason(copy, options):
-    options |= {"pipeline_root": copy.folder / copy.root, "serving_dir": copy.folder / "other"}
-    run = seq2serve.run(copy.folder / "pairs.tsv", **options, evaluation={"min_over_baseline": 100})
+def test_a_model_that_is_not_blessed_is_a_run_with_a_reason(pairs, options, tmp_path):
+    options |= {"serving_dir": tmp_path / "other"}
+    run = seq2serve.run(pairs, **options, evaluation={"min_over_baseline": 100})
     assert not run.blessed
     assert run.pushed is None
     assert "below the baseline" in run.reason
     assert run.metrics["bleu"] > 0
     assert seq2serve.load(run)("Open")
-    assert not (copy.folder / "other").exists()
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize(
@@ -87,8 +105,11 @@ def test_a_model_that_is_not_blessed_is_a_run_with_a_reason(copy, options):
         ({"training": 5}, "settings-invalid"),
         ({"training": {"stepps": 5}}, "name-unknown"),
         ({"training": {"steps": "many"}}, "setting-invalid"),
+        ({"data": {"delimiter": None}}, "setting-invalid"),
+        ({"data": {"slices": ["a", "b"]}}, "setting-invalid"),
         ({"warm_start": "nowhere"}, "model-missing"),
         ({"beam_options": ["stray"]}, "beam-option-malformed"),
+        ({"serving_dir": "pairs.tsv"}, "serving-dir-unwritable"),
     ],
 )
 def test_bad_options_are_errors_before_anything_runs(tmp_path, monkeypatch, changes, code):

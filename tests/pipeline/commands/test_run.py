@@ -152,3 +152,23 @@ def test_validate_reports_row_counts_and_errors_without_training(new_finished_ru
     assert "train target: the column is in the data but not in the schema" in done.stderr
     assert "train answer: the column is in the schema but not in the data" in done.stderr
     assert "ExampleGen        reused" in done.stdout
+
+
+# Beam options.
+
+DATAFLOW = ["--project=p", "--runner=DataflowRunner"]
+
+
+def test_a_local_path_is_an_error_before_anything_runs(command, tmp_path):
+    outcome = command("run", "data.tsv", "--", *DATAFLOW)
+    assert (outcome.exit_code, outcome.error.code) == (2, "path-unreachable")
+    assert [path.name for path in tmp_path.iterdir()] == ["data.tsv"]
+
+
+def test_urls_are_allowed_on_dataflow(command, toy, tmp_path, blobs):
+    blobs["memory://bucket/a.tsv"] = b"source\ttarget\n"
+    locations = ["--pipeline-root", "memory://bucket/runs/", "--serving-dir", "memory://bucket/models"]
+    outcome = command("run", "memory://bucket/a.tsv", *locations, "--", "--runner=DataflowRunner")
+    assert outcome.exit_code == 0, outcome.stderr
+    assert toy.beam_options == ("--runner=DataflowRunner",)
+    assert (tmp_path / "runs-memory-bucket-runs" / "metadata.sqlite").is_file()

@@ -138,7 +138,7 @@ def test_the_weakest_slice_is_chosen_among_slices_with_enough_rows():
         ("Trainer", "recipe.training.steps", "training.steps"),
         ("Transform", "tokenizer_config.vocab_size", "tokenizer.vocab_size"),
         ("Transform", "preprocessing.max_length", "data.max_length"),
-        ("ExampleGen", "splitting.eval_share", "data.eval_share"),
+        ("ExampleGen", "split_config.eval_share", "data.eval_share"),
         ("ExampleGen", "columns.source", "data.source"),
         ("Evaluator", "num_examples", "evaluation.num_examples"),
         ("BulkInferrer", "num_examples", ""),

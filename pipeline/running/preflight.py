@@ -1,7 +1,7 @@
-"""Checks of Beam's options, which follow a bare -- on the command line, before anything runs."""
+"""Checks before anything runs: Beam's options, and the folder to which the model will be pushed."""
 
 from seq2serve.components.base.errors import UserError
-from seq2serve.components.base.uris import is_remote
+from seq2serve.components.base.uris import absolute_uri, is_remote
 from seq2serve.components.example_gen.formats import parse_roles
 
 
@@ -32,6 +32,27 @@ def checked_beam_options(
         _check_reachable("the text", *(role.pattern for role in parse_roles(file)))
         _check_reachable("the serving folder", *filter(None, [serving_dir]))
     return tuple(options or ())
+
+
+def check_serving_dir(serving_dir: str, task: str) -> None:
+    """Checks that models of a task can be pushed to a local folder; a URL is left to Pusher, which has TensorFlow.
+
+    Raises:
+        UserError: the folder cannot be read or written, or holds something other than models of the task.
+    """
+    # Imported here because it loads portalocker, which `seq2serve --help` does not need.
+    from seq2serve.components.pusher.versions import check_destination
+
+    if is_remote(serving_dir):
+        return
+    try:
+        check_destination(absolute_uri(serving_dir), task)
+    except OSError as error:
+        raise UserError(
+            f"cannot push to {serving_dir}: {error.strerror}; name another folder with --serving-dir",
+            code="serving-dir-unreadable",
+            path=serving_dir,
+        ) from error
 
 
 def _check_reachable(subject: str, *paths: str) -> None:

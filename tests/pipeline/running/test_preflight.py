@@ -1,9 +1,9 @@
-"""Beam options follow a bare --; Dataflow's workers reach only object stores."""
+"""Beam options follow a bare --; Dataflow's workers reach only object stores; a serving folder takes one task."""
 
 import pytest
 
 from seq2serve.components.base.errors import UserError
-from seq2serve.pipeline.commands.beam_options import checked_beam_options
+from seq2serve.pipeline.running.preflight import check_serving_dir, checked_beam_options
 
 DATAFLOW = ["--project=p", "--runner=DataflowRunner"]
 
@@ -42,16 +42,16 @@ def test_the_message_of_a_local_path_names_its_role_and_two_ways_out():
         checked_beam_options(DATAFLOW, "gs://b/a.tsv", "runs")
 
 
-def test_a_local_path_is_an_error_before_anything_runs(command, tmp_path):
-    outcome = command("run", "data.tsv", "--", *DATAFLOW)
-    assert (outcome.exit_code, outcome.error.code) == (2, "path-unreachable")
-    assert [path.name for path in tmp_path.iterdir()] == ["data.tsv"]
+def test_a_serving_folder_may_be_new_or_a_url(tmp_path):
+    check_serving_dir(str(tmp_path / "new"), "translation")
+    check_serving_dir("gs://bucket/models", "translation")
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_urls_are_allowed_on_dataflow(command, toy, tmp_path, blobs):
-    blobs["memory://bucket/a.tsv"] = b"source\ttarget\n"
-    locations = ["--pipeline-root", "memory://bucket/runs/", "--serving-dir", "memory://bucket/models"]
-    outcome = command("run", "memory://bucket/a.tsv", *locations, "--", "--runner=DataflowRunner")
-    assert outcome.exit_code == 0, outcome.stderr
-    assert toy.beam_options == ("--runner=DataflowRunner",)
-    assert (tmp_path / "runs-memory-bucket-runs" / "metadata.sqlite").is_file()
+@pytest.mark.parametrize(("name", "code"), [("file", "serving-dir-unwritable"), ("x" * 300, "serving-dir-unreadable")])
+def test_what_cannot_be_a_serving_folder_is_an_error(tmp_path, name, code):
+    (tmp_path / "file").touch()
+    path = str(tmp_path / name)
+    with pytest.raises(UserError, match=r"^cannot push to .*; name another folder with --serving-dir$") as error:
+        check_serving_dir(path, "translation")
+    assert (error.value.code, error.value.fields) == (code, {"path": path})
