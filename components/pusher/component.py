@@ -19,7 +19,6 @@ def Pusher(
     The version number is the time in seconds, as in TFX, or one more than the newest version if that is greater, so
     numbers only grow. A model that is already the newest version is not pushed again, so rerunning a push that was
     killed just before its end adds no second version.
-    Source: https://www.tensorflow.org/tfx/guide/pusher
 
     Args:
         model: Format-Serving/ is pushed.
@@ -32,6 +31,7 @@ def Pusher(
     Raises:
         NotBlessedError: the model lacks a blessing; nothing was written.
         UserError: the destination is read-only, full or used by another task; no new version is visible.
+    Source: https://www.tensorflow.org/tfx/guide/pusher
     """
     from seq2serve.components.pusher.executor import push
 

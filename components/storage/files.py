@@ -1,4 +1,7 @@
-"""Local and remote files through one API. Local paths are used in place, without a copy and without Beam."""
+"""Local and remote files through one API. Local paths are used in place, without a copy and without Beam.
+
+Seq2ServeError in a docstring is about URLs; the same failure of a local path is an OSError.
+"""
 
 import contextlib
 import os

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from seq2serve.components.base.errors import UserError
-from seq2serve.models.runtime.runtime import SavedModelRuntime, TensorFlowError
+from seq2serve.models.runtime.runtime import TensorFlowError
 from seq2serve.models.runtime.saved_model import SERVING_DEFAULT, Signature
-from seq2serve.pipeline.serving.location import saved_model
+from seq2serve.pipeline.serving.location import load_runtime, saved_model
 
 if TYPE_CHECKING:  # it imports much more than a model needs
     from seq2serve._run import Run
@@ -49,10 +49,7 @@ class LoadedModel:
 
     def __init__(self, folder: str, name: str = ""):
         self.name = name or folder
-        try:
-            self._runtime = SavedModelRuntime(folder)
-        except (ValueError, TensorFlowError) as error:
-            raise UserError(f"{self.name} cannot be loaded: {error}", code="model-unloadable", path=folder) from error
+        self._runtime = load_runtime(folder, self.name)
         self._config = _read_config(folder)
 
     @property
@@ -210,8 +207,8 @@ class LoadedModel:
         for first in range(0, number, BATCH_ROWS):
             chosen = order[first : first + BATCH_ROWS]
             answers = self.run(signature, {name: [values[i] for i in chosen] for name, values in inputs.items()})
-            for place, index in enumerate(chosen):
-                rows[index] = {name: _plain(values[place]) for name, values in answers.items()}
+            for position, index in enumerate(chosen):
+                rows[index] = {name: _plain(values[position]) for name, values in answers.items()}
         return rows
 
 

@@ -7,7 +7,7 @@ from typing import BinaryIO, TextIO
 
 from seq2serve.components.base.errors import UserError
 from seq2serve.models.runtime.runtime import SavedModelRuntime
-from seq2serve.pipeline.serving.location import saved_model
+from seq2serve.pipeline.serving.location import load_runtime, saved_model
 
 SIGNATURE = "sample"
 _TOKENS_PER_PIECE = 4  # fewer look smoother, but take more calls
@@ -34,11 +34,8 @@ def chat_with(model: str, options: Options) -> None:
     Raises:
         UserError: there is no model, it cannot be loaded, it is not a language model, or it fails.
     """
-    try:
-        with saved_model(model) as folder:
-            served = SavedModelRuntime(folder)
-    except (ValueError, RuntimeError) as error:
-        raise UserError(f"{model} cannot be loaded: {error}", code="model-unloadable", path=model) from error
+    with saved_model(model) as folder:
+        served = load_runtime(folder, model)
     try:
         chat(served, read_lines(sys.stdin.buffer), sys.stdout, options)
     except (ValueError, RuntimeError) as error:

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 from seq2serve.components.base.errors import UserError
 from seq2serve.models.runtime.runtime import SavedModelRuntime
-from seq2serve.pipeline.serving.location import saved_model
+from seq2serve.pipeline.serving.location import load_runtime, saved_model
 from seq2serve.pipeline.serving.rest_json import dump, encode, parse_object
 
 
@@ -70,11 +70,8 @@ def print_json_lines(model: str, signature: str, file: str, batch_size: int) -> 
 
 
 def _load(model: str) -> SavedModelRuntime:
-    try:
-        with saved_model(model) as folder:
-            return SavedModelRuntime(folder)
-    except (ValueError, RuntimeError) as error:
-        raise UserError(f"{model} cannot be loaded: {error}", code="model-unloadable", path=model) from error
+    with saved_model(model) as folder:
+        return load_runtime(folder, model)
 
 
 def _input_names(model: str, served: SavedModelRuntime, signature: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Who is told about the progress of a run: the console of the command line, or a caller from Python."""
+"""Receivers of the events of a run: the console of the command line, or a caller from Python."""
 
 import shutil
 import sys

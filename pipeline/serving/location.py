@@ -1,10 +1,11 @@
-"""Finds the SavedModel in a folder: a SavedModel, a Trainer's model, or a version of a serving folder."""
+"""Finds and loads the SavedModel in a folder: a SavedModel, a Trainer's model, or a version of a serving folder."""
 
 import contextlib
 
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.pusher.store import GRAPH_FILE, local_copy, open_store
 from seq2serve.components.pusher.versions import labels, read_versions, versions
+from seq2serve.models.runtime.runtime import SavedModelRuntime, TensorFlowError
 
 
 def saved_model(folder: str, version: int | str | None = None) -> contextlib.AbstractContextManager[str]:
@@ -33,6 +34,21 @@ def saved_model(folder: str, version: int | str | None = None) -> contextlib.Abs
         code="saved-model-missing",
         path=folder,
     )
+
+
+def load_runtime(folder: str, name: str) -> SavedModelRuntime:
+    """Loads a SavedModel in TensorFlow's C++ runtime.
+
+    Args:
+        folder: of the SavedModel, on this machine.
+        name: what the error message calls it: the path or URL that was given.
+    Raises:
+        UserError: the runtime cannot load it.
+    """
+    try:
+        return SavedModelRuntime(folder)
+    except (ValueError, TensorFlowError) as error:
+        raise UserError(f"{name} cannot be loaded: {error}", code="model-unloadable", path=name) from error
 
 
 def _number(folder: str, version: int | str) -> int:
