@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from seq2serve.components.base.errors import UserError
+from seq2serve.components.example_gen.formats import Format
 from seq2serve.components.tasks.registry import TASKS
 from seq2serve.models.config import DecodingConfig, ModelConfig, TokenizerConfig, TrainingConfig
 
@@ -44,7 +45,7 @@ class DataConfig:
     text: str = "text"
     label: str = "label"
     slices: str = ""
-    format: Literal["auto", "tsv", "csv", "jsonl", "text", "parquet", "tfrecord"] = "auto"
+    format: Literal["auto", Format] = "auto"
     delimiter: str = ""
     unit: Literal["line", "paragraph", "file"] = "line"
     eval_share: float = 0.05

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from seq2serve.components.base.artifact import SPLITS
 from seq2serve.components.base.errors import UserError
 
-Format = Literal["tsv", "csv", "jsonl", "text", "parquet", "tfrecord"]
+Format = Literal["tsv", "csv", "jsonl", "text", "parquet", "tfrecord"]  # tables.READERS has their readers
 
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 _SUFFIXES: dict[str, Format] = {
@@ -41,7 +41,7 @@ class InputConfig:
         unit: a row of plain text: a line, a paragraph (lines up to the next empty one) or a whole file.
     """
 
-    format: Literal["auto", "tsv", "csv", "jsonl", "text", "parquet", "tfrecord"] = "auto"
+    format: Literal["auto", Format] = "auto"
     delimiter: str = ""
     unit: Literal["line", "paragraph", "file"] = "line"
 

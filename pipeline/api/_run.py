@@ -12,7 +12,7 @@ from seq2serve.components.base import progress as progress_display
 from seq2serve.components.base.artifact import Artifact
 from seq2serve.components.base.errors import NotBlessedError, UserError
 from seq2serve.components.base.uris import absolute_uri
-from seq2serve.pipeline.commands.findings import rejected_rows
+from seq2serve.pipeline.commands.findings_text import rejected_rows
 from seq2serve.pipeline.config import PipelineConfig, setting_names, setting_texts, with_settings
 from seq2serve.pipeline.config import preset as preset_config
 from seq2serve.pipeline.dag import make_pipeline

@@ -12,7 +12,7 @@ from seq2serve.components.base.uris import absolute_uri
 from seq2serve.pipeline.commands.exits import explained
 from seq2serve.pipeline.commands.logs import set_up_logs
 from seq2serve.pipeline.commands.options import DEFAULT_TASK, MetadataOption, PresetOption, RootOption, TaskOption
-from seq2serve.pipeline.commands.settings import settings_text
+from seq2serve.pipeline.commands.settings_text import settings_text
 from seq2serve.pipeline.config import preset
 
 # The imports inside functions keep help instant: they load SQLAlchemy, portalocker and NumPy.
@@ -34,10 +34,10 @@ def runs(
     seq2serve runs 3
     """
     with explained():
-        from seq2serve.pipeline.commands import history
+        from seq2serve.pipeline.commands import history_text
 
-        store = history.open_store(pipeline_root, metadata)
-        print(history.runs_text(store) if run_id is None else history.run_text(store, run_id))
+        store = history_text.open_store(pipeline_root, metadata)
+        print(history_text.runs_text(store) if run_id is None else history_text.run_text(store, run_id))
 
 
 def report(
@@ -57,10 +57,10 @@ def report(
     """
     with explained():
         set_up_logs(verbose=False)
-        from seq2serve.pipeline.commands import history
+        from seq2serve.pipeline.commands import history_text
         from seq2serve.pipeline.report.page import write_report
 
-        store = history.open_store(pipeline_root, metadata)
+        store = history_text.open_store(pipeline_root, metadata)
         numbers = run_ids or [run.id for run in store.runs()[-1:]]
         if not numbers:
             raise UserError(
@@ -101,9 +101,9 @@ def lineage(
     """
     with explained():
         from seq2serve.components.pusher.versions import pushed_path
-        from seq2serve.pipeline.commands import history
+        from seq2serve.pipeline.commands import history_text
 
-        print(history.lineage_text(history.open_store(pipeline_root, metadata), pushed_path(artifact)))
+        print(history_text.lineage_text(history_text.open_store(pipeline_root, metadata), pushed_path(artifact)))
 
 
 def settings(

@@ -159,7 +159,7 @@ def validate(
         config = _config(preset_name, task, columns, settings)
         options = checked_beam_options(beam_options, file, pipeline_root)
         set_up_logs(verbose)
-        from seq2serve.pipeline.commands.findings import print_validation
+        from seq2serve.pipeline.commands.findings_text import print_validation
         from seq2serve.pipeline.dag import make_validation_pipeline
         from seq2serve.pipeline.running.runner import Runner
 
@@ -177,7 +177,7 @@ def _run(
     config: PipelineConfig, arguments: dict[str, str], beam_options: tuple[str, ...], verbose: bool, metadata: str
 ) -> None:
     """Runs the whole pipeline and prints its summary; `arguments` are those of `make_pipeline`."""
-    from seq2serve.pipeline.commands.summary import print_summary
+    from seq2serve.pipeline.commands.summary_text import print_summary
     from seq2serve.pipeline.dag import make_pipeline
     from seq2serve.pipeline.running.runner import Runner
 

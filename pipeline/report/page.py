@@ -13,10 +13,10 @@ from seq2serve.pipeline.metadata.store import MetadataStore
 from seq2serve.pipeline.report import graph
 from seq2serve.pipeline.report.attention import describe_attention
 from seq2serve.pipeline.report.card import counted, model_card
-from seq2serve.pipeline.report.command import reproduction, run_settings, setting_of
 from seq2serve.pipeline.report.data import describe_data
 from seq2serve.pipeline.report.facts import RunFacts, Step, read_run
 from seq2serve.pipeline.report.quality import compare_runs, describe_quality, describe_verdicts
+from seq2serve.pipeline.report.reproduction import reproduction, run_settings, setting_of
 from seq2serve.pipeline.report.training import draw_curves
 from seq2serve.pipeline.running.fingerprint import changes
 

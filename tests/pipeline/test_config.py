@@ -9,7 +9,7 @@ from seq2serve.components.base.errors import UserError
 from seq2serve.components.tasks.registry import TASKS
 from seq2serve.models.config import ModelConfig
 from seq2serve.pipeline import config as config_module
-from seq2serve.pipeline.commands.settings import settings_text
+from seq2serve.pipeline.commands.settings_text import settings_text
 from seq2serve.pipeline.config import PRESETS, PipelineConfig, preset, setting_names, with_settings
 
 BASE = PipelineConfig()

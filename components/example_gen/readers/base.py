@@ -144,6 +144,8 @@ def as_text(value: Any, name: str) -> str:
 class RowReader(abc.ABC):
     """Reads the rows of files of one format. It is sent to Beam's workers, so it holds only settings."""
 
+    is_cut = True  # whether files are cut into segments, which several workers read
+
     def to_scan(self, segments: list[Segment]) -> list[Segment]:
         """Returns the segments that must be scanned before a file's segments can be read."""
         return []

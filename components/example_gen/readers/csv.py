@@ -5,6 +5,8 @@ import csv
 import io
 from collections.abc import Iterator
 
+from seq2serve.components.base.errors import UserError
+from seq2serve.components.example_gen.formats import InputConfig
 from seq2serve.components.example_gen.readers.base import (
     BYTE_ORDER_MARK,
     Layout,
@@ -17,9 +19,11 @@ from seq2serve.components.example_gen.readers.base import (
     read_lines_past_end,
     scan_before,
 )
+from seq2serve.components.example_gen.readers.layout import find_columns, has_column, read_header_text
 from seq2serve.components.example_gen.text_files import MAX_LINE_BYTES, Segment, read_lines
 
 MAX_HEADER_LINES = 20
+_DELIMITERS = (",", ";", "\t", "|")
 csv.field_size_limit(MAX_LINE_BYTES)
 
 
@@ -116,3 +120,25 @@ def csv_header(lines: list[str], delimiter: str) -> tuple[list[str], int]:
 def csv_rows(text: str, delimiter: str) -> list[list[str]]:
     """Returns the rows of a text; raises csv.Error if its quotation marks violate RFC 4180."""
     return list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
+
+
+def make_reader(path: str, columns: dict[str, str], input_config: InputConfig) -> CsvReader:
+    """Returns the reader of a file; its delimiter is detected if the config has none.
+
+    Raises:
+        UserError: the delimiter has more than one character, or a column is missing.
+    """
+    delimiter = input_config.delimiter
+    if delimiter and (len(delimiter) > 1 or delimiter in '"\r\n'):
+        raise UserError(
+            f"{path}: setting data.delimiter must be one character for CSV, not a quotation mark or line end, but is "
+            f"{delimiter!r}; for a longer one use --set data.format=tsv, which has no quoting",
+            code="delimiter-invalid",
+            path=path,
+            setting="data.delimiter",
+        )
+    lines = read_header_text(path, MAX_HEADER_LINES).split("\n")
+    candidates = [delimiter] if delimiter else list(_DELIMITERS)
+    headers = {candidate: csv_header(lines, candidate)[0] for candidate in candidates}
+    best = max(candidates, key=lambda one: sum(has_column(headers[one], name, columns) for name in columns.values()))
+    return CsvReader(find_columns(path, headers[best], columns, repr(best)), best)

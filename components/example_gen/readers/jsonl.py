@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from seq2serve.components.example_gen.formats import InputConfig
 from seq2serve.components.example_gen.readers.base import (
     LineReader,
     RejectedRowError,
@@ -41,3 +42,8 @@ def _field_text(record: dict[str, Any], field: str) -> str:
     for key in [field] if field in record else field.split("."):
         value = value.get(key) if isinstance(value, dict) else None
     return as_text(value, field)
+
+
+def make_reader(path: str, columns: dict[str, str], input_config: InputConfig) -> JsonlReader:
+    """Returns the reader of a file."""
+    return JsonlReader(columns)

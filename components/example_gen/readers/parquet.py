@@ -6,14 +6,21 @@ from collections.abc import Iterator
 from typing import Any
 
 import pyarrow
-from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 from pyarrow import compute, parquet
 
+from seq2serve.components.base.errors import UserError
+from seq2serve.components.example_gen.formats import InputConfig, compression
 from seq2serve.components.example_gen.readers.base import RejectedRowError, Row, RowReader, Scans, as_text, require_text
+from seq2serve.components.example_gen.readers.layout import column_missing
 from seq2serve.components.example_gen.text_files import DamagedFileError, Segment
 
 _BATCH_ROWS = 1024
+_TEXT_TYPES = tuple(
+    getattr(pyarrow.types, f"is_{kind}")
+    for kind in ("string", "large_string", "string_view", "binary", "large_binary", "integer", "floating", "boolean")
+)
 
 
 class ParquetReader(RowReader):
@@ -97,3 +104,36 @@ def record_row(number: int, values: dict[str, Any]) -> Row:
     except RejectedRowError as error:
         raw = json.dumps(values, ensure_ascii=False, default=repr).encode(errors="replace")
         return Row(number, raw, {}, str(error))
+
+
+def make_reader(path: str, columns: dict[str, str], input_config: InputConfig) -> ParquetReader:
+    """Returns the reader of a file.
+
+    Raises:
+        UserError: the file cannot be read, a column is missing, or its values cannot become text.
+    """
+    if compression(path):
+        raise UserError(
+            f"{path}: Parquet has its own compression; unpack the file", code="compression-unsupported", path=path
+        )
+    try:
+        with open_parquet(path) as file:
+            types = parquet_columns(file.schema_arrow)
+    except DamagedFileError as error:
+        raise UserError(str(error), code=error.code, **error.fields) from error
+    except (OSError, BeamIOError) as error:
+        raise UserError(f"cannot read {path}: {error}", code="file-unreadable", path=path) from error
+    for column, name in columns.items():
+        if name not in types:
+            raise column_missing(path, name, column, types, path=path)
+        value_type = types[name].value_type if pyarrow.types.is_dictionary(types[name]) else types[name]
+        if not any(is_text_type(value_type) for is_text_type in _TEXT_TYPES):
+            raise UserError(
+                f"{path}: column {name!r} has type {value_type}, not text, number or boolean; name another with "
+                f"--{column}",
+                code="column-type-unsupported",
+                path=path,
+                column=name,
+                type=str(value_type),
+            )
+    return ParquetReader(columns)

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+from seq2serve.components.base.errors import UserError
+from seq2serve.components.example_gen.formats import InputConfig
 from seq2serve.components.example_gen.readers.base import (
     BYTE_ORDER_MARK,
     LineReader,
@@ -65,6 +67,8 @@ class ParagraphReader(TextReader):
 class FileReader(TextReader):
     """Plain text, in which each file is one row."""
 
+    is_cut = False
+
     def parse(self, line: bytes) -> dict[str, str]:
         return require_text({self._column: decode_line(line, MAX_FILE_BYTES)})
 
@@ -78,3 +82,23 @@ class FileReader(TextReader):
         text = b"\n".join(lines).removeprefix(BYTE_ORDER_MARK)
         reason = f"a line is longer than {MAX_LINE_BYTES} bytes"
         yield self._row(1, text) if is_complete else Row(1, text, {}, reason)
+
+
+_READERS = {"line": TextReader, "paragraph": ParagraphReader, "file": FileReader}
+
+
+def make_reader(path: str, columns: dict[str, str], input_config: InputConfig) -> TextReader:
+    """Returns the reader of a file.
+
+    Raises:
+        UserError: more than one column is needed.
+    """
+    if len(columns) > 1:
+        raise UserError(
+            f"{path}: plain text has one column, but {' and '.join(columns)} are needed; name one file per column, "
+            f"such as {','.join(f'{column}=train.{column}' for column in columns)}",
+            code="text-columns-too-many",
+            path=path,
+            columns=list(columns),
+        )
+    return _READERS[input_config.unit](*columns)

@@ -6,6 +6,8 @@ from typing import Any
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
+from seq2serve.components.base.errors import UserError
+from seq2serve.components.example_gen.formats import InputConfig, compression
 from seq2serve.components.example_gen.readers.base import Row, RowReader, Scans
 from seq2serve.components.example_gen.readers.parquet import record_row
 from seq2serve.components.example_gen.text_files import DamagedFileError, Segment, open_decompressed
@@ -18,6 +20,8 @@ class TFRecordReader(RowReader):
     Args:
         features: example column -> feature, which has one value.
     """
+
+    is_cut = False
 
     def __init__(self, features: dict[str, str]):
         self._features = features
@@ -46,3 +50,18 @@ class TFRecordReader(RowReader):
                 return Row(number, record, {}, f"feature {name!r} has several values")
             cells[column] = values[0] if values else None
         return record_row(number, cells)
+
+
+def make_reader(path: str, columns: dict[str, str], input_config: InputConfig) -> TFRecordReader:
+    """Returns the reader of a file.
+
+    Raises:
+        UserError: the file has a compression that TFRecords do not have.
+    """
+    if compression(path) not in ("", "gzip"):
+        raise UserError(
+            f"{path}: TFRecords may be compressed only with gzip (.gz); unpack the file",
+            code="compression-unsupported",
+            path=path,
+        )
+    return TFRecordReader(columns)

@@ -1,6 +1,8 @@
 """The reader of tab-separated files, which have no quoting."""
 
+from seq2serve.components.example_gen.formats import InputConfig
 from seq2serve.components.example_gen.readers.base import Layout, LineReader, RejectedRowError, decode_line
+from seq2serve.components.example_gen.readers.layout import find_columns, read_header_text
 
 _QUOTED_TSV_HINT = (
     "quotation marks have no meaning in TSV; if cells are quoted, read the file as CSV with --set data.format=csv "
@@ -38,3 +40,14 @@ def parse_row(line: bytes, layout: Layout, delimiter: str = "\t") -> dict[str, s
         RejectedRowError: the line is too long or not UTF-8, has too few or too many cells, or a selected one is empty.
     """
     return layout.row(decode_line(line).split(delimiter))
+
+
+def make_reader(path: str, columns: dict[str, str], input_config: InputConfig) -> TsvReader:
+    """Returns the reader of a file.
+
+    Raises:
+        UserError: a column is missing.
+    """
+    delimiter = input_config.delimiter or "\t"
+    header = read_header_text(path, 1).split(delimiter)
+    return TsvReader(find_columns(path, header, columns, "tabs" if delimiter == "\t" else repr(delimiter)), delimiter)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from seq2serve.components.base.artifact import Model
 from seq2serve.components.base.component import Context, Output, component, raw_files
 from seq2serve.components.base.errors import Seq2ServeError
-from seq2serve.pipeline.commands import summary
+from seq2serve.pipeline.commands import summary_text
 from seq2serve.pipeline.commands.app import app
 from seq2serve.pipeline.config import PipelineConfig
 from seq2serve.pipeline.dag import make_pipeline
@@ -108,7 +108,7 @@ def command(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data.tsv").write_text("source\ttarget\n")
     monkeypatch.setattr("seq2serve.pipeline.dag.make_pipeline", toy_pipeline)
-    monkeypatch.setattr(summary, "print_summary", print_summary)
+    monkeypatch.setattr(summary_text, "print_summary", print_summary)
     local = {
         task: dataclasses.replace(corpus, fetch=lambda language: str(tmp_path / "data.tsv"))
         for task, corpus in corpora.CORPORA.items()

@@ -9,7 +9,7 @@ import pytest
 from seq2serve.components.base.artifact import ModelEvaluation
 from seq2serve.components.base.component import Output, component
 from seq2serve.components.base.errors import UserError
-from seq2serve.pipeline.commands.history import runs_text
+from seq2serve.pipeline.commands.history_text import runs_text
 from seq2serve.pipeline.metadata.store import MetadataStore
 from seq2serve.pipeline.running.pipeline import Pipeline
 from seq2serve.pipeline.running.runner import Runner

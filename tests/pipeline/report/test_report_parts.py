@@ -13,9 +13,9 @@ from seq2serve.pipeline.config import preset, with_settings
 from seq2serve.pipeline.dag import make_pipeline
 from seq2serve.pipeline.metadata.store import MetadataStore
 from seq2serve.pipeline.report import card, plots
-from seq2serve.pipeline.report.command import reproduction, run_settings, setting_of
 from seq2serve.pipeline.report.facts import read_run
 from seq2serve.pipeline.report.graph import BOX, draw
+from seq2serve.pipeline.report.reproduction import reproduction, run_settings, setting_of
 
 DIAMOND = {"a": (), "b": ("a",), "c": ("a",), "d": ("b", "c"), "e": ("a", "d")}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from seq2serve.pipeline.commands.history import run_text, runs_text
+from seq2serve.pipeline.commands.history_text import run_text, runs_text
 from seq2serve.pipeline.metadata.store import MetadataStore
 from seq2serve.pipeline.report import facts as report_run
 from seq2serve.pipeline.running.root import PipelineRoot, run_lock

@@ -6,7 +6,7 @@ import shlex
 import pytest
 
 from seq2serve.components.base.artifact import ExampleAnomalies, Examples, InferenceResult, ModelEvaluation, PushedModel
-from seq2serve.pipeline.commands.summary import NUM_SHOWN, print_summary
+from seq2serve.pipeline.commands.summary_text import NUM_SHOWN, print_summary
 from seq2serve.pipeline.config import preset
 from seq2serve.pipeline.running.pipeline import NodeResult, Pipeline, RunResult
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from seq2serve.pipeline.commands.settings import settings_text
+from seq2serve.pipeline.commands.settings_text import settings_text
 from seq2serve.pipeline.config import preset, setting_names, with_settings
 
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from seq2serve.components.storage.files import local_copy
 from seq2serve.components.tasks.registry import Task, get_task
-from seq2serve.pipeline.commands.findings import print_findings
+from seq2serve.pipeline.commands.findings_text import print_findings
 from seq2serve.pipeline.config import PipelineConfig
 from seq2serve.pipeline.running.pipeline import RunResult
 
