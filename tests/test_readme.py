@@ -250,20 +250,24 @@ def test_the_grpc_client_is_answered(with_our_ports, tmp_path):
 
 
 def test_the_python_api_runs(finished_run, tmp_path):
-    """With a preset that takes seconds instead of hours."""
+    """With the settings of the finished run, so that nothing is trained again."""
     (block,) = blocks("python", READMES[:1])
-    header, *rows = read(finished_run.folder / "pairs.tsv").splitlines()
-    assert header == "source\ttarget"
-    (tmp_path / "pairs.tsv").write_text("\n".join(["english\tgerman", *rows]), encoding="utf-8")
-    settings = 'preset="small", training={"steps": 5000}'
-    assert settings in block
-    shrunken = 'preset="tiny", training={"steps": 10}, evaluation={"min_over_baseline": -100}'
-    shrunken += ', tokenizer={"vocab_size": 400}, model={"d_model": 16}'
-    metrics, _, n_best, scores = run_python(block.replace(settings, shrunken), tmp_path)
+    call = 'source="english", target="german", preset="small", training={"steps": 5000}'
+    assert call in block
+    copy = finished_run.copy(tmp_path / "copy")
+    words = [word.removeprefix("--set=").partition("=") for word in copy.command() if word.startswith("--set=")]
+    settings: dict[str, dict[str, str]] = {}
+    for name, _, value in words:
+        section, _, key = name.partition(".")
+        settings.setdefault(section, {})[key] = value
+    serving = str(finished_run.folder / finished_run.serving)
+    run = block.replace(call, f'preset="demo", serving_dir={serving!r}, **{settings}').replace("n_best=3", "n_best=2")
+    warnings, metrics, _, n_best, scores = run_python(run, copy.folder)
+    assert warnings == "[]"
     assert metrics.split()[1] == "True"
     assert len(n_best) > 2
     assert "log_probability" in scores
-    assert (tmp_path / "report.html").is_file()
+    assert (copy.folder / "report.html").is_file()
 
 
 def test_a_component_of_ones_own_runs(tmp_path):
