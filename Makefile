@@ -66,6 +66,13 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	.peers/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
+# One environment per TensorFlow of a model server. TensorFlow 2.19 needs Python 3.12 or lower.
+.server-%/installed: tests/server_versions/tensorflow-%.lock pyproject.toml
+	$(PYTHON) -m venv --clear .server-$*
+	.server-$*/bin/python -m pip install --quiet --no-deps --require-hashes -r $<
+	.server-$*/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
 .dataflow/installed: tests/runners/requirements.lock pyproject.toml
 	$(PYTHON) -m venv --clear .dataflow
 	.dataflow/bin/python -m pip install --quiet --no-deps --require-hashes -r tests/runners/requirements.lock
