@@ -129,7 +129,9 @@ def unserved_reason(destination: str, number: int) -> str:
             f"versions; list {number} there, or remove model_version_policy to serve the newest version"
         )
     if number not in numbers and f"{WITHDRAWN_PREFIX}{number}" in open_store(destination).names():
-        return f"version {number} is withdrawn; `seq2serve rollback {shlex.quote(destination)} {number}` serves it again"
+        return (
+            f"version {number} is withdrawn; `seq2serve rollback {shlex.quote(destination)} {number}` serves it again"
+        )
     return ""
 
 

@@ -12,7 +12,21 @@ from seq2serve.components.pusher.store import open_store
 from seq2serve.models.runtime.protos import model_server_config_pb2
 
 NAMES = [
-    *("en_de", "a model", "a#b", "a # b", 'say "hi"', "it's", "a:b", "a: b", "$HOME", "${HOME}", "{x}", "[x]", "-model"),
+    *(
+        "en_de",
+        "a model",
+        "a#b",
+        "a # b",
+        'say "hi"',
+        "it's",
+        "a:b",
+        "a: b",
+        "$HOME",
+        "${HOME}",
+        "{x}",
+        "[x]",
+        "-model",
+    ),
     *("--flag", "no", "1e3", "007", "null", "~", "*a", "&a", "!a", "%a", "@a", "`a`", "a\\b", "a\nb", "日本語", "😀"),
     *("a\u2028b", "\x7f", "Ünïcode", "a=b", "a,b", "|", ">", "?"),
 ]

@@ -304,7 +304,9 @@ def test_a_configuration_that_servers_cannot_read_is_an_error_and_nothing_is_pus
         lambda: check_destination(destination, "translation"),
         lambda: served(destination),
     ):
-        with pytest.raises(UserError, match=r"models.config is not a model server's configuration: .*; fix it") as error:
+        with pytest.raises(
+            UserError, match=r"models.config is not a model server's configuration: .*; fix it"
+        ) as error:
             call()
         assert (error.value.code, error.value.fields) == ("server-config-invalid", {"path": path})
     assert versions(destination) == [first]
