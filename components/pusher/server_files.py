@@ -23,8 +23,8 @@ BATCH_SIZES = (1, 2, 4, 8, 16, 32)  # the server pads a batch to the next of the
 MAX_REQUEST_ROWS = 1024  # the server refuses larger requests, and splits smaller ones into batches
 _FOLDER = "/serving"  # where Docker Compose mounts a local folder; the same for all, so no folder's name matters
 
-# Each batch uses all cores. The server waits 1 ms for more requests, too short for a user to notice. It demands that the
-# last allowed size equals max_batch_size, although no batch is larger than max_execution_batch_size.
+# Each batch uses all cores. The server waits 1 ms for more requests, too short for a user to notice. It requires that
+# the last allowed size equals max_batch_size, although no batch is larger than max_execution_batch_size.
 _BATCHING = f"""\
 max_batch_size {{ value: {MAX_REQUEST_ROWS} }}
 enable_large_batch_splitting {{ value: true }}
@@ -73,7 +73,7 @@ _LOCAL_FILES = f"""\
         target: {_FOLDER}
         read_only: true
         bind:
-          create_host_path: false # otherwise Docker Compose joins both paths by ":", which the folder's name may contain
+          create_host_path: false # else Docker Compose joins both paths by ":", which the folder's name may contain
 """
 
 _REMOTE_FILES = """\
@@ -132,8 +132,8 @@ def read_model_config(store: Store) -> Any:
     matching = [model for model in models if model.name == name] or models
     if len(matching) != 1:
         raise UserError(
-            f"{path} lists {len(models)} models, and not exactly one of them has the name {name}; name the model of this "
-            f"folder {name}",
+            f"{path} lists {len(models)} models, and not exactly one of them has the name {name}; name the model of "
+            f"this folder {name}",
             code="server-config-foreign",
             path=path,
         )

@@ -143,8 +143,8 @@ def check_destination(destination: str, task: str) -> None:
         task: the name of the models' task. A serving folder holds models of one task, because clients expect answers of
             one kind.
     Raises:
-        UserError: the folder is read-only, holds models of another task, is not a serving folder, or its models.config is
-            broken.
+        UserError: the folder is read-only, holds models of another task, is not a serving folder, or has a broken
+            models.config.
         OSError: the folder cannot be read.
     """
     if not is_remote(destination):

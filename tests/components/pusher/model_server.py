@@ -133,7 +133,7 @@ class ModelServer:
         self.labels = dict(model.version_labels)
 
     def _poll_versions(self) -> None:
-        """FileSystemStoragePathSource::PollFileSystemAndInvokeCallback, once a second (file_system_poll_wait_seconds)."""
+        """FileSystemStoragePathSource::PollFileSystemAndInvokeCallback; file_system_poll_wait_seconds is 1."""
         if self.source.base_path != self.root or not self.folder.is_dir():
             return  # PollFileSystemForServable: "Could not find base path"; the versions stay
         # IndexChildrenByVersion: absl::SimpleAtoi; other names are ignored.
@@ -149,7 +149,7 @@ class ModelServer:
         self.pending = {number: self.folder / names[number] for number in numbers}  # none: all are unloaded
 
     def _is_loading(self) -> bool:
-        """Returns whether the manager's only thread is busy (server.h: num_load_threads = 0, so it loads and retries)."""
+        """Returns whether the manager's only thread loads or waits to retry (server.h: num_load_threads is 0)."""
         for servable in self.servables.values():
             if servable.state != "loading":
                 continue
@@ -187,10 +187,10 @@ class ModelServer:
         """AvailabilityPreservingPolicy::GetNextAction: unloads a version only if another one serves instead of it."""
         aspired = [servable for servable in self.servables.values() if servable.aspired]
         leaving = sorted(s.number for s in self.servables.values() if not s.aspired and s.state == "ready")
-        if not aspired or any(servable.state == "ready" for servable in aspired) or len(leaving) > 1:
-            if leaving:
-                del self.servables[leaving[0]]
-                return True
+        is_replaced = not aspired or any(servable.state == "ready" for servable in aspired) or len(leaving) > 1
+        if leaving and is_replaced:
+            del self.servables[leaving[0]]
+            return True
         new = [servable for servable in aspired if servable.state == "new"]
         if new:
             servable = max(new, key=lambda servable: servable.number)

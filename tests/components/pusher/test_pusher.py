@@ -16,8 +16,8 @@ import pytest
 from seq2serve.components.base.artifact import InfraBlessing, Model, ModelBlessing, PushedModel
 from seq2serve.components.base.errors import NotBlessedError, UserError
 from seq2serve.components.pusher.component import Pusher
-from seq2serve.components.pusher.store import local_copy
-from seq2serve.components.pusher.versions import versions
+from seq2serve.components.pusher.store import local_copy, version_path
+from seq2serve.components.pusher.versions import rollback, versions
 from seq2serve.pipeline.running.presence import is_present
 
 FILES = ("saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001", "assets/spm.model")
@@ -148,6 +148,16 @@ def test_the_newest_model_is_not_pushed_twice_but_an_older_one_is(push, tmp_path
     assert [contents(tmp_path / "serving" / str(version))["saved_model.pb"][:3] for version in pushed] == [
         *(b"old", b"new", b"old")
     ]
+
+
+def test_a_version_that_was_withdrawn_is_present_so_that_a_rerun_does_not_push_it_again(push, tmp_path):
+    push(make_model(tmp_path / "old", "old"))
+    pushed = push(make_model(tmp_path / "new", "new"))
+    rollback(str(tmp_path / "serving"))
+    assert not os.path.exists(pushed.properties["pushed_destination"])
+    assert is_present(pushed)
+    shutil.rmtree(version_path(pushed.properties["pushed_destination"]))
+    assert not is_present(pushed)
 
 
 def test_concurrent_pushes_publish_one_version_each(push, tmp_path):

@@ -86,7 +86,7 @@ def test_old_versions_are_kept_if_servers_need_them(destination, model):
     """The two newest, those that models.config names, and withdrawn ones as long as they are among the last `keep`."""
     first, second, third = (push(destination, model(content), keep=1) for content in "abc")
     assert versions(destination) == [second, third]
-    write_config(destination, "model_version_policy { specific { versions: %d } }" % second)
+    write_config(destination, f"model_version_policy {{ specific {{ versions: {second} }} }}")
     fourth, fifth = (push(destination, model(content), keep=1) for content in "de")
     assert versions(destination) == [second, fourth, fifth]
     write_config(destination, "")
