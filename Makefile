@@ -5,7 +5,7 @@ VENV := .venv
 SEQ2SERVE := $(VENV)/bin/seq2serve
 BEAM = $(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements.lock)
 
-.PHONY: demo install test notebooks picture test-peers test-runners test-flink test-dataflow lint lock clean
+.PHONY: demo install test notebooks picture test-peers test-server-versions test-runners test-flink test-dataflow lint lock clean
 
 install: $(VENV)/installed
 
@@ -37,6 +37,11 @@ lint: $(VENV)/installed
 # Agreement with the programs that users would pick instead, in a separate environment of several GB.
 test-peers: .peers/installed
 	.peers/bin/python -m pytest tests/peers $(ARGS)
+
+# Demo models in the C++ runtimes that TF Serving links, of TensorFlow and TF Text, in an environment for each release.
+SERVER_VERSIONS = $(patsubst tests/server_versions/tensorflow-%.lock,%,$(wildcard tests/server_versions/*.lock))
+test-server-versions: $(VENV)/installed $(SERVER_VERSIONS:%=.server-%/installed)
+	SEQ2SERVE_SERVERS=$(CURDIR) $(VENV)/bin/python -m pytest --numprocesses=0 tests/server_versions $(ARGS)
 
 # Beam's other runners on this machine, in Beam's version; needs Go, and minutes, because every worker starts TensorFlow.
 test-runners: $(VENV)/installed .runners/prism .runners/boot
@@ -106,7 +111,12 @@ lock:
 	.lock/bin/uv pip compile pyproject.toml --quiet --universal --generate-hashes --no-emit-index-url \
 		--no-header --no-annotate --python-version 3.11 --extra dev --extra gcp --constraint requirements.lock \
 		--output-file tests/runners/requirements.lock
+	for version in $(SERVER_VERSIONS); do \
+		.lock/bin/uv pip compile tests/server_versions/tensorflow-$$version.in --quiet --universal --generate-hashes \
+			--no-emit-index-url --no-header --no-annotate --python-version 3.11 \
+			--output-file tests/server_versions/tensorflow-$$version.lock || exit 1; \
+	done
 	rm -rf .lock
 
 clean:
-	rm -rf $(VENV) .peers .dataflow .runners .flink build *.egg-info
+	rm -rf $(VENV) .peers .dataflow .runners .flink .server-* build *.egg-info

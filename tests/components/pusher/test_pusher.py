@@ -216,8 +216,9 @@ for number in range(50):
         pushed = PushedModel(folder)
         Pusher.function(model=model, pushed_model=pushed, destination=destination, task="translation", **blessings)
         os._exit(0)
-    while set(os.listdir(destination)) <= known | {".pushing.lock"} and time.sleep(0.0005) is None:
-        pass
+    ended = os.WEXITED | os.WNOHANG | os.WNOWAIT  # a push of the newest model ends without a change
+    while set(os.listdir(destination)) <= known | {".pushing.lock"} and not os.waitid(os.P_PID, child, ended):
+        time.sleep(0.0005)
     time.sleep(generator.uniform(0, 0.03))
     os.kill(child, signal.SIGKILL)
     killed += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
