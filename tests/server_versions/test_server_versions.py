@@ -1,4 +1,4 @@
-"""Every exported model loads in the C++ runtimes of older TensorFlow releases, which TF Serving links, and answers alike.
+"""Exported models load in the C++ runtimes of older TensorFlow releases, which TF Serving links, and answer alike.
 
 `make test-server-versions` creates an environment with TensorFlow and TF Text for each release.
 """
