@@ -182,7 +182,7 @@ def rollback(
         int | None, typer.Argument(metavar="VERSION", help="By default, the version before the newest.")
     ] = None,
 ) -> None:
-    """Makes an earlier version the newest again: withdraws newer ones, which running servers then leave.
+    """Makes an earlier version the newest again, by withdrawing newer ones. Running servers follow in seconds.
 
     A withdrawn version stays in the folder as withdrawn-VERSION. Roll back to it to serve it again.
 
