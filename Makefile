@@ -5,7 +5,7 @@ VENV := .venv
 SEQ2SERVE := $(VENV)/bin/seq2serve
 BEAM = $(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements.lock)
 
-.PHONY: demo install test notebooks picture test-peers test-runners test-flink test-dataflow lint lock clean
+.PHONY: demo install test notebooks picture test-peers test-server-versions test-runners test-flink test-dataflow lint lock clean
 
 install: $(VENV)/installed
 
@@ -38,6 +38,11 @@ lint: $(VENV)/installed
 test-peers: .peers/installed
 	.peers/bin/python -m pytest tests/peers $(ARGS)
 
+# Demo models in the C++ runtimes that TF Serving links, of TensorFlow and TF Text, in an environment for each release.
+SERVER_VERSIONS = $(patsubst tests/server_versions/tensorflow-%.lock,%,$(wildcard tests/server_versions/*.lock))
+test-server-versions: $(VENV)/installed $(SERVER_VERSIONS:%=.server-%/installed)
+	SEQ2SERVE_SERVERS=$(CURDIR) $(VENV)/bin/python -m pytest --numprocesses=0 tests/server_versions $(ARGS)
+
 # Beam's other runners on this machine, in Beam's version; needs Go, and minutes, because every worker starts TensorFlow.
 test-runners: $(VENV)/installed .runners/prism .runners/boot
 	SEQ2SERVE_PRISM=$(CURDIR)/.runners/prism SEQ2SERVE_BOOT=$(CURDIR)/.runners/boot \
@@ -64,6 +69,13 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv --clear .peers
 	.peers/bin/python -m pip install --quiet --no-deps --require-hashes -r tests/peers/requirements.lock
 	.peers/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+# One environment per TensorFlow of a model server. TensorFlow 2.19 needs Python 3.12 or lower.
+.server-%/installed: tests/server_versions/tensorflow-%.lock pyproject.toml
+	$(PYTHON) -m venv --clear .server-$*
+	.server-$*/bin/python -m pip install --quiet --no-deps --require-hashes -r $<
+	.server-$*/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
 .dataflow/installed: tests/runners/requirements.lock pyproject.toml
@@ -99,7 +111,12 @@ lock:
 	.lock/bin/uv pip compile pyproject.toml --quiet --universal --generate-hashes --no-emit-index-url \
 		--no-header --no-annotate --python-version 3.11 --extra dev --extra gcp --constraint requirements.lock \
 		--output-file tests/runners/requirements.lock
+	for version in $(SERVER_VERSIONS); do \
+		.lock/bin/uv pip compile tests/server_versions/tensorflow-$$version.in --quiet --universal --generate-hashes \
+			--no-emit-index-url --no-header --no-annotate --python-version 3.11 \
+			--output-file tests/server_versions/tensorflow-$$version.lock || exit 1; \
+	done
 	rm -rf .lock
 
 clean:
-	rm -rf $(VENV) .peers .dataflow .runners .flink build *.egg-info
+	rm -rf $(VENV) .peers .dataflow .runners .flink .server-* build *.egg-info

@@ -16,8 +16,10 @@ import xml.etree.ElementTree
 
 import pytest
 import typer
+from google.protobuf import text_format
 
 from seq2serve.components.infra_validator.client import ServingClient, free_port
+from seq2serve.models.runtime.protos import model_server_config_pb2
 from seq2serve.pipeline.commands.app import app
 from seq2serve.pipeline.config import PRESETS, preset, with_settings
 
@@ -138,6 +140,13 @@ def test_compose_files_are_written_by_a_push(finished_run):
         assert arguments[:2] == ["compose", "-f"]
         file = finished_run.folder / finished_run.serving / pathlib.PurePath(arguments[2]).name
         assert file.is_file()
+
+
+def test_model_servers_can_read_the_configuration_of_fixed_versions():
+    (config,) = (block for block in blocks("text") if "model_config_list" in block)
+    server = text_format.Parse(config, model_server_config_pb2.ModelServerConfig())  # unknown fields are errors
+    (model,) = server.model_config_list.config
+    assert set(model.version_labels.values()) == set(model.model_version_policy.specific.versions)
 
 
 def test_the_dag_has_the_components_in_their_order():

@@ -6,6 +6,7 @@ from seq2serve.components.base.artifact import Examples, InferenceResult, Pushed
 from seq2serve.components.base.component import Context
 from seq2serve.components.base.errors import ComponentError
 from seq2serve.components.bulk_inferrer.workers import InferShards
+from seq2serve.components.pusher.store import version_path
 from seq2serve.components.storage.beam_runner import WriteJsonLines, beam_pipeline, read_json_lines
 from seq2serve.components.storage.shards import shard_paths
 from seq2serve.components.tasks.task import Task
@@ -28,7 +29,7 @@ def infer(
             pipeline
             | beam.Create(shards)
             | InferShards(
-                saved_model=pushed_model.properties["pushed_destination"],
+                saved_model=version_path(pushed_model.properties["pushed_destination"]),
                 task=task,
                 num_examples=num_examples,
                 target=inference_result.uri,

@@ -25,12 +25,13 @@ def Pusher(
         model_blessing, infra_blessing: the verdicts of Evaluator and InfraValidator; both must be positive.
         pushed_model: the record of the push.
         destination: the serving folder, such as /models/en_de or gs://bucket/models/en_de; created if it is missing.
-            The server's configuration is written there too; see server_files.py.
+            The server's configuration is written there if it is missing; see server_files.py.
         task: the name of the model's task; a serving folder holds models of one task.
-        keep_versions: number of versions to keep.
+        keep_versions: number of versions to keep, at least two; versions that models.config names are always kept.
     Raises:
         NotBlessedError: the model lacks a blessing; nothing was written.
-        UserError: the destination is read-only, full or used by another task; no new version is visible.
+        UserError: the destination is read-only, full or used by another task, or its models.config is broken; no new
+            version is visible.
     Source: https://www.tensorflow.org/tfx/guide/pusher
     """
     from seq2serve.components.pusher.executor import push

@@ -16,6 +16,7 @@ GRAPH_FILE = "saved_model.pb"  # its presence marks a complete SavedModel
 # Servers read only numeric names, so unfinished versions have this prefix. They are in the serving folder itself,
 # because a rename is atomic only within a file system.
 STAGING_PREFIX = ".pushing-"
+WITHDRAWN_PREFIX = "withdrawn-"  # of a version that a rollback took back
 _LOCK_NAME = ".pushing.lock"
 
 
@@ -40,6 +41,9 @@ class Store(Protocol):
     def add(self, name: str, source: str, extra: Mapping[str, bytes]) -> None:
         """Copies a SavedModel and extra files, so that saved_model.pb becomes visible last."""
 
+    def rename(self, name: str, target: str) -> None:
+        """Renames a version; on a local disk atomically. If it was killed, a second call finishes it."""
+
     def remove(self, name: str) -> None:
         """Removes a version atomically."""
 
@@ -50,6 +54,21 @@ class Store(Protocol):
 def open_store(destination: str) -> Store:
     """Returns the store for a path or a URL such as gs://bucket/models/en_de."""
     return RemoteStore(destination) if is_remote(destination) else LocalStore(destination)
+
+
+def version_path(path: str) -> str:
+    """Returns where the files of a pushed version are now: its own path, or another name if it has been withdrawn.
+
+    Args:
+        path: the path or URL to which it was pushed.
+    Raises:
+        OSError: the storage cannot be reached.
+    """
+    folder, _, name = path.rstrip("/").rpartition("/")
+    if not folder or open_store(path).has(GRAPH_FILE):
+        return path
+    withdrawn = f"{folder}/{WITHDRAWN_PREFIX}{name}"
+    return withdrawn if open_store(withdrawn).has(GRAPH_FILE) else path
 
 
 @contextlib.contextmanager
@@ -116,6 +135,11 @@ class LocalStore:
         except OSError:
             shutil.rmtree(staging, ignore_errors=True)
             raise
+        _sync(self._folder)
+
+    def rename(self, name: str, target: str) -> None:
+        """Renames a version atomically. It needs no space, so it works on a full disk."""
+        os.rename(self._folder / name, self._folder / target)
         _sync(self._folder)
 
     def remove(self, name: str) -> None:
@@ -185,10 +209,17 @@ class RemoteStore:
         gfile.makedirs(os.path.dirname(target))
         gfile.copy(f"{source}/{relative}", target, overwrite=True)
 
+    def rename(self, name: str, target: str) -> None:
+        """Copies saved_model.pb last, then deletes it first: without it, a killed call had copied everything."""
+        if self.has(f"{name}/{GRAPH_FILE}"):
+            self.add(target, self.path(name), {})
+        self.remove(name)
+
     def remove(self, name: str) -> None:
         """Deletes saved_model.pb first."""
         with _os_errors() as gfile:
-            gfile.remove(self.path(f"{name}/{GRAPH_FILE}"))
+            if gfile.exists(self.path(f"{name}/{GRAPH_FILE}")):  # else a killed call deleted it
+                gfile.remove(self.path(f"{name}/{GRAPH_FILE}"))
             gfile.rmtree(self.path(name))
 
     @contextlib.contextmanager

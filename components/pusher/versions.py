@@ -1,8 +1,7 @@
 """The serving folder: numbered versions, published atomically, and rollbacks.
 
-The label `stable` is on the newest version, which servers use by default. The label `canary` is on the version that was
-pushed last. The two differ only after a rollback, which publishes an earlier version under a new number. Therefore,
-version numbers only grow, and a rollback also works on servers that ignore labels.
+Model servers load the newest version that they find. A rollback withdraws newer versions: it renames the folder of a
+version N to withdrawn-N, which servers ignore. That needs no copy of the model, and works on a full disk.
 """
 
 import contextlib
@@ -11,17 +10,19 @@ import hashlib
 import json
 import os
 import pathlib
+import shlex
 import tempfile
 import time
 from typing import Any
 
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.base.uris import is_remote
-from seq2serve.components.pusher.server_files import SERVER_SETTINGS, write_server_settings
-from seq2serve.components.pusher.store import STAGING_PREFIX, Store, open_store
+from seq2serve.components.pusher.server_files import SERVER_SETTINGS, read_model_config, write_server_settings
+from seq2serve.components.pusher.store import STAGING_PREFIX, WITHDRAWN_PREFIX, Store, open_store
 
 RECORD_FILE = "assets.extra/seq2serve.json"
-STABLE, CANARY = "stable", "canary"
+STABLE = "stable"
+MIN_VERSIONS = 2  # a server needs the previous version until it has loaded the newest, also if it restarts meanwhile
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,49 +30,109 @@ class Version:
     """A version in a serving folder.
 
     Args:
-        number: the name of its folder.
+        number: its number, under which it was pushed.
         record: the JSON record of its publication; empty if another program published it.
+        withdrawn: whether a rollback took it back.
     """
 
     number: int
     record: dict[str, Any]
+    withdrawn: bool = False
 
     @property
-    def copy_of(self) -> int:
-        """Returns the version that a rollback copied to this one; 0 if this version was pushed."""
-        return self.record.get("copy_of", 0)
+    def folder(self) -> str:
+        """Returns the name of its folder."""
+        return f"{WITHDRAWN_PREFIX if self.withdrawn else ''}{self.number}"
 
-    @property
-    def origin(self) -> int:
-        """Returns the pushed version that has the same content."""
-        return self.copy_of or self.number
+
+@dataclasses.dataclass(frozen=True)
+class Served:
+    """What a model server that reads models.config loads from a serving folder.
+
+    Args:
+        policy: "latest", "specific" or "all", which selects the versions; see TF Serving's
+            file_system_storage_path_source.proto.
+        numbers: the versions that are loaded, oldest first.
+        labels: label -> version; a version in a request's path or message may be one of these labels.
+    """
+
+    policy: str
+    numbers: tuple[int, ...]
+    labels: dict[str, int]
 
 
 def versions(destination: str | os.PathLike) -> list[int]:
-    """Returns the numbers of the versions in a serving folder, oldest first."""
+    """Returns the numbers of the versions in a serving folder, oldest first, without withdrawn ones."""
     return sorted(int(name) for name in open_store(os.fspath(destination)).names() if name.isdecimal())
 
 
 def read_versions(destination: str | os.PathLike) -> list[Version]:
-    """Returns the versions in a serving folder with their records, oldest first."""
+    """Returns the versions in a serving folder with their records, oldest first, including withdrawn ones."""
     store = open_store(os.fspath(destination))
-    return [Version(number, _read_record(store, number)) for number in versions(destination)]
+    names = store.names()
+    numbers = {int(name) for name in names if name.isdecimal()}
+    # In an object store, a withdrawal that was killed leaves both folders.
+    suffixes = {name.removeprefix(WITHDRAWN_PREFIX) for name in names if name.startswith(WITHDRAWN_PREFIX)}
+    withdrawn = {int(suffix) for suffix in suffixes if suffix.isdecimal()} - numbers
+    known = sorted([(number, False) for number in numbers] + [(number, True) for number in withdrawn])
+    return [
+        dataclasses.replace(version, record=_read_record(store, version.folder))
+        for version in (Version(number, {}, is_withdrawn) for number, is_withdrawn in known)
+    ]
 
 
 def pushed_path(path: str) -> str:
-    """Returns the path to which the content of a local version was pushed; it differs for copies made by a rollback."""
+    """Returns the path to which the content of a version was pushed; it differs for a withdrawn version."""
     folder, _, name = path.rstrip("/").rpartition("/")
-    if is_remote(path) or not (folder and name.isdecimal()):
-        return path
-    return f"{folder}/{Version(int(name), _read_record(open_store(folder), int(name))).origin}"
+    number = name.removeprefix(WITHDRAWN_PREFIX)
+    return f"{folder}/{number}" if folder and number != name and number.isdecimal() else path
 
 
-def labels(known: list[Version]) -> dict[str, int]:
-    """Returns label -> version; empty if there are no versions."""
-    if not known:
-        return {}
-    pushed = [version.number for version in known if not version.copy_of]
-    return {STABLE: known[-1].number, CANARY: pushed[-1] if pushed else known[-1].number}
+def served(destination: str | os.PathLike) -> Served:
+    """Returns what a model server loads from a serving folder, by its models.config.
+
+    Raises:
+        UserError: models.config cannot be parsed, or is for other models.
+        OSError: the folder cannot be read.
+    """
+    config, numbers = read_model_config(open_store(os.fspath(destination))), versions(destination)
+    policy = config.model_version_policy
+    choice = policy.WhichOneof("policy_choice") or "latest"
+    if choice == "specific":
+        numbers = [number for number in numbers if number in policy.specific.versions]
+    elif choice == "latest":
+        numbers = numbers[-max(policy.latest.num_versions, 1) :]
+    return Served(choice, tuple(numbers), dict(config.version_labels))
+
+
+def labels(destination: str | os.PathLike) -> dict[str, int]:
+    """Returns label -> version: `stable` for the newest version, and the labels of versions in models.config.
+
+    Raises:
+        UserError, OSError: see `served`.
+    """
+    numbers = versions(destination)
+    newest = {STABLE: numbers[-1]} if numbers else {}
+    return newest | {label: number for label, number in served(destination).labels.items() if number in numbers}
+
+
+def unserved_reason(destination: str, number: int) -> str:
+    """Returns why model servers do not load a version that was pushed or rolled back to; "" if nothing keeps them.
+
+    Raises:
+        UserError, OSError: see `served`.
+    """
+    now, numbers = served(destination), versions(destination)
+    if number in numbers and number not in now.numbers and now.policy == "specific":
+        return (
+            f"model servers do not load version {number}: {open_store(destination).path(SERVER_SETTINGS)} lists other "
+            f"versions; list {number} there, or remove model_version_policy to serve the newest version"
+        )
+    if number not in numbers and f"{WITHDRAWN_PREFIX}{number}" in open_store(destination).names():
+        return (
+            f"version {number} is withdrawn; `seq2serve rollback {shlex.quote(destination)} {number}` serves it again"
+        )
+    return ""
 
 
 def check_destination(destination: str, task: str) -> None:
@@ -82,7 +143,8 @@ def check_destination(destination: str, task: str) -> None:
         task: the name of the models' task. A serving folder holds models of one task, because clients expect answers of
             one kind.
     Raises:
-        UserError: the folder is read-only, holds models of another task, or is not a serving folder.
+        UserError: the folder is read-only, holds models of another task, is not a serving folder, or has a broken
+            models.config.
         OSError: the folder cannot be read.
     """
     if not is_remote(destination):
@@ -114,6 +176,7 @@ def check_destination(destination: str, task: str) -> None:
             code="serving-dir-foreign",
             path=destination,
         )
+    served(destination)  # raises if models.config is broken
 
 
 def publish(destination: str, source: str, record: dict[str, Any], keep: int) -> int:
@@ -123,75 +186,101 @@ def publish(destination: str, source: str, record: dict[str, Any], keep: int) ->
         destination: the serving folder, on a local disk or in an object store; created if it is missing.
         source: the local folder of a SavedModel.
         record: JSON values to store with the version.
-        keep: number of versions to keep; versions with a label are always kept.
+        keep: number of versions to keep, at least MIN_VERSIONS. Versions that models.config names are always kept.
     Returns:
         The number of the version that contains the model.
     Raises:
+        UserError: models.config is broken; no new version is visible.
         OSError: the destination cannot be written or is full; no new version is visible.
     """
     store, digest = open_store(destination), _digest(pathlib.Path(source))
     with store.locked():
+        served(destination)  # raises before anything is written
         known = read_versions(destination)
-        if known and known[-1].record.get("sha256") == digest:
-            number = known[-1].number
+        live = [version for version in known if not version.withdrawn]
+        if live and live[-1].record.get("sha256") == digest:
+            number = live[-1].number
         else:
-            number = _next_number(known)
-            _add(store, number, source, {**record, "sha256": digest})
-        _tidy(store, destination, keep)
+            # The time in seconds, as in TFX, or one more than the newest version if that is greater.
+            number = max(int(time.time()), known[-1].number + 1 if known else 0)
+            content = json.dumps({**record, "sha256": digest}, indent=2, ensure_ascii=False).encode() + b"\n"
+            store.add(str(number), source, {RECORD_FILE: content})
+        write_server_settings(store)
+        _remove_old(store, destination, keep)
     return number
 
 
-def rollback(destination: str, number: int | None = None) -> tuple[int, int]:
-    """Publishes an earlier version under a new number.
+def rollback(destination: str, number: int | None = None) -> tuple[int, list[int]]:
+    """Makes an earlier version the newest: withdraws all newer ones. A withdrawn version can be served again.
+
+    Each step leaves either the old or the new version as the newest. If it is killed, a second call finishes it.
 
     Args:
         destination: the serving folder.
-        number: the version to roll back to; None for the version pushed before the served one.
+        number: the version to roll back to; None for the one before the newest.
     Returns:
-        The version rolled back to, and its new number.
+        The version rolled back to, and the versions that were withdrawn.
     Raises:
-        UserError: the version does not exist, or is already served.
+        UserError: the version does not exist or is already served, or models.config names a version to withdraw.
+        OSError: the folder cannot be written.
     """
     store = open_store(destination)
-    _rollback_target(destination, read_versions(destination), number)  # raises before anything is written
+    _rollback_steps(destination, number)  # raises before anything is written
     with store.locked():
-        known = read_versions(destination)
-        target = _rollback_target(destination, known, number)
-        copy = _next_number(known)
-        _add(store, copy, store.path(str(target.number)), {**target.record, "copy_of": target.origin})
-        _tidy(store, destination, len(known) + 1)
-    return target.origin, copy
+        target, newer = _rollback_steps(destination, number)
+        if target.withdrawn:
+            store.rename(target.folder, str(target.number))
+        for version in newer:  # the newest last: until then, servers keep it
+            store.rename(version.folder, f"{WITHDRAWN_PREFIX}{version.number}")
+    return target.number, [version.number for version in newer]
+
+
+def _rollback_steps(destination: str, number: int | None) -> tuple[Version, list[Version]]:
+    """Returns the version to roll back to, and the versions to withdraw."""
+    known = read_versions(destination)
+    target = _rollback_target(destination, known, number)
+    newer = [version for version in known if not version.withdrawn and version.number > target.number]
+    config = read_model_config(open_store(destination))
+    named = {*config.model_version_policy.specific.versions, *config.version_labels.values()}
+    if conflicts := [version.number for version in newer if version.number in named]:
+        path = open_store(destination).path(SERVER_SETTINGS)
+        raise UserError(
+            f"cannot withdraw version {conflicts[0]}: {path} names it, and model servers would lose it; name another "
+            f"version there first",
+            code="version-named",
+            path=path,
+            version=conflicts[0],
+        )
+    return target, newer
 
 
 def _rollback_target(destination: str, known: list[Version], number: int | None) -> Version:
-    listed = ", ".join(str(version.number) for version in known) or "none"
+    listed = ", ".join(f"{version.number}{' (withdrawn)' if version.withdrawn else ''}" for version in known) or "none"
+    live = [version for version in known if not version.withdrawn]
     if not known:
         raise UserError(
             f"no versions in {destination}; is it a serving folder?", code="versions-missing", path=destination
         )
-    served = known[-1].origin
     if number is None:
-        earlier = [version for version in known if not version.copy_of and version.number < served]
-        if not earlier:
-            again = f", as {known[-1].number}" if known[-1].copy_of else ""
+        if len(live) < 2:
             raise UserError(
-                f"{destination} serves version {served}{again}, and no version pushed before it is left; available "
-                f"versions: {listed}; choose one with `seq2serve rollback {destination} VERSION`",
+                f"{destination} has no version before the one that it serves; versions: {listed}; choose one with "
+                f"`seq2serve rollback {shlex.quote(destination)} VERSION`",
                 code="version-missing",
                 path=destination,
             )
-        return earlier[-1]
+        return live[-2]
     chosen = [version for version in known if version.number == number]
     if not chosen:
         raise UserError(
-            f"no version {number} in {destination}; available versions: {listed}",
+            f"no version {number} in {destination}; versions: {listed}",
             code="version-missing",
             path=destination,
             version=number,
         )
-    if chosen[0].origin == served:
+    if live and live[-1].number == number:
         raise UserError(
-            f"{destination} already serves version {number}; available versions: {listed}",
+            f"{destination} already serves version {number}; versions: {listed}",
             code="version-served",
             path=destination,
             version=number,
@@ -199,29 +288,20 @@ def _rollback_target(destination: str, known: list[Version], number: int | None)
     return chosen[0]
 
 
-def _next_number(known: list[Version]) -> int:
-    """Returns the time in seconds, as TFX does, or one more than the newest version if that is greater."""
-    return max(int(time.time()), known[-1].number + 1 if known else 0)
-
-
-def _add(store: Store, number: int, source: str, record: dict[str, Any]) -> None:
-    content = json.dumps(record, indent=2, ensure_ascii=False).encode() + b"\n"
-    store.add(str(number), source, {RECORD_FILE: content})
-
-
-def _tidy(store: Store, destination: str, keep: int) -> None:
-    """Updates the server's configuration, then removes old versions; if killed in between, the next push does so."""
-    known = read_versions(destination)
-    label_versions = labels(known)
-    write_server_settings(store, label_versions)
+def _remove_old(store: Store, destination: str, keep: int) -> None:
+    """Removes old versions; if it is killed, the next push does so. Withdrawn versions count as versions."""
+    known, now = read_versions(destination), served(destination)
+    needed = {*versions(destination)[-MIN_VERSIONS:], *now.labels.values()}
+    if now.policy != "all":
+        needed |= set(now.numbers)
     for version in known[: -max(keep, 1)]:
-        if version.number not in label_versions.values():
-            store.remove(str(version.number))
+        if version.number not in needed:
+            store.remove(version.folder)
 
 
-def _read_record(store: Store, number: int) -> dict[str, Any]:
+def _read_record(store: Store, folder: str) -> dict[str, Any]:
     with contextlib.suppress(OSError, ValueError):
-        record = json.loads(store.read(f"{number}/{RECORD_FILE}"))
+        record = json.loads(store.read(f"{folder}/{RECORD_FILE}"))
         return record if isinstance(record, dict) else {}
     return {}
 

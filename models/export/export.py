@@ -20,6 +20,8 @@ from seq2serve.models.tokenizers.base import Tokenizer
 
 EXTRA_FOLDER = "assets.extra"  # the model server ignores unknown files in this folder
 LIBRARIES = ("keras", "tensorflow", "tensorflow-text")  # those that determine the graph
+# The lowest versions in which a model server loads the graph: `make test-server-versions` loads every demo model there.
+LOWEST_VERSIONS = {"tensorflow": "2.19", "tensorflow-text": "2.19"}
 
 # Decorates a method that is a signature. AutoGraph would rewrite Python's loops and conditions. None of them depends on
 # a tensor here, and the analysis would take a large share of the export time.
@@ -55,7 +57,7 @@ def export(module: ServingModule, directory: str, samples: list[str]) -> None:
 
     vocabulary.tsv   piece, id; and source_vocabulary.tsv if the source has a tokenizer of its own
     config.json      `module.config()`
-    versions.json    library -> version
+    versions.json    library -> version that exported the model; in `lowest`, library -> version that a server needs
 
     Args:
         module: the model to export.
@@ -71,9 +73,9 @@ def export(module: ServingModule, directory: str, samples: list[str]) -> None:
     # The most used signature is warmed up last, so its code and data are still in the caches.
     requests = sorted(module.warmup_requests(samples), key=lambda request: request.signature == SERVING_DEFAULT)
     write_warmup_requests(directory, requests)
-    versions = {library: importlib.metadata.version(library) for library in LIBRARIES}
+    versions: dict[str, Any] = {library: importlib.metadata.version(library) for library in LIBRARIES}
     _write_json(directory, "config.json", module.config())
-    _write_json(directory, "versions.json", versions)
+    _write_json(directory, "versions.json", {**versions, "lowest": LOWEST_VERSIONS})
     _write(directory, "vocabulary.tsv", _vocabulary(module.tokenizer))
     source_tokenizer: Tokenizer | None = getattr(module, "source_tokenizer", None)
     if source_tokenizer is not None and source_tokenizer is not module.tokenizer:

@@ -26,7 +26,7 @@ def load(model: "str | os.PathLike[str] | Run", version: int | str | None = None
     Args:
         model: a serving folder such as "serving/translation", a SavedModel, a Trainer's model, or a URL such as
             gs://bucket/models/en_de of one of these; or a Run.
-        version: number or label ("stable", "canary") of a version in a serving folder; by default the newest.
+        version: number or label of a version in a serving folder; "stable" is the newest, which is the default.
     Returns:
         A LoadedModel, to be called with texts.
     Raises:

@@ -142,17 +142,20 @@ def serve(
 
 
 def versions(folder: _ServingFolder) -> None:
-    """Lists the versions in a serving folder, with their labels.
+    """Lists the versions in a serving folder, with their states and labels.
 
-    The label stable marks the version that servers use by default, canary the version that was pushed last.
+    Model servers load the served versions: the newest, unless models.config selects others.
 
-    They differ after a rollback. A request may name a version or a label.
+    The label stable marks the newest version; others are those in models.config.
     """
     with explained():
         from seq2serve.components.pusher import versions as serving_folder
 
         try:
             pushed = serving_folder.read_versions(folder)
+            served, labels = serving_folder.served(folder), serving_folder.labels(folder)
+            newest = [version.number for version in pushed if not version.withdrawn][-1:]
+            warnings = [reason for number in newest if (reason := serving_folder.unserved_reason(folder, number))]
         except OSError as error:
             raise UserError(f"cannot read {folder}: {error}", code="folder-unreadable", path=folder) from error
         if not pushed:
@@ -161,27 +164,27 @@ def versions(folder: _ServingFolder) -> None:
                 code="versions-missing",
                 path=folder,
             )
-        labels = serving_folder.labels(pushed)
-        print(f"{'VERSION':<12}{'LABELS':<16}{'TASK':<16}{'MODEL':<14}EVALUATION")
+        print(f"{'VERSION':<12}{'STATE':<11}{'LABELS':<16}{'TASK':<16}{'MODEL':<14}EVALUATION")
         for version in pushed:
+            state = "withdrawn" if version.withdrawn else "served" if version.number in served.numbers else ""
             version_labels = ", ".join(label for label, number in labels.items() if number == version.number)
             record = version.record
-            evaluation = record.get("evaluation", {}).get("reason", "")
-            if version.copy_of:
-                evaluation = f"rolled back to {version.copy_of}; {evaluation}"
-            model = record.get("model_fingerprint", "")[:12]
-            columns = f"{version_labels:<16}{record.get('task', ''):<16}{model:<14}{evaluation}"
+            columns = f"{state:<11}{version_labels:<16}{record.get('task', ''):<16}"
+            columns += f"{record.get('model_fingerprint', '')[:12]:<14}{record.get('evaluation', {}).get('reason', '')}"
             print(f"{version.number:<12}{columns}".rstrip())
+        for warning in warnings:
+            print(warning)
 
 
 def rollback(
     folder: _ServingFolder,
     version: Annotated[
-        int | None,
-        typer.Argument(metavar="VERSION", help="By default, the version that was pushed before the one in use."),
+        int | None, typer.Argument(metavar="VERSION", help="By default, the version before the newest.")
     ] = None,
 ) -> None:
-    """Publishes an earlier version again under a new number, which running servers load automatically.
+    """Makes an earlier version the newest again, by withdrawing newer ones. Running servers follow in seconds.
+
+    A withdrawn version stays in the folder as withdrawn-VERSION. Roll back to it to serve it again.
 
     Examples:
 
@@ -193,9 +196,14 @@ def rollback(
         from seq2serve.components.pusher import versions as serving_folder
 
         try:
-            origin, copy = serving_folder.rollback(folder, version)
+            target, withdrawn = serving_folder.rollback(folder, version)
+            warning = serving_folder.unserved_reason(folder, target)
         except OSError as error:
             raise UserError(
-                f"cannot roll back {folder}: {error}; nothing was changed", code="rollback-failed", path=folder
+                f"cannot roll back {folder}: {error}; fix this and run the command again, which finishes the rollback",
+                code="rollback-failed",
+                path=folder,
             ) from error
-        print(f"Version {copy} is a copy of version {origin}.")
+        print(f"Version {target} is the newest.", f"Withdrawn: {', '.join(map(str, withdrawn)) or 'none'}.")
+        if warning:
+            print(warning)

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from seq2serve.components.pusher.store import version_path
+from seq2serve.components.pusher.versions import unserved_reason
 from seq2serve.components.storage.files import local_copy
 from seq2serve.components.tasks.registry import Task, get_task
 from seq2serve.pipeline.commands.findings_text import print_findings
@@ -90,15 +92,18 @@ def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 
 
 def _print_next_steps(console: Console, task: Task, result: RunResult, pushed: dict, prompt: str) -> None:
-    root, destination = result.pipeline.pipeline_root, pushed["pushed_destination"]
+    root, destination = result.pipeline.pipeline_root, version_path(pushed["pushed_destination"])
+    folder = destination.rpartition("/")[0]
     steps = {
         "Training curves": ["seq2serve", "tensorboard", "--pipeline-root", root],
         "Report": ["seq2serve", "report", "--pipeline-root", root],
         "Lineage": ["seq2serve", "lineage", "--pipeline-root", root, destination],
         task.example[0]: ["seq2serve", "predict", "--model", destination, prompt or task.example[1]],
-        "Serve": ["seq2serve", "serve", destination.rpartition("/")[0]],
+        "Serve": ["seq2serve", "serve", folder],
     }
     summary = f"Pushed version {pushed['pushed_version']} to {destination} ({result.seconds:.0f} s). Next:"
+    if reason := unserved_reason(folder, pushed["pushed_version"]):
+        console.print(f"Warning: {reason}", soft_wrap=True, markup=False)
     console.print(summary, soft_wrap=True, markup=False)
     for title, command in steps.items():
         console.print(f"  {title}:", shlex.join(command), soft_wrap=True, markup=False)

@@ -53,13 +53,14 @@ def load_runtime(folder: str, name: str) -> SavedModelRuntime:
 
 def _number(folder: str, version: int | str) -> int:
     """Returns the number of a version, from its number or its label."""
-    entries = read_versions(folder)
-    numbers = {str(entry.number): entry.number for entry in entries} | labels(entries)
+    known = read_versions(folder)
+    numbers = {str(entry.number): entry.number for entry in known if not entry.withdrawn}
     if str(version) not in numbers:
+        numbers |= labels(folder)
+    if str(version) not in numbers:
+        withdrawn = any(entry.withdrawn and str(entry.number) == str(version) for entry in known)
+        reason = f"version {version} in {folder} is withdrawn" if withdrawn else f"no version {version!r} in {folder}"
         raise UserError(
-            f"no version {version!r} in {folder}; there are {', '.join(numbers) or 'none'}",
-            code="version-missing",
-            path=folder,
-            version=version,
+            f"{reason}; there are {', '.join(numbers) or 'none'}", code="version-missing", path=folder, version=version
         )
     return numbers[str(version)]

@@ -16,8 +16,8 @@ import pytest
 from seq2serve.components.base.artifact import InfraBlessing, Model, ModelBlessing, PushedModel
 from seq2serve.components.base.errors import NotBlessedError, UserError
 from seq2serve.components.pusher.component import Pusher
-from seq2serve.components.pusher.store import local_copy
-from seq2serve.components.pusher.versions import versions
+from seq2serve.components.pusher.store import local_copy, version_path
+from seq2serve.components.pusher.versions import rollback, versions
 from seq2serve.pipeline.running.presence import is_present
 
 FILES = ("saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001", "assets/spm.model")
@@ -150,6 +150,16 @@ def test_the_newest_model_is_not_pushed_twice_but_an_older_one_is(push, tmp_path
     ]
 
 
+def test_a_version_that_was_withdrawn_is_present_so_that_a_rerun_does_not_push_it_again(push, tmp_path):
+    push(make_model(tmp_path / "old", "old"))
+    pushed = push(make_model(tmp_path / "new", "new"))
+    rollback(str(tmp_path / "serving"))
+    assert not os.path.exists(pushed.properties["pushed_destination"])
+    assert is_present(pushed)
+    shutil.rmtree(version_path(pushed.properties["pushed_destination"]))
+    assert not is_present(pushed)
+
+
 def test_concurrent_pushes_publish_one_version_each(push, tmp_path):
     models = [make_model(tmp_path / content, content) for content in "abcdefgh"]
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
@@ -206,8 +216,9 @@ for number in range(50):
         pushed = PushedModel(folder)
         Pusher.function(model=model, pushed_model=pushed, destination=destination, task="translation", **blessings)
         os._exit(0)
-    while set(os.listdir(destination)) <= known | {".pushing.lock"} and time.sleep(0.0005) is None:
-        pass
+    ended = os.WEXITED | os.WNOHANG | os.WNOWAIT  # a push of the newest model ends without a change
+    while set(os.listdir(destination)) <= known | {".pushing.lock"} and not os.waitid(os.P_PID, child, ended):
+        time.sleep(0.0005)
     time.sleep(generator.uniform(0, 0.03))
     os.kill(child, signal.SIGKILL)
     killed += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL

@@ -1,24 +1,29 @@
-"""Versions, labels, rollbacks and the server's settings, on a local disk and in an object store."""
+"""Versions, labels, rollbacks and what servers load, on a local disk and in an object store."""
 
-import json
+import contextlib
+import functools
+import itertools
+import os
 import pathlib
+import subprocess
 
 import pytest
-from google.protobuf import text_format
 
 from seq2serve.components.base.errors import UserError
-from seq2serve.components.pusher.store import open_store
+from seq2serve.components.pusher.store import open_store, version_path
 from seq2serve.components.pusher.versions import (
     RECORD_FILE,
+    Served,
     check_destination,
     labels,
     publish,
     pushed_path,
     read_versions,
     rollback,
+    served,
+    unserved_reason,
     versions,
 )
-from seq2serve.models.runtime.protos import model_server_config_pb2
 
 # Without assets/: TensorFlow's in-memory file system confuses it with assets.extra.
 FILES = ("variables/variables.index", "vocabulary/spm.model", "saved_model.pb")
@@ -56,11 +61,10 @@ def contents(destination):
     return result
 
 
-def config(destination):
-    server = model_server_config_pb2.ModelServerConfig()
-    text_format.Parse(open_store(destination).read("models.config"), server)
-    (model,) = server.model_config_list.config
-    return model
+def write_config(destination, settings, other=""):
+    """Writes a models.config with settings of the model, as an operator does."""
+    model = f"name: 'en_de' base_path: '/serving' model_platform: 'tensorflow' {settings}"
+    open_store(destination).write("models.config", f"model_config_list {{ config {{ {model} }} {other} }}".encode())
 
 
 def test_a_version_is_the_complete_model_and_its_record(destination, model):
@@ -78,27 +82,63 @@ def test_the_last_versions_are_kept(destination, model):
     assert contents(destination) == ["c", "d", "e"]
 
 
-def test_a_rollback_is_a_new_version_with_the_old_content(destination, model):
+def test_old_versions_are_kept_if_servers_need_them(destination, model):
+    """The two newest, those that models.config names, and withdrawn ones as long as they are among the last `keep`."""
+    first, second, third = (push(destination, model(content), keep=1) for content in "abc")
+    assert versions(destination) == [second, third]
+    write_config(destination, f"model_version_policy {{ specific {{ versions: {second} }} }}")
+    fourth, fifth = (push(destination, model(content), keep=1) for content in "de")
+    assert versions(destination) == [second, fourth, fifth]
+    write_config(destination, "")
+    rollback(destination)
+    sixth = push(destination, model("f"), keep=2)
+    assert [(v.number, v.withdrawn) for v in read_versions(destination)] == [
+        *((fourth, False), (fifth, True), (sixth, False))
+    ]
+    seventh = push(destination, model("g"), keep=2)
+    assert [v.number for v in read_versions(destination)] == [sixth, seventh]
+    assert first not in versions(destination)
+
+
+def test_a_rollback_withdraws_newer_versions_and_a_withdrawn_version_can_be_served_again(destination, model):
     first, second, third = (push(destination, model(content)) for content in "abc")
-    assert labels(read_versions(destination)) == {"stable": third, "canary": third}
-    origin, copy = rollback(destination)
-    assert origin == second
-    assert copy > third
-    assert labels(read_versions(destination)) == {"stable": copy, "canary": third}
-    assert rollback(destination)[0] == first  # a second rollback goes one version further back
-    assert rollback(destination, third)[0] == third
-    assert contents(destination) == ["a", "b", "c", "b", "a", "c"]
-    newest = push(destination, model("d"))
-    assert labels(read_versions(destination)) == {"stable": newest, "canary": newest}
+    assert rollback(destination) == (second, [third])
+    assert rollback(destination) == (first, [second])  # a second rollback goes one version further back
+    assert contents(destination) == ["a"]
+    assert rollback(destination, third) == (third, [])
+    assert contents(destination) == ["a", "c"]
+    assert [(v.number, v.withdrawn) for v in read_versions(destination)] == [
+        *((first, False), (second, True), (third, False))
+    ]
+    assert rollback(destination, second) == (second, [third])
+    assert rollback(destination, first) == (first, [second])
+    fourth = push(destination, model("c"))  # the model of a withdrawn version: it gets a number of its own
+    assert fourth > third
+    assert contents(destination) == ["a", "c"]
+    assert rollback(destination, first) == (first, [fourth])
+
+
+def test_a_version_that_the_configuration_names_is_not_withdrawn(destination, model):
+    first, second = (push(destination, model(content)) for content in "ab")
+    for settings in (
+        f"model_version_policy {{ specific {{ versions: {second} }} }}",
+        f"model_version_policy {{ all {{}} }} version_labels {{ key: 'de' value: {second} }}",
+    ):
+        write_config(destination, settings)
+        with pytest.raises(UserError, match=f"^cannot withdraw version {second}: .*models.config names it") as error:
+            rollback(destination)
+        assert error.value.code == "version-named"
+        assert error.value.fields == {"path": open_store(destination).path("models.config"), "version": second}
+    assert versions(destination) == [first, second]
 
 
 @pytest.mark.parametrize(
     ("pushes", "number", "code", "message"),
     [
         ("", None, "versions-missing", "^no versions in .*en_de; is it a serving folder"),
-        ("a", None, "version-missing", "serves version [0-9]+, and no version pushed before it is left; available "),
-        ("ab", 7, "version-missing", "^no version 7 in .*; available versions: "),
-        ("ab", "newest", "version-served", "already serves version [0-9]+; available versions: "),
+        ("a", None, "version-missing", "has no version before the one that it serves; versions: [0-9]+; choose one "),
+        ("ab", 7, "version-missing", "^no version 7 in .*; versions: "),
+        ("ab", "newest", "version-served", "already serves version [0-9]+; versions: "),
     ],
 )
 def test_an_impossible_rollback_is_an_error(destination, model, pushes, number, code, message):
@@ -111,21 +151,85 @@ def test_an_impossible_rollback_is_an_error(destination, model, pushes, number, 
     assert versions(destination) == pushed
 
 
-def test_the_pushed_path_of_a_copy_is_that_of_the_original_version(tmp_path, model):
-    destination = str(tmp_path / "serving")
+def test_a_withdrawn_version_has_one_pushed_path_and_its_files_are_found(destination, model):
     first, second = (push(destination, model(content)) for content in "ab")
-    _, copy = rollback(destination)
-    assert pushed_path(f"{destination}/{copy}") == f"{destination}/{first}"
-    assert pushed_path(f"{destination}/{second}/") == f"{destination}/{second}"
-    assert [pushed_path(name) for name in ("7", "runs/Trainer/model/7x")] == ["7", "runs/Trainer/model/7x"]
+    rollback(destination)
+    paths = [f"{destination}/{number}" for number in (first, second)]
+    withdrawn = f"{destination}/withdrawn-{second}"
+    assert [pushed_path(path) for path in (*paths, withdrawn, f"{withdrawn}/")] == [*paths, paths[1], paths[1]]
+    assert [version_path(path) for path in paths] == [paths[0], withdrawn]
+    names = ("7", "withdrawn-7", "runs/Trainer/model/withdrawn-x", f"{destination}/17")
+    assert [pushed_path(name) for name in names] == list(names)
+    assert [version_path(name) for name in names] == list(names)
 
 
-def test_the_error_for_no_earlier_version_has_the_served_version_and_its_copy(destination, model):
-    first, second = (push(destination, model(content)) for content in "ab")
-    _, copy = rollback(destination)
-    message = f"serves version {first}, as {copy}, and no version .*available versions: {first}, {second}, {copy}; "
-    with pytest.raises(UserError, match=message):
-        rollback(destination)
+def test_a_rollback_in_an_object_store_that_is_killed_is_finished_by_a_second_one(tmp_path, model, monkeypatch):
+    """Killed before each single copy and deletion: a complete version is always left, and a second call finishes."""
+    import tensorflow as tf
+
+    class KilledError(Exception):
+        pass
+
+    for step in itertools.count():
+        destination, calls = f"ram://{tmp_path.name}/en_de-{step}", itertools.count()
+        first, second = (push(destination, model(content)) for content in "ab")
+
+        def killed(real, *arguments, calls=calls, step=step, **options):
+            if next(calls) == step:
+                raise KilledError
+            return real(*arguments, **options)
+
+        with monkeypatch.context() as patch:
+            for name in ("copy", "remove", "rmtree"):
+                patch.setattr(tf.io.gfile, name, functools.partial(killed, getattr(tf.io.gfile, name)))
+            try:
+                rollback(destination)
+                break
+            except KilledError:
+                pass
+        store = open_store(destination)
+        assert any(store.has(f"{name}/saved_model.pb") for name in (second, f"withdrawn-{second}"))
+        assert store.has(f"{first}/saved_model.pb")
+        assert rollback(destination) == (first, [second])
+        assert contents(destination) == ["a"]
+        assert rollback(destination, second) == (second, [])
+        assert contents(destination) == ["a", "b"]
+    assert step > len(FILES)
+
+
+@pytest.fixture
+def full_disk(tmp_path):
+    """A file system of 2 MiB, and a function that fills it to the last byte."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m,nr_inodes=200", "tmpfs", str(folder)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a file system")
+
+    def fill():
+        with contextlib.suppress(OSError), open(folder / "filler", "wb", buffering=0) as file:
+            while file.write(bytes(4096)):
+                pass
+        with contextlib.suppress(OSError):
+            for number in range(1000):
+                (folder / f"inode-{number}").touch()
+
+    yield folder / "serving", fill
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_rollback_works_on_a_full_disk(full_disk, model):
+    folder, fill = full_disk
+    destination = str(folder)
+    first, second, third = (push(destination, model(content)) for content in "abc")
+    fill()
+    with pytest.raises(OSError, match="No space left"):
+        push(destination, model("d"))
+    assert contents(destination) == ["a", "b", "c"]
+    assert rollback(destination, first) == (first, [second, third])
+    assert contents(destination) == ["a"]
+    assert rollback(destination, third) == (third, [])
+    assert contents(destination) == ["a", "c"]
 
 
 def test_a_serving_folder_accepts_models_of_one_task(destination, model):
@@ -157,28 +261,71 @@ def test_a_destination_below_a_file_is_an_error(tmp_path):
     assert (error.value.code, error.value.fields) == ("serving-dir-unwritable", {"path": destination})
 
 
-def test_the_server_configuration_lists_the_labelled_versions(destination, model):
+def test_what_servers_load_follows_the_configuration(destination, model):
+    first, second, third = (push(destination, model(content)) for content in "abc")
+    assert served(destination) == Served("latest", (third,), {})
+    assert labels(destination) == {"stable": third}
+    write_config(destination, "model_version_policy { latest { num_versions: 2 } }")
+    assert served(destination) == Served("latest", (second, third), {})
+    write_config(destination, "model_version_policy { all {} } version_labels { key: 'de' value: 7 }")
+    assert served(destination) == Served("all", (first, second, third), {"de": 7})
+    assert labels(destination) == {"stable": third}  # there is no version 7
+    write_config(
+        destination,
+        f"model_version_policy {{ specific {{ versions: [{first}, {second}, 7] }} }}"
+        f"version_labels {{ key: 'stable' value: {first} }} version_labels {{ key: 'de' value: {second} }}",
+    )
+    assert served(destination) == Served("specific", (first, second), {"stable": first, "de": second})
+    assert labels(destination) == {"stable": first, "de": second}
+    rollback(destination)
+    assert served(destination).numbers == (first, second)
+
+
+def test_why_servers_do_not_load_a_version_is_said(destination, model):
     first, second = (push(destination, model(content)) for content in "ab")
-    assert list(config(destination).model_version_policy.specific.versions) == [second]
-    assert (config(destination).name, config(destination).base_path) == ("en_de", "/models/en_de")
-    _, copy = rollback(destination, first)
-    assert list(config(destination).model_version_policy.specific.versions) == [second, copy]
-    assert dict(config(destination).version_labels) == {"stable": copy, "canary": second}
+    assert [unserved_reason(destination, number) for number in (first, second, 7)] == ["", "", ""]
+    rollback(destination)
+    expected = f"version {second} is withdrawn; `seq2serve rollback {destination} {second}` serves it again"
+    assert unserved_reason(destination, second) == expected
+    write_config(destination, f"model_version_policy {{ specific {{ versions: {first} }} }}")
+    third = push(destination, model("c"))
+    assert unserved_reason(destination, third).startswith(f"model servers do not load version {third}: ")
+    assert unserved_reason(destination, first) == ""
 
 
-def test_the_other_settings_are_written_once_so_that_edits_stay(destination, model):
-    push(destination, model("a"))
+@pytest.mark.parametrize("text", ["model_config_list {", "modelconfiglist {}", b"\xff"], ids=["open", "field", "bytes"])
+def test_a_configuration_that_servers_cannot_read_is_an_error_and_nothing_is_pushed(destination, model, text):
+    first = push(destination, model("a"))
     store = open_store(destination)
-    batching = store.read("batching_parameters.txt").decode()
-    assert "max_batch_size { value: 32 }" in batching
-    sizes = [int(line.split()[1]) for line in batching.splitlines() if line.startswith("allowed_batch_sizes")]
-    assert sizes == sorted(sizes)
-    assert sizes[-1] == 32
-    assert "enable: true" in store.read("monitoring.config").decode()
-    assert "--model_config_file=/models/en_de/models.config" in store.read("compose.yaml").decode()
-    store.write("compose.yaml", b"edited")
-    push(destination, model("b"))
-    assert store.read("compose.yaml") == b"edited"
+    store.write("models.config", text if isinstance(text, bytes) else text.encode())
+    path = store.path("models.config")
+    for call in (
+        lambda: push(destination, model("b")),
+        lambda: check_destination(destination, "translation"),
+        lambda: served(destination),
+    ):
+        with pytest.raises(
+            UserError, match=r"models.config is not a model server's configuration: .*; fix it"
+        ) as error:
+            call()
+        assert (error.value.code, error.value.fields) == ("server-config-invalid", {"path": path})
+    assert versions(destination) == [first]
+
+
+def test_the_model_of_the_folder_is_found_among_several(destination, model):
+    first, second = (push(destination, model(content)) for content in "ab")
+    path, policy = (
+        open_store(destination).path("models.config"),
+        f"model_version_policy {{ specific {{ versions: {first} }} }}",
+    )
+    write_config(destination, policy, "config { name: 'other' base_path: '/other' model_platform: 'tensorflow' }")
+    assert served(destination).numbers == (first,)
+    open_store(destination).write("models.config", b"model_config_list { config { name: 'renamed' } }")
+    assert served(destination).numbers == (second,)
+    open_store(destination).write("models.config", b"model_config_list { config { name: 'b' } config { name: 'c' } }")
+    with pytest.raises(UserError, match="lists 2 models, and not exactly one of them has the name en_de") as error:
+        served(destination)
+    assert (error.value.code, error.value.fields) == ("server-config-foreign", {"path": path})
 
 
 def test_a_version_published_by_another_program_is_a_version(tmp_path, model):
@@ -187,11 +334,8 @@ def test_a_version_published_by_another_program_is_a_version(tmp_path, model):
     pathlib.Path(model("foreign")).rename(destination / "7")
     (destination / "7" / RECORD_FILE).parent.mkdir()
     (destination / "7" / RECORD_FILE).write_text("[]", encoding="utf-8")
-    push(str(destination), model("pushed"))
-    origin, copy = rollback(str(destination))
-    assert origin == 7
-    record = json.loads((destination / str(copy) / RECORD_FILE).read_text(encoding="utf-8"))
-    assert record == {"copy_of": 7}
+    pushed = push(str(destination), model("pushed"))
+    assert rollback(str(destination)) == (7, [pushed])
 
 
 def test_saved_model_pb_is_copied_last_to_an_object_store(model, tmp_path, monkeypatch):

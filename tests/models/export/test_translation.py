@@ -248,7 +248,9 @@ def test_vocabulary_config_and_versions_are_exported(serving_module, exported):
     assert vocabulary[3] == "</s>\t3"
     config = json.loads((extra / "config.json").read_text(encoding="utf-8"))
     assert (config["task"], config["decoding"]["beam_size"], config["model"]["d_model"]) == ("translation", 3, 16)
-    assert json.loads((extra / "versions.json").read_text(encoding="utf-8"))["tensorflow"] == tf.__version__
+    versions = json.loads((extra / "versions.json").read_text(encoding="utf-8"))
+    assert versions["tensorflow"] == tf.__version__
+    assert versions["lowest"] == {"tensorflow": "2.19", "tensorflow-text": "2.19"}
 
 
 def test_source_and_target_may_have_separate_tokenizers(make_serving_module, tmp_path):

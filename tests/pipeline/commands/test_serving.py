@@ -3,7 +3,7 @@
 import pytest
 
 from seq2serve.components.base.errors import UserError
-from seq2serve.components.pusher.versions import publish, read_versions, versions
+from seq2serve.components.pusher.versions import publish, versions
 
 
 @pytest.fixture
@@ -21,25 +21,36 @@ def serving(tmp_path):
     return folder, *numbers
 
 
-def test_versions_lists_each_version_with_its_labels(invoke, serving):
+def test_versions_lists_each_version_with_its_state_and_labels(invoke, serving):
     folder, first, second = serving
     lines = [line.split() for line in invoke("versions", folder).stdout.splitlines()]
     assert lines == [
-        ["VERSION", "LABELS", "TASK", "MODEL", "EVALUATION"],
+        ["VERSION", "STATE", "LABELS", "TASK", "MODEL", "EVALUATION"],
         [str(first), "translation", "1" * 12, "BLEU", "1"],
-        [str(second), "stable,", "canary", "translation", "2" * 12, "BLEU", "2"],
+        [str(second), "served", "stable", "translation", "2" * 12, "BLEU", "2"],
     ]
 
 
-def test_rollback_publishes_an_earlier_version_again_and_versions_shows_it(invoke, serving):
+def test_rollback_withdraws_newer_versions_and_versions_shows_it(invoke, serving):
     folder, first, second = serving
-    copy = second + 1
-    assert invoke("rollback", folder).stdout == f"Version {copy} is a copy of version {first}.\n"
+    assert invoke("rollback", folder).stdout == f"Version {first} is the newest. Withdrawn: {second}.\n"
     lines = [line.split() for line in invoke("versions", folder).stdout.splitlines()]
-    assert lines[2][:2] == [str(second), "canary"]
-    assert lines[3] == [str(copy), "stable", "translation", "1" * 12, "rolled", "back", "to", f"{first};", "BLEU", "1"]
-    assert invoke("rollback", folder, second).exit_code == 0
-    assert read_versions(folder)[-1].copy_of == second
+    assert lines[1][:3] == [str(first), "served", "stable"]
+    assert lines[2] == [str(second), "withdrawn", "translation", "2" * 12, "BLEU", "2"]
+    assert invoke("rollback", folder, second).stdout == f"Version {second} is the newest. Withdrawn: none.\n"
+    assert versions(folder) == [first, second]
+
+
+def test_a_version_that_servers_do_not_load_is_reported(invoke, serving):
+    folder, first, second = serving
+    config = "model_config_list {{ config {{ model_version_policy {{ specific {{ versions: {} }} }} }} }}"
+    (folder / "models.config").write_text(config.format(first), encoding="utf-8")
+    lines = invoke("versions", folder).stdout.splitlines()
+    assert [line.split()[1] for line in lines[1:3]] == ["served", "stable"]
+    warning = f"model servers do not load version {second}: {folder / 'models.config'} lists other versions; "
+    assert lines[3].startswith(warning)
+    (folder / "models.config").write_text(config.format(7), encoding="utf-8")
+    assert f"model servers do not load version {first}: " in invoke("rollback", folder).stdout
 
 
 def test_rollback_to_a_missing_version_changes_nothing(invoke, serving):
@@ -64,18 +75,14 @@ def test_the_message_of_a_folder_without_versions_names_an_example(invoke, tmp_p
     assert outcome.stderr == f"seq2serve: {message}\n"
 
 
-def test_a_rollback_that_cannot_be_written_is_an_error(invoke, serving, monkeypatch):
+def test_a_rollback_that_cannot_be_written_is_an_error(invoke, serving):
     folder, first, second = serving
-
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("shutil.copytree", full)
+    (folder / f"withdrawn-{second}" / "assets.extra").mkdir(parents=True)  # a rename cannot replace it
     outcome = invoke("rollback", folder)
     assert (outcome.exit_code, outcome.error.code) == (2, "rollback-failed")
     assert outcome.error.fields == {"path": str(folder)}
     assert outcome.stderr.startswith(f"seq2serve: cannot roll back {folder}: ")
-    assert outcome.stderr.endswith("; nothing was changed\n")
+    assert outcome.stderr.endswith("; fix this and run the command again, which finishes the rollback\n")
     assert versions(folder) == [first, second]
 
 
@@ -84,7 +91,7 @@ def test_versions_on_an_object_store_are_listed(invoke, text_model, tmp_path):
     url = f"ram://{tmp_path.name}/shout"
     number = publish(url, text_model, {"evaluation": {"reason": "loud enough"}}, 3)
     listed = invoke("versions", url).stdout
-    assert f"{number}  stable, canary" in listed
+    assert f"{number}  served     stable " in listed
     assert "loud enough" in listed
 
 

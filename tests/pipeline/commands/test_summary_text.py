@@ -107,6 +107,24 @@ def test_commands_can_be_pasted(summary, tmp_path):
     }
 
 
+def test_a_withdrawn_version_is_reported_and_the_commands_name_its_folder(summary, tmp_path):
+    serving = tmp_path / "my runs" / "serving"
+    (serving / "withdrawn-17").mkdir(parents=True)
+    (serving / "withdrawn-17" / "saved_model.pb").touch()
+    text = summary(rows(1))
+    assert f"Warning: version 17 is withdrawn; `seq2serve rollback '{serving}' 17` serves it again\n" in text
+    assert f"--model '{serving}/withdrawn-17'" in text
+
+
+def test_a_version_that_servers_do_not_load_is_reported(summary, tmp_path):
+    serving = tmp_path / "my runs" / "serving"
+    (serving / "17").mkdir(parents=True)
+    (serving / "17" / "saved_model.pb").touch()
+    config = "model_config_list { config { model_version_policy { specific { versions: 16 } } } }"
+    (serving / "models.config").write_text(config, encoding="utf-8")
+    assert "Warning: model servers do not load version 17: " in summary(rows(1))
+
+
 @pytest.mark.parametrize(
     ("sources", "prompt"),
     [
