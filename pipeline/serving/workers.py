@@ -1,0 +1,116 @@
+"""Threads that do the work of requests, and the limits on all requests together.
+
+The objects here belong to the event loop: only the work itself runs in other threads.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from typing import TypeVar
+
+import grpc
+
+from seq2serve.pipeline.serving.limits import (
+    MAX_REQUEST_BYTES,
+    MAX_REQUESTS,
+    MAX_TOTAL_BYTES,
+    MIB,
+    TRIM_BYTES,
+    WORKERS,
+)
+from seq2serve.pipeline.serving.model import ServingError, trim_heap
+
+_T = TypeVar("_T")
+
+
+def _nothing() -> None:
+    return None
+
+
+class Workers:
+    """A pool of threads with a first-in, first-out queue.
+
+    A request is many pieces of work: parse, run one batch, write. It queues again for each piece, so a request of many
+    batches takes turns with all others, and stops at the next piece if its client is gone.
+    """
+
+    def __init__(self) -> None:
+        self._pool = futures.ThreadPoolExecutor(WORKERS, "worker")
+        self._pending: set[futures.Future] = set()
+        self.requests = 0  # admitted and not finished
+        self.reserved = 0  # bytes, estimated
+
+    @property
+    def busy(self) -> bool:
+        """Returns whether a thread runs, or a piece of work waits for one."""
+        return bool(self._pending)
+
+    @contextlib.contextmanager
+    def admit(self) -> Iterator["Job"]:
+        """Yields the job of a request; its memory is free again when the context ends.
+
+        Raises:
+            ServingError: the server handles as many requests as it may.
+        """
+        if self.requests >= MAX_REQUESTS:
+            raise ServingError(grpc.StatusCode.UNAVAILABLE, f"the server handles {MAX_REQUESTS} requests; try again")
+        job = Job(self)
+        self.requests += 1
+        try:
+            yield job
+        finally:
+            self.requests -= 1
+            self.reserved -= job.reserved
+            if job.reserved >= TRIM_BYTES:
+                self.submit(trim_heap)
+
+    def submit(self, work: Callable[[], _T], on_end: Callable[[], None] = _nothing) -> "futures.Future[_T]":
+        """Queues work. `on_end` is called once, when the work has ended or was cancelled before it started."""
+        try:
+            future = self._pool.submit(work)
+        except BaseException:
+            on_end()
+            raise
+        self._pending.add(future)
+
+        def end(future: futures.Future) -> None:
+            self._pending.discard(future)
+            on_end()
+
+        future.add_done_callback(end)
+        return future
+
+
+class Job:
+    """One admitted request: it runs work and reserves memory."""
+
+    def __init__(self, workers: Workers):
+        self._workers = workers
+        self.reserved = 0
+
+    async def run(self, work: Callable[[], _T], on_end: Callable[[], None] = _nothing) -> _T:
+        """Runs work in a thread. If this coroutine is cancelled, work that still waits never starts.
+
+        Args:
+            work: the function; it cannot be interrupted.
+            on_end: see `Workers.submit`.
+        """
+        return await asyncio.wrap_future(self._workers.submit(work, on_end))
+
+    def reserve(self, size: int) -> None:
+        """Reserves memory until the request ends.
+
+        Args:
+            size: estimated bytes.
+        Raises:
+            ServingError: the request, or all requests together, need more memory than they may take.
+        """
+        if self.reserved + size > MAX_REQUEST_BYTES:
+            message = f"the request needs more than {MAX_REQUEST_BYTES // MIB} MiB of memory; send fewer rows or values"
+            raise ServingError(grpc.StatusCode.INVALID_ARGUMENT, message)
+        if self._workers.reserved + size > MAX_TOTAL_BYTES:
+            message = f"all requests together need more than {MAX_TOTAL_BYTES // MIB} MiB of memory; try again"
+            raise ServingError(grpc.StatusCode.RESOURCE_EXHAUSTED, message)
+        self.reserved += size
+        self._workers.reserved += size
