@@ -20,7 +20,7 @@ from seq2serve.models.runtime.protos import (
 )
 from seq2serve.models.runtime.saved_model import SERVING_DEFAULT
 from seq2serve.pipeline.serving.inference import Inference
-from seq2serve.pipeline.serving.limits import HEADER_SECONDS, MAX_BODY_BYTES, MAX_REQUESTS
+from seq2serve.pipeline.serving.limits import HEADER_SECONDS, IDLE_SECONDS, MAX_BODY_BYTES, MAX_REQUESTS
 from seq2serve.pipeline.serving.model import ServedModel, ServingError, VersionSpec
 from seq2serve.pipeline.serving.workers import Job
 
@@ -29,6 +29,8 @@ _OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.so_reuseport", 0),  # otherwise a second server could share the port unnoticed
     ("grpc.server_handshake_timeout_ms", 1000 * HEADER_SECONDS),
+    ("grpc.max_connection_idle_ms", 1000 * IDLE_SECONDS),
+    ("grpc.keepalive_time_ms", 1000 * IDLE_SECONDS),  # finds clients that are gone without closing the connection
     ("grpc.max_concurrent_streams", MAX_REQUESTS),  # of one connection
 )
 

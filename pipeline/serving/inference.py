@@ -100,16 +100,18 @@ class Inference:
     async def _run_part(
         self, job: Job, loaded: LoadedVersion, signature: str, inputs: Mapping[str, Any], api: str
     ) -> dict[str, np.ndarray]:
-        def work() -> tuple[dict[str, np.ndarray], float]:
+        def work() -> dict[str, np.ndarray]:
             start = time.perf_counter()
-            return loaded.run(signature, inputs), time.perf_counter() - start
+            outputs = loaded.run(signature, inputs)
+            seconds = time.perf_counter() - start
+            self.metrics.count(GRAPH_RUNS)
+            self.metrics.count(GRAPH_RUN_TIME, round(1e6 * seconds))
+            self.metrics.observe(RUNTIME_LATENCY, seconds, model_name=self.model.name, API=api, runtime="TF1")
+            return outputs
 
         # If the request is cancelled now, the thread still needs the version until the graph has ended.
         self.model.retain(loaded)
-        outputs, seconds = await job.run(work, lambda: self.model.release(loaded))
-        self.metrics.count(GRAPH_RUNS)
-        self.metrics.count(GRAPH_RUN_TIME, round(1e6 * seconds))
-        self.metrics.observe(RUNTIME_LATENCY, seconds, model_name=self.model.name, API=api, runtime="TF1")
+        outputs = await job.run_graph(work, lambda: self.model.release(loaded))
         job.reserve(sum(map(_size, outputs.values())))
         return outputs
 

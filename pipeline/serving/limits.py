@@ -14,7 +14,8 @@ VALUE_BYTES = 64  # estimated memory of one parsed JSON value or one string
 # All requests together. A request beyond these limits is refused, and the client may try again.
 MAX_REQUESTS = 256
 MAX_TOTAL_BYTES = 512 * MIB
-WORKERS = max(8, os.cpu_count() or 1)  # threads; each runs one batch at a time
+WORKERS = max(8, os.cpu_count() or 1)  # threads that run the graph; each runs one batch at a time
+TEXT_WORKERS = 4  # threads that parse requests and write responses
 TRIM_BYTES = 4 * MIB  # after a request of this size, free memory is returned to the system
 
 # Connections, in seconds.

@@ -16,6 +16,7 @@ from seq2serve.pipeline.serving.limits import (
     MAX_REQUESTS,
     MAX_TOTAL_BYTES,
     MIB,
+    TEXT_WORKERS,
     TRIM_BYTES,
     WORKERS,
 )
@@ -29,14 +30,16 @@ def _nothing() -> None:
 
 
 class Workers:
-    """A pool of threads with a first-in, first-out queue.
+    """Two pools of threads: one runs the graph, the other parses requests and writes responses.
 
-    A request is many pieces of work: parse, run one batch, write. It queues again for each piece, so a request of many
-    batches takes turns with all others, and stops at the next piece if its client is gone.
+    A request queues again for each of its batches, so a request of many batches takes turns with all others, and stops
+    at the next batch if its client is gone. Responses are written by other threads, so that an answer that is ready
+    does not wait for the batches of others.
     """
 
     def __init__(self) -> None:
-        self._pool = futures.ThreadPoolExecutor(WORKERS, "worker")
+        self._graph_pool = futures.ThreadPoolExecutor(WORKERS, "graph")
+        self._text_pool = futures.ThreadPoolExecutor(TEXT_WORKERS, "text")
         self._pending: set[futures.Future] = set()
         self.requests = 0  # admitted and not finished
         self.reserved = 0  # bytes, estimated
@@ -65,10 +68,12 @@ class Workers:
             if job.reserved >= TRIM_BYTES:
                 self.submit(trim_heap)
 
-    def submit(self, work: Callable[[], _T], on_end: Callable[[], None] = _nothing) -> "futures.Future[_T]":
+    def submit(
+        self, work: Callable[[], _T], is_graph: bool = False, on_end: Callable[[], None] = _nothing
+    ) -> "futures.Future[_T]":
         """Queues work. `on_end` is called once, when the work has ended or was cancelled before it started."""
         try:
-            future = self._pool.submit(work)
+            future = (self._graph_pool if is_graph else self._text_pool).submit(work)
         except BaseException:
             on_end()
             raise
@@ -89,14 +94,18 @@ class Job:
         self._workers = workers
         self.reserved = 0
 
-    async def run(self, work: Callable[[], _T], on_end: Callable[[], None] = _nothing) -> _T:
-        """Runs work in a thread. If this coroutine is cancelled, work that still waits never starts.
+    async def run(self, work: Callable[[], _T]) -> _T:
+        """Runs work on text in a thread. If this coroutine is cancelled, work that still waits never starts."""
+        return await asyncio.wrap_future(self._workers.submit(work))
+
+    async def run_graph(self, work: Callable[[], _T], on_end: Callable[[], None]) -> _T:
+        """Runs one batch, like `run`.
 
         Args:
             work: the function; it cannot be interrupted.
             on_end: see `Workers.submit`.
         """
-        return await asyncio.wrap_future(self._workers.submit(work, on_end))
+        return await asyncio.wrap_future(self._workers.submit(work, is_graph=True, on_end=on_end))
 
     def reserve(self, size: int) -> None:
         """Reserves memory until the request ends.
