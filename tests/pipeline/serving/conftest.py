@@ -1,6 +1,7 @@
 """A server whose model has signatures that take time, and whose outputs depend on the batch."""
 
 import re
+import urllib.request
 
 import pytest
 
@@ -45,7 +46,18 @@ def slow(slow_model, running):
 
 
 @pytest.fixture(scope="session")
-def graph_runs():
+def fetch():
+    """Returns a function: Server, path -> text."""
+
+    def fetch(server, path):
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.rest_port}{path}", timeout=30) as response:
+            return response.read().decode()
+
+    return fetch
+
+
+@pytest.fixture(scope="session")
+def graph_runs(fetch):
     """Returns a function: Server -> number of batches that the graph has run."""
 
     def graph_runs(server):
@@ -53,11 +65,3 @@ def graph_runs():
         return int(re.search(r"^:tensorflow:core:graph_runs\{\} (\d+)$", text, re.MULTILINE)[1])
 
     return graph_runs
-
-
-def fetch(server, path):
-    """Returns the text at a path."""
-    import urllib.request
-
-    with urllib.request.urlopen(f"http://127.0.0.1:{server.rest_port}{path}", timeout=30) as response:
-        return response.read().decode()
