@@ -12,7 +12,7 @@ class Connection(H11Protocol):
     """Uvicorn's connection, which is closed if headers are late or a response is not read.
 
     Uvicorn itself closes connections that are idle after a response; rest.py limits the time for a body. If there are
-    too many connections, the one that has waited longest for a request is closed.
+    too many connections, the one that has waited longest for a complete request is closed.
     """
 
     _header_timer: asyncio.TimerHandle | None = None  # runs while no request is in progress
@@ -30,8 +30,9 @@ class Connection(H11Protocol):
         self._start_header_timer()
         if len(self.connections) > MAX_CONNECTIONS:
             connections = (cast("Connection", connection) for connection in self.connections)
-            waiting = [each for each in connections if each.is_waiting and not each.transport.is_closing()]
-            min(waiting, key=lambda connection: connection.waiting_since).transport.abort()
+            incomplete = (each for each in connections if each.is_waiting or each.cycle.more_body)
+            candidates = [each for each in incomplete if not each.transport.is_closing()]
+            min(candidates, key=lambda connection: connection.waiting_since).transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Ends the time limit when the headers are complete, or starts it with the first byte of another request."""

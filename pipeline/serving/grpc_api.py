@@ -83,6 +83,7 @@ class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         """Ends a call that raises an error with the matching gRPC status."""
         try:
             with self._inference.answer(api, "GRPC") as job:
+                job.admit()
                 job.reserve(request.ByteSize())
                 return await handle(job, request)
         except ServingError as error:

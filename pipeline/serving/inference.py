@@ -50,7 +50,7 @@ class Inference:
         """
         start, status = time.perf_counter(), grpc.StatusCode.UNKNOWN
         try:
-            with self.workers.admit() as job:
+            with self.workers.job() as job:
                 yield job
             status = grpc.StatusCode.OK
             labels = {"model_name": self.model.name, "API": api, "entrypoint": entrypoint}

@@ -120,6 +120,7 @@ class _Handlers:
         try:
             with self._inference.answer(api, "REST") as job:
                 body = await _read_body(request, job)
+                job.admit()
                 job.reserve(VALUE_BYTES * sum(map(body.count, (b",", b"[", b"{"))))
                 content = await _while_connected(request, handle(job, spec, body))
                 job.reserve(len(content))

@@ -5,6 +5,7 @@ import contextlib
 import ctypes
 import ipaddress
 import os
+import resource
 import shlex
 import signal
 import socket
@@ -18,7 +19,7 @@ from seq2serve.components.base.errors import UserError
 from seq2serve.pipeline.serving.connection import Connection
 from seq2serve.pipeline.serving.grpc_api import make_server
 from seq2serve.pipeline.serving.inference import Inference
-from seq2serve.pipeline.serving.limits import GRACE_SECONDS, IDLE_SECONDS
+from seq2serve.pipeline.serving.limits import GRACE_SECONDS, IDLE_SECONDS, MAX_CONNECTIONS
 from seq2serve.pipeline.serving.local_only import is_loopback
 from seq2serve.pipeline.serving.metrics import Metrics
 from seq2serve.pipeline.serving.model import ServedModel, ServingError, VersionSpec
@@ -42,6 +43,7 @@ def run_server(name: str, folder: str, host: str, port: int, grpc_port: int) -> 
     if not os.path.isdir(folder):
         raise UserError(f"cannot serve {folder}: the folder does not exist", code="folder-missing", path=folder)
     _limit_memory_pools()
+    _raise_file_limit()
     metrics, workers = Metrics(), Workers()
     model = ServedModel(name, folder, metrics)
     try:
@@ -81,8 +83,12 @@ async def _serve(inference: Inference, listener: socket.socket, host: str, grpc_
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
+    server = _Server(config, rpc, inference.workers)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    while not server.started and not serving.done():  # from then on, a signal stops the server cleanly
+        await asyncio.sleep(0.01)
     _announce(inference.model, f"http://{_address(host, listener.getsockname()[1])}", _address(host, grpc_port))
-    await _Server(config, rpc, inference.workers).serve(sockets=[listener])
+    await serving
 
 
 class _Server(uvicorn.Server):
@@ -110,6 +116,14 @@ def _limit_memory_pools() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(AttributeError):  # a libc other than glibc
             ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
+
+
+def _raise_file_limit() -> None:
+    """Allows more open files, so that the limits on connections apply before the one on files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 8 * MAX_CONNECTIONS if hard == resource.RLIM_INFINITY else min(hard, 8 * MAX_CONNECTIONS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _announce(model: ServedModel, rest: str, rpc: str) -> None:

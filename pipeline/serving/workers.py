@@ -50,20 +50,13 @@ class Workers:
         return bool(self._pending)
 
     @contextlib.contextmanager
-    def admit(self) -> Iterator["Job"]:
-        """Yields the job of a request; its memory is free again when the context ends.
-
-        Raises:
-            ServingError: the server handles as many requests as it may.
-        """
-        if self.requests >= MAX_REQUESTS:
-            raise ServingError(grpc.StatusCode.UNAVAILABLE, f"the server handles {MAX_REQUESTS} requests; try again")
+    def job(self) -> Iterator["Job"]:
+        """Yields the job of a request; its memory is free again when the context ends."""
         job = Job(self)
-        self.requests += 1
         try:
             yield job
         finally:
-            self.requests -= 1
+            self.requests -= job.is_admitted
             self.reserved -= job.reserved
             if job.reserved >= TRIM_BYTES:
                 self.submit(trim_heap)
@@ -88,11 +81,24 @@ class Workers:
 
 
 class Job:
-    """One admitted request: it runs work and reserves memory."""
+    """One request: it runs work and reserves memory."""
 
     def __init__(self, workers: Workers):
         self._workers = workers
+        self.is_admitted = False
         self.reserved = 0
+
+    def admit(self) -> None:
+        """Counts the request as in progress; called when it has arrived, so that slow clients do not count.
+
+        Raises:
+            ServingError: too many requests are in progress.
+        """
+        if self._workers.requests >= MAX_REQUESTS:
+            message = f"{MAX_REQUESTS} requests are in progress; try again"
+            raise ServingError(grpc.StatusCode.UNAVAILABLE, message)
+        self._workers.requests += 1
+        self.is_admitted = True
 
     async def run(self, work: Callable[[], _T]) -> _T:
         """Runs work on text in a thread. If this coroutine is cancelled, work that still waits never starts."""

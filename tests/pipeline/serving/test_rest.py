@@ -158,7 +158,7 @@ def test_slow_clients_do_not_block_other_requests(server):
             b"",
             b"POST /v1",
             b"POST /v1/models/echo:predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{",
-        ] * 40:
+        ] * 200:  # more connections than the server keeps
             client = connections.enter_context(socket.create_connection(("127.0.0.1", server.rest_port)))
             client.sendall(start)
         assert server.ask("hi") == "one:hi"

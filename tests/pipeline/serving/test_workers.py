@@ -21,11 +21,12 @@ def code_of(call, *arguments):
 def test_a_request_beyond_the_limit_is_refused_until_another_one_ends(monkeypatch):
     monkeypatch.setattr(module, "MAX_REQUESTS", 2)
     workers = Workers()
-    with workers.admit():
-        with workers.admit():
-            assert code_of(workers.admit().__enter__) == grpc.StatusCode.UNAVAILABLE
-        with workers.admit():
-            pass
+    with workers.job() as first, workers.job() as third:
+        first.admit()
+        with workers.job() as second:
+            second.admit()
+            assert code_of(third.admit) == grpc.StatusCode.UNAVAILABLE
+        third.admit()
     assert workers.requests == 0
 
 
@@ -33,7 +34,7 @@ def test_memory_is_limited_for_one_request_and_for_all_and_is_free_again_afterwa
     monkeypatch.setattr(module, "MAX_REQUEST_BYTES", 100)
     monkeypatch.setattr(module, "MAX_TOTAL_BYTES", 150)
     workers = Workers()
-    with workers.admit() as first, workers.admit() as second:
+    with workers.job() as first, workers.job() as second:
         first.reserve(60)
         assert code_of(first.reserve, 41) == grpc.StatusCode.INVALID_ARGUMENT
         second.reserve(90)
@@ -50,7 +51,7 @@ def test_work_whose_request_is_cancelled_never_starts_and_ends_once(monkeypatch)
         release.wait(10)
 
     async def check():
-        with workers.admit() as job:
+        with workers.job() as job:
             running = asyncio.create_task(job.run_graph(block, lambda: ended.append("running")))
             await asyncio.to_thread(started.wait, 10)
             waiting = asyncio.create_task(job.run_graph(lambda: ended.append("work"), lambda: ended.append("waiting")))
