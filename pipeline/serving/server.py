@@ -10,6 +10,7 @@ import shlex
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from types import FrameType
 
 import grpc
@@ -83,20 +84,27 @@ async def _serve(inference: Inference, listener: socket.socket, host: str, grpc_
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    server = _Server(config, rpc, inference.workers)
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    while not server.started and not serving.done():  # from then on, a signal stops the server cleanly
-        await asyncio.sleep(0.01)
-    _announce(inference.model, f"http://{_address(host, listener.getsockname()[1])}", _address(host, grpc_port))
-    await serving
+    rest_url = f"http://{_address(host, listener.getsockname()[1])}"
+
+    def announce() -> None:
+        _announce(inference.model, rest_url, _address(host, grpc_port))
+
+    await _Server(config, rpc, inference.workers, announce).serve(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
     """Uvicorn's server, which stops the gRPC server too."""
 
-    def __init__(self, config: uvicorn.Config, rpc: grpc.aio.Server, workers: Workers):
+    def __init__(
+        self, config: uvicorn.Config, rpc: grpc.aio.Server, workers: Workers, announce: Callable[[], None]
+    ) -> None:
         super().__init__(config)
-        self._rpc, self._workers = rpc, workers
+        self._rpc, self._workers, self._announce = rpc, workers, announce
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Starts, and announces the server: from now on, a signal stops it cleanly."""
+        await super().startup(sockets)
+        self._announce()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Starts to stop; uvicorn's own method would end the process by the same signal in the end."""
