@@ -37,6 +37,8 @@ class Inference:
 
     def __init__(self, model: ServedModel, workers: Workers, metrics: Metrics):
         self.model, self.workers, self.metrics = model, workers, metrics
+        metrics.count(GRAPH_RUNS, 0)  # shown before the first request, too
+        metrics.count(GRAPH_RUN_TIME, 0)
 
     @contextlib.contextmanager
     def answer(self, api: str, entrypoint: str) -> Iterator[Job]:

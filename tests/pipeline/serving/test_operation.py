@@ -80,24 +80,23 @@ def test_a_request_whose_client_is_gone_or_whose_deadline_has_passed_runs_no_fur
         for call in cancelled:
             call.cancel()
     connection.close()
-    time.sleep(1)
-    after = graph_runs(slow)
-    assert after - before < 4 * WORKERS
-    time.sleep(0.5)
-    assert graph_runs(slow) == after
+    runs = [before, graph_runs(slow)]
+    while runs[-1] != runs[-2]:  # until the batches that had started have ended
+        time.sleep(1)
+        runs.append(graph_runs(slow))
+    assert runs[-1] - before < 8 * WORKERS < MAX_ROWS / 32 + 20 * WORKERS
 
 
-def test_status_metrics_and_page_are_answered_while_all_workers_are_busy(slow, fetch):
-    waiting = [wait_by_rest(slow, 1) for _ in range(2 * WORKERS)]
+def test_status_metrics_and_page_are_answered_while_all_workers_are_busy(slow, fetch, graph_runs):
+    before, waiting = graph_runs(slow), [wait_by_rest(slow, 0.3) for _ in range(2 * WORKERS)]
     with grpc.insecure_channel(f"127.0.0.1:{slow.grpc_port}") as channel:
         request = get_model_status_pb2.GetModelStatusRequest()
         request.model_spec.name = "echo"
-        start = time.monotonic()
         (status,) = model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus(request).model_version_status
         assert status.state == get_model_status_pb2.ModelVersionStatus.AVAILABLE
     for path in ("/v1/models/echo", "/v1/models/echo/metadata", "/monitoring/prometheus/metrics", "/"):
         assert fetch(slow, path)
-    assert time.monotonic() - start < 0.9
+    assert graph_runs(slow) - before < 2 * WORKERS  # some still waited
     assert [connection.getresponse().status for connection in waiting] == [200] * len(waiting)
 
 
@@ -122,7 +121,7 @@ def test_each_switch_and_each_failure_is_printed_at_once(models, running, tmp_pa
     folder = tmp_path / "echo"
     first = publish(str(folder), models("one"), {}, 3)
     broken = shutil.copytree(models("two"), tmp_path / "broken")
-    next(broken.glob("variables/variables.index")).write_bytes(b"")
+    (broken / "assets.extra" / "tf_serving_warmup_requests").write_bytes(b"broken")
     with running(folder) as server:
         second = publish(str(folder), models("two"), {}, 3)
         lines = [server.process.stderr.readline().decode()]
