@@ -84,7 +84,7 @@ def test_a_request_whose_client_is_gone_or_whose_deadline_has_passed_runs_no_fur
     while runs[-1] != runs[-2]:  # until the batches that had started have ended
         time.sleep(1)
         runs.append(graph_runs(slow))
-    assert runs[-1] - before < 8 * WORKERS < MAX_ROWS / 32 + 20 * WORKERS
+    assert runs[-1] - before < 8 * WORKERS  # of 100 batches and 20 * WORKERS calls
 
 
 def test_status_metrics_and_page_are_answered_while_all_workers_are_busy(slow, fetch, graph_runs):
