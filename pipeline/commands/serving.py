@@ -111,7 +111,7 @@ def serve(
         str, typer.Option(metavar="NAME", help="The name of the model in requests.", show_default="the folder's name")
     ] = "",
     host: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="The address to listen on; 0.0.0.0 accepts other machines.")
+        str, typer.Option(metavar="ADDRESS", help="The address to listen on; 0.0.0.0 or :: accepts other machines.")
     ] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(metavar="PORT", min=0, max=_MAX_PORT, help="The port for REST and the demo page.")
@@ -123,6 +123,8 @@ def serve(
     Use it for tests, and on laptops without TensorFlow Serving (macOS, Arm): it is one process and does no batching.
 
     In production, use TensorFlow Serving; the serving folder has a compose.yaml for it.
+
+    After SIGTERM or Ctrl-C, requests in progress have 8 seconds to finish.
 
     Example:
 

@@ -4,7 +4,6 @@ import contextlib
 import ctypes
 import dataclasses
 import errno
-import logging
 import os
 import sys
 import threading
@@ -20,6 +19,7 @@ from seq2serve.models.export.warmup import read_warmup_requests
 from seq2serve.models.runtime import saved_model
 from seq2serve.models.runtime.protos import get_model_metadata_pb2, get_model_status_pb2, meta_graph_pb2
 from seq2serve.models.runtime.runtime import SavedModelRuntime, TensorFlowError
+from seq2serve.pipeline.serving.metrics import LOAD_ATTEMPTS, Metrics
 
 POLL_SECONDS = 1.0  # the model server's default
 MAX_RETRY_SECONDS = 30.0  # the longest wait before another attempt to load a broken version
@@ -52,15 +52,13 @@ class LoadedVersion:
         number: version number.
         runtime: its SavedModel.
         signatures: its signatures, a tensorflow.serving.SignatureDefMap.
-        users: number of requests that use it.
-        retired: True once it gets no new requests; it is freed after the last of its requests.
+        users: number of requests and graph runs that use it.
     """
 
     number: int
     runtime: SavedModelRuntime
     signatures: Any
     users: int = 0
-    retired: bool = False
 
     def run(self, signature: str, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Calls a signature and returns its outputs.
@@ -96,18 +94,24 @@ class LoadFailure:
 class ServedModel:
     """Keeps the labelled versions of a folder in memory (the model server's version policy "specific").
 
-    A version answers requests as soon as it is loaded and warmed up. It is freed once its successor is loaded. If a
-    version fails to load, the versions in memory stay, and loading is retried, because files may still be arriving.
+    A version answers requests as soon as it is loaded and warmed up. It is freed once its successor is loaded and its
+    last request is answered. If a version fails to load, the versions in memory stay, and loading is retried, because
+    files may still be arriving. Each switch and each failure is printed to standard error.
+
+    One thread loads and frees the versions. Requests only take and return them, so that they never wait for that.
 
     Args:
         name: name of the model in requests.
         folder: a serving folder, or the folder of one SavedModel, which is served as version 1.
+        metrics: counts the attempts to load a version.
     """
 
-    def __init__(self, name: str, folder: str):
-        self.name, self.folder = name, folder
+    def __init__(self, name: str, folder: str, metrics: Metrics):
+        self.name, self.folder, self._metrics = name, folder, metrics
         self._lock, self._stopped = threading.Lock(), threading.Event()
         self._loaded: dict[int, LoadedVersion] = {}
+        self._retired: list[LoadedVersion] = []  # they get no new requests
+        self._newest = 0  # the version that was last announced
         self._labels: dict[str, int] = {}
         self._failures: dict[int, LoadFailure] = {}
         self._thread = threading.Thread(target=self._poll, daemon=True, name=f"poll {name}")
@@ -124,16 +128,27 @@ class ServedModel:
             raise ServingError(grpc.StatusCode.NOT_FOUND, reasons or f"no versions in {self.folder}")
         self._thread.start()
 
-    def close(self) -> None:
-        """Stops polling, and frees each version after its last request."""
+    def close(self, timeout: float | None = None) -> bool:
+        """Stops polling, and frees the versions that are not in use.
+
+        Args:
+            timeout: seconds to wait for a version that is being loaded; by default until it is loaded.
+        Returns:
+            False if a version is still being loaded or in use, so that this object must not be destroyed.
+        """
         self._stopped.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(timeout)
+            if self._thread.is_alive():
+                return False
         for number in list(self._loaded):
             self._retire(number)
+        self._free_retired()
+        return not self._retired
 
     def refresh(self) -> None:
         """Loads and frees versions to match the current labels of the folder."""
+        self._free_retired()
         wanted = self._wanted_labels()
         if not wanted:  # the folder may be missing for a moment; the loaded versions stay
             return
@@ -142,6 +157,13 @@ class ServedModel:
         for number in sorted(set(wanted.values()) - set(self._loaded) - waiting, reverse=True):
             self._load(number)
             self._apply_labels(wanted)
+        self._announce_switch()
+
+    def _announce_switch(self) -> None:
+        newest = max(self._loaded, default=0)
+        if self._newest and newest != self._newest:
+            _print(f"now serving version {newest} of {self.name}, before version {self._newest}")
+        self._newest = newest
 
     def _apply_labels(self, wanted: Mapping[str, int]) -> None:
         """Moves each label whose new version is loaded, and frees the versions without a label."""
@@ -154,33 +176,6 @@ class ServedModel:
             unused = set(self._loaded) - set(wanted.values()) - set(self._labels.values())
         for number in unused:
             self._retire(number)
-
-    def run(self, spec: VersionSpec, signature: str, inputs: Mapping[str, Any]) -> tuple[int, dict[str, np.ndarray]]:
-        """Calls a signature; returns the number of the version that answered, and the outputs.
-
-        Raises:
-            ServingError: there is no such version; also see `LoadedVersion.run`.
-        """
-        with self.use(spec) as loaded:
-            return loaded.number, loaded.run(signature, inputs)
-
-    def classify(self, spec: VersionSpec, signature: str, examples: list[bytes]) -> tuple[int, dict[str, np.ndarray]]:
-        """Calls a signature for the Classify API with serialised tf.Examples.
-
-        Returns:
-            The number of the version that answered, and the outputs `classes` and `scores`, [B, C] each.
-        Raises:
-            ServingError: the signature is not for the Classify API; also see `run`.
-        """
-        with self.use(spec) as loaded:
-            definitions = loaded.signatures.signature_def
-            if signature in definitions and definitions[signature].method_name != saved_model.CLASSIFY_METHOD:
-                message = (
-                    f"Expected classification signature method_name to be {saved_model.CLASSIFY_METHOD}. "
-                    f"Was: {definitions[signature].method_name} (signature {signature!r})"
-                )
-                raise ServingError(grpc.StatusCode.INVALID_ARGUMENT, message)
-            return loaded.number, loaded.run(signature, {"inputs": examples})
 
     @contextlib.contextmanager
     def use(self, spec: VersionSpec) -> Iterator[LoadedVersion]:
@@ -195,11 +190,17 @@ class ServedModel:
         try:
             yield loaded
         finally:
-            with self._lock:
-                loaded.users -= 1
-                is_last = loaded.retired and not loaded.users
-            if is_last:
-                _free(loaded)
+            self.release(loaded)
+
+    def retain(self, loaded: LoadedVersion) -> None:
+        """Keeps a version that is in use in memory until `release`, also after the context of `use` has ended."""
+        with self._lock:
+            loaded.users += 1
+
+    def release(self, loaded: LoadedVersion) -> None:
+        """Ends one use of a version."""
+        with self._lock:
+            loaded.users -= 1
 
     def status(self, spec: VersionSpec) -> Any:
         """Returns a GetModelStatusResponse for one version, or for all versions if `spec` is empty."""
@@ -248,45 +249,56 @@ class ServedModel:
             loaded = LoadedVersion(number, SavedModelRuntime(directory), _signature_map(meta_graph))
             for request in read_warmup_requests(directory):
                 loaded.runtime.run(request.signature, request.inputs)
-        except (OSError, ValueError, TensorFlowError) as error:
-            self._record_failure(number, str(error))
+        except (OSError, ValueError, TensorFlowError, MemoryError) as error:
+            self._metrics.count(LOAD_ATTEMPTS, model_path=directory, status="fail")
+            self._record_failure(number, str(error) or "not enough memory")
             return
-        _trim_heap()  # graph optimisation needed about twice the memory that the model keeps
+        self._metrics.count(LOAD_ATTEMPTS, model_path=directory, status="success")
+        trim_heap()  # graph optimisation needed about twice the memory that the model keeps
         with self._lock:
             self._loaded[number] = loaded
             self._failures.pop(number, None)
 
     def _record_failure(self, number: int, reason: str) -> None:
-        """Logs a reason once, and doubles the wait, because each attempt to load costs time."""
+        """Prints a reason once, and doubles the wait, because each attempt to load costs time."""
         before = self._failures.get(number)
         if before is None or before.reason != reason:
-            logging.getLogger(__name__).error("version %d of %s cannot be served: %s", number, self.name, reason)
+            _print(f"version {number} of {self.name} cannot be served: {reason}; the server tries again")
         wait = min(2 * before.wait, MAX_RETRY_SECONDS) if before else POLL_SECONDS
         with self._lock:
             self._failures[number] = LoadFailure(reason, wait, time.monotonic() + wait)
 
     def _retire(self, number: int) -> None:
         with self._lock:
-            loaded = self._loaded.pop(number)
-            loaded.retired = True
-            is_idle = not loaded.users
-        if is_idle:
-            _free(loaded)
+            self._retired.append(self._loaded.pop(number))
+        self._free_retired()
+
+    def _free_retired(self) -> None:
+        """Frees the retired versions that no request uses any more."""
+        with self._lock:
+            unused = [loaded for loaded in self._retired if not loaded.users]
+            self._retired = [loaded for loaded in self._retired if loaded.users]
+        for loaded in unused:
+            loaded.runtime.close()
+            trim_heap()
 
     def _poll(self) -> None:
+        error = ""
         while not self._stopped.wait(POLL_SECONDS):
             try:
                 self.refresh()
-            except OSError as error:
-                logging.getLogger(__name__).error("cannot read %s: %s", self.folder, error)
+                error = ""
+            except Exception as exception:  # whatever it is, the server must follow later versions
+                if error != str(exception):
+                    error = str(exception)
+                    _print(f"cannot read the versions in {self.folder}: {error}; the server tries again")
 
 
-def _free(loaded: LoadedVersion) -> None:
-    loaded.runtime.close()
-    _trim_heap()
+def _print(message: str) -> None:
+    print(f"seq2serve: {message}", file=sys.stderr, flush=True)
 
 
-def _trim_heap() -> None:
+def trim_heap() -> None:
     """Returns free memory to the system. Otherwise glibc keeps it in fragments too small for the next version."""
     if sys.platform == "linux":
         with contextlib.suppress(AttributeError):  # a libc other than glibc

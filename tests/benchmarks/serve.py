@@ -2,7 +2,8 @@
 
     python -m tests.benchmarks.serve serving/en-de/1795352227
 
-Prints one JSON object with the targets and the measurements.
+Prints one JSON object with the targets and the measurements. The exit code is 1 if an answer fails or is wrong, or if
+the memory grows, while ten versions are pushed and three are rolled back.
 """
 
 import argparse
@@ -26,6 +27,8 @@ from seq2serve.models.export.warmup import read_warmup_requests
 from seq2serve.models.runtime.runtime import SavedModelRuntime
 
 CLIENTS = 32
+CHANGES = "pppprppprpppr"  # p: a version is pushed, r: the newest is rolled back; at even intervals
+MAX_GROWTH = 1.1  # peak memory in the last third of the time, relative to the first third
 SENTENCES = ["Turn on the light", "The device could not be found", "Open", "Enter the code that is shown in the app"]
 
 
@@ -107,16 +110,23 @@ def measure_load(client: ServingClient, process, folder: str, source: str, answe
 
     with concurrent.futures.ThreadPoolExecutor(CLIENTS) as pool:
         clients = [pool.submit(send, number) for number in range(CLIENTS)]
-        for number in range(10**6):
-            if time.monotonic() > end:
-                break
-            memory.append(_peak_memory(process.pid, seconds / 12))
+        for number, change in enumerate(CHANGES):
+            memory.append(_peak_memory(process.pid, seconds / (len(CHANGES) + 1)))
             # The same graph with a changed extra file is a new version.
             pathlib.Path(source, "assets.extra", "note").write_text(str(number))
-            publish(folder, source, {}, 3) if number % 2 else rollback(folder)
+            publish(folder, source, {}, 3) if change == "p" else rollback(folder)
+        memory.append(_peak_memory(process.pid, max(0, end - time.monotonic())))
     requests, failed, wrong = (sum(counts) for counts in zip(*(client.result() for client in clients), strict=True))
-    rate = requests / seconds
-    return {"requests": requests, "failed": failed, "wrong": wrong, "per_second": rate, "memory_mib": memory}
+    third = len(memory) // 3
+    growth = max(memory[-third:]) / max(memory[:third])
+    return {
+        "requests": requests,
+        "failed": failed,
+        "wrong": wrong,
+        "per_second": requests / seconds,
+        "memory_mib": memory,
+        "memory_growth": growth,
+    }
 
 
 def _peak_memory(pid: int, seconds: float) -> int:
@@ -147,9 +157,12 @@ def main() -> None:
         with serving(folder) as (client, process):
             latency = measure_latency(model, client, arguments.repeat)
             load = measure_load(client, process, folder, source, answers, arguments.seconds)
-    targets = {"load_s": "< 2", "first/median": "< 1.5", "median_ms": "< 50", "rest_adds_ms": "< 3", "failed": 0}
+    targets = {"load_s": "< 2", "first/median": "< 1.5", "median_ms": "< 50", "rest_adds_ms": "< 3"}
+    targets |= {"failed": 0, "wrong": 0, "memory_growth": f"< {MAX_GROWTH}"}
     report = {"targets": targets, "runtime": runtime, "served": latency, "under_load": load}
     print(json.dumps(report, indent=2, default=lambda value: round(float(value), 3)))
+    if load["failed"] or load["wrong"] or load["memory_growth"] > MAX_GROWTH:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

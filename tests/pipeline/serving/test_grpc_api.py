@@ -91,7 +91,7 @@ def tensor_with_a_wrong_shape():
     [
         (with_spec(name="other"), grpc.StatusCode.NOT_FOUND),
         (with_spec(version_label="beta"), grpc.StatusCode.INVALID_ARGUMENT),
-        (with_spec(signature_name="nonsense"), grpc.StatusCode.INVALID_ARGUMENT),
+        (with_spec(signature_name="nonsense"), grpc.StatusCode.FAILED_PRECONDITION),
         (predict_request(txet=["a"]), grpc.StatusCode.INVALID_ARGUMENT),
         (predict_request(text=[1.5]), grpc.StatusCode.INVALID_ARGUMENT),
         (tensor_with_a_wrong_shape(), grpc.StatusCode.INVALID_ARGUMENT),

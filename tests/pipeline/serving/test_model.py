@@ -12,8 +12,11 @@ import pytest
 from seq2serve.components.pusher.versions import publish
 from seq2serve.models.runtime.protos import get_model_status_pb2
 from seq2serve.pipeline.serving import model as served_model
+from seq2serve.pipeline.serving.inference import Inference
+from seq2serve.pipeline.serving.metrics import Metrics
 from seq2serve.pipeline.serving.model import ServedModel, VersionSpec
 from seq2serve.pipeline.serving.rest import make_app
+from seq2serve.pipeline.serving.workers import Workers
 
 
 @pytest.fixture
@@ -21,7 +24,7 @@ def served(models, tmp_path, monkeypatch):
     """A ServedModel with one version, which reads the folder only when a test calls `refresh`."""
     monkeypatch.setattr(served_model, "POLL_SECONDS", 0.01)
     publish(str(tmp_path / "echo"), models("one"), {}, 3)
-    with contextlib.closing(ServedModel("echo", str(tmp_path / "echo"))) as served:
+    with contextlib.closing(ServedModel("echo", str(tmp_path / "echo"), Metrics())) as served:
         served.refresh()
         yield served
 
@@ -40,6 +43,11 @@ def refresh(served) -> list[int]:
     return [state.version for state in states if state.state == get_model_status_pb2.ModelVersionStatus.AVAILABLE]
 
 
+def translate(served) -> bytes:
+    with served.use(VersionSpec()) as loaded:
+        return loaded.run("serving_default", {"text": ["hi"]})["translation"][0]
+
+
 def test_a_version_whose_files_arrive_one_by_one_is_served_when_it_is_complete(served, models):
     os.mkdir(os.path.join(served.folder, "3000000000"))
     (first,) = refresh(served)
@@ -48,20 +56,22 @@ def test_a_version_whose_files_arrive_one_by_one_is_served_when_it_is_complete(s
         assert refresh(served) == [first]
     add(served, models("two"), "variables")
     assert refresh(served) == [3000000000]
-    assert served.run(VersionSpec(), "serving_default", {"text": ["hi"]})[1]["translation"][0] == b"two:hi"
+    assert translate(served) == b"two:hi"
 
 
-def test_a_broken_version_is_logged_once_for_each_reason(served, caplog):
+def test_a_broken_version_is_reported_once_for_each_reason(served, capfd):
     folder = os.path.join(served.folder, "3000000000")
     os.mkdir(folder)
     for _ in range(3):
         refresh(served)
-    assert ["no SavedModel" in record.getMessage() for record in caplog.records] == [True]
+    assert [line.split(": ")[:3] for line in capfd.readouterr().err.splitlines()] == [
+        ["seq2serve", "version 3000000000 of echo cannot be served", "no SavedModel"]
+    ]
     with open(os.path.join(folder, "saved_model.pb"), "wb") as file:
         file.write(b"broken")
     for _ in range(3):
         refresh(served)
-    assert ["is broken" in record.getMessage() for record in caplog.records] == [False, True]
+    assert ["is broken" in line for line in capfd.readouterr().err.splitlines()] == [True]
 
 
 def test_the_wait_before_retrying_a_broken_version_doubles_up_to_a_limit(served, monkeypatch):
@@ -76,16 +86,19 @@ def test_the_wait_before_retrying_a_broken_version_doubles_up_to_a_limit(served,
 
 def post(served, path, body):
     """Sends a request to the application, like a web server; returns the status and the response."""
-    sent = []
+    sent, unread = [], [json.dumps(body).encode()]
 
     async def receive():
-        return {"type": "http.request", "body": json.dumps(body).encode()}
+        if not unread:
+            await asyncio.Event().wait()  # the client stays connected
+        return {"type": "http.request", "body": unread.pop()}
 
     async def send(message):
         sent.append(message)
 
     scope = {"type": "http", "method": "POST", "path": path, "headers": [], "query_string": b""}
-    asyncio.run(make_app(served)(scope, receive, send))
+    app = make_app(Inference(served, Workers(), Metrics()), local_only=False)
+    asyncio.run(app(scope, receive, send))
     return sent[0]["status"], json.loads(sent[1]["body"])
 
 
@@ -113,4 +126,4 @@ def test_a_request_is_answered_by_the_version_that_it_started_with(served, model
     monkeypatch.setattr(served, "use", use_and_replace)
     assert post(served, path, body) == (200, answer)
     monkeypatch.undo()
-    assert served.run(VersionSpec(), "serving_default", {"text": ["hi"]})[1]["translation"][0] == b"two:hi"
+    assert translate(served) == b"two:hi"

@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from seq2serve.pipeline.serving.rest_json import parse_classify
+from seq2serve.pipeline.serving.rest_json import parse_examples
 
 
 def answer(server, path, body):
@@ -78,7 +78,7 @@ def test_plain_curl_works(server):
 @pytest.mark.parametrize(
     ("path", "body", "status", "message"),
     [
-        (":predict", b"", 400, "not a JSON object"),
+        (":predict", b"", 400, "The document is empty"),
         (":predict", b"{", 400, "JSON Parse error"),
         (":predict", b"\xff", 400, "JSON Parse error"),
         (":predict", b"[" * 100_000, 400, "JSON Parse error"),
@@ -90,7 +90,7 @@ def test_plain_curl_works(server):
         (":predict", b'{"instances": "a"}', 400, "non-empty list"),
         (":predict", b'{"instances": [1]}', 400, "takes strings, got 1"),
         (":predict", b'{"instances": [["a"], "b"]}', 400, "takes strings"),
-        (":predict", b'{"instances": [{"txet": "a"}]}', 400, "lacks input text"),
+        (":predict", b'{"instances": [{"txet": "a"}]}', 400, "must be equal to: text"),
         (":predict", b'{"instances": [{"text": "a"}, {"text": "b", "more": 1}]}', 400, "element: 1"),
         (":predict", b'{"instances": [{"b64": "?"}]}', 400, "unable to base64 decode"),
         (":predict", b'{"inputs": {"text": "a"}}', 400, "got the shape []"),
@@ -103,8 +103,15 @@ def test_plain_curl_works(server):
         (":classify", b'{"signature_name": "classify", "examples": [{"text": {"a": 1}}]}', 400, "'text' must be"),
         (":classify", b'{"signature_name": "classify", "examples": [{}]}', 400, "text"),
         (":classify", b'{"examples": [{"text": "a"}]}', 400, "method_name to be tensorflow/serving/classify"),
-        (":classify", b'{"signature_name": "nonsense", "examples": [{"text": "a"}]}', 400, "no signature 'nonsense'"),
-        (":regress", b"{}", 400, "Malformed request: POST /v1/models/echo:regress"),
+        (
+            ":classify",
+            b'{"signature_name": "nonsense", "examples": [{"text": "a"}]}',
+            400,
+            "No signature was found with the name: nonsense",
+        ),
+        (":regress", b"{}", 400, "When method is regress, key 'examples' is expected"),
+        (":regress", b'{"examples": [{"text": "a"}]}', 400, "method_name to be tensorflow/serving/regress. Was: "),
+        (":generate", b"{}", 400, "Malformed request: POST /v1/models/echo:generate"),
         ("/versions/x:predict", b"{}", 400, "Malformed request"),
         ("/versions/7:predict", b'{"instances": ["a"]}', 404, "Servable not found for request: Specific(echo, 7)"),
         ("/labels/beta:predict", b'{"instances": ["a"]}', 400, "Unrecognized servable version label: beta"),
@@ -121,7 +128,7 @@ def test_an_invalid_request_gets_a_status_and_a_reason_and_the_server_continues(
 @pytest.mark.parametrize("features", [b"[" * 900 + b"]" * 900, b'{"text": ' + b"[" * 900 + b"{}" + b"]" * 900 + b"}"])
 def test_an_example_that_is_nested_too_deeply_is_an_error(features):
     with pytest.raises(ValueError, match="nested too deeply"):
-        parse_classify(b'{"examples": [' + features + b"]}")
+        parse_examples(b'{"examples": [' + features + b"]}", "classify")
 
 
 @pytest.mark.parametrize("declared", [True, False])
@@ -141,7 +148,7 @@ def test_a_body_of_100_mebibytes_is_rejected_without_being_buffered(server, decl
 
 def test_a_body_that_is_too_large_gets_status_413(server):
     with socket.create_connection(("127.0.0.1", server.rest_port)) as client:
-        client.sendall(b"POST /v1/models/echo:predict HTTP/1.1\r\nHost: a\r\nContent-Length: 104857600\r\n\r\n")
+        client.sendall(b"POST /v1/models/echo:predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 104857600\r\n\r\n")
         assert client.recv(4096).startswith(b"HTTP/1.1 413 ")
 
 
@@ -150,8 +157,8 @@ def test_slow_clients_do_not_block_other_requests(server):
         for start in [
             b"",
             b"POST /v1",
-            b"POST /v1/models/echo:predict HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{",
-        ] * 40:
+            b"POST /v1/models/echo:predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{",
+        ] * 200:  # more connections than the server keeps
             client = connections.enter_context(socket.create_connection(("127.0.0.1", server.rest_port)))
             client.sendall(start)
         assert server.ask("hi") == "one:hi"

@@ -1,0 +1,27 @@
+"""The limits of the server: what one client, one request and all requests together may take."""
+
+import os
+
+MIB = 2**20
+
+# A request.
+MAX_BODY_BYTES = 32 * MIB  # as sent, and after decompression
+MAX_BATCH_ROWS = 32  # the largest batch that the graph runs, as in the generated batching_parameters.txt
+MAX_ROWS = 100 * MAX_BATCH_ROWS  # TF Serving's queue holds 100 batches (max_enqueued_batches)
+MAX_REQUEST_BYTES = 128 * MIB  # body, parsed values and outputs together
+VALUE_BYTES = 64  # estimated memory of one parsed JSON value or one string
+
+# All requests together. A request beyond these limits is refused, and the client may try again.
+MAX_REQUESTS = 256
+MAX_TOTAL_BYTES = 512 * MIB
+WORKERS = max(8, os.cpu_count() or 1)  # threads that run the graph; each runs one batch at a time
+TEXT_WORKERS = 4  # threads that parse requests and write responses
+TRIM_BYTES = 4 * MIB  # after a request of this size, free memory is returned to the system
+
+# Connections, in seconds.
+MAX_CONNECTIONS = 512
+HEADER_SECONDS = 10  # from the first byte of a request, or from connecting, to the end of its headers
+BODY_SECONDS = 30
+IDLE_SECONDS = 60  # between two requests
+WRITE_SECONDS = 60  # for a client to read a response
+GRACE_SECONDS = 8  # for requests in progress when the server stops; `docker stop` kills after 10
