@@ -71,6 +71,22 @@ def test_a_signature_with_several_inputs_takes_json_lines_of_a_file(text_model, 
     assert [(row["text"], row["other"], row["length"]) for row in rows] == [("ab", "c", 3), ("d", "", 1)]
 
 
+def test_what_was_cut_is_counted_on_standard_error(invoke, finished_run_of, tmp_path):
+    """A classifier's answer is a label and a translator's a text; the reason why it ended is no answer."""
+    texts = ["Open", "Turn on the light. " * 100]
+    cut = "seq2serve: 1 of 2 texts were longer than the model reads, and were cut (truncated)\n"
+    for task in ("classification", "translation"):
+        model = finished_run_of(task).output("Trainer", "model").uri
+        outcome = invoke("predict", "--model", model, *texts)
+        assert (outcome.exit_code, outcome.stdout.count("\n")) == (0, 2)
+        assert not {"stop", "length"} & set(outcome.stdout.split())
+        assert cut in outcome.stderr
+        (tmp_path / "texts").write_text("\n".join(texts))
+        outcome = invoke("predict", "--model", model, "--file", tmp_path / "texts", "--batch-size", "1")
+        assert [json.loads(line)["truncated"] for line in outcome.stdout.splitlines()] == [False, True]
+        assert cut in outcome.stderr
+
+
 ERRORS = {
     "file missing": (
         ["--file", "nowhere.txt"],
