@@ -132,7 +132,7 @@ def test_bad_options_are_errors(loaded, options, code):
 
 
 def test_an_unknown_option_is_an_error_that_lists_the_known_ones(translate):
-    with pytest.raises(seq2serve.UserError, match="has no option 'temperature'; it has beam_size, .*n_best") as error:
+    with pytest.raises(seq2serve.UserError, match="has no option 'temperature'; it has beam_size, ") as error:
         translate("Open", temperature=1.0)
     assert (error.value.code, error.value.fields["option"]) == ("option-unknown", "temperature")
 
