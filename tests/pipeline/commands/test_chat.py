@@ -104,7 +104,11 @@ def test_a_signature_without_the_sampling_options_is_an_error(invoke, tmp_path):
     module = tf.Module()
     module.sample = tf.function(lambda text: {"completion": text}, [tf.TensorSpec([None], tf.string, "text")])
     tf.saved_model.save(module, str(tmp_path), signatures={"sample": module.sample})
-    outcome = invoke("chat", "--model", tmp_path, stdin=b"Open the\n")
+    outcome = invoke("chat", "--model", tmp_path)
+    missing = ["--temperature", "--top-p", "--max-new-tokens"]
+    assert (outcome.exit_code, outcome.error.code, outcome.error.fields) == (2, "options-missing", {"options": missing})
+    options = ["--temperature", "1", "--top-p", "1", "--max-new-tokens", "4"]
+    outcome = invoke("chat", "--model", tmp_path, *options, stdin=b"Open the\n")
     assert (outcome.exit_code, outcome.error.code, outcome.error.fields) == (2, "model-failed", {"path": str(tmp_path)})
     assert outcome.stderr.startswith(f"seq2serve: {tmp_path} cannot continue a text: signature 'sample' has no input")
     assert outcome.stderr.count("\n") == 1
