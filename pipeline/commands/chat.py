@@ -53,7 +53,8 @@ def chat_with(model: str, seed: int, **options: float | None) -> None:
     with saved_model(model) as folder:
         served, defaults = load_runtime(folder, model), default_options(folder, SIGNATURE)
     chosen = {name: defaults.get(name) if value is None else value for name, value in options.items()}
-    if missing := [f"--{name.replace('_', '-')}" for name, value in chosen.items() if value is None]:
+    missing = [f"--{name.replace('_', '-')}" for name, value in chosen.items() if value is None]
+    if missing and SIGNATURE in served.signatures:
         raise UserError(
             f"{model} does not say what its options are by default; pass {', '.join(missing)}",
             code="options-missing",
@@ -116,7 +117,7 @@ def chat(served: SavedModelRuntime, lines: Iterable[str], out: TextIO, notes: Te
         if piece.truncated:
             notes.write("(the text is longer than the model reads: its beginning was cut)\n")
         if piece.finish_reason == LENGTH:
-            notes.write(f"(stopped after {options.max_new_tokens} tokens: an empty line continues)\n")
+            notes.write(f"(reached --max-new-tokens {options.max_new_tokens}: an empty line continues)\n")
 
 
 def stream(served: SavedModelRuntime, text: str, options: Options) -> Iterator[Piece]:
