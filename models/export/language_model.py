@@ -213,4 +213,4 @@ class LanguageModelServingModule(tf.Module):
 
 
 def _is_temperature(values: tf.Tensor) -> tf.Tensor:
-    return tf.math.is_finite(values) & (values >= 0)
+    return (values >= 0) & (values <= tf.float32.max)  # also false for NaN

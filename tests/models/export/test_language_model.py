@@ -133,9 +133,9 @@ def test_a_completion_says_whether_its_prompt_was_cut(model_and_tokenizer, runti
 
 def test_the_end_marker_is_the_finish_reason_stop(runtime):
     """A completion that ended by itself is the same with a higher limit."""
-    rows = {name: [value] * 200 for name, value in OPTIONS.items()}
-    rows |= {"seed": list(range(200)), "temperature": [3.0] * 200}
-    six, eight = (runtime.run("sample", {"text": ["the"] * 200, **rows, "max_new_tokens": [n] * 200}) for n in (6, 8))
+    rows = {name: [value] * 1000 for name, value in OPTIONS.items()}
+    rows |= {"seed": list(range(1000)), "temperature": [100.0] * 1000, "text": ["the"] * 1000}
+    six, eight = (runtime.run("sample", rows | {"max_new_tokens": [number] * 1000}) for number in (6, 8))
     ended = six["finish_reason"] == b"stop"
     assert ended.any()
     assert six["completion"][ended].tolist() == eight["completion"][ended].tolist()

@@ -249,19 +249,17 @@ def test_texts_that_differ_in_white_space_are_repeats():
     assert _repeats(texts).numpy().tolist() == [[False, True, False, True], [False, True, False, False]]
 
 
-def test_translate_answers_each_row_as_a_model_with_its_options(make_serving_module, runtime):
+def test_translate_answers_each_row_as_a_model_with_its_options(make_serving_module, serving_module, runtime):
     limits = {"max_length_ratio": 1.5, "max_length_extra": 4, "max_source_length": 12}
-    choices = [(1, 0.0), (2, 2.0), (3, 0.6)]
-    for text in TEXTS:
-        beam_sizes, penalties = zip(*choices, strict=True)
-        inputs = with_options([text] * len(choices), beam_size=beam_sizes, length_penalty=penalties)
-        answer = runtime.run("translate", inputs)
-        for row, (beam_size, length_penalty) in enumerate(choices):
-            module = make_serving_module(beam_size=beam_size, length_penalty=length_penalty, **limits)
-            expected = module.serving_default(tf.constant([text]))
-            assert answer["translations"][row].tolist() == [expected["translation"].numpy()[0], b"", b""]
-            assert answer["scores"][row, 0] == pytest.approx(float(expected["score"][0]), rel=1e-4)
-            assert answer["finish_reasons"][row, 0] == expected["finish_reason"].numpy()[0]
+    other = make_serving_module(beam_size=2, length_penalty=2.0, **limits)
+    texts = [text for text in TEXTS for _ in range(2)]
+    answer = runtime.run("translate", with_options(texts, beam_size=[3, 2], length_penalty=[0.6, 2.0]))
+    for first, module in enumerate((serving_module, other)):
+        expected = module.serving_default(tf.constant(TEXTS))
+        assert answer["translations"][first::2, 0].tolist() == expected["translation"].numpy().tolist()
+        assert answer["finish_reasons"][first::2, 0].tolist() == expected["finish_reason"].numpy().tolist()
+        np.testing.assert_allclose(answer["scores"][first::2, 0], expected["score"], rtol=1e-4)
+    assert set(answer["translations"][:, 1:].flat) == {b""}  # one translation was wanted
 
 
 def test_a_translation_that_reaches_its_maximum_length_says_so(serving_module, runtime):

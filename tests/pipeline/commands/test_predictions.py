@@ -34,7 +34,7 @@ def test_the_model_is_found_and_each_answer_is_a_line(invoke, tmp_path, monkeypa
         def run(self, signature: str, inputs: dict[str, list[str]]) -> dict[str, list[bytes]]:
             return {"translation": [f"{self.path} {signature} {text}".encode() for text in inputs["text"]]}
 
-    monkeypatch.setattr("seq2serve.pipeline.commands.predictions.SavedModelRuntime", EchoRuntime)
+    monkeypatch.setattr("seq2serve.pipeline.serving.location.SavedModelRuntime", EchoRuntime)
     monkeypatch.chdir(tmp_path)
     for name in ("serving/9", "serving/10", "model/Format-Serving"):
         (tmp_path / name).mkdir(parents=True)
