@@ -146,7 +146,8 @@ class ModelEvaluation(Artifact):
         "intervals": {"model": {metric: [lower, upper]}, "baselines": {name: {...}}} of 95 % (see tasks/bootstrap.py),
         "slices": [{"by", "name", "num_examples", "model", "baseline", "intervals"}] (see evaluator/slices.py),
         "examples": {"quality": name of the measure, "worst": [{column: text, "prediction", "quality"}], "best": [...]},
-        "signature": {...}, "tables": [...] (see ResultTable in tasks/implementation.py), "num_examples": n}
+        "signature": {...}, "tables": [...] (see ResultTable in tasks/implementation.py), "num_examples": n,
+        "num_cut": {"texts": n, "answers": n} (see models/runtime/answers.py)}
     predictions.jsonl   one object per test example: its columns, and the prediction or the model's scores for it
     properties: the content of metrics.json.
     """

@@ -23,6 +23,7 @@ from seq2serve.components.tasks.bootstrap import CONFIDENCE, intervals
 from seq2serve.components.tasks.data import Answers, Row
 from seq2serve.components.tasks.implementation import Measurement
 from seq2serve.components.tasks.task import Task
+from seq2serve.models.runtime.answers import count_cuts
 from seq2serve.models.runtime.runtime import SavedModelRuntime
 
 BATCH_ROWS = 64
@@ -54,6 +55,7 @@ def evaluate(
         "slices": _measure_slices(parts, measurement, next(iter(baselines.values()))),
         "examples": _best_and_worst(task, measurement, lines),
         "num_examples": len(rows),
+        "num_cut": dict(zip(("texts", "answers"), count_cuts(answers), strict=True)),
     }
     report = json.loads(json.dumps(report))  # properties must equal the file, where tuples are lists
     _write_json(evaluation.path("metrics.json"), report)

@@ -45,7 +45,6 @@ class SearchStrategy(Protocol):
     Args:
         beams: K, number of hypotheses per row.
         n_best: N, number of hypotheses to return.
-        length_penalty: alpha of the length penalty; 0 disables it.
         eos_id: the end marker.
     """
 
@@ -54,9 +53,6 @@ class SearchStrategy(Protocol):
 
     @property
     def n_best(self) -> int: ...
-
-    @property
-    def length_penalty(self) -> float: ...
 
     @property
     def eos_id(self) -> int: ...
@@ -90,10 +86,10 @@ def initial_hypotheses(last: tf.Tensor, beams: int, n_best: int, capacity: int) 
     )
 
 
-def length_normalizer(length: tf.Tensor, alpha: float) -> tf.Tensor:
+def length_normalizer(length: tf.Tensor, alpha: float | tf.Tensor) -> tf.Tensor:
     """Computes the length penalty lp(Y) = ((5 + |Y|) / 6) ** alpha (GNMT, Wu et al. 2016, equation 14).
 
-    The length |Y| includes the end marker.
+    The length |Y| includes the end marker. Length and alpha broadcast.
     """
     return tf.pow((5.0 + tf.cast(length, tf.float32)) / 6.0, alpha)
 
@@ -137,7 +133,7 @@ def top_k(logits: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def append_tokens(
-    h: Hypotheses, tokens: tf.Tensor, log_probs: tf.Tensor, step: tf.Tensor, is_last: tf.Tensor, search: SearchStrategy
+    h: Hypotheses, tokens: tf.Tensor, log_probs: tf.Tensor, step: tf.Tensor, is_last: tf.Tensor, eos_id: int
 ) -> Hypotheses:
     """Appends a token to the only hypothesis of each row, which is also its best.
 
@@ -147,21 +143,20 @@ def append_tokens(
         log_probs: float32 [B, 1], log probabilities of the tokens.
         step: int32 scalar, number of tokens in the hypotheses.
         is_last: bool [B, 1], whether a row reaches its maximum length.
-        search: its `eos_id` and `length_penalty` are used.
+        eos_id: the end marker.
     Returns:
-        Hypotheses after the step. Rows that were done do not change.
+        Hypotheses after the step, scored by their log probability. Rows that were done do not change.
     """
-    is_end, was_done = tokens == search.eos_id, h.done[:, tf.newaxis]
+    is_end, was_done = tokens == eos_id, h.done[:, tf.newaxis]
     totals = tf.where(was_done, h.log_probs, h.log_probs + log_probs)
     ids = write_slice(h.ids, step, tf.where(was_done | is_end, 0, tokens)[..., tf.newaxis])
-    scores = totals / length_normalizer(step + 1, search.length_penalty)
     return h._replace(
         tokens=tokens,
         ids=ids,
         log_probs=totals,
         best_ids=ids,
         best_lengths=h.best_lengths + tf.cast(~(was_done | is_end), tf.int32),
-        best_scores=tf.where(was_done, h.best_scores, scores),
+        best_scores=totals,
         best_log_probs=totals,
         done=h.done | (is_end | is_last)[:, 0],
     )
@@ -180,12 +175,34 @@ class LengthLimits(NamedTuple):
         return write_slice(logits, eos_id, tf.where(too_short, NEG_INF, end))
 
 
+class BeamOptions(NamedTuple):
+    """The options of each row; a BeamSearch takes them instead of `LengthLimits`.
+
+    Args:
+        lengths: minimum and maximum number of tokens.
+        beams: int32 [B], number of beams to use, 1 to K.
+        n_best: int32 [B], number of finished hypotheses that the row needs to be done, 1 to N.
+        length_penalty: float32 [B], alpha of the length penalty.
+    """
+
+    lengths: LengthLimits
+    beams: tf.Tensor | int
+    n_best: tf.Tensor | int
+    length_penalty: tf.Tensor | float
+
+    def columns(self) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Returns beams, n_best and length_penalty as [B, 1], or [1, 1] if they are numbers."""
+        beams, n_best, length_penalty = (tf.reshape(option, [-1, 1]) for option in self[1:])
+        return beams, n_best, length_penalty
+
+
 @dataclasses.dataclass(frozen=True)
 class BeamSearch:
     """Beam search with length penalty and n-best results.
 
     Each step considers the 2K best extensions. Those among the first K that end become finished hypotheses. The K best
-    that do not end are extended in the next step.
+    that do not end are extended in the next step. A row with fewer beams (BeamOptions) finds the same as a search with
+    that many: the log probability of its unused beams is NEG_INF.
 
     A row is done when it has enough finished hypotheses and its best unfinished one scores lower than the worst of
     them, even if it ended with the next token with probability one. Without length penalty, nothing better can follow.
@@ -194,9 +211,8 @@ class BeamSearch:
     Args:
         beams: K; 1 is greedy search.
         n_best: N, at most K.
-        length_penalty: alpha of the length penalty; 0 disables it.
+        length_penalty: alpha of the length penalty; 0 disables it. BeamOptions override it.
         eos_id: the end marker.
-        min_finished: number of finished hypotheses that a row needs to be done, 1 to N; None for N.
     Raises:
         ValueError: N exceeds K.
     """
@@ -205,49 +221,62 @@ class BeamSearch:
     n_best: int = 1
     length_penalty: float = 0.6
     eos_id: int = 3
-    min_finished: int | tf.Tensor | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.n_best <= self.beams:
             raise ValueError(f"n_best ({self.n_best}) must be between 1 and the number of beams ({self.beams})")
 
-    def advance(self, hypotheses: Hypotheses, logits: tf.Tensor, step: tf.Tensor, limits: LengthLimits) -> Hypotheses:
+    def advance(
+        self, hypotheses: Hypotheses, logits: tf.Tensor, step: tf.Tensor, limits: LengthLimits | BeamOptions
+    ) -> Hypotheses:
         """Extends every unfinished hypothesis by one token.
 
         Args:
             hypotheses: before the step.
             logits: float32 [B * K, V].
             step: int32 scalar, number of tokens in the unfinished hypotheses.
-            limits: length limits of each row.
+            limits: length limits or options of each row.
         Returns:
             Hypotheses after the step. The finished hypotheses of rows that were done do not change.
         """
-        logits = limits.mask_end(logits, step, self.beams, self.eos_id)
-        is_last = (step + 1 >= limits.maximum)[:, tf.newaxis]  # [B, 1]
+        if not isinstance(limits, BeamOptions):
+            limits = BeamOptions(limits, self.beams, self.n_best, self.length_penalty)
+        logits = limits.lengths.mask_end(logits, step, self.beams, self.eos_id)
+        is_last = (step + 1 >= limits.lengths.maximum)[:, tf.newaxis]  # [B, 1]
         extend = self._extend_greedily if self.beams == 1 else self._extend
-        return extend(hypotheses, logits, step, is_last)
+        return extend(hypotheses, logits, step, is_last, limits)
 
-    def _extend_greedily(self, h: Hypotheses, logits: tf.Tensor, step: tf.Tensor, is_last: tf.Tensor) -> Hypotheses:
+    def _extend_greedily(
+        self, h: Hypotheses, logits: tf.Tensor, step: tf.Tensor, is_last: tf.Tensor, options: BeamOptions
+    ) -> Hypotheses:
+        _, _, length_penalty = options.columns()
         highest, tokens = tf.math.top_k(logits, 1)  # [B, 1]
-        return append_tokens(h, tokens, highest - log_sum_exp(logits, highest), step, is_last, self)
+        extended = append_tokens(h, tokens, highest - log_sum_exp(logits, highest), step, is_last, self.eos_id)
+        scores = extended.log_probs / length_normalizer(step + 1, length_penalty)
+        return extended._replace(best_scores=tf.where(h.done[:, tf.newaxis], h.best_scores, scores))
 
-    def _extend(self, h: Hypotheses, logits: tf.Tensor, step: tf.Tensor, is_last: tf.Tensor) -> Hypotheses:
+    def _extend(
+        self, h: Hypotheses, logits: tf.Tensor, step: tf.Tensor, is_last: tf.Tensor, options: BeamOptions
+    ) -> Hypotheses:
         """Extends the hypotheses of more than one beam."""
-        k = self.beams
+        k, (beams, n_best, length_penalty) = self.beams, options.columns()
         log_probs, parents, tokens = self._candidates(h.log_probs, logits)  # [B, 2K]
-        ends = (tokens == self.eos_id) | is_last
-        best = self._add_finished(h, (log_probs[:, :k], parents[:, :k], tokens[:, :k]), ends[:, :k], step)
+        in_beam = tf.range(k) < beams  # [B, K]; the candidates are sorted, so those of unused beams come last
+        ends = ((tokens == self.eos_id) | is_last)[:, :k] & in_beam
+        best = self._add_finished(h, (log_probs[:, :k], parents[:, :k], tokens[:, :k]), ends, step, length_penalty)
         log_probs, order = tf.math.top_k(tf.where(tokens == self.eos_id, NEG_INF, log_probs), k)  # [B, K]
+        log_probs = tf.where(in_beam, log_probs, NEG_INF)
         parents = tf.gather(parents, order, batch_dims=1)
         tokens = tf.gather(tokens, order, batch_dims=1)
-        bound = log_probs[:, 0] / length_normalizer(step + 2, self.length_penalty)  # +2: counts the end marker to come
-        min_finished = self.n_best if self.min_finished is None else self.min_finished
+        bound = log_probs[:, :1] / length_normalizer(step + 2, length_penalty)  # +2: counts the end marker to come
+        is_needed = tf.range(self.n_best) < n_best  # [B, N]
+        has_enough = tf.reduce_all(~is_needed | (best.best_scores >= bound), 1)
         return best._replace(
             tokens=tokens,
             parents=parents,
             ids=write_slice(tf.gather(h.ids, parents, batch_dims=1), step, tokens[..., tf.newaxis]),
             log_probs=log_probs,
-            done=h.done | is_last[:, 0] | (best.best_scores[:, min_finished - 1] >= bound),
+            done=h.done | is_last[:, 0] | has_enough,
         )
 
     def _candidates(self, log_probs: tf.Tensor, logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -265,19 +294,25 @@ class BeamSearch:
         return best, index // count, tokens
 
     def _add_finished(
-        self, h: Hypotheses, candidates: tuple[tf.Tensor, tf.Tensor, tf.Tensor], ends: tf.Tensor, step: tf.Tensor
+        self,
+        h: Hypotheses,
+        candidates: tuple[tf.Tensor, tf.Tensor, tf.Tensor],
+        ends: tf.Tensor,
+        step: tf.Tensor,
+        length_penalty: tf.Tensor,
     ) -> Hypotheses:
-        """Merges the candidates that end, of the first K, into the finished hypotheses.
+        """Merges the candidates that end, of as many as the row has beams, into the finished hypotheses.
 
         Args:
             h: hypotheses before the step.
             candidates: log probability, parent and token, each [B, K].
             ends: bool [B, K].
             step: int32 scalar.
+            length_penalty: float32 [B, 1] or [1, 1].
         """
         n, (log_probs, parents, tokens) = self.n_best, candidates
         is_finished = ends & ~h.done[:, tf.newaxis] & (log_probs > NEG_INF / 2)
-        scores = log_probs / length_normalizer(step + 1, self.length_penalty)
+        scores = log_probs / length_normalizer(step + 1, length_penalty)
         scores = tf.where(is_finished, scores, NEG_INF)  # [B, K]
         is_end = tokens == self.eos_id
         best_scores, index = tf.math.top_k(tf.concat([h.best_scores, scores], 1), n)  # [B, N], index in N + K

@@ -17,7 +17,13 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from seq2serve.models.decoding.beam_search import Hypotheses, LengthLimits, SearchStrategy, initial_hypotheses
+from seq2serve.models.decoding.beam_search import (
+    BeamOptions,
+    Hypotheses,
+    LengthLimits,
+    SearchStrategy,
+    initial_hypotheses,
+)
 from seq2serve.models.decoding.sampling import SamplingOptions
 from seq2serve.models.decoding.step import (
     AttentionContext,
@@ -40,7 +46,7 @@ SMALL_BATCH, SHORT_CACHE = 8, 64
 MIN_SPLIT_BATCH = 8  # smaller batches are not split in halves: a step takes hardly less time for half of their rows
 
 Model = Transformer | DecoderLanguageModel
-Limits = LengthLimits | SamplingOptions
+Limits = LengthLimits | BeamOptions | SamplingOptions
 
 
 class Result(NamedTuple):
@@ -99,7 +105,8 @@ def generate(
         ids: int32 [B, S], 0 where padded. For a Transformer the sources; for a language model the prompts without begin
             marker, which may be empty.
         search: a BeamSearch or a Sampler, which chooses the tokens.
-        limits: LengthLimits for a BeamSearch, SamplingOptions for a Sampler; lengths do not include the prompt.
+        limits: LengthLimits or BeamOptions for a BeamSearch, SamplingOptions for a Sampler; lengths do not include the
+            prompt.
         bos_id: the begin marker.
         weights: `prepare(model)`, as tensors or variables; None prepares them in every call.
     Returns:

@@ -51,14 +51,13 @@ def draw_random_numbers(seeds: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Sampler:
-    """Samples one token per step; has the interface of a BeamSearch with one hypothesis and no length penalty.
+    """Samples one token per step; has the interface of a BeamSearch with one hypothesis.
 
     Args:
         eos_id: the end marker.
     """
 
     eos_id: int = 3
-    length_penalty: float = 0.0
     beams: int = 1
     n_best: int = 1
 
@@ -80,7 +79,7 @@ class Sampler:
         normalizer = log_sum_exp(logits, tf.reduce_max(logits, 1, keepdims=True))
         log_probs = tf.gather(logits, tokens, batch_dims=1) - normalizer
         is_last = (step + 1 >= options.lengths.maximum)[:, tf.newaxis]
-        return append_tokens(hypotheses, tokens, log_probs, step, is_last, self)
+        return append_tokens(hypotheses, tokens, log_probs, step, is_last, self.eos_id)
 
 
 def sample_tokens(logits: tf.Tensor, options: SamplingOptions, random_numbers: tf.Tensor) -> tf.Tensor:

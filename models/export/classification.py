@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from seq2serve.models.config import DecodingConfig
 from seq2serve.models.export.export import signature
+from seq2serve.models.export.inputs import read_texts
 from seq2serve.models.export.warmup import WarmupRequest, alone_and_together
 from seq2serve.models.tokenizers.base import Tokenizer
 from seq2serve.models.transformer.models import EncoderClassifier
@@ -62,15 +63,17 @@ class ClassificationServingModule(tf.Module):
             text: tf.string [B], truncated to `max_source_length` tokens.
         Returns:
             label: tf.string [B], the most likely label; probability: float32 [B], its probability; labels: tf.string
-            [B, C], all labels; probabilities: float32 [B, C], in the same order.
+            [B, C], all labels; probabilities: float32 [B, C], in the same order; truncated: bool [B], whether the text
+            was cut.
         """
-        labels, probabilities = self._classify_texts(text)
+        labels, probabilities, truncated = self._classify_texts(text)
         best = tf.argmax(probabilities, 1)  # [B]
         return {
             "label": tf.gather(labels, best, batch_dims=1),
             "probability": tf.gather(probabilities, best, batch_dims=1),
             "labels": labels,
             "probabilities": probabilities,
+            "truncated": truncated,
         }
 
     @signature(input_signature=[tf.TensorSpec([None], tf.string, name="inputs")])
@@ -78,18 +81,19 @@ class ClassificationServingModule(tf.Module):
         """Classifies tf.Examples, in the form of the model server's Classify call.
 
         Args:
-            inputs: tf.string [B], serialised tf.Examples with the bytes feature `text`.
+            inputs: tf.string [B], serialised tf.Examples with one value in the bytes feature `text`. Without it, or
+                with none or several values, the request fails with INVALID_ARGUMENT and the name of the feature.
         Returns:
-            classes: tf.string [B, C], all labels; scores: float32 [B, C], their probabilities.
+            classes: tf.string [B, C], all labels; scores: float32 [B, C], their probabilities. The Classify call has
+            no place for `truncated`.
         Source: https://www.tensorflow.org/tfx/serving/signature_defs#classification_signaturedef
         """
-        text = tf.io.parse_example(inputs, {"text": tf.io.FixedLenFeature([], tf.string, "")})["text"]
-        classes, scores = self._classify_texts(text)
+        text = tf.io.parse_example(inputs, {"text": tf.io.FixedLenFeature([], tf.string)})["text"]
+        classes, scores, _ = self._classify_texts(text)
         return {"classes": classes, "scores": scores}
 
-    def _classify_texts(self, text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """tf.string [B] -> labels, tf.string [B, C], and their probabilities, float32 [B, C]."""
-        ids = self.tokenizer.tokenize(text)[:, : self._max_length]
-        end = tf.fill([ids.nrows(), 1], self.tokenizer.eos_id)
-        probabilities = tf.nn.softmax(self._logits(tf.concat([ids, end], axis=1).to_tensor()))
-        return tf.repeat([list(self._labels)], tf.shape(text)[0], axis=0), probabilities
+    def _classify_texts(self, text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """tf.string [B] -> labels, tf.string [B, C], their probabilities, float32 [B, C], and `truncated`, bool [B]."""
+        ids, truncated = read_texts(self.tokenizer, text, self._max_length)
+        labels = tf.repeat([list(self._labels)], tf.shape(text)[0], axis=0)
+        return labels, tf.nn.softmax(self._logits(ids)), truncated

@@ -14,7 +14,9 @@ from seq2serve.models.decoding.loop import generate
 from seq2serve.models.decoding.sampling import Sampler, SamplingOptions, draw_random_numbers
 from seq2serve.models.decoding.step import as_variables, prepare, refresh
 from seq2serve.models.export.export import signature
+from seq2serve.models.export.inputs import check_range, check_rows, check_values
 from seq2serve.models.export.warmup import WarmupRequest, alone_and_together
+from seq2serve.models.runtime.answers import LENGTH, STOP
 from seq2serve.models.tokenizers.base import Tokenizer
 from seq2serve.models.transformer.models import DecoderLanguageModel
 
@@ -32,21 +34,23 @@ class LanguageModelServingModule(tf.Module):
     """A ServingModule of a DecoderLanguageModel.
 
     The context length is that of training (`max_positions`). Prompt and generated text each have at most half of it;
-    longer prompts lose their beginning.
+    longer prompts lose their beginning, and `truncated` says so.
 
     Args:
         model: a built model.
         tokenizer: the tokenizer of its texts.
-        decoding: defaults for requests without options of their own.
+        decoding: defaults for requests without options of their own. Its `max_new_tokens` is at most half of the
+            context; the exported config has the number in use.
     """
 
     def __init__(self, model: DecoderLanguageModel, tokenizer: Tokenizer, decoding: DecodingConfig):
         super().__init__(name="language_model")
-        self.tokenizer, self.decoding = tokenizer, decoding
+        self._max_length = model.config.max_positions // 2
+        self.tokenizer = tokenizer
+        self.decoding = dataclasses.replace(decoding, max_new_tokens=min(decoding.max_new_tokens, self._max_length))
         self.weights = [variable.value for variable in model.weights]
         self.decoding_weights = weights = as_variables(prepare(model))
         self._prepare = functools.partial(prepare, model)
-        self._context = model.config.max_positions
         search = Sampler(tokenizer.eos_id)
         self._generate = functools.partial(generate, model, search=search, weights=weights, bos_id=tokenizer.bos_id)
         self._logits = lambda ids: model(ids, training=False)
@@ -63,7 +67,8 @@ class LanguageModelServingModule(tf.Module):
     def warmup_requests(self, samples: list[str]) -> list[WarmupRequest]:
         """Returns requests to every signature."""
         texts: Mapping[str, list] = {"text": samples}
-        options = {"temperature": 1.0, "top_k": 10, "top_p": 0.9, "max_new_tokens": 4, "seed": 1}
+        new_tokens = min(4, self._max_length)
+        options = {"temperature": 1.0, "top_k": 10, "top_p": 0.9, "max_new_tokens": new_tokens, "seed": 1}
         inputs = {
             "serving_default": texts,
             "score": texts,
@@ -72,8 +77,9 @@ class LanguageModelServingModule(tf.Module):
         return [request for name, rows in inputs.items() for request in alone_and_together(name, rows)]
 
     def config(self) -> dict[str, Any]:
-        """Returns the model config and the decoding config."""
-        return {"model": self._model_config(), "decoding": dataclasses.asdict(self.decoding)}
+        """Returns the model config, the decoding config, and the options of `serving_default`."""
+        decoding = dataclasses.asdict(self.decoding)
+        return {"model": self._model_config(), "decoding": decoding, "options": {"sample": self._options()}}
 
     @signature(input_signature=[_TEXT])
     def serving_default(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -83,16 +89,12 @@ class LanguageModelServingModule(tf.Module):
             text: tf.string [B].
         Returns:
             completion: tf.string [B], valid UTF-8. Append it to the text: it starts with a space before a new word.
+            finish_reason: tf.string [B], "stop" if the model ended the text, "length" after `max_new_tokens`.
+            truncated: bool [B], whether the text was longer than half of the context, so that its beginning was cut.
         """
-        rows, options = tf.shape(text), self.decoding
-        return self.sample(  # a tf.function, so the graph contains the loop once
-            text,
-            temperature=tf.fill(rows, options.temperature),
-            top_k=tf.zeros(rows, tf.int32),
-            top_p=tf.fill(rows, options.top_p),
-            max_new_tokens=tf.fill(rows, options.max_new_tokens),
-            seed=tf.zeros(rows, tf.int32),
-        )
+        # a tf.function, so the graph contains the loop once
+        options = {name: tf.constant(value, _OPTIONS[name]) for name, value in self._options().items()}
+        return self.sample(text, **{name: tf.fill(tf.shape(text), value) for name, value in options.items()})
 
     @signature(input_signature=[_TEXT, *(tf.TensorSpec([None], dtype, name) for name, dtype in _OPTIONS.items())])
     def sample(
@@ -108,24 +110,32 @@ class LanguageModelServingModule(tf.Module):
 
         Args:
             text: tf.string [B].
-            temperature: float32 [B]; 0 always takes the most likely token.
-            top_k: int32 [B]; sample from the k most likely tokens only. 0 samples from all tokens.
-            top_p: float32 [B]; sample from the fewest tokens whose probabilities reach p. 1 samples from all tokens.
-            max_new_tokens: int32 [B]; clipped to 1 to half of the context length.
-            seed: int32 [B]; random seed.
+            temperature: float32 [B], finite, at least 0; 0 always takes the most likely token.
+            top_k: int32 [B], at least 0; sample from the k most likely tokens only. 0 samples from all tokens.
+            top_p: float32 [B], above 0, at most 1; sample from the fewest tokens whose probabilities reach p. 1 samples
+                from all tokens.
+            max_new_tokens: int32 [B], 1 to half of the context length.
+            seed: int32 [B]; random seed, any number.
         Returns:
-            completion: as for `serving_default`.
+            As for `serving_default`.
         """
         options = (temperature, top_k, top_p, max_new_tokens, seed)
-        with tf.control_dependencies([_check_rows(text, options)]):
-            return {"completion": self._completions(tf.identity(text), *options)}
+        checks = [
+            check_rows("sample", {"text": text, **dict(zip(_OPTIONS, options, strict=True))}),
+            check_values("temperature", temperature, _is_temperature(temperature), "finite and at least 0"),
+            check_values("top_k", top_k, top_k >= 0, "at least 0"),
+            check_values("top_p", top_p, (top_p > 0) & (top_p <= 1), "above 0 and at most 1"),
+            check_range("max_new_tokens", max_new_tokens, 1, self._max_length),
+        ]
+        with tf.control_dependencies(checks):
+            return self._complete(tf.identity(text), *options)
 
     @signature(input_signature=[_TEXT])
     def score(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """Computes the log probability of each text.
 
         Args:
-            text: tf.string [B], of any length.
+            text: tf.string [B], of any length; it is never cut, so there is no output `truncated`.
         Returns:
             log_probability: float32 [B], in nats, of all tokens and the end marker; tokens: int32 [B], their number;
             characters: int32 [B], number of characters of the normalised text; bits_per_character: float32 [B].
@@ -141,7 +151,12 @@ class LanguageModelServingModule(tf.Module):
             "bits_per_character": bits / tf.cast(tf.maximum(characters, 1), tf.float32),
         }
 
-    def _completions(
+    def _options(self) -> dict[str, Any]:
+        """Returns the options of `sample` with which it continues texts as `serving_default`."""
+        names = ("temperature", "top_p", "max_new_tokens")
+        return {"top_k": 0, "seed": 0, **{name: getattr(self.decoding, name) for name in names}}
+
+    def _complete(
         self,
         text: tf.Tensor,
         temperature: tf.Tensor,
@@ -149,15 +164,22 @@ class LanguageModelServingModule(tf.Module):
         top_p: tf.Tensor,
         max_new_tokens: tf.Tensor,
         seed: tf.Tensor,
-    ) -> tf.Tensor:
-        max_length = self._context // 2
-        prompt = self.tokenizer.tokenize(text)[:, -max_length:].to_tensor()  # [B, P]
-        maximum = tf.clip_by_value(max_new_tokens, 1, max_length)
+    ) -> dict[str, tf.Tensor]:
+        ids = self.tokenizer.tokenize(text)
+        prompt = ids[:, -self._max_length :].to_tensor()  # [B, P]
         # The maximum over an empty batch would be the smallest int32.
-        random_numbers = draw_random_numbers(seed, tf.maximum(tf.reduce_max(maximum), 1))
-        limits = LengthLimits(tf.zeros_like(maximum), maximum)
+        random_numbers = draw_random_numbers(seed, tf.maximum(tf.reduce_max(max_new_tokens), 1))
+        limits = LengthLimits(tf.zeros_like(max_new_tokens), max_new_tokens)
         options = SamplingOptions(limits, temperature, top_k, top_p, random_numbers)
-        generated = self._generate(prompt, limits=options).ids[:, 0]  # [B, T]
+        result = self._generate(prompt, limits=options)
+        return {
+            "completion": self._completions(prompt, result.ids[:, 0]),
+            "finish_reason": tf.where(result.lengths[:, 0] >= max_new_tokens, LENGTH, STOP),
+            "truncated": ids.row_lengths() > self._max_length,
+        }
+
+    def _completions(self, prompt: tf.Tensor, generated: tf.Tensor) -> tf.Tensor:
+        """Returns the text of generated ids after that of the prompt: int32 [B, P], int32 [B, T] -> tf.string [B]."""
         # The first piece of a text is decoded without its leading space, so decode it together with the prompt.
         prompt_text = self.tokenizer.detokenize(prompt)
         full_text = self.tokenizer.detokenize(tf.concat([prompt, generated], axis=1))
@@ -170,7 +192,7 @@ class LanguageModelServingModule(tf.Module):
         The model is applied to windows of its context length, which advance by half of it. So each token is predicted
         from at least that many previous tokens.
         """
-        step = self._context // 2
+        step = self._max_length
         rows, end = ids.nrows(), tf.fill([ids.nrows(), 1], self.tokenizer.eos_id)
         labels = tf.concat([ids, end], axis=1).to_tensor()  # [B, T]
         windows = -(-tf.shape(labels)[1] // step)
@@ -190,8 +212,5 @@ class LanguageModelServingModule(tf.Module):
         return tf.while_loop(lambda number, _: number < windows, add_window, variables)[1]
 
 
-def _check_rows(text: tf.Tensor, options: tuple[tf.Tensor, ...]) -> tf.Operation:
-    """Fails unless every option has one value per text; a single value would be broadcast, and texts would share it."""
-    texts, values = tf.size(text), tf.stack([tf.size(option) for option in options])
-    message = f"sample needs one value per text of each of {', '.join(_OPTIONS)}; number of texts, number of values:"
-    return tf.debugging.Assert(tf.reduce_all(values == texts), [message, texts, values])
+def _is_temperature(values: tf.Tensor) -> tf.Tensor:
+    return (values >= 0) & (values <= tf.float32.max)  # also false for NaN

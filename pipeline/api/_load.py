@@ -1,13 +1,20 @@
 """`seq2serve.load`: a SavedModel as a Python function, on TensorFlow's C++ runtime, without Python TensorFlow."""
 
-import json
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from seq2serve.components.base.errors import UserError
+from seq2serve.models.runtime.answers import (
+    FINISH_REASONS,
+    answer_names,
+    count_cuts,
+    default_options,
+    describe_cuts,
+)
 from seq2serve.models.runtime.runtime import TensorFlowError
 from seq2serve.models.runtime.saved_model import SERVING_DEFAULT, Signature
 from seq2serve.pipeline.serving.location import load_runtime, saved_model
@@ -16,7 +23,6 @@ if TYPE_CHECKING:  # it imports much more than a model needs
     from seq2serve._run import Run
 
 BATCH_ROWS = 32  # texts that are answered together; more gain little and take more memory
-_CONFIG = "assets.extra/config.json"
 Pair = tuple[str, str] | Mapping[str, str]
 
 
@@ -50,7 +56,7 @@ class LoadedModel:
     def __init__(self, folder: str, name: str = ""):
         self.name = name or folder
         self._runtime = load_runtime(folder, self.name)
-        self._config = _read_config(folder)
+        self._defaults = {name: default_options(folder, name) for name in self.signatures}
 
     @property
     def signatures(self) -> dict[str, Signature]:
@@ -61,32 +67,37 @@ class LoadedModel:
     def __call__(self, text: str, **options: Any) -> Any: ...
     @overload
     def __call__(self, text: Sequence[str], **options: Any) -> list[Any]: ...
-    def __call__(self, text: str | Sequence[str], *, n_best: int | None = None, **options: Any) -> Any:
+    def __call__(self, text: str | Sequence[str], **options: Any) -> Any:
         """Answers texts: a translation, a label or a continuation for each.
+
+        It warns (UserWarning) if texts were cut because they are too long, or answers at the maximum length.
 
         Args:
             text: one text or several.
-            n_best: of a translator, the number of translations for each text, best first; at most its beam size.
-            **options: inputs of the signature `sample`, for all texts or one value for each: temperature, top_k, top_p,
-                max_new_tokens, seed. Those that are left out are as in `serving_default`.
+            **options: inputs of the signature with options, for all texts or one value for each. Of a translator, these
+                are those of `translate`: beam_size, n_best, length_penalty, min_length, max_length; of a language
+                model, those of `sample`: temperature, top_k, top_p, max_new_tokens, seed. Those that are left out are
+                as in `serving_default`.
         Returns:
-            For one text its answer, for several a list of answers. An answer is a string, with `n_best` a list of them.
+            For one text its answer, for several a list of answers. An answer is a string; with `n_best` it is a list of
+            at most that many different strings, best first.
         Raises:
-            UserError: the model has no such option or signature, or a value is out of range.
+            UserError: the model has no such option, or a value is out of range.
         """
         texts = [text] if isinstance(text, str) else list(text)
-        if n_best is not None:
-            answers = self._n_best(texts, n_best, options)
-        else:
-            signature = "sample" if options else SERVING_DEFAULT
-            inputs = {"text": texts, **(self._options(len(texts), options) if options else {})}
-            answers = self._rows(signature, inputs, _answer_name(self._signature(signature)))
+        signature = self._signature_with(options) if options else SERVING_DEFAULT
+        rows = self._outputs(signature, {"text": texts, **self._options(signature, len(texts), options)})
+        _warn_of_cuts(rows)
+        answers = _answers(self._signature(signature), rows)
+        if "n_best" not in options:
+            answers = [answer[0] if isinstance(answer, list) else answer for answer in answers]
         return answers[0] if isinstance(text, str) else answers
 
     def predict(self, text: str | Sequence[str]) -> Any:
         """Returns every output of `serving_default`: a dict for one text, a list of dicts for several."""
         texts = [text] if isinstance(text, str) else list(text)
         rows = self._outputs(SERVING_DEFAULT, {"text": texts})
+        _warn_of_cuts(rows)
         return rows[0] if isinstance(text, str) else rows
 
     def score(self, texts: "str | Pair | Sequence[str] | Sequence[Pair]") -> Any:
@@ -100,7 +111,9 @@ class LoadedModel:
         Raises:
             UserError: the model has no signature `score`, or a pair is incomplete.
         """
-        return self._by_row("score", texts)
+        rows, is_one = self._by_row("score", texts)
+        _warn_of_cuts(rows)
+        return rows[0] if is_one else rows
 
     def attention(self, pairs: "Pair | Sequence[Pair]") -> Any:
         """Returns a translator's cross-attention between source and target tokens.
@@ -113,8 +126,10 @@ class LoadedModel:
         Raises:
             UserError: the model has no signature `attention`, or a pair is incomplete.
         """
-        rows = self._by_row("attention", pairs)
-        return [_unpadded(row) for row in rows] if isinstance(rows, list) else _unpadded(rows)
+        rows, is_one = self._by_row("attention", pairs)
+        _warn_of_cuts(rows)
+        maps = [_unpadded(row) for row in rows]
+        return maps[0] if is_one else maps
 
     def run(self, signature: str, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Calls a signature with arrays, in one batch.
@@ -130,8 +145,9 @@ class LoadedModel:
         try:
             return self._runtime.run(signature, inputs)
         except (ValueError, TensorFlowError) as error:
+            reason = str(error).partition("\n")[0]  # the rest names nodes of the graph
             raise UserError(
-                f"{self.name} cannot answer: {error}", code="inputs-invalid", signature=signature
+                f"{self.name} cannot answer: {reason}", code="inputs-invalid", signature=signature
             ) from error
 
     def close(self) -> None:
@@ -156,47 +172,31 @@ class LoadedModel:
             )
         return self.signatures[name]
 
-    def _n_best(self, texts: list[str], number: int, options: Mapping[str, Any]) -> list[list[str]]:
-        self._signature("n_best")
-        if options:
+    def _signature_with(self, options: Mapping[str, Any]) -> str:
+        """Returns the name of the signature that takes texts with these options."""
+        known = {name: list(signature.inputs) for name, signature in self.signatures.items()}
+        known = {name: inputs for name, inputs in known.items() if "text" in inputs and len(inputs) > 1}
+        names = [option for inputs in known.values() for option in inputs if option != "text"]
+        if unknown := next((option for option in options if option not in names), None):
             raise UserError(
-                f"n_best cannot be combined with {', '.join(options)}",
-                code="option-unknown",
-                option=next(iter(options)),
-            )
-        rows = self._rows("n_best", {"text": texts}, "translations")
-        most = min(map(len, rows), default=number)
-        if not 1 <= number <= most:
-            raise UserError(
-                f"n_best must be between 1 and the model's beam size, {most}, got {number}",
-                code="option-out-of-range",
-                option="n_best",
-            )
-        return [row[:number] for row in rows]
-
-    def _options(self, rows: int, options: Mapping[str, Any]) -> dict[str, list]:
-        """Returns a value per row for every option of `sample`."""
-        names = [name for name in self._signature("sample").inputs if name != "text"]
-        if unknown := next((name for name in options if name not in names), None):
-            raise UserError(
-                f"{self.name} has no option {unknown!r}; it has {', '.join(names)}",
+                f"{self.name} has no option {unknown!r}; it has {', '.join(names) or 'none'}",
                 code="option-unknown",
                 option=unknown,
             )
-        # As `serving_default` sets them, see models/export/language_model.py.
-        defaults = {"top_k": 0, "seed": 0, **self._config.get("decoding", {})}
-        values = {name: options.get(name, defaults.get(name)) for name in names}
+        return next(name for name, inputs in known.items() if set(options) <= set(inputs))
+
+    def _options(self, signature: str, rows: int, options: Mapping[str, Any]) -> dict[str, list]:
+        """Returns a value per row for every option of a signature."""
+        names = [name for name in self._signature(signature).inputs if name != "text"]
+        values = {name: options.get(name, self._defaults[signature].get(name)) for name in names}
         return {name: _per_row(name, value, rows) for name, value in values.items()}
 
-    def _by_row(self, signature: str, texts: Any) -> Any:
+    def _by_row(self, signature: str, texts: Any) -> tuple[list[dict[str, Any]], bool]:
+        """Returns the outputs for each row, and whether there is only one, outside of a list."""
         names = list(self._signature(signature).inputs)
         is_one = isinstance(texts, str | Mapping) or (isinstance(texts, tuple) and len(names) > 1)
         rows = [_row(names, row) for row in ([texts] if is_one else texts)]
-        outputs = self._outputs(signature, {name: [row[name] for row in rows] for name in names})
-        return outputs[0] if is_one else outputs
-
-    def _rows(self, signature: str, inputs: Mapping[str, Sequence], output: str) -> list[Any]:
-        return [row[output] for row in self._outputs(signature, inputs)]
+        return self._outputs(signature, {name: [row[name] for row in rows] for name in names}), is_one
 
     def _outputs(self, signature: str, inputs: Mapping[str, Sequence]) -> list[dict[str, Any]]:
         """Returns a dict of outputs for each row; texts of similar length are answered together."""
@@ -212,26 +212,27 @@ class LoadedModel:
         return rows
 
 
-def _read_config(folder: str) -> dict[str, Any]:
-    """Returns what the export recorded of the model; empty for a SavedModel from elsewhere."""
-    try:
-        with open(os.path.join(folder, _CONFIG), encoding="utf-8") as file:
-            return json.load(file)
-    except OSError:
-        return {}
-
-
-def _answer_name(signature: Signature) -> str:
-    """Returns the output that is the answer: the one that is a string per row."""
-    strings = [
-        name for name, spec in signature.outputs.items() if spec.dtype == "string" and len(spec.shape or ()) == 1
-    ]
-    if len(strings) != 1:
+def _answers(signature: Signature, rows: list[dict[str, Any]]) -> list[Any]:
+    """Returns the answer of each row: the output of one string per text or, if there is none, of several."""
+    names = answer_names(signature) or answer_names(signature, rank=2)
+    if len(names) != 1:
         raise UserError(
-            f"the model has {len(strings)} outputs of one string per text, so none is the answer; use `predict`",
+            f"the model has {len(names)} outputs of strings, so none is the answer; use `predict`",
             code="answer-ambiguous",
         )
-    return strings[0]
+    if FINISH_REASONS not in signature.outputs:
+        return [row[names[0]] for row in rows]
+    # A place without an answer has no finish reason.
+    return [
+        [answer for answer, reason in zip(row[names[0]], row[FINISH_REASONS], strict=True) if reason] for row in rows
+    ]
+
+
+def _warn_of_cuts(rows: list[dict[str, Any]]) -> None:
+    """Warns the caller of a method of LoadedModel if texts or answers were cut."""
+    columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
+    for sentence in describe_cuts(*count_cuts(columns), len(rows)):
+        warnings.warn(sentence, UserWarning, stacklevel=3)
 
 
 def _row(names: list[str], row: Any) -> dict[str, str]:

@@ -3,9 +3,10 @@
 import dataclasses
 import sys
 from collections.abc import Iterable, Iterator
-from typing import BinaryIO, TextIO
+from typing import BinaryIO, NamedTuple, TextIO
 
 from seq2serve.components.base.errors import UserError
+from seq2serve.models.runtime.answers import FINISH_REASON, LENGTH, STOP, TRUNCATED, default_options
 from seq2serve.models.runtime.runtime import SavedModelRuntime
 from seq2serve.pipeline.serving.location import load_runtime, saved_model
 
@@ -25,21 +26,45 @@ class Options:
     seed: int
 
 
-def chat_with(model: str, options: Options) -> None:
+class Piece(NamedTuple):
+    """A part of a continuation.
+
+    Args:
+        text: what is new.
+        truncated: whether the beginning of the text was cut, because it was too long.
+        finish_reason: "stop" or "length", of the continuation so far.
+    """
+
+    text: str
+    truncated: bool
+    finish_reason: str
+
+
+def chat_with(model: str, seed: int, **options: float | None) -> None:
     """Loads a model and chats on standard input and output until the input ends.
 
     Args:
         model: path or URL of a SavedModel or a serving folder.
-        options: see `chat`.
+        seed: of the first continuation.
+        options: of the signature `sample`; None for what the model does by default.
     Raises:
         UserError: there is no model, it cannot be loaded, it is not a language model, or it fails.
     """
     with saved_model(model) as folder:
-        served = load_runtime(folder, model)
+        served, defaults = load_runtime(folder, model), default_options(folder, SIGNATURE)
+    chosen = {name: defaults.get(name) if value is None else value for name, value in options.items()}
+    missing = [f"--{name.replace('_', '-')}" for name, value in chosen.items() if value is None]
+    if missing and SIGNATURE in served.signatures:
+        raise UserError(
+            f"{model} does not say what its options are by default; pass {', '.join(missing)}",
+            code="options-missing",
+            options=missing,
+        )
     try:
-        chat(served, read_lines(sys.stdin.buffer), sys.stdout, options)
+        chat(served, read_lines(sys.stdin.buffer), sys.stdout, sys.stderr, Options(**chosen, seed=seed))
     except (ValueError, RuntimeError) as error:
-        raise UserError(f"{model} cannot continue a text: {error}", code="model-failed", path=model) from error
+        reason = str(error).partition("\n")[0]  # the rest names nodes of the graph
+        raise UserError(f"{model} cannot continue a text: {reason}", code="model-failed", path=model) from error
 
 
 def read_lines(file: BinaryIO) -> Iterator[str]:
@@ -60,13 +85,14 @@ def read_lines(file: BinaryIO) -> Iterator[str]:
         yield text
 
 
-def chat(served: SavedModelRuntime, lines: Iterable[str], out: TextIO, options: Options) -> None:
+def chat(served: SavedModelRuntime, lines: Iterable[str], out: TextIO, notes: TextIO, options: Options) -> None:
     """Writes a continuation of each line; an empty line continues all of the text that was written last.
 
     Args:
         served: a model with the signature `sample`.
         lines: what the person types, see `read_lines`.
         out: shows each piece as soon as the model returns it.
+        notes: says what was cut.
         options: `seed` is that of the first continuation; each following one adds 1.
     Raises:
         UserError: the model is not a language model.
@@ -81,15 +107,20 @@ def chat(served: SavedModelRuntime, lines: Iterable[str], out: TextIO, options: 
     for number, line in enumerate(lines):
         text = line or text
         out.write(text)
+        piece = Piece("", truncated=False, finish_reason=STOP)
         for piece in stream(served, text, dataclasses.replace(options, seed=(options.seed + number) % _NUM_SEEDS)):
-            out.write(piece)
+            out.write(piece.text)
             out.flush()
-            text += piece
+            text += piece.text
         out.write("\n")
         out.flush()
+        if piece.truncated:
+            notes.write("(the text is longer than the model reads: its beginning was cut)\n")
+        if piece.finish_reason == LENGTH:
+            notes.write(f"(reached --max-new-tokens {options.max_new_tokens}: an empty line continues)\n")
 
 
-def stream(served: SavedModelRuntime, text: str, options: Options) -> Iterator[str]:
+def stream(served: SavedModelRuntime, text: str, options: Options) -> Iterator[Piece]:
     """Yields a continuation piece by piece.
 
     Each call of the signature has the same seed and a higher limit. A row's random numbers depend only on its seed, so
@@ -99,9 +130,11 @@ def stream(served: SavedModelRuntime, text: str, options: Options) -> Iterator[s
     written = ""
     for length in range(_TOKENS_PER_PIECE, options.max_new_tokens + _TOKENS_PER_PIECE, _TOKENS_PER_PIECE):
         inputs["max_new_tokens"] = [min(length, options.max_new_tokens)]
-        completion = served.run(SIGNATURE, {"text": [text], **inputs})["completion"][0].decode()
+        outputs = served.run(SIGNATURE, {"text": [text], **inputs})
+        completion = outputs["completion"][0].decode()
         completion = completion.rstrip("\ufffd")  # the first bytes of a character whose other bytes follow
-        if len(completion) <= len(written):
+        reason = outputs[FINISH_REASON][0].decode()
+        yield Piece(completion[len(written) :], bool(outputs[TRUNCATED][0]), reason)
+        written = max(written, completion, key=len)
+        if reason == STOP:
             return
-        yield completion[len(written) :]
-        written = completion

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from seq2serve.components.base.errors import UserError
+from seq2serve.models.runtime.answers import FINISH_REASON, count_cuts, describe_cuts
 from seq2serve.models.runtime.runtime import SavedModelRuntime
 from seq2serve.pipeline.serving.location import load_runtime, saved_model
 from seq2serve.pipeline.serving.rest_json import dump, encode, parse_object
 
 
 def print_answers(model: str, signature: str, texts: list[str]) -> None:
-    """Prints the answer to each text: the output that has one string per text.
+    """Prints the answer to each text: the output that has one string per text. Standard error says what was cut.
 
     Args:
         model: path or URL of a SavedModel or a serving folder.
@@ -32,7 +33,8 @@ def print_answers(model: str, signature: str, texts: list[str]) -> None:
             inputs=inputs,
         )
     outputs = _run(served, model, signature, {"text": texts})
-    answers = [rows for rows in outputs.values() if len(rows) and isinstance(rows[0], bytes)]
+    columns = [rows for name, rows in outputs.items() if name != FINISH_REASON]
+    answers = [rows for rows in columns if len(rows) and isinstance(rows[0], bytes)]
     if not answers:
         raise UserError(
             f"signature {signature!r} has no output with one string per text; pass --file to print all outputs",
@@ -41,10 +43,11 @@ def print_answers(model: str, signature: str, texts: list[str]) -> None:
         )
     for answer in answers[0]:
         print(answer.decode(errors="replace"))
+    _report_cuts(*count_cuts(outputs), len(texts))
 
 
 def print_json_lines(model: str, signature: str, file: str, batch_size: int) -> None:
-    """Prints the inputs and outputs of each line of a file, batch by batch.
+    """Prints the inputs and outputs of each line of a file, batch by batch; standard error says what was cut.
 
     Args:
         model: path or URL of a SavedModel or a serving folder.
@@ -56,17 +59,25 @@ def print_json_lines(model: str, signature: str, file: str, batch_size: int) -> 
         UserError: the model or the file cannot be read, or a line is invalid; the message has the line number.
     """
     served = _load(model)
-    names = _input_names(model, served, signature)
+    names, number, cuts = _input_names(model, served, signature), 0, (0, 0)
     with _open(file) as lines:
         rows = (_parse(line, names, file, number) for number, line in enumerate(lines, 1))
         while batch := list(itertools.islice(rows, batch_size)):
             inputs = {name: [row[name] for row in batch] for name in names}
             outputs = _run(served, model, signature, inputs)
+            number += len(batch)
+            cuts = tuple(map(sum, zip(cuts, count_cuts(outputs), strict=True)))
             columns = {name: encode(name, array) for name, array in outputs.items()}
             for row, *values in zip(batch, *columns.values(), strict=True):
                 answer = dict(zip(columns, values, strict=True))
                 sys.stdout.write(dump({**row, **answer}).decode() + "\n")
             sys.stdout.flush()
+    _report_cuts(*cuts, number)
+
+
+def _report_cuts(texts: int, answers: int, number: int) -> None:
+    for sentence in describe_cuts(texts, answers, number):
+        print(f"seq2serve: {sentence}", file=sys.stderr)
 
 
 def _load(model: str) -> SavedModelRuntime:
@@ -88,7 +99,8 @@ def _run(served: SavedModelRuntime, model: str, signature: str, inputs: dict[str
     try:
         return served.run(signature, inputs)
     except (ValueError, RuntimeError) as error:
-        raise UserError(f"{model} cannot answer: {error}", code="inputs-invalid", path=model) from error
+        reason = str(error).partition("\n")[0]  # the rest names nodes of the graph
+        raise UserError(f"{model} cannot answer: {reason}", code="inputs-invalid", path=model) from error
 
 
 @contextlib.contextmanager

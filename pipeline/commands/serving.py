@@ -13,6 +13,7 @@ from seq2serve.pipeline.commands.logs import set_up_logs
 # The imports inside functions keep help instant: they load NumPy, portalocker, or the libraries of the server.
 
 _MAX_PORT, _MAX_INT32 = 2**16 - 1, 2**31 - 1
+_OF_THE_MODEL = "that of the model"
 _ServingFolder = Annotated[str, typer.Argument(metavar="DIR|URL", help="A serving folder, such as serving/en-de.")]
 
 
@@ -81,15 +82,32 @@ def chat(
         ),
     ],
     temperature: Annotated[
-        float, typer.Option(min=0, help="Higher is more varied; 0 always takes the most likely token.")
-    ] = 0.5,
+        float | None,
+        typer.Option(
+            min=0, help="Higher is more varied; 0 always takes the most likely token.", show_default=_OF_THE_MODEL
+        ),
+    ] = None,
     top_k: Annotated[
         int, typer.Option(min=0, max=_MAX_INT32, help="Sample from the k most likely tokens; 0 for all.")
     ] = 0,
     top_p: Annotated[
-        float, typer.Option(min=0, max=1, help="Sample from the most likely tokens whose probabilities add up to p.")
-    ] = 0.9,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Maximum tokens of an answer.")] = 64,
+        float | None,
+        typer.Option(
+            min=1e-6,
+            max=1,
+            help="Sample from the most likely tokens whose probabilities add up to p.",
+            show_default=_OF_THE_MODEL,
+        ),
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=_MAX_INT32,
+            help="Maximum tokens of an answer, at most half of the model's context.",
+            show_default=_OF_THE_MODEL,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, max=_MAX_INT32, help="Random seed of the first answer.")] = 0,
 ) -> None:
     """Streams a continuation of each line that you type. An empty line continues the last answer; Ctrl-D exits.
@@ -100,9 +118,9 @@ def chat(
     """
     with explained():
         set_up_logs(verbose=False)
-        from seq2serve.pipeline.commands.chat import Options, chat_with
+        from seq2serve.pipeline.commands.chat import chat_with
 
-        chat_with(model, Options(temperature, top_k, top_p, max_new_tokens, seed))
+        chat_with(model, seed, temperature=temperature, top_k=top_k, top_p=top_p, max_new_tokens=max_new_tokens)
 
 
 def serve(

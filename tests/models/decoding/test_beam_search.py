@@ -6,7 +6,15 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seq2serve.models.decoding.beam_search import BeamSearch, length_normalizer, log_sum_exp, top_k
+from seq2serve.models.decoding.beam_search import (
+    BeamOptions,
+    BeamSearch,
+    LengthLimits,
+    length_normalizer,
+    log_sum_exp,
+    top_k,
+)
+from seq2serve.models.decoding.loop import generate
 
 BOS, EOS = 2, 3
 
@@ -87,13 +95,37 @@ def test_it_finds_the_same_as_a_plain_search(noisy_reverser, decode, logits_of, 
             assert result.log_probs[row, rank] == pytest.approx(log_prob, abs=1e-4)
 
 
-def test_min_finished_ends_a_row_before_it_has_n_hypotheses(noisy_reverser, decode, source):
-    """The best hypothesis is the same as in a search for one."""
-    several = decode(noisy_reverser, source, BeamSearch(beams=4, n_best=4, min_finished=1), maximum=20)
-    one = decode(noisy_reverser, source, BeamSearch(beams=4, n_best=1), maximum=20)
-    assert several.lengths[:, 0].tolist() == one.lengths[:, 0].tolist()
-    assert several.scores[:, 0] == pytest.approx(one.scores[:, 0], abs=1e-4)
-    assert (several.scores[:, 3] < -1e6).any()  # a row was done without a fourth hypothesis
+@pytest.fixture(scope="module")
+def search_with_options(noisy_reverser, source):
+    """Returns a function that searches with beams, n_best and length penalty of each row, in four beams."""
+
+    @tf.function
+    def run(beams, n_best, length_penalty):
+        maximum = tf.fill([len(source)], 20)
+        options = BeamOptions(LengthLimits(0 * maximum, maximum), beams, n_best, length_penalty)
+        return generate(noisy_reverser, tf.constant(source), BeamSearch(beams=4, n_best=4), options)
+
+    return lambda *options: tf.nest.map_structure(lambda x: x.numpy(), run(*(tf.constant(row) for row in options)))
+
+
+def test_each_row_is_searched_with_its_own_options(noisy_reverser, decode, source, search_with_options):
+    """A row finds the same as a search with its options for all rows, whatever its neighbours have."""
+    choices = [(1, 1, 0.0), (2, 2, 1.5), (4, 3, 0.6), (4, 4, 0.0)]
+    rows = [choices[row % len(choices)] for row in range(len(source))]
+    together = search_with_options(*zip(*rows, strict=True))
+    for first, (beams, n_best, length_penalty) in enumerate(choices):
+        expected = decode(noisy_reverser, source, BeamSearch(beams, n_best, length_penalty), maximum=20)
+        for row in range(first, len(source), len(choices)):
+            assert together.lengths[row, :n_best].tolist() == expected.lengths[row].tolist()
+            assert together.scores[row, :n_best] == pytest.approx(expected.scores[row], abs=1e-4)
+
+
+def test_a_row_that_needs_fewer_hypotheses_is_done_earlier(source, search_with_options):
+    rows = len(source)
+    one, four = (search_with_options([4] * rows, [n_best] * rows, [0.6] * rows) for n_best in (1, 4))
+    assert one.scores[:, 0] == pytest.approx(four.scores[:, 0], abs=1e-4)
+    assert (one.scores[:, 3] < -1e6).any()  # a row was done without a fourth hypothesis
+    assert (four.scores[:, 3] > -1e6).all()
 
 
 def test_a_beam_of_one_always_takes_the_most_likely_token(noisy_reverser, decode, logits_of, source):

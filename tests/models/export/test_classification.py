@@ -1,5 +1,6 @@
 """An exported classifier returns labels and probabilities, for texts and for tf.Examples, in batches of any size."""
 
+import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -7,7 +8,7 @@ import tensorflow as tf
 from seq2serve.models.config import DecodingConfig, ModelConfig, TokenizerConfig
 from seq2serve.models.export.classification import ClassificationServingModule
 from seq2serve.models.export.export import export
-from seq2serve.models.runtime.runtime import SavedModelRuntime
+from seq2serve.models.runtime.runtime import SavedModelRuntime, TensorFlowError
 from seq2serve.models.runtime.saved_model import read_meta_graph
 from seq2serve.models.tokenizers.tokenizer import learn_tokenizer, load_tokenizer
 from seq2serve.models.transformer.models import EncoderClassifier
@@ -68,6 +69,39 @@ def test_classify_accepts_examples(runtime):
     expected = runtime.run("serving_default", {"text": TEXTS})
     assert answer["classes"].tolist() == expected["labels"].tolist()
     np.testing.assert_allclose(answer["scores"], expected["probabilities"], rtol=1e-5)
+
+
+def test_a_long_text_is_cut_and_says_so(model_and_tokenizer, runtime):
+    _, tokenizer = model_and_tokenizer
+    is_long = tokenizer.tokenize(tf.constant(TEXTS)).row_lengths().numpy() > 20
+    assert runtime.run("serving_default", {"text": TEXTS})["truncated"].tolist() == is_long.tolist()
+    assert set(is_long) == {False, True}
+
+
+BYTES = tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"a good day"]))
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        ({}, "Feature: text .* is required but could not be found"),
+        ({"txt": BYTES}, "Feature: text .* is required but could not be found"),
+        ({"text": tf.train.Feature()}, "Feature: text .* is required but could not be found"),
+        ({"text": tf.train.Feature(bytes_list=tf.train.BytesList())}, "Key: text.*Values size: 0"),
+        (
+            {"text": tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"a", b"b"]))},
+            "Key: text.*Can't parse serialized Example",
+        ),
+        ({"text": tf.train.Feature(int64_list=tf.train.Int64List(value=[1]))}, "Key: text.*Data types don't match"),
+    ],
+    ids=["none", "misspelt", "without a kind", "empty list", "two values", "wrong type"],
+)
+def test_an_example_without_one_text_is_refused_with_the_name_of_the_feature(runtime, features, message):
+    example = tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+    for inputs in ([example], [as_example("a good day"), example]):
+        with pytest.raises(TensorFlowError, match=message) as error:
+            runtime.run("classify", {"inputs": inputs})
+        assert error.value.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
 
 
 def test_every_signature_handles_hostile_texts(runtime, serving_module, hostile_texts, ask_every_way):

@@ -90,9 +90,62 @@ def test_a_number_of_options_other_than_the_number_of_texts_is_an_error(runtime,
     """Without the check, options are broadcast in a small batch and fail in a large one, without a clear message."""
     for option in OPTIONS:
         rows = {name: [value] * (values if name == option else texts) for name, value in OPTIONS.items()}
-        with pytest.raises(TensorFlowError, match="sample needs one value per text of each of temperature, ") as error:
+        message = "sample needs the same number of values of each of text, temperature, "
+        with pytest.raises(TensorFlowError, match=message) as error:
             runtime.run("sample", {"text": ["the light"] * texts, **rows})
         assert error.value.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "rule"),
+    [
+        ("temperature", -0.5, r"finite and at least 0, got\] \[-0.5\]"),
+        ("temperature", math.nan, "finite"),
+        ("temperature", math.inf, "finite"),
+        ("top_k", -1, r"at least 0, got\] \[-1\]"),
+        ("top_p", 0.0, "above 0 and at most 1"),
+        ("top_p", 1.5, "above 0 and at most 1"),
+        ("top_p", math.nan, "above 0 and at most 1"),
+        ("max_new_tokens", 0, "between 1 and 8"),
+        ("max_new_tokens", CONTEXT // 2 + 1, r"between 1 and 8, got\] \[9\]"),
+    ],
+)
+def test_an_option_out_of_range_is_refused_with_its_name(runtime, option, value, rule):
+    """Also in one row of many: the model server batches requests, and all of a batch fail together."""
+    texts = ["the light"] * 9
+    with pytest.raises(TensorFlowError, match=f"{option} must be {rule}") as error:
+        sample(runtime, texts, **{option: [OPTIONS[option]] * 8 + [value]})
+    assert error.value.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+
+
+def test_every_seed_is_valid(runtime):
+    assert len(sample(runtime, ["the"] * 3, seed=[-(2**31), 0, 2**31 - 1])) == 3
+
+
+def test_a_completion_says_whether_its_prompt_was_cut(model_and_tokenizer, runtime):
+    _, tokenizer = model_and_tokenizer
+    texts = ["the lamp", "the lamp is on now please open the door"]
+    is_long = (tokenizer.tokenize(tf.constant(texts)).row_lengths() > CONTEXT // 2).numpy().tolist()
+    assert is_long == [False, True]
+    for signature, options in (("serving_default", {}), ("sample", {name: [x] * 2 for name, x in OPTIONS.items()})):
+        assert runtime.run(signature, {"text": texts, **options})["truncated"].tolist() == is_long
+
+
+def test_the_end_marker_is_the_finish_reason_stop(runtime):
+    """A completion that ended by itself is the same with a higher limit."""
+    rows = {name: [value] * 1000 for name, value in OPTIONS.items()}
+    rows |= {"seed": list(range(1000)), "temperature": [100.0] * 1000, "text": ["the"] * 1000}
+    six, eight = (runtime.run("sample", rows | {"max_new_tokens": [number] * 1000}) for number in (6, 8))
+    ended = six["finish_reason"] == b"stop"
+    assert ended.any()
+    assert six["completion"][ended].tolist() == eight["completion"][ended].tolist()
+    assert (eight["finish_reason"][ended] == b"stop").all()
+
+
+def test_a_setting_beyond_the_context_becomes_the_largest_possible(model_and_tokenizer):
+    module = LanguageModelServingModule(*model_and_tokenizer, DecodingConfig(max_new_tokens=500))
+    config = module.config()
+    assert config["decoding"]["max_new_tokens"] == config["options"]["sample"]["max_new_tokens"] == CONTEXT // 2
 
 
 def test_a_longer_completion_starts_with_the_shorter_one(runtime):

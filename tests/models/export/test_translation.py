@@ -3,15 +3,16 @@
 import json
 import pathlib
 
+import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from seq2serve.models.config import DecodingConfig, ModelConfig, TokenizerConfig
 from seq2serve.models.export.export import export
-from seq2serve.models.export.translation import TranslationServingModule
+from seq2serve.models.export.translation import TranslationServingModule, _repeats
 from seq2serve.models.export.warmup import read_warmup_requests
-from seq2serve.models.runtime.runtime import SavedModelRuntime
+from seq2serve.models.runtime.runtime import SavedModelRuntime, TensorFlowError
 from seq2serve.models.runtime.saved_model import iterate_nodes, read_meta_graph
 from seq2serve.models.tokenizers.tokenizer import learn_tokenizer, load_tokenizer
 from seq2serve.models.transformer.models import Transformer
@@ -68,11 +69,16 @@ def test_inputs_and_outputs_of_a_signature_have_names_and_the_batch_first(export
     signature = tf.saved_model.load(exported).signatures["serving_default"]
     assert signature.structured_input_signature[1] == {"text": tf.TensorSpec([None], tf.string, "text")}
     outputs = {name: (spec.dtype, spec.shape.rank) for name, spec in signature.structured_outputs.items()}
-    assert outputs == {"translation": (tf.string, 1), "score": (tf.float32, 1)}
+    assert outputs == {
+        "translation": (tf.string, 1),
+        "score": (tf.float32, 1),
+        "finish_reason": (tf.string, 1),
+        "truncated": (tf.bool, 1),
+    }
 
 
 def test_the_graph_contains_the_decode_loop_once(exported):
-    """Both halves of a batch and both signatures that translate share the inner and the outer loop."""
+    """Both halves of a batch and all signatures that translate share the inner and the outer loop."""
     nodes = iterate_nodes(read_meta_graph(exported))
     assert sum(node.op in ("While", "StatelessWhile") for _, node in nodes) == 2
 
@@ -128,7 +134,8 @@ def test_the_translation_of_any_bytes_is_valid_utf8(loaded, text):
     assert np.isfinite(answer["score"]).all()
 
 
-SIGNATURES = ("serving_default", "n_best", "score", "attention")
+SIGNATURES = ("serving_default", "n_best", "translate", "score", "attention")
+OPTIONS = {"beam_size": 3, "n_best": 1, "length_penalty": 0.6, "min_length": 0, "max_length": 0}  # the defaults
 # Texts that have broken servers, and ordinary texts.
 HOSTILE = [
     "",
@@ -147,7 +154,15 @@ def inputs_of(signature, texts):
     """Makes the inputs of a signature; a pair consists of a text and the next one."""
     if signature in ("score", "attention"):
         return {"source": texts, "target": [*texts[1:], *texts[:1]]}
+    if signature == "translate":
+        return with_options(texts, beam_size=[1, 2, 3], min_length=[0, 3], max_length=[0, 0, 0, 5])
     return {"text": texts}
+
+
+def with_options(texts, **changes):
+    """Makes the inputs of `translate`; a list of values is repeated."""
+    options = {name: np.resize(value, len(texts)).tolist() for name, value in (OPTIONS | changes).items()}
+    return {"text": texts, **options}
 
 
 @pytest.fixture(scope="module")
@@ -174,8 +189,9 @@ def assert_same(answer, expected, row=None):
 @pytest.mark.parametrize("signature", SIGNATURES)
 def test_the_cpp_runtime_has_the_same_results_as_python(serving_module, runtime, signature):
     inputs = inputs_of(signature, HOSTILE)
-    tensors = {name: tf.constant(texts) for name, texts in inputs.items()}
-    expected = {name: value.numpy() for name, value in getattr(serving_module, signature)(**tensors).items()}
+    function = getattr(serving_module, signature)
+    tensors = {spec.name: tf.constant(inputs[spec.name], spec.dtype) for spec in function.input_signature}
+    expected = {name: value.numpy() for name, value in function(**tensors).items()}
     assert_same(runtime.run(signature, inputs), expected)
 
 
@@ -204,7 +220,10 @@ def test_outputs_have_as_many_rows_as_inputs(runtime, signature):
 def test_a_text_of_a_hundred_thousand_characters_is_truncated(runtime, signature):
     inputs = inputs_of(signature, ["open door " * 10_000, "open"])
     shorter = inputs_of(signature, ["open door " * 1_000, "open"])
-    assert_same(runtime.run(signature, inputs), runtime.run(signature, shorter))
+    answer = runtime.run(signature, inputs)
+    assert_same(answer, runtime.run(signature, shorter))
+    assert answer["truncated"].tolist() == [True, "target" in inputs]  # a pair is cut if one of its texts is
+    assert not runtime.run(signature, inputs_of(signature, ["open", "door"]))["truncated"].any()
 
 
 def test_n_best_starts_with_the_translation_and_is_sorted_by_score(runtime):
@@ -212,6 +231,84 @@ def test_n_best_starts_with_the_translation_and_is_sorted_by_score(runtime):
     assert n_best["translations"].shape == n_best["scores"].shape == (len(TEXTS), 3)
     assert n_best["translations"][:, 0].tolist() == best["translation"].tolist()
     assert (np.diff(n_best["scores"]) <= 0).all()
+
+
+def test_no_two_translations_of_a_text_are_the_same(runtime):
+    """Where there are fewer translations than beams, the rest are empty and score lower than any."""
+    answer = runtime.run("n_best", {"text": HOSTILE})
+    columns = (answer[name] for name in ("translations", "scores", "finish_reasons"))
+    for texts, scores, reasons in zip(*columns, strict=True):
+        real = scores > -1e6
+        assert len({b" ".join(text.split()) for text in texts[real]}) == real.sum() >= 1
+        assert set(texts[~real]) | set(reasons[~real]) <= {b""}
+        assert set(reasons[real]) <= {b"stop", b"length"}
+
+
+def test_texts_that_differ_in_white_space_are_repeats():
+    texts = tf.constant([["a b", "a  b", "ab", " a b\u3000"], ["", "", "x", "X"]])
+    assert _repeats(texts).numpy().tolist() == [[False, True, False, True], [False, True, False, False]]
+
+
+def test_translate_answers_each_row_as_a_model_with_its_options(make_serving_module, serving_module, runtime):
+    limits = {"max_length_ratio": 1.5, "max_length_extra": 4, "max_source_length": 12}
+    other = make_serving_module(beam_size=2, length_penalty=2.0, **limits)
+    texts = [text for text in TEXTS for _ in range(2)]
+    answer = runtime.run("translate", with_options(texts, beam_size=[3, 2], length_penalty=[0.6, 2.0]))
+    for first, module in enumerate((serving_module, other)):
+        expected = module.serving_default(tf.constant(TEXTS))
+        assert answer["translations"][first::2, 0].tolist() == expected["translation"].numpy().tolist()
+        assert answer["finish_reasons"][first::2, 0].tolist() == expected["finish_reason"].numpy().tolist()
+        np.testing.assert_allclose(answer["scores"][first::2, 0], expected["score"], rtol=1e-4)
+    assert set(answer["translations"][:, 1:].flat) == {b""}  # one translation was wanted
+
+
+def test_a_translation_that_reaches_its_maximum_length_says_so(serving_module, runtime):
+    (short,) = runtime.run("translate", with_options(TEXTS[:1], max_length=1))["finish_reasons"][:, 0]
+    assert short == b"length"
+    answer = runtime.run("translate", with_options(TEXTS, max_length=22, min_length=20))
+    lengths = serving_module.tokenizer.tokenize(answer["translations"][:, 0]).row_lengths().numpy()
+    assert ((answer["finish_reasons"][:, 0] == b"length") | (lengths < 22)).all()
+    assert (lengths > lengths_of_default(serving_module, runtime)).any()  # the minimum holds
+
+
+def lengths_of_default(serving_module, runtime):
+    translations = runtime.run("serving_default", {"text": TEXTS})["translation"]
+    return serving_module.tokenizer.tokenize(translations).row_lengths().numpy()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"beam_size": 0}, r"beam_size must be between 1 and 3, got\] \[0\]"),
+        ({"beam_size": 4}, "beam_size must be between 1 and 3"),
+        ({"n_best": 4}, "n_best must be between 1 and beam_size"),
+        ({"n_best": 0}, "n_best must be between 1 and beam_size"),
+        ({"length_penalty": -0.1}, r"length_penalty must be between 0 and 10, got\] \[-0.1\]"),
+        ({"length_penalty": float("nan")}, "length_penalty must be"),
+        ({"min_length": -1}, "min_length must be between 0 and 22"),
+        ({"max_length": 23}, "max_length must be between 0 and 22"),
+        ({"max_length": 2, "min_length": 3}, "min_length must be at most max_length"),
+    ],
+)
+def test_an_option_out_of_range_is_refused_with_its_name(runtime, options, message):
+    """Also among rows with valid options: the model server batches requests, and all of a batch fail together."""
+    good = with_options(["open"] * 3)
+    inputs = {name: [*values[:2], options.get(name, values[2])] for name, values in good.items()}
+    with pytest.raises(TensorFlowError, match=message) as error:
+        runtime.run("translate", inputs)
+    assert error.value.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+    runtime.run("translate", good)
+
+
+@pytest.mark.parametrize(("signature", "name"), [("score", "source"), ("attention", "target"), ("translate", "n_best")])
+@pytest.mark.parametrize("rows", [1, 9])
+def test_unequal_numbers_of_rows_are_refused(runtime, signature, name, rows):
+    """A single row would be broadcast, and be paired with every other row."""
+    inputs = inputs_of(signature, ["open"] * 4)
+    inputs[name] = (inputs[name] * 3)[:rows]
+    with pytest.raises(TensorFlowError, match=f"{signature} needs the same number of values of each of ") as error:
+        runtime.run(signature, inputs)
+    assert error.value.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
 
 
 def test_a_score_counts_the_target_tokens_and_the_end_marker(serving_module, runtime):
@@ -236,7 +333,7 @@ def test_every_signature_has_warmup_requests_with_the_samples_alone_and_together
     assert requests[-1].signature == "serving_default"
     for signature in SIGNATURES:
         inputs = [request.inputs for request in requests if request.signature == signature]
-        for name in inputs[0]:
+        for name in {"text", "source", "target"} & set(inputs[0]):
             texts = [[text.decode() for text in values[name]] for values in inputs]
             assert texts == [[TEXTS[0]], [TEXTS[1]], [TEXTS[2]], TEXTS[:3]]
 
@@ -248,6 +345,7 @@ def test_vocabulary_config_and_versions_are_exported(serving_module, exported):
     assert vocabulary[3] == "</s>\t3"
     config = json.loads((extra / "config.json").read_text(encoding="utf-8"))
     assert (config["task"], config["decoding"]["beam_size"], config["model"]["d_model"]) == ("translation", 3, 16)
+    assert config["options"]["translate"] == OPTIONS
     versions = json.loads((extra / "versions.json").read_text(encoding="utf-8"))
     assert versions["tensorflow"] == tf.__version__
     assert versions["lowest"] == {"tensorflow": "2.19", "tensorflow-text": "2.19"}
@@ -256,6 +354,7 @@ def test_vocabulary_config_and_versions_are_exported(serving_module, exported):
 def test_source_and_target_may_have_separate_tokenizers(make_serving_module, tmp_path):
     """Every signature uses the source tokenizer for sources and the target tokenizer for targets."""
     folder, exported = str(tmp_path / "tokenizer"), str(tmp_path / "exported")
+    signatures = ("serving_default", "n_best", "score", "attention")  # the test model has one beam
     pathlib.Path(folder).mkdir()
     source_size = learn_tokenizer([(word[::-1], 9) for word in WORDS], TokenizerConfig(vocab_size=310), folder)
     target_tokenizer = make_serving_module().tokenizer
@@ -267,9 +366,9 @@ def test_source_and_target_may_have_separate_tokenizers(make_serving_module, tmp
     decoding = DecodingConfig(beam_size=1, max_length_ratio=1.5, max_length_extra=4, max_source_length=24)
     module = TranslationServingModule(model, target_tokenizer, decoding, source_tokenizer)
     export(module, exported, TEXTS[:3])
-    inputs = {signature: inputs_of(signature, TEXTS[:2]) for signature in SIGNATURES}
+    inputs = {signature: inputs_of(signature, TEXTS[:2]) for signature in signatures}
     with SavedModelRuntime(exported) as runtime:
-        answers = {signature: runtime.run(signature, inputs[signature]) for signature in SIGNATURES}
+        answers = {signature: runtime.run(signature, inputs[signature]) for signature in signatures}
     in_python = tf.saved_model.load(exported).signatures["attention"]
     loaded = in_python(**{name: tf.constant(texts) for name, texts in inputs["attention"].items()})
     assert_same(answers["attention"], {name: value.numpy() for name, value in loaded.items()})

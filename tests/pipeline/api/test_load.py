@@ -41,21 +41,61 @@ def test_the_order_of_many_texts_is_kept(translate):
 def test_n_best_are_the_best_translations_first(translate):
     best = translate(TEXTS, n_best=2)
     assert [row[0] for row in best] == translate(TEXTS)
-    assert [len(row) for row in best] == [2, 2, 2]
+    assert all(len(set(row)) == len(row) <= 2 for row in best)
+    assert max(map(len, best)) == 2
+    assert best[2] == [""]  # the text is empty, and an answer is not repeated
     assert translate(TEXTS[0], n_best=1) == [translate(TEXTS[0])]
+    assert list(map(len, translate([TEXTS[0]] * 2, n_best=[1, 2]))) == [1, 2]
 
 
-@pytest.mark.parametrize("number", [0, 3])
-def test_n_best_beyond_the_beam_is_an_error(translate, number):
-    with pytest.raises(seq2serve.UserError, match=f"n_best must be between 1 and .* 2, got {number}") as error:
-        translate(TEXTS[0], n_best=number)
-    assert error.value.code == "option-out-of-range"
+def test_a_translator_takes_options(translate):
+    assert translate(TEXTS, length_penalty=0.6) == translate(TEXTS)  # the default
+    text = TEXTS[0]
+    one, many = translate(text, max_length=1), translate([text] * 2, min_length=[0, 12], max_length=[1, 0], beam_size=1)
+    assert len(one) < len(many[1])
+    assert many[0] == translate(text, max_length=1, beam_size=1)
+
+
+@pytest.mark.parametrize(
+    ("task", "option", "value", "message"),
+    [
+        ("translation", "n_best", 3, "n_best must be between 1 and beam_size"),
+        ("translation", "beam_size", 3, "beam_size must be between 1 and 2"),
+        ("language_model", "top_p", 0.0, "top_p must be above 0 and at most 1"),
+        ("language_model", "max_new_tokens", 17, "max_new_tokens must be between 1 and 16"),
+    ],
+)
+def test_an_option_out_of_range_is_an_error_with_its_name(loaded, task, option, value, message):
+    with loaded(task) as model, pytest.raises(seq2serve.UserError, match=message) as error:
+        model(TEXTS[0], **{option: value})
+    assert error.value.code == "inputs-invalid"
+    assert "\n" not in str(error.value)
+
+
+def test_cut_texts_and_answers_are_counted_in_a_warning(loaded):
+    long = "Turn on the light in the hall. " * 100
+    with loaded("classification") as model:
+        with pytest.warns(UserWarning, match="1 of 2 texts were longer than the model reads") as caught:
+            answers = model(["Open", long])
+        assert [caught[0].filename, len(caught)] == [__file__, 1]
+        assert all(isinstance(answer, str) for answer in answers)
+    with loaded("translation") as model:
+        with pytest.warns(UserWarning, match="2 of 2 answers stopped at the maximum length"):
+            model(TEXTS[:2], max_length=1)
+        with pytest.warns(UserWarning, match="1 of 1 texts were"):
+            model.score((long, "Öffne"))
+
+
+def test_nothing_is_warned_of_if_nothing_is_cut(loaded, recwarn):
+    with loaded("classification") as model:
+        model(TEXTS)
+    assert not recwarn.list
 
 
 def test_predict_returns_every_output(loaded):
     with loaded("classification") as model:
         row = model.predict(TEXTS[0])
-        assert row.keys() == {"label", "probability", "labels", "probabilities"}
+        assert row.keys() == {"label", "probability", "labels", "probabilities", "truncated"}
         assert row["label"] in row["labels"]
         assert math.isclose(sum(row["probabilities"]), 1, rel_tol=1e-5)
         assert [row["label"] for row in model.predict(TEXTS)] == model(TEXTS)
@@ -81,6 +121,7 @@ def test_options_left_out_are_those_of_serving_default(loaded):
     [
         ({"temprature": 1.0}, "option-unknown"),
         ({"seed": [1, 2]}, "option-out-of-range"),
+        ({"beam_size": 1}, "option-unknown"),
         ({"seed": "a"}, "inputs-invalid"),
     ],
 )
@@ -90,10 +131,10 @@ def test_bad_options_are_errors(loaded, options, code):
     assert error.value.code == code
 
 
-def test_a_translator_has_no_options(translate):
-    with pytest.raises(seq2serve.UserError, match="has no signature 'sample'") as error:
+def test_an_unknown_option_is_an_error_that_lists_the_known_ones(translate):
+    with pytest.raises(seq2serve.UserError, match="has no option 'temperature'; it has beam_size, ") as error:
         translate("Open", temperature=1.0)
-    assert error.value.code == "signature-missing"
+    assert (error.value.code, error.value.fields["option"]) == ("option-unknown", "temperature")
 
 
 def test_pairs_are_scored(translate):
@@ -159,6 +200,8 @@ def test_a_damaged_model_is_an_error(tmp_path):
 def test_python_tensorflow_is_not_imported(finished_run):
     code = "import sys, seq2serve; print(seq2serve.load(sys.argv[1])('Open')); print('tensorflow' in sys.modules)"
     folder = str(finished_run.folder / finished_run.serving)
-    done = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, folder], capture_output=True, text=True, check=True
+    )
     assert done.stdout.splitlines()[1] == "False"
     assert done.stderr == ""

@@ -30,12 +30,12 @@ def sampled(served, text, seed):
 def test_the_pieces_add_up_to_the_completion(served):
     pieces = list(stream(served, "Turn on the", OPTIONS))
     assert len(pieces) > 1
-    assert "".join(pieces) == sampled(served, "Turn on the", 5)
+    assert "".join(piece.text for piece in pieces) == sampled(served, "Turn on the", 5)
 
 
 def test_each_line_is_continued_and_an_empty_line_continues_the_last_answer(served):
     out = io.StringIO()
-    chat(served, ["Open the", "", "Check"], out, OPTIONS)
+    chat(served, ["Open the", "", "Check"], out, io.StringIO(), OPTIONS)
     first = "Open the" + sampled(served, "Open the", 5)
     second = first + sampled(served, first, 6)
     assert out.getvalue() == f"{first}\n{second}\nCheck{sampled(served, 'Check', 7)}\n"
@@ -43,8 +43,19 @@ def test_each_line_is_continued_and_an_empty_line_continues_the_last_answer(serv
 
 def test_the_seed_after_the_largest_is_zero(served):
     out = io.StringIO()
-    chat(served, ["Open the", "Check"], out, dataclasses.replace(OPTIONS, seed=2**31 - 1))
+    chat(served, ["Open the", "Check"], out, io.StringIO(), dataclasses.replace(OPTIONS, seed=2**31 - 1))
     assert out.getvalue().splitlines()[1] == f"Check{sampled(served, 'Check', 0)}"
+
+
+def test_a_note_says_what_was_cut(served):
+    notes = {}
+    for text in ("Open", "Open the door. " * 100):
+        out = io.StringIO()
+        chat(served, [text], io.StringIO(), out, dataclasses.replace(OPTIONS, max_new_tokens=1, temperature=0.0))
+        notes[len(text)] = out.getvalue().splitlines()
+    short, long = notes.values()
+    assert short == ["(reached --max-new-tokens 1: an empty line continues)"]
+    assert long[0] == "(the text is longer than the model reads: its beginning was cut)"
 
 
 def test_lines_are_read_without_line_ends():
@@ -63,12 +74,28 @@ def test_a_line_that_is_not_utf8_is_an_error_after_earlier_lines_are_answered(as
     assert (outcome.exit_code, outcome.error.code, outcome.error.fields) == (2, "line-encoding", {"line": 2})
     assert outcome.stdout.startswith("Open the")
     message = "line 2 is not UTF-8 (invalid continuation byte at byte 3); send the text as UTF-8"
-    assert outcome.stderr == f"seq2serve: {message}\n"
+    assert outcome.stderr.endswith(f"seq2serve: {message}\n")
 
 
-@pytest.mark.parametrize("option", ["--seed", "--top-k"])
-def test_a_number_beyond_int32_is_a_usage_error(invoke, option):
-    outcome = invoke("chat", "--model", "model", option, str(2**31))
+def test_options_left_out_are_those_of_the_model(ask, served):
+    """The model's context allows fewer tokens than the default of other models."""
+    (answer,) = served.run("serving_default", {"text": ["Open the"]})["completion"]
+    outcome = ask(b"Open the\n")
+    assert (outcome.exit_code, outcome.stdout) == (0, f"Open the{answer.decode()}\n")
+
+
+def test_more_tokens_than_the_context_allows_are_refused_with_the_limit(ask):
+    outcome = ask(b"Open the\n", "--max-new-tokens", "17", "--temperature", "0")
+    assert (outcome.exit_code, outcome.error.code) == (2, "model-failed")
+    assert "max_new_tokens must be between 1 and 16" in outcome.stderr
+    assert outcome.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--seed", 2**31), ("--top-k", 2**31), ("--top-p", 0), ("--temperature", -1)]
+)
+def test_a_number_out_of_range_is_a_usage_error(invoke, option, value):
+    outcome = invoke("chat", "--model", "model", option, str(value))
     assert (outcome.exit_code, outcome.error) == (2, None)
     assert f"Invalid value for '{option}'" in outcome.message
 
@@ -77,7 +104,11 @@ def test_a_signature_without_the_sampling_options_is_an_error(invoke, tmp_path):
     module = tf.Module()
     module.sample = tf.function(lambda text: {"completion": text}, [tf.TensorSpec([None], tf.string, "text")])
     tf.saved_model.save(module, str(tmp_path), signatures={"sample": module.sample})
-    outcome = invoke("chat", "--model", tmp_path, stdin=b"Open the\n")
+    outcome = invoke("chat", "--model", tmp_path)
+    missing = ["--temperature", "--top-p", "--max-new-tokens"]
+    assert (outcome.exit_code, outcome.error.code, outcome.error.fields) == (2, "options-missing", {"options": missing})
+    options = ["--temperature", "1", "--top-p", "1", "--max-new-tokens", "4"]
+    outcome = invoke("chat", "--model", tmp_path, *options, stdin=b"Open the\n")
     assert (outcome.exit_code, outcome.error.code, outcome.error.fields) == (2, "model-failed", {"path": str(tmp_path)})
     assert outcome.stderr.startswith(f"seq2serve: {tmp_path} cannot continue a text: signature 'sample' has no input")
     assert outcome.stderr.count("\n") == 1
@@ -86,7 +117,7 @@ def test_a_signature_without_the_sampling_options_is_an_error(invoke, tmp_path):
 def test_a_model_that_is_not_a_language_model_is_an_error(text_model):
     message = "^the model has no signature 'sample', so it is not a language model; name one with --model$"
     with SavedModelRuntime(text_model) as served, pytest.raises(UserError, match=message) as error:
-        chat(served, ["a"], io.StringIO(), OPTIONS)
+        chat(served, ["a"], io.StringIO(), io.StringIO(), OPTIONS)
     assert (error.value.code, error.value.fields) == ("signature-missing", {"signature": "sample"})
 
 

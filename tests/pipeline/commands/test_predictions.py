@@ -34,7 +34,7 @@ def test_the_model_is_found_and_each_answer_is_a_line(invoke, tmp_path, monkeypa
         def run(self, signature: str, inputs: dict[str, list[str]]) -> dict[str, list[bytes]]:
             return {"translation": [f"{self.path} {signature} {text}".encode() for text in inputs["text"]]}
 
-    monkeypatch.setattr("seq2serve.pipeline.commands.predictions.SavedModelRuntime", EchoRuntime)
+    monkeypatch.setattr("seq2serve.pipeline.serving.location.SavedModelRuntime", EchoRuntime)
     monkeypatch.chdir(tmp_path)
     for name in ("serving/9", "serving/10", "model/Format-Serving"):
         (tmp_path / name).mkdir(parents=True)
@@ -69,6 +69,22 @@ def test_a_signature_with_several_inputs_takes_json_lines_of_a_file(text_model, 
     done = predict(text_model, "--file", str(file), "--signature", "pair")
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [(row["text"], row["other"], row["length"]) for row in rows] == [("ab", "c", 3), ("d", "", 1)]
+
+
+def test_what_was_cut_is_counted_on_standard_error(invoke, finished_run_of, tmp_path):
+    """A classifier's answer is a label and a translator's a text; the reason why it ended is no answer."""
+    texts = ["Open", "Turn on the light. " * 100]
+    cut = "seq2serve: 1 of 2 texts were longer than the model reads, and were cut (truncated)\n"
+    for task in ("classification", "translation"):
+        model = finished_run_of(task).output("Trainer", "model").uri
+        outcome = invoke("predict", "--model", model, *texts)
+        assert (outcome.exit_code, outcome.stdout.count("\n")) == (0, 2)
+        assert not {"stop", "length"} & set(outcome.stdout.split())
+        assert cut in outcome.stderr
+        (tmp_path / "texts").write_text("\n".join(texts))
+        outcome = invoke("predict", "--model", model, "--file", tmp_path / "texts", "--batch-size", "1")
+        assert [json.loads(line)["truncated"] for line in outcome.stdout.splitlines()] == [False, True]
+        assert cut in outcome.stderr
 
 
 ERRORS = {
