@@ -2,12 +2,14 @@
 
 import os
 
+from seq2serve.components.pusher.server_files import BATCH_SIZES, MAX_REQUEST_ROWS
+
 MIB = 2**20
 
 # A request.
 MAX_BODY_BYTES = 32 * MIB  # as sent, and after decompression
-MAX_BATCH_ROWS = 32  # the largest batch that the graph runs, as in the generated batching_parameters.txt
-MAX_ROWS = 100 * MAX_BATCH_ROWS  # TF Serving's queue holds 100 batches (max_enqueued_batches)
+MAX_BATCH_ROWS = BATCH_SIZES[-1]  # the largest batch that the graph runs
+MAX_ROWS = MAX_REQUEST_ROWS
 MAX_REQUEST_BYTES = 128 * MIB  # body, parsed values and outputs together
 VALUE_BYTES = 64  # estimated memory of one parsed JSON value or one string
 

@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 import numpy as np
 
-from seq2serve.components.pusher.versions import labels, read_versions
+from seq2serve.components.pusher.versions import Served, served
 from seq2serve.models.export.warmup import read_warmup_requests
 from seq2serve.models.runtime import saved_model
 from seq2serve.models.runtime.protos import get_model_metadata_pb2, get_model_status_pb2, meta_graph_pb2
@@ -92,7 +92,7 @@ class LoadFailure:
 
 
 class ServedModel:
-    """Keeps the labelled versions of a folder in memory (the model server's version policy "specific").
+    """Keeps the versions of a folder in memory that its models.config selects; by default the newest.
 
     A version answers requests as soon as it is loaded and warmed up. It is freed once its successor is loaded and its
     last request is answered. If a version fails to load, the versions in memory stay, and loading is retried, because
@@ -147,16 +147,16 @@ class ServedModel:
         return not self._retired
 
     def refresh(self) -> None:
-        """Loads and frees versions to match the current labels of the folder."""
+        """Loads and frees versions to match the folder and its models.config."""
         self._free_retired()
-        wanted = self._wanted_labels()
-        if not wanted:  # the folder may be missing for a moment; the loaded versions stay
+        wanted = self._wanted()
+        if not wanted.numbers:  # the folder may be missing for a moment; the loaded versions stay
             return
-        self._apply_labels(wanted)  # frees unused versions before others are loaded, so that memory stays low
+        self._apply(wanted)  # frees unused versions before others are loaded, so that memory stays low
         waiting = {number for number, failure in self._failures.items() if time.monotonic() < failure.due}
-        for number in sorted(set(wanted.values()) - set(self._loaded) - waiting, reverse=True):
+        for number in sorted(set(wanted.numbers) - set(self._loaded) - waiting, reverse=True):
             self._load(number)
-            self._apply_labels(wanted)
+            self._apply(wanted)
         self._announce_switch()
 
     def _announce_switch(self) -> None:
@@ -165,16 +165,19 @@ class ServedModel:
             _print(f"now serving version {newest} of {self.name}, before version {self._newest}")
         self._newest = newest
 
-    def _apply_labels(self, wanted: Mapping[str, int]) -> None:
-        """Moves each label whose new version is loaded, and frees the versions without a label."""
+    def _apply(self, wanted: Served) -> None:
+        """Moves each label whose version is loaded, and frees the other versions, but never the last that can answer.
+
+        Source: tensorflow_serving/core/availability_preserving_policy.cc
+        """
         with self._lock:
-            moved = {label: number for label, number in wanted.items() if number in self._loaded}
-            self._labels = {label: number for label, number in self._labels.items() if label in wanted} | moved
-            self._failures = {
-                number: failure for number, failure in self._failures.items() if number in wanted.values()
-            }
-            unused = set(self._loaded) - set(wanted.values()) - set(self._labels.values())
-        for number in unused:
+            moved = {label: number for label, number in wanted.labels.items() if number in self._loaded}
+            self._labels = {label: number for label, number in self._labels.items() if label in wanted.labels} | moved
+            self._failures = {number: failure for number, failure in self._failures.items() if number in wanted.numbers}
+            unwanted = set(self._loaded) - set(wanted.numbers)
+            if unwanted == set(self._loaded):
+                unwanted.discard(max(unwanted, default=0))
+        for number in unwanted:
             self._retire(number)
 
     @contextlib.contextmanager
@@ -234,9 +237,9 @@ class ServedModel:
             raise ServingError(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: {request}")
         return self._loaded[number]
 
-    def _wanted_labels(self) -> dict[str, int]:
-        """Returns label -> version; the label of a single SavedModel is empty."""
-        return {"": 1} if self._is_single() else labels(read_versions(self.folder))
+    def _wanted(self) -> Served:
+        """Returns the versions and labels that the model server would serve."""
+        return Served("latest", (1,), {}) if self._is_single() else served(self.folder)
 
     def _is_single(self) -> bool:
         return os.path.isfile(os.path.join(self.folder, "saved_model.pb"))

@@ -160,11 +160,14 @@ def running():
 
 @pytest.fixture(scope="session")
 def server(models, running, tmp_path_factory):
-    """A Server of the model with the tag "one", shared by all tests: do not push to its folder."""
+    """A Server of the model with the tag "one" and the label "live", shared by all tests: do not push to its folder."""
     from seq2serve.components.pusher.versions import publish
 
     folder = tmp_path_factory.mktemp("serving") / "echo"
-    publish(str(folder), models("one"), {}, 5)
+    number = publish(str(folder), models("one"), {}, 5)
+    config = folder / "models.config"
+    label = f'version_labels {{ key: "live" value: {number} }}'
+    config.write_text(config.read_text().replace("base_path", f"{label} base_path"))
     with running(folder) as server:
         yield server
 

@@ -34,7 +34,7 @@ def test_the_client_stub_predicts(stub):
     np.testing.assert_allclose(tf.make_ndarray(response.outputs["score"]), [0.2, 0.8])
     assert (response.model_spec.name, response.model_spec.signature_name) == ("echo", "serving_default")
     request = predict_request(text=["hi"])
-    request.model_spec.version_label = "stable"
+    request.model_spec.version_label = "live"
     request.output_filter.append("score")
     assert list(stub.Predict(request).outputs) == ["score"]
     empty = stub.Predict(predict_request("only", x=np.zeros([0, 2], np.float32)))

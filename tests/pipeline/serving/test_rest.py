@@ -59,7 +59,7 @@ def test_status_and_metadata_of_the_model_a_version_and_a_label(server):
         {"error_code": "OK", "error_message": ""},
     )
     number = version["version"]
-    for version_path in ("", f"/versions/{number}", "/labels/stable", "/labels/canary"):
+    for version_path in ("", f"/versions/{number}", "/labels/live"):
         assert server.ask("hi", version_path) == "one:hi"
         assert server.client.rest("GET", f"/v1/models/echo{version_path}")[1] == value
         metadata = server.client.rest("GET", f"/v1/models/echo{version_path}/metadata")[1]
@@ -114,7 +114,7 @@ def test_plain_curl_works(server):
         (":generate", b"{}", 400, "Malformed request: POST /v1/models/echo:generate"),
         ("/versions/x:predict", b"{}", 400, "Malformed request"),
         ("/versions/7:predict", b'{"instances": ["a"]}', 404, "Servable not found for request: Specific(echo, 7)"),
-        ("/labels/beta:predict", b'{"instances": ["a"]}', 400, "Unrecognized servable version label: beta"),
+        ("/labels/stable:predict", b'{"instances": ["a"]}', 400, "Unrecognized servable version label: stable"),
         ("es:predict", b'{"instances": ["a"]}', 404, "Servable not found for request: Latest(echoes)"),
     ],
 )
