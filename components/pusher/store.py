@@ -212,6 +212,8 @@ class RemoteStore:
     def rename(self, name: str, target: str) -> None:
         """Copies saved_model.pb last, then deletes it first: without it, a killed call had copied everything."""
         if self.has(f"{name}/{GRAPH_FILE}"):
+            if self.has(target):
+                self.remove(target)  # what a killed call had copied
             self.add(target, self.path(name), {})
         self.remove(name)
 

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 
 from seq2serve.components.pusher.server_files import SERVER_VERSION
+from seq2serve.components.tasks.registry import TASKS
 from seq2serve.models.config import DecodingConfig, ModelConfig, TokenizerConfig
 from seq2serve.models.export.export import LOWEST_VERSIONS, export
 from seq2serve.models.export.language_model import LanguageModelServingModule
 from seq2serve.models.export.warmup import read_warmup_requests
 from seq2serve.models.tokenizers.tokenizer import learn_tokenizer, load_tokenizer
 from seq2serve.models.transformer.models import DecoderLanguageModel
-from tests.conftest import FILES
 from tests.server_versions.answer import answers
 
 FOLDER = Path(__file__).parent
@@ -49,7 +49,7 @@ def language_model(kind: str, folder: Path) -> str:
 def models(finished_run_of, tmp_path_factory):
     """Folder of a SavedModel -> its warm-up requests, which call every signature."""
     folder = tmp_path_factory.mktemp("tokenizers")
-    exported = [finished_run_of(task).output("Trainer", "model").path("Format-Serving") for task in FILES]
+    exported = [finished_run_of(task).output("Trainer", "model").path("Format-Serving") for task in TASKS]
     exported += [language_model(kind, folder) for kind in TOKENIZERS]
     return {
         path: [
