@@ -261,11 +261,14 @@ class BeamSearch:
         """Extends the hypotheses of more than one beam."""
         k, (beams, n_best, length_penalty) = self.beams, options.columns()
         log_probs, parents, tokens = self._candidates(h.log_probs, logits)  # [B, 2K]
-        in_beam = tf.range(k) < beams  # [B, K]; the candidates are sorted, so those of unused beams come last
-        ends = ((tokens == self.eos_id) | is_last)[:, :k] & in_beam
+        ends = ((tokens == self.eos_id) | is_last)[:, :k]  # [B, K]
+        if are_fewer := tf.is_tensor(options.beams):
+            in_beam = tf.range(k) < beams  # [B, K]; the candidates are sorted, so those of unused beams come last
+            ends &= in_beam
         best = self._add_finished(h, (log_probs[:, :k], parents[:, :k], tokens[:, :k]), ends, step, length_penalty)
         log_probs, order = tf.math.top_k(tf.where(tokens == self.eos_id, NEG_INF, log_probs), k)  # [B, K]
-        log_probs = tf.where(in_beam, log_probs, NEG_INF)
+        if are_fewer:
+            log_probs = tf.where(in_beam, log_probs, NEG_INF)
         parents = tf.gather(parents, order, batch_dims=1)
         tokens = tf.gather(tokens, order, batch_dims=1)
         bound = log_probs[:, :1] / length_normalizer(step + 2, length_penalty)  # +2: counts the end marker to come
