@@ -19,7 +19,7 @@ import typer
 from google.protobuf import text_format
 
 from seq2serve.components.infra_validator.client import ServingClient, free_port
-from seq2serve.models.runtime.protos import model_server_config_pb2
+from seq2serve.models.runtime.server_config import model_server_config_pb2
 from seq2serve.pipeline.commands.app import app
 from seq2serve.pipeline.config import PRESETS, preset, with_settings
 

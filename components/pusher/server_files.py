@@ -114,7 +114,7 @@ def read_model_config(store: Store) -> Any:
     """
     from google.protobuf import text_format
 
-    from seq2serve.models.runtime.protos import model_server_config_pb2
+    from seq2serve.models.runtime.server_config import model_server_config_pb2
 
     server, path = model_server_config_pb2.ModelServerConfig(), store.path(SERVER_SETTINGS)
     if not store.has(SERVER_SETTINGS):
@@ -144,7 +144,7 @@ def _models_config(name: str, root: str) -> str:
     # Imported here because the command line imports this module, and --help must not load protobuf.
     from google.protobuf import text_format
 
-    from seq2serve.models.runtime.protos import model_server_config_pb2
+    from seq2serve.models.runtime.server_config import model_server_config_pb2
 
     server = model_server_config_pb2.ModelServerConfig()
     server.model_config_list.config.add(name=name, base_path=root, model_platform="tensorflow")

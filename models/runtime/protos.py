@@ -4,38 +4,16 @@ The generated code of tensorflow-serving-api imports generated code of the tenso
 descriptors, but Python would first run `tensorflow/__init__.py`, which takes five seconds and 400 MB.
 """
 
-import contextlib
-import importlib.util
 import math
-import sys
-import types
-from collections.abc import Iterator
 
 import numpy as np
 from tensorboard.util import tensor_util
 
+from seq2serve.models.runtime.tensorflow_stub import tensorflow_stub
+
 MAX_REPEATED_BYTES = 32 * 2**20  # largest tensor that may be written as one repeated number
 
-
-@contextlib.contextmanager
-def _tensorflow_stub() -> Iterator[None]:
-    """Makes submodules of tensorflow importable without running tensorflow itself; it can still be imported later."""
-    if "tensorflow" in sys.modules:
-        yield
-        return
-    spec = importlib.util.find_spec("tensorflow")
-    if spec is None or not spec.submodule_search_locations:
-        raise ImportError("the package tensorflow is not installed")
-    stub = types.ModuleType("tensorflow")
-    stub.__path__ = list(spec.submodule_search_locations)
-    sys.modules["tensorflow"] = stub
-    try:
-        yield
-    finally:
-        del sys.modules["tensorflow"]
-
-
-with _tensorflow_stub():
+with tensorflow_stub():
     from tensorflow.core.example import example_pb2
     from tensorflow.core.framework import tensor_pb2
     from tensorflow.core.protobuf import meta_graph_pb2
@@ -49,7 +27,6 @@ with _tensorflow_stub():
         prediction_log_pb2,
         prediction_service_pb2_grpc,
     )
-    from tensorflow_serving.config import model_server_config_pb2
 
 __all__ = [
     "classification_pb2",
@@ -59,7 +36,6 @@ __all__ = [
     "get_model_status_pb2",
     "input_pb2",
     "meta_graph_pb2",
-    "model_server_config_pb2",
     "model_service_pb2_grpc",
     "predict_pb2",
     "prediction_log_pb2",

@@ -12,7 +12,7 @@ from collections import Counter
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 from google.protobuf import wrappers_pb2 as _wrappers  # BatchingParameters uses its messages
 
-from seq2serve.models.runtime.protos import model_server_config_pb2
+from seq2serve.models.runtime.server_config import model_server_config_pb2
 
 LOAD_SECONDS, CONFIG_POLL_SECONDS = 3, 5  # how long a model takes to load; --model_config_file_poll_wait_seconds
 MAX_RETRIES, RETRY_SECONDS = 5, 60  # model_servers/server.h, Options: max_num_load_retries, load_retry_interval_micros

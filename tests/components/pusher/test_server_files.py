@@ -9,7 +9,7 @@ from google.protobuf import text_format
 
 from seq2serve.components.pusher.server_files import SERVER_VERSION, write_server_settings
 from seq2serve.components.pusher.store import open_store
-from seq2serve.models.runtime.protos import model_server_config_pb2
+from seq2serve.models.runtime.server_config import model_server_config_pb2
 
 NAMES = [
     *(
