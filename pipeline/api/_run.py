@@ -12,6 +12,8 @@ from seq2serve.components.base import progress as progress_display
 from seq2serve.components.base.artifact import Artifact
 from seq2serve.components.base.errors import NotBlessedError, UserError
 from seq2serve.components.base.uris import absolute_uri
+from seq2serve.components.pusher.store import version_path
+from seq2serve.components.pusher.versions import unserved_reason
 from seq2serve.pipeline.commands.findings_text import rejected_rows
 from seq2serve.pipeline.config import PipelineConfig, setting_names, setting_texts, with_settings
 from seq2serve.pipeline.config import preset as preset_config
@@ -128,9 +130,14 @@ class Run:
 
     @property
     def warnings(self) -> list[str]:
-        """Returns what `seq2serve run` prints about the data: rejected rows by reason, and anomalies."""
+        """Returns what `seq2serve run` warns of: rejected rows by reason, anomalies, a version that no server loads."""
         anomalies = self.output("ExampleValidator", "anomalies").properties["warnings"]
-        return [*rejected_rows(self.output("ExampleGen", "examples")), *anomalies]
+        lines = [*rejected_rows(self.output("ExampleGen", "examples")), *anomalies]
+        if self.blessed:
+            pushed = self.output("Pusher", "pushed_model").properties
+            folder = pushed["pushed_destination"].rpartition("/")[0]
+            lines += filter(None, [unserved_reason(folder, pushed["pushed_version"])])
+        return lines
 
     @property
     def blessed(self) -> bool:
@@ -145,7 +152,9 @@ class Run:
     @property
     def pushed(self) -> str | None:
         """Returns the folder or URL of the pushed version; None if the model was not blessed."""
-        return self.output("Pusher", "pushed_model").properties["pushed_destination"] if self.blessed else None
+        if not self.blessed:
+            return None
+        return version_path(self.output("Pusher", "pushed_model").properties["pushed_destination"])
 
     def report(self, path: str | os.PathLike[str]) -> Path:
         """Writes the HTML report of the run (`seq2serve report`) and returns its path.

@@ -72,6 +72,18 @@ def test_a_run_has_the_warnings_that_the_command_line_prints(pairs, options):
     assert anomalies == []
 
 
+def test_a_version_that_servers_do_not_load_is_a_warning(pairs, options):
+    serving = options["serving_dir"]
+    (number,) = [path.name for path in serving.glob("[0-9]*")]
+    config = serving / "models.config"
+    before = config.read_text()
+    config.write_text(before.replace("base_path", "model_version_policy { specific { versions: 1 } } base_path"))
+    (warning,) = seq2serve.run(pairs, **options).warnings
+    assert "model servers do not load version" in warning
+    assert str(config) in warning
+    assert int(number) > 1
+
+
 def test_progress_prints_the_lines_of_the_command_line(pairs, options, capfd):
     seq2serve.run(pairs, **options, progress=True)
     lines = capfd.readouterr().out.splitlines()
