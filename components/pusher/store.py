@@ -65,7 +65,7 @@ def version_path(path: str) -> str:
         OSError: the storage cannot be reached.
     """
     folder, _, name = path.rstrip("/").rpartition("/")
-    if not folder or open_store(path).has(GRAPH_FILE):
+    if not (folder and name.isdecimal()) or open_store(path).has(GRAPH_FILE):
         return path
     withdrawn = f"{folder}/{WITHDRAWN_PREFIX}{name}"
     return withdrawn if open_store(withdrawn).has(GRAPH_FILE) else path
