@@ -125,12 +125,17 @@ def stream(served: SavedModelRuntime, text: str, options: Options) -> Iterator[P
 
     Each call of the signature has the same seed and a higher limit. A row's random numbers depend only on its seed, so
     each result extends the one before, and the last equals that of a single call.
+
+    Raises:
+        ValueError: the signature lacks an output, as in models that an earlier version exported.
     """
     inputs = {name: [value] for name, value in dataclasses.asdict(options).items()}
     written = ""
     for length in range(_TOKENS_PER_PIECE, options.max_new_tokens + _TOKENS_PER_PIECE, _TOKENS_PER_PIECE):
         inputs["max_new_tokens"] = [min(length, options.max_new_tokens)]
         outputs = served.run(SIGNATURE, {"text": [text], **inputs})
+        if missing := [name for name in ("completion", FINISH_REASON, TRUNCATED) if name not in outputs]:
+            raise ValueError(f"signature {SIGNATURE!r} has no output {missing[0]!r}; export the model again")
         completion = outputs["completion"][0].decode()
         completion = completion.rstrip("\ufffd")  # the first bytes of a character whose other bytes follow
         reason = outputs[FINISH_REASON][0].decode()

@@ -114,6 +114,21 @@ def test_a_signature_without_the_sampling_options_is_an_error(invoke, tmp_path):
     assert outcome.stderr.count("\n") == 1
 
 
+def test_a_signature_that_does_not_say_what_was_cut_is_an_error(invoke, tmp_path):
+    names = ("temperature", "top_k", "top_p", "max_new_tokens", "seed")
+    dtypes = (tf.float32, tf.int32, tf.float32, tf.int32, tf.int32)
+    options = [tf.TensorSpec([None], dtype, name) for name, dtype in zip(names, dtypes, strict=True)]
+    module = tf.Module()
+    module.sample = tf.function(
+        lambda text, *options: {"completion": text}, [tf.TensorSpec([None], tf.string, "text"), *options]
+    )
+    tf.saved_model.save(module, str(tmp_path), signatures={"sample": module.sample})
+    options = ["--temperature", "1", "--top-p", "1", "--max-new-tokens", "4"]
+    outcome = invoke("chat", "--model", tmp_path, *options, stdin=b"Open the\n")
+    assert (outcome.exit_code, outcome.error.code) == (2, "model-failed")
+    assert "signature 'sample' has no output 'finish_reason'; export the model again" in outcome.stderr
+
+
 def test_a_model_that_is_not_a_language_model_is_an_error(text_model):
     message = "^the model has no signature 'sample', so it is not a language model; name one with --model$"
     with SavedModelRuntime(text_model) as served, pytest.raises(UserError, match=message) as error:
