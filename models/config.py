@@ -7,6 +7,8 @@ module does not import TensorFlow, so a cached run does not load it.
 import dataclasses
 from typing import Literal
 
+MAX_PLACEHOLDERS = 64
+
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerConfig:
@@ -20,6 +22,9 @@ class TokenizerConfig:
             `model.tie_embeddings` must be off, because an id means something different on each side.
         character_coverage: share of the characters in the corpus that get their own piece; the rest become bytes.
         byte_fallback: encode a character without a piece as its UTF-8 bytes, so that no character is unknown.
+        placeholders: translation only: number of placeholder pieces. Numbers, URLs, e-mail addresses, {variables},
+            markup, emoji and words in unknown scripts are copied from the source, up to this many per sentence, instead
+            of being translated. 0 disables it.
         lowercase: lowercase all text before tokenization; the model's output is then lowercase, too.
     """
 
@@ -28,6 +33,7 @@ class TokenizerConfig:
     vocab_size: int = 8000
     character_coverage: float = 1.0
     byte_fallback: bool = True
+    placeholders: int = 0
     lowercase: bool = False
     shared: bool = True
 

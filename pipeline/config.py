@@ -14,7 +14,7 @@ from typing import Any, Literal
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.example_gen.formats import Format
 from seq2serve.components.tasks.registry import TASKS
-from seq2serve.models.config import DecodingConfig, ModelConfig, TokenizerConfig, TrainingConfig
+from seq2serve.models.config import MAX_PLACEHOLDERS, DecodingConfig, ModelConfig, TokenizerConfig, TrainingConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,6 +182,7 @@ _RANGES = {
     "data.max_reject_share": (0, 1),
     "data.max_length": (1, _INF),
     "tokenizer.vocab_size": (8, 1_000_000),
+    "tokenizer.placeholders": (0, MAX_PLACEHOLDERS),
     "tokenizer.character_coverage": (0.9, 1),
     "model.num_encoder_layers": (1, _INF),
     "model.num_decoder_layers": (1, _INF),
@@ -277,11 +278,14 @@ def _check_model(config: PipelineConfig) -> None:
 def _check_tokenizer(config: PipelineConfig) -> None:
     tokenizer = config.tokenizer
     has_bytes = tokenizer.byte_fallback and tokenizer.kind in ("sentencepiece", "characters")
-    if has_bytes and tokenizer.vocab_size <= 260:
+    if has_bytes and tokenizer.vocab_size <= 260 + tokenizer.placeholders:
+        placeholders = f", {tokenizer.placeholders} placeholders" if tokenizer.placeholders else ""
         raise _conflict(
-            f"setting tokenizer.vocab_size must be above 260 with byte_fallback (256 bytes, 4 control pieces), got "
-            f"{tokenizer.vocab_size}"
+            f"setting tokenizer.vocab_size must be above {260 + tokenizer.placeholders} with byte_fallback (256 bytes, "
+            f"4 control pieces{placeholders}), got {tokenizer.vocab_size}"
         )
+    if tokenizer.placeholders and len(TASKS[config.task].text_columns) == 1:
+        raise _conflict(f"setting tokenizer.placeholders needs a task with two texts; {config.task} reads one")
     if not tokenizer.shared and len(TASKS[config.task].text_columns) == 1:
         raise _conflict(f"setting tokenizer.shared=false needs a task with two texts; {config.task} reads one")
     if not tokenizer.shared and config.model.tie_embeddings:

@@ -124,7 +124,13 @@ def _data_nodes(config: PipelineConfig, files: str, schema_file: str) -> tuple[t
 def _text_nodes(config: PipelineConfig, examples: Channel, schema: Channel, tokenizer: str) -> tuple[Node, ...]:
     """Returns the nodes that turn text into ids; the last is Transform or TransformByTokenizer."""
     task, data = get_task(config.task), config.data
-    preprocessing = Preprocessing(task.text_columns, data.max_length, task.label_columns, data.too_long)
+    preprocessing = Preprocessing(
+        columns=task.text_columns,
+        max_length=data.max_length,
+        label_columns=task.label_columns,
+        too_long=data.too_long,
+        placeholders=config.tokenizer.placeholders,
+    )
     inputs = {"examples": examples, "schema": schema, "preprocessing": preprocessing}
     if not tokenizer:
         return (Transform(tokenizer_config=config.tokenizer, **inputs),)

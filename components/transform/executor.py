@@ -45,7 +45,7 @@ def transform_by_tokenizer(
 ) -> None:
     """Executes TransformByTokenizer; see component.py for the arguments."""
     _check_columns(schema, preprocessing)
-    _adopt(files, preprocessing.columns, tokenizer)
+    _adopt(files, preprocessing, tokenizer)
     labels = _label_counts(examples, schema, preprocessing.label_columns, transformed_examples, context)
     _write_ids(examples, transformed_examples, tokenizer, preprocessing, labels, context)
 
@@ -111,7 +111,7 @@ def _count_labels(examples: Examples, schema: Schema, column: str, path: str, co
     return {label: counts["train"][label] for label in domain}
 
 
-def _adopt(files: TokenizerFiles, columns: tuple[str, ...], tokenizer: Tokenizer) -> None:
+def _adopt(files: TokenizerFiles, preprocessing: Preprocessing, tokenizer: Tokenizer) -> None:
     """Copies the user's tokenizer for all columns, or those for each column.
 
     Raises:
@@ -120,7 +120,7 @@ def _adopt(files: TokenizerFiles, columns: tuple[str, ...], tokenizer: Tokenizer
     # Imports TensorFlow; see workers.py.
     from seq2serve.models.tokenizers.tokenizer import adopt_tokenizer
 
-    paths: dict[str, list[str]] = {}
+    columns, paths = preprocessing.columns, {}
     for file in files.properties["files"]:
         paths.setdefault(file.get("column", ""), []).append(file["path"])
     if paths.keys() not in ({""}, set(columns)):
@@ -137,7 +137,8 @@ def _adopt(files: TokenizerFiles, columns: tuple[str, ...], tokenizer: Tokenizer
         try:
             with contextlib.ExitStack() as stack:
                 local_paths = [stack.enter_context(local_file(path)) for path in column_paths]
-                adopted[name] = adopt_tokenizer(local_paths, stack.enter_context(filled_folder(folder)))
+                directory = stack.enter_context(filled_folder(folder))
+                adopted[name] = adopt_tokenizer(local_paths, directory, preprocessing.placeholders)
         except ValueError as error:
             raise UserError(
                 f"{files.uri}: {error}; pass the folder of a tokenizer or a SentencePiece .model file",

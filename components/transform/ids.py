@@ -12,6 +12,7 @@ from seq2serve.components.storage.files import filled_folder, local_copy
 from seq2serve.components.storage.tf_records import ExampleEncoder, RecordWriter, pack_numbers
 from seq2serve.components.transform.preprocessing import Preprocessing
 from seq2serve.models.config import TokenizerConfig
+from seq2serve.models.tokenizers.placeholders import Placeholders
 from seq2serve.models.tokenizers.tokenizer import learn_tokenizer, load_tokenizers
 
 
@@ -71,6 +72,9 @@ class IdWriter:
         self._preprocessing = preprocessing
         with local_copy(tokenizer_uri) as folder:
             self._tokenizers = load_tokenizers(folder, preprocessing.columns)
+        tokenizer = self._tokenizers[preprocessing.columns[0]]
+        has_placeholders = len(preprocessing.columns) == 2 and tokenizer.num_placeholders
+        self._placeholders = Placeholders(tokenizer) if has_placeholders else None
         self._encoder = ExampleEncoder([f"{column}_ids" for column in (*preprocessing.columns, *labels)], "int64")
         self._label_ids = {
             column: {label.encode(): index for index, label in enumerate(names)} for column, names in labels.items()
@@ -96,7 +100,11 @@ class IdWriter:
     def _rows(self, batch: dict[str, tf.Tensor], counts: "_Counts") -> Iterator[tuple[bytes, ...]]:
         """Returns the encoded ids of each row that is not dropped, and updates the counts."""
         columns, limit = self._preprocessing.columns, self._preprocessing.max_length
-        ragged = {column: self._tokenizers[column].tokenize(batch[column]) for column in columns}
+        texts = [batch[column] for column in columns]
+        if self._placeholders:
+            masked = self._placeholders.mask(texts[0])
+            texts = [masked.text, self._placeholders.mask_target(texts[1], masked)]
+        ragged = {c: self._tokenizers[c].tokenize(text) for c, text in zip(columns, texts, strict=True)}
         ids = {column: (tensor.flat_values.numpy(), tensor.row_splits.numpy()) for column, tensor in ragged.items()}
         lengths = {column: np.diff(row_splits) for column, (_, row_splits) in ids.items()}
         is_long = {column: num_tokens > limit for column, num_tokens in lengths.items()}

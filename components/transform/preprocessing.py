@@ -15,9 +15,12 @@ class Preprocessing:
             into the sorted values of the train split.
         too_long: "cut" truncates a longer text and counts it in `num_truncated`; "drop" drops its row and counts it in
             `num_dropped`.
+        placeholders: number of placeholders that a SentencePiece model which the user brings is given. Two columns are
+            source and target: a span that both have is replaced by a placeholder in both, if the tokenizer has any.
     """
 
     columns: tuple[str, ...]
     max_length: int
     label_columns: tuple[str, ...] = ()
     too_long: Literal["cut", "drop"] = "cut"
+    placeholders: int = 0

@@ -5,6 +5,7 @@ also sampling.py, which draws tokens at random, and loop.py, which calls `advanc
 """
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple, Protocol
 
 import tensorflow as tf
@@ -183,16 +184,18 @@ class BeamOptions(NamedTuple):
         beams: int32 [B], number of beams to use, 1 to K.
         n_best: int32 [B], number of finished hypotheses that the row needs to be done, 1 to N.
         length_penalty: float32 [B], alpha of the length penalty.
+        placeholders: bool [B, M], which placeholders the source has; empty if the vocabulary has none.
     """
 
     lengths: LengthLimits
     beams: tf.Tensor | int
     n_best: tf.Tensor | int
     length_penalty: tf.Tensor | float
+    placeholders: tf.Tensor | tuple[()] = ()
 
     def columns(self) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Returns beams, n_best and length_penalty as [B, 1], or [1, 1] if they are numbers."""
-        beams, n_best, length_penalty = (tf.reshape(option, [-1, 1]) for option in self[1:])
+        beams, n_best, length_penalty = (tf.reshape(option, [-1, 1]) for option in self[1:4])
         return beams, n_best, length_penalty
 
 
@@ -213,6 +216,8 @@ class BeamSearch:
         n_best: N, at most K.
         length_penalty: alpha of the length penalty; 0 disables it. BeamOptions override it.
         eos_id: the end marker.
+        first_placeholders: of the target's Tokenizer. A hypothesis has each placeholder of its source (BeamOptions)
+            once and no other, and ends after the last one, or at its maximum length.
     Raises:
         ValueError: N exceeds K.
     """
@@ -221,6 +226,7 @@ class BeamSearch:
     n_best: int = 1
     length_penalty: float = 0.6
     eos_id: int = 3
+    first_placeholders: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= self.n_best <= self.beams:
@@ -242,9 +248,29 @@ class BeamSearch:
         if not isinstance(limits, BeamOptions):
             limits = BeamOptions(limits, self.beams, self.n_best, self.length_penalty)
         logits = limits.lengths.mask_end(logits, step, self.beams, self.eos_id)
+        if tf.is_tensor(limits.placeholders):
+            logits = self._mask_placeholders(logits, hypotheses.ids, limits.placeholders)
         is_last = (step + 1 >= limits.lengths.maximum)[:, tf.newaxis]  # [B, 1]
         extend = self._extend_greedily if self.beams == 1 else self._extend
         return extend(hypotheses, logits, step, is_last, limits)
+
+    def _mask_placeholders(self, logits: tf.Tensor, ids: tf.Tensor, placeholders: tf.Tensor) -> tf.Tensor:
+        """Masks the placeholders that must not come next, and the end marker while some are missing; in place.
+
+        Args:
+            logits: float32 [B * K, V].
+            ids: int32 [B, K, C], the tokens of the hypotheses.
+            placeholders: bool [B, M], those of the source.
+        """
+        index = tf.range(placeholders.shape[1])
+        is_used = [tf.reduce_any(ids[..., tf.newaxis] == first + index, 2) for first in self.first_placeholders]
+        is_missing = placeholders[:, tf.newaxis] & ~functools.reduce(tf.logical_or, is_used)  # [B, K, M]
+        is_missing = tf.reshape(is_missing, [-1, placeholders.shape[1]])
+        for first in self.first_placeholders:
+            columns = logits[:, first : first + placeholders.shape[1]]
+            logits = write_slice(logits, first, tf.where(is_missing, columns, NEG_INF))
+        end = logits[:, self.eos_id : self.eos_id + 1]
+        return write_slice(logits, self.eos_id, tf.where(tf.reduce_any(is_missing, 1, keepdims=True), NEG_INF, end))
 
     def _extend_greedily(
         self, h: Hypotheses, logits: tf.Tensor, step: tf.Tensor, is_last: tf.Tensor, options: BeamOptions

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,12 +15,15 @@ from seq2serve.models.decoding.loop import generate
 from seq2serve.models.decoding.step import NEG_INF, as_variables, prepare, refresh
 from seq2serve.models.export.export import signature
 from seq2serve.models.export.inputs import check_range, check_rows, check_values, read_texts
+from seq2serve.models.export.segments import split_sentences
 from seq2serve.models.export.warmup import WarmupRequest, alone_and_together
 from seq2serve.models.runtime.answers import LENGTH, STOP
 from seq2serve.models.tokenizers.base import Tokenizer
+from seq2serve.models.tokenizers.placeholders import MaskedTexts, Placeholders
 from seq2serve.models.transformer.models import Transformer
 
 MAX_LENGTH_PENALTY = 10
+MAX_SENTENCES = 64  # decoded at a time
 
 _TEXT = [tf.TensorSpec([None], tf.string, name="text")]
 _PAIR = [tf.TensorSpec([None], tf.string, name="source"), tf.TensorSpec([None], tf.string, name="target")]
@@ -33,22 +37,35 @@ _OPTIONS = {
 _TEXT_AND_OPTIONS = [*_TEXT, *(tf.TensorSpec([None], dtype, name) for name, dtype in _OPTIONS.items())]
 
 
-class _Hypotheses(NamedTuple):
-    """The N = `decoding.beam_size` best hypotheses of each text.
+class _Translations(NamedTuple):
+    """The N = `decoding.beam_size` best translations of each of B texts, or of each of B sentences.
 
     Args:
-        ids: int32 [B, N, T], best first, padded with 0.
-        scores: float32 [B, N]; NEG_INF where there is no hypothesis.
-        is_cut: bool [B, N], whether a hypothesis reached the maximum length.
-        has_tokens: bool [B], whether the text has tokens.
-        truncated: bool [B], whether the text was cut.
+        texts: tf.string [B, N], best first. Where fewer were found, the best again; "" for a text without tokens.
+        scores: float32 [B, N]; 0 for a text without tokens.
+        is_cut: bool [B, N], whether the maximum length was reached.
+        truncated: bool [B], whether the source was cut.
     """
 
-    ids: tf.Tensor
+    texts: tf.Tensor
     scores: tf.Tensor
     is_cut: tf.Tensor
-    has_tokens: tf.Tensor
     truncated: tf.Tensor
+
+
+class _Pairs(NamedTuple):
+    """Sources and targets.
+
+    Args:
+        source_ids, target_ids: int32 [B, S] and [B, T], padded with 0.
+        truncated: bool [B], whether one of a pair was cut.
+        masked: the sources with their placeholders, if the tokenizer has any.
+    """
+
+    source_ids: tf.Tensor
+    target_ids: tf.Tensor
+    truncated: tf.Tensor
+    masked: MaskedTexts | None
 
 
 class TranslationServingModule(tf.Module):
@@ -71,6 +88,7 @@ class TranslationServingModule(tf.Module):
         super().__init__(name="translation")
         self.tokenizer, self.decoding = tokenizer, decoding
         self.source_tokenizer = source_tokenizer or tokenizer
+        self.placeholders = Placeholders(self.source_tokenizer) if self.source_tokenizer.num_placeholders else None
         self.weights = [variable.value for variable in model.weights]
         # Prepared once and stored, instead of in every request.
         self.decoding_weights = weights = as_variables(prepare(model))
@@ -116,37 +134,35 @@ class TranslationServingModule(tf.Module):
             "options": {"translate": self._options()},
         }
 
-    def source_ids(self, text: tf.Tensor) -> tf.Tensor:
-        """Tokenizes, truncates to `max_source_length` and appends the end marker.
+    def pair_ids(self, source: tf.Tensor, target: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Tokenizes pairs, truncates them, and appends end markers.
 
         Args:
-            text: tf.string [B].
+            source: tf.string [B], truncated to `max_source_length`.
+            target: tf.string [B], truncated to the maximum length of translations.
         Returns:
-            int32 [B, S], padded with 0.
+            int32 [B, S] and int32 [B, T], padded with 0.
         """
-        return self._read_source(text)[0]
-
-    def target_ids(self, text: tf.Tensor) -> tf.Tensor:
-        """Does the same for targets, truncated to the maximum length of translations: tf.string [B] -> int32 [B, T]."""
-        return self._read_target(text)[0]
+        pairs = self._read_pairs(tf.convert_to_tensor(source), tf.convert_to_tensor(target))
+        return pairs.source_ids, pairs.target_ids
 
     @signature(input_signature=_TEXT)
     def serving_default(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Translates texts.
+        """Translates texts, sentence by sentence; line breaks are kept.
 
         Args:
             text: tf.string [B]; the translation of a text without tokens is empty.
         Returns:
-            translation: tf.string [B], valid UTF-8; score: float32 [B], log probability divided by the length penalty;
-            finish_reason: tf.string [B], "stop", or "length" if the translation was cut at the maximum length;
-            truncated: bool [B], whether the text was cut after `max_source_length` tokens.
+            translation: tf.string [B], valid UTF-8; score: float32 [B], sum over the sentences of the log probability
+            divided by the length penalty; finish_reason: tf.string [B], "stop", or "length" if the translation of a
+            sentence was cut at the maximum length; truncated: bool [B], whether a sentence was cut after
+            `max_source_length` tokens.
         """
         found = self._search(text, **self._filled_options(text, n_best=1))
-        translations, scores, reasons = self._read_hypotheses(found, 1)
         return {
-            "translation": translations[:, 0],
-            "score": scores[:, 0],
-            "finish_reason": reasons[:, 0],
+            "translation": found.texts[:, 0],
+            "score": found.scores[:, 0],
+            "finish_reason": _finish_reasons(found.is_cut[:, 0]),
             "truncated": found.truncated,
         }
 
@@ -178,12 +194,13 @@ class TranslationServingModule(tf.Module):
             beam_size: int32 [B], 1 to the N = `beam_size` of the DecodingConfig, which is a shape in the graph.
             n_best: int32 [B], number of translations, 1 to the row's beam size.
             length_penalty: float32 [B], alpha of the length penalty, 0 to MAX_LENGTH_PENALTY.
-            min_length, max_length: int32 [B], limits of the number of tokens of a translation. 0 leaves the maximum to
-                the DecodingConfig, or to the minimum if that is larger.
+            min_length, max_length: int32 [B], limits of the number of tokens of the translation of a sentence. 0 leaves
+                the maximum to the DecodingConfig, or to the minimum if that is larger.
         Returns:
             translations: tf.string [B, N], best first; scores: float32 [B, N]; finish_reasons: tf.string [B, N];
-            truncated: bool [B]. No two translations of a text are the same, white space aside. Where there are fewer
-            than N, the rest are "" with the score -1e9, because JSON has no infinity, and the finish reason "".
+            truncated: bool [B]. The second translation joins the second ones of the sentences, and so on. No two are
+            the same, white space aside. Where there are fewer than N, the rest are "" with the score -1e9, because JSON
+            has no infinity, and the finish reason "".
         """
         options = (beam_size, n_best, length_penalty, min_length, max_length)
         rows = {"text": text, **dict(zip(_OPTIONS, options, strict=True))}
@@ -191,8 +208,8 @@ class TranslationServingModule(tf.Module):
             options = tuple(map(tf.identity, options))
         with tf.control_dependencies(self._checks(*options)):
             found = self._search(tf.identity(text), *options)
-        translations, scores, reasons = self._read_hypotheses(found, self.decoding.beam_size)
-        scores = tf.where(_repeats(translations), NEG_INF, scores)
+        translations, reasons = found.texts, _finish_reasons(found.is_cut)
+        scores = tf.where(_repeats(translations), NEG_INF, found.scores)
         scores, order = tf.math.top_k(scores, self.decoding.beam_size)  # equal scores stay in their order
         is_returned = (scores > NEG_INF / 2) & (tf.range(self.decoding.beam_size) < options[1][:, tf.newaxis])
         return {
@@ -212,12 +229,12 @@ class TranslationServingModule(tf.Module):
             log_probability: float32 [B], in nats; tokens: int32 [B], number of target tokens, including the end marker;
             truncated: bool [B], whether the source or the target was cut.
         """
-        source_ids, target_ids, truncated = self._read_pairs("score", source, target)
-        log_probabilities = self._log_probabilities(source_ids, target_ids)  # [B, T]
+        pairs = self._read_checked_pairs("score", source, target)
+        log_probabilities = self._log_probabilities(pairs.source_ids, pairs.target_ids)  # [B, T]
         return {
             "log_probability": tf.reduce_sum(log_probabilities, 1),
-            "tokens": _lengths(target_ids),
-            "truncated": truncated,
+            "tokens": _lengths(pairs.target_ids),
+            "truncated": pairs.truncated,
         }
 
     @signature(input_signature=_PAIR)
@@ -231,15 +248,15 @@ class TranslationServingModule(tf.Module):
             ""; source_length, target_length: int32 [B]; attention: float32 [B, L, H, T, S]; truncated: bool [B],
             whether the source or the target was cut.
         """
-        source_ids, target_ids, truncated = self._read_pairs("attention", source, target)
-        cross = self._attention(source_ids, target_ids).cross  # [L, B, H, T, S]
+        pairs = self._read_checked_pairs("attention", source, target)
+        cross = self._attention(pairs.source_ids, pairs.target_ids).cross  # [L, B, H, T, S]
         return {
-            "source_tokens": self._pieces(self.source_tokenizer, source_ids),
-            "target_tokens": self._pieces(self.tokenizer, target_ids),
-            "source_length": _lengths(source_ids),
-            "target_length": _lengths(target_ids),
+            "source_tokens": self._pieces(self.source_tokenizer, pairs.source_ids, pairs.masked),
+            "target_tokens": self._pieces(self.tokenizer, pairs.target_ids, pairs.masked),
+            "source_length": _lengths(pairs.source_ids),
+            "target_length": _lengths(pairs.target_ids),
             "attention": tf.cast(tf.transpose(cross, [1, 0, 2, 3, 4]), tf.float32),
-            "truncated": truncated,
+            "truncated": pairs.truncated,
         }
 
     def _options(self) -> dict[str, Any]:
@@ -273,21 +290,34 @@ class TranslationServingModule(tf.Module):
             check_values("min_length", min_length, in_order, "at most max_length"),
         ]
 
-    def _read_source(self, text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return read_texts(self.source_tokenizer, text, self.decoding.max_source_length)
+    def _read_source(self, text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, MaskedTexts | None]:
+        """Returns ids, int32 [B, S], whether a source was cut, bool [B], and the sources with their placeholders."""
+        masked = self.placeholders.mask(text) if self.placeholders else None
+        ids, truncated = read_texts(
+            self.source_tokenizer, masked.text if masked else text, self.decoding.max_source_length
+        )
+        return ids, truncated, masked
 
-    def _read_target(self, text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return read_texts(self.tokenizer, text, int(self._max_length(self.decoding.max_source_length)))
+    def _read_pairs(self, source: tf.Tensor, target: tf.Tensor) -> _Pairs:
+        source_ids, source_cut, masked = self._read_source(source)
+        if masked:
+            target = self.placeholders.mask_target(target, masked)
+        max_length = int(self._max_length(self.decoding.max_source_length))
+        target_ids, target_cut = read_texts(self.tokenizer, target, max_length)
+        return _Pairs(source_ids, target_ids, source_cut | target_cut, masked)
 
-    def _read_pairs(self, name: str, source: tf.Tensor, target: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Returns the ids of sources and targets, int32 [B, S] and [B, T], and whether one of a pair was cut."""
+    def _read_checked_pairs(self, name: str, source: tf.Tensor, target: tf.Tensor) -> _Pairs:
+        """Reads the pairs of a signature after a check that there are as many targets as sources."""
         with tf.control_dependencies([check_rows(name, {"source": source, "target": target})]):
-            source, target = tf.identity(source), tf.identity(target)
-        (source_ids, source_cut), (target_ids, target_cut) = self._read_source(source), self._read_target(target)
-        return source_ids, target_ids, source_cut | target_cut
+            return self._read_pairs(tf.identity(source), tf.identity(target))
 
-    def _pieces(self, tokenizer: Tokenizer, ids: tf.Tensor) -> tf.Tensor:
-        return tf.where(ids == 0, "", tokenizer.id_to_piece(ids))
+    def _pieces(self, tokenizer: Tokenizer, ids: tf.Tensor, masked: MaskedTexts | None) -> tf.Tensor:
+        """Returns the pieces of ids, tf.string [B, T]; for a placeholder the span that it stands for."""
+        pieces = tf.where(ids == 0, "", tokenizer.id_to_piece(ids))
+        if not masked:
+            return pieces
+        index = tokenizer.placeholder_index(ids)
+        return tf.where(index < 0, pieces, masked.spans_of(tf.maximum(index, 0)))
 
     def _max_length(self, source_length: Any) -> Any:
         """Returns the maximum number of tokens of a translation, for a number or a tensor."""
@@ -302,34 +332,79 @@ class TranslationServingModule(tf.Module):
         length_penalty: tf.Tensor,
         min_length: tf.Tensor,
         max_length: tf.Tensor,
-    ) -> _Hypotheses:
-        """Searches the translations of texts, with valid options as for `translate`.
+    ) -> _Translations:
+        """Translates texts with valid options as for `translate`.
 
         It is a separate tf.function, so that the graph contains it once. The model server processes the whole graph
         for each signature that it prepares.
         """
-        source, truncated = self._read_source(text)  # [B, S]
+        segments = split_sentences(text)
+        rows = segments.rows()
+        options = zip(_OPTIONS, (beam_size, n_best, length_penalty, min_length, max_length), strict=True)
+        inputs = {"text": segments.sentences, **{name: tf.gather(values, rows) for name, values in options}}
+        found = _in_batches(self._search_sentences, inputs, self.decoding.beam_size)
+        texts, scores = segments.join(found.texts), tf.math.unsorted_segment_sum(found.scores, rows, segments.number)
+        is_cut, truncated = (
+            tf.math.unsorted_segment_sum(tf.cast(flags, tf.int32), rows, segments.number) > 0
+            for flags in (found.is_cut, found.truncated)
+        )
+        return _Translations(texts, scores, is_cut, truncated)
+
+    @signature(input_signature=_TEXT_AND_OPTIONS)
+    def _search_sentences(
+        self,
+        text: tf.Tensor,
+        beam_size: tf.Tensor,
+        n_best: tf.Tensor,
+        length_penalty: tf.Tensor,
+        min_length: tf.Tensor,
+        max_length: tf.Tensor,
+    ) -> _Translations:
+        source, truncated, masked = self._read_source(text)  # [B, S]
         length = _lengths(source) - 1
         default = tf.cast(self._max_length(tf.cast(length, tf.float32)), tf.int32)
         maximum = tf.where(max_length > 0, max_length, tf.maximum(default, min_length))
         limits = BeamOptions(LengthLimits(min_length, maximum), beam_size, n_best, length_penalty)
-        beams, penalty = self.decoding.beam_size, self.decoding.length_penalty
-        result = self._generate(source, BeamSearch(beams, beams, penalty, self.tokenizer.eos_id), limits)
-        is_cut = result.lengths >= maximum[:, tf.newaxis]
-        return _Hypotheses(result.ids, result.scores, is_cut, length > 0, truncated)
-
-    def _read_hypotheses(self, found: _Hypotheses, number: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Returns translations, scores and finish reasons of the best hypotheses, [B, number] each.
-
-        For a text without tokens they are "", 0 and "stop".
-        """
-        ids, has_tokens = found.ids[:, :number], found.has_tokens[:, tf.newaxis]
-        texts = self.tokenizer.detokenize(tf.reshape(ids, [-1, tf.shape(ids)[2]]))
-        return (
-            tf.where(has_tokens, tf.reshape(texts, [-1, number]), ""),
-            tf.where(has_tokens, found.scores[:, :number], 0.0),
-            tf.where(has_tokens & found.is_cut[:, :number], LENGTH, STOP),
+        if masked:
+            limits = limits._replace(placeholders=masked.is_used())
+        beams, penalty, tokenizer = self.decoding.beam_size, self.decoding.length_penalty, self.tokenizer
+        search = BeamSearch(beams, beams, penalty, tokenizer.eos_id, tokenizer.first_placeholders)
+        result = self._generate(source, search, limits)
+        texts = tokenizer.detokenize(tf.reshape(result.ids, [-1, tf.shape(result.ids)[2]]))
+        if masked:
+            texts = self.placeholders.restore(texts, masked.repeat(beams))
+        texts, scores, is_cut = tf.reshape(texts, [-1, beams]), result.scores, result.lengths >= maximum[:, tf.newaxis]
+        texts, scores, is_cut = (
+            tf.where(result.scores > NEG_INF / 2, values, values[:, :1]) for values in (texts, scores, is_cut)
         )
+        has_tokens = (length > 0)[:, tf.newaxis]
+        return _Translations(
+            tf.where(has_tokens, texts, ""), tf.where(has_tokens, scores, 0.0), has_tokens & is_cut, truncated
+        )
+
+
+def _in_batches(search: Callable[..., _Translations], inputs: dict[str, tf.Tensor], beams: int) -> _Translations:
+    """Calls `search` on MAX_SENTENCES rows of its inputs at a time, so that a long text needs no more memory."""
+    total = tf.size(inputs["text"])
+
+    def search_next(start: tf.Tensor, found: _Translations) -> tuple[tf.Tensor, _Translations]:
+        batch = search(**{name: values[start : start + MAX_SENTENCES] for name, values in inputs.items()})
+        return start + MAX_SENTENCES, _Translations(*(tf.concat(pair, 0) for pair in zip(found, batch, strict=True)))
+
+    none = _Translations(
+        tf.zeros([0, beams], tf.string), tf.zeros([0, beams]), tf.zeros([0, beams], tf.bool), tf.zeros([0], tf.bool)
+    )
+    shapes = _Translations(*(tf.TensorShape([None, *values.shape[1:]]) for values in none))
+    return tf.while_loop(
+        lambda start, _: start < total,
+        search_next,
+        (tf.constant(0), none),
+        shape_invariants=(tf.TensorShape([]), shapes),
+    )[1]
+
+
+def _finish_reasons(is_cut: tf.Tensor) -> tf.Tensor:
+    return tf.where(is_cut, LENGTH, STOP)
 
 
 def _repeats(texts: tf.Tensor) -> tf.Tensor:

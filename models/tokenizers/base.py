@@ -14,12 +14,18 @@ class Tokenizer(tf.Module, abc.ABC):
 
     `tf.saved_model.save` saves a tokenizer with the `tf.Module` or Keras model that has it as an attribute. No other
     code makes ids, so training and serving agree.
+
+    Args:
+        num_placeholders: M, the number of placeholder pieces; see placeholders.py.
+        first_placeholders: ids of the first placeholder, of which M consecutive ids are the pieces of the M
+            placeholders; several if a piece that begins a word differs from one inside it.
     """
 
     pad_id, unk_id, bos_id, eos_id = PAD_ID, UNK_ID, BOS_ID, EOS_ID
 
-    def __init__(self) -> None:
+    def __init__(self, num_placeholders: int = 0, first_placeholders: tuple[int, ...] = ()):
         super().__init__(name="tokenizer")
+        self.num_placeholders, self.first_placeholders = num_placeholders, first_placeholders
 
     @property
     @abc.abstractmethod
@@ -51,6 +57,17 @@ class Tokenizer(tf.Module, abc.ABC):
     @abc.abstractmethod
     def id_to_piece(self, ids: tf.Tensor) -> tf.Tensor:
         """Returns the pieces of int32 `ids`, tf.string of the same shape."""
+
+    def pieces(self) -> list[str]:
+        """Returns the vocabulary; call it eagerly."""
+        return [piece.decode() for piece in self.id_to_piece(tf.range(self.vocab_size)).numpy()]
+
+    def placeholder_index(self, ids: tf.Tensor) -> tf.Tensor:
+        """Returns which placeholder a piece is, or -1 if it is none: int32 to int32 of the same shape."""
+        index = tf.fill(tf.shape(ids), -1)
+        for first in self.first_placeholders:
+            index = tf.where((ids >= first) & (ids < first + self.num_placeholders), ids - first, index)
+        return index
 
     def _text_ids(self, ids: tf.Tensor | tf.RaggedTensor) -> tf.RaggedTensor:
         """Returns only the ids that stand for text: `<unk>` and the pieces after the control pieces."""

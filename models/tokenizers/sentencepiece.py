@@ -11,8 +11,9 @@ import tensorflow as tf
 import tensorflow_text as tf_text
 
 from seq2serve.models.config import TokenizerConfig
-from seq2serve.models.tokenizers.base import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Tokenizer, write_file
-from seq2serve.models.tokenizers.sentencepiece_proto import BYTE, CONTROL, UNKNOWN, keep_pieces
+from seq2serve.models.tokenizers.base import BOS_ID, CONTROL_PIECES, EOS_ID, PAD_ID, UNK_ID, Tokenizer, write_file
+from seq2serve.models.tokenizers.placeholders import count_placeholders, placeholder_characters
+from seq2serve.models.tokenizers.sentencepiece_proto import BYTE, CONTROL, UNKNOWN, USER_DEFINED, keep_pieces
 
 SPM_MODEL = "spm.model"
 # SentencePiece sums floats per thread, so the number of threads affects the result. A fixed number makes the result
@@ -28,16 +29,19 @@ class SentencePieceTokenizer(Tokenizer):
     """SentencePiece (Kudo and Richardson 2018, arXiv:1808.06226).
 
     Args:
-        model: a serialised SentencePiece model whose first four pieces are `CONTROL_PIECES`.
+        model: a serialised SentencePiece model whose first four pieces are `CONTROL_PIECES`, followed by those of
+            placeholders, if any.
     """
 
     def __init__(self, model: bytes):
-        super().__init__()
+        processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        first = len(CONTROL_PIECES)
+        super().__init__(count_placeholders(map(processor.id_to_piece, range(first, len(processor)))), (first,))
         # TensorFlow names the resource that holds the model after the op that creates it. Without a unique name, two
         # tokenizers that are loaded from SavedModels in one Python process would both use the first one's model.
         name = f"sentencepiece_{hashlib.sha256(model).hexdigest()}"
         self._sentencepiece = tf_text.SentencepieceTokenizer(model=model, out_type=tf.int32, name=name)
-        self._vocab_size = int(self._sentencepiece.vocab_size())
+        self._vocab_size = len(processor)
 
     @property
     def vocab_size(self) -> int:
@@ -72,13 +76,14 @@ def learn_sentencepiece(rows: list[str], config: TokenizerConfig, directory: str
         ValueError: `config.vocab_size` is too small for the characters in the words.
     """
     if config.kind == "bytes":
+        kept = (UNKNOWN, CONTROL, USER_DEFINED, BYTE)
         # Any word will do: the pieces of its characters are removed.
-        trained = train_sentencepiece(["a\t1"], config, "char", byte_fallback=True)
-        model = keep_pieces(trained, lambda piece, kind: piece == SPACE_PIECE or kind in (UNKNOWN, CONTROL, BYTE))
+        trained = train_sentencepiece(["a\t1"], config, "char", True, config.placeholders)
+        model = keep_pieces(trained, lambda piece, kind: piece == SPACE_PIECE or kind in kept)
     elif config.kind == "characters":
-        model = train_sentencepiece(rows, config, "char", config.byte_fallback)
+        model = train_sentencepiece(rows, config, "char", config.byte_fallback, config.placeholders)
     else:
-        model = train_sentencepiece(rows, config, config.model_type, config.byte_fallback)
+        model = train_sentencepiece(rows, config, config.model_type, config.byte_fallback, config.placeholders)
     return write_sentencepiece(model, directory)
 
 
@@ -98,8 +103,12 @@ def write_sentencepiece(model: bytes, directory: str) -> int:
     return processor.get_piece_size()
 
 
-def train_sentencepiece(rows: list[str], config: TokenizerConfig, model_type: str, byte_fallback: bool) -> bytes:
+def train_sentencepiece(
+    rows: list[str], config: TokenizerConfig, model_type: str, byte_fallback: bool, placeholders: int = 0
+) -> bytes:
     """Trains a SentencePiece model on `word<TAB>count` rows and returns it serialised.
+
+    After the control pieces come those of `placeholders`.
 
     Raises:
         ValueError: `config.vocab_size` is too small for the characters in the words.
@@ -115,6 +124,7 @@ def train_sentencepiece(rows: list[str], config: TokenizerConfig, model_type: st
             vocab_size=config.vocab_size,
             character_coverage=config.character_coverage,
             byte_fallback=byte_fallback,
+            user_defined_symbols=placeholder_characters(placeholders),
             hard_vocab_limit=False,
             normalizer=sentencepiece.SentencePieceNormalizer(norm_map=_normalization(config.lowercase)),
             num_threads=_NUM_THREADS,

@@ -6,7 +6,7 @@ unknown fields.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError, Message
@@ -46,8 +46,10 @@ def _model_class() -> type[Message]:
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("seq2serve.Model"))
 
 
-def with_control_pieces(model: bytes) -> bytes:
+def with_control_pieces(model: bytes, placeholders: Sequence[str] = ()) -> bytes:
     """Replaces a model's own control pieces by `CONTROL_PIECES`, as its first four pieces; the rest keep their order.
+
+    The pieces of `placeholders` follow the control pieces.
 
     Raises:
         ValueError: the bytes are not a SentencePiece model.
@@ -55,7 +57,7 @@ def with_control_pieces(model: bytes) -> bytes:
     parsed = _parse(model)
     spec = parsed.trainer_spec
     original = {spec.pad_piece or "<pad>", spec.unk_piece or "<unk>", spec.bos_piece or "<s>", spec.eos_piece or "</s>"}
-    controls = original | set(CONTROL_PIECES)
+    controls = original | {*CONTROL_PIECES, *placeholders}
     text_pieces = [piece for piece in parsed.pieces if piece.piece not in controls and piece.type != UNKNOWN]
     if not text_pieces:
         raise ValueError("not a SentencePiece model: it has no pieces")
@@ -64,6 +66,8 @@ def with_control_pieces(model: bytes) -> bytes:
         parsed.pieces.add(piece=name, score=0, type=UNKNOWN if short == "unk" else CONTROL)
         setattr(spec, f"{short}_id", index)
         setattr(spec, f"{short}_piece", name)
+    for piece in placeholders:
+        parsed.pieces.add(piece=piece, score=0, type=USER_DEFINED)
     parsed.pieces.extend(text_pieces)
     spec.vocab_size = len(parsed.pieces)
     return parsed.SerializeToString(deterministic=True)

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from seq2serve.models.config import TokenizerConfig
 from seq2serve.models.tokenizers.base import Tokenizer, write_file
+from seq2serve.models.tokenizers.placeholders import placeholder_characters
 from seq2serve.models.tokenizers.sentencepiece import (
     SPM_MODEL,
     SentencePieceTokenizer,
@@ -88,13 +89,14 @@ def learn_tokenizer(word_counts: Iterable[tuple[str, int]], config: TokenizerCon
     return size
 
 
-def adopt_tokenizer(paths: Sequence[str], directory: str) -> dict[str, Any]:
+def adopt_tokenizer(paths: Sequence[str], directory: str, placeholders: int = 0) -> dict[str, Any]:
     """Imports an existing tokenizer.
 
     Args:
         paths: the files of a Tokenizer artifact, or one SentencePiece model. The control pieces of a SentencePiece
             model are moved to the front.
         directory: an existing folder that receives the same files as in `learn_tokenizer`.
+        placeholders: number of placeholder pieces that a SentencePiece model is given.
     Returns:
         The tokenizer's settings, at least `kind` and `vocab_size`.
     Raises:
@@ -112,7 +114,8 @@ def adopt_tokenizer(paths: Sequence[str], directory: str) -> dict[str, Any]:
         return settings
     if len(models) != 1:
         raise ValueError(f"neither a tokenizer folder nor one SentencePiece model: {', '.join(sorted(files))}")
-    size = write_sentencepiece(with_control_pieces(_read(files[models[0]])), directory)
+    model = with_control_pieces(_read(files[models[0]]), placeholder_characters(placeholders))
+    size = write_sentencepiece(model, directory)
     settings = {"kind": "sentencepiece", "vocab_size": size}
     _write_settings(settings, directory)
     return settings

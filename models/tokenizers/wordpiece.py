@@ -8,6 +8,7 @@ import tensorflow_text as tf_text
 
 from seq2serve.models.config import TokenizerConfig
 from seq2serve.models.tokenizers.base import CONTROL_PIECES, UNK_ID, Tokenizer, write_file
+from seq2serve.models.tokenizers.placeholders import count_placeholders, placeholder_characters
 from seq2serve.models.tokenizers.sentencepiece import SPACE_PIECE, train_sentencepiece
 
 WORDPIECES = "wordpieces.json"
@@ -33,7 +34,8 @@ class WordPieceTokenizer(Tokenizer):
     """
 
     def __init__(self, words: list[str], suffixes: list[str], lowercase: bool):
-        super().__init__()
+        number = count_placeholders(words)
+        super().__init__(number, (len(CONTROL_PIECES), len(CONTROL_PIECES) + len(words)))
         self._lowercase = lowercase
         self._pieces = tf.constant([*CONTROL_PIECES, *words, *(f"##{suffix}" for suffix in suffixes)])
         self._surfaces = tf.constant([*(f" {piece}" for piece in (*CONTROL_PIECES, *words)), *suffixes])
@@ -90,12 +92,14 @@ def learn_wordpiece(rows: list[str], config: TokenizerConfig, directory: str) ->
     model = train_sentencepiece(rows, config, "bpe", byte_fallback=False)
     processor = sentencepiece.SentencePieceProcessor(model_proto=model)
     learned = [processor.id_to_piece(i) for i in range(len(CONTROL_PIECES), processor.get_piece_size())]
-    characters = sorted({character for piece in learned for character in piece} - {SPACE_PIECE})
+    placeholders = placeholder_characters(config.placeholders)
+    characters = sorted({character for piece in learned for character in piece} - {SPACE_PIECE, *placeholders})
+    characters = placeholders + characters
     required = len(CONTROL_PIECES) + 2 * len(characters)
     if config.vocab_size < required:
         raise ValueError(
             f"a vocabulary of {config.vocab_size} pieces is too small: the control pieces and {len(characters)} "
-            f"characters, each as x and ##x, need {required}"
+            f"characters and placeholders, each as x and ##x, need {required}"
         )
     longer = [piece for piece in learned if len(piece.removeprefix(SPACE_PIECE)) > 1][: config.vocab_size - required]
     words = characters + [piece[1:] for piece in longer if piece.startswith(SPACE_PIECE)]

@@ -39,5 +39,5 @@ class TranslationEvaluation(Evaluation):
 
     def _maps(self) -> list[AttentionMap]:
         row, module = readable_row(self._rows, "source"), self._serving_module
-        source, target = module.source_ids([row["source"]]), module.target_ids([row["target"]])
+        source, target = module.pair_ids([row["source"]], [row["target"]])
         return attention_maps.of_translation(self._model, module.source_tokenizer, module.tokenizer, source, target)
