@@ -249,28 +249,45 @@ class BeamSearch:
             limits = BeamOptions(limits, self.beams, self.n_best, self.length_penalty)
         logits = limits.lengths.mask_end(logits, step, self.beams, self.eos_id)
         if tf.is_tensor(limits.placeholders):
-            logits = self._mask_placeholders(logits, hypotheses.ids, limits.placeholders)
+            left = limits.lengths.maximum - step
+            logits = self._mask_placeholders(logits, hypotheses.ids, limits.placeholders, left)
         is_last = (step + 1 >= limits.lengths.maximum)[:, tf.newaxis]  # [B, 1]
         extend = self._extend_greedily if self.beams == 1 else self._extend
         return extend(hypotheses, logits, step, is_last, limits)
 
-    def _mask_placeholders(self, logits: tf.Tensor, ids: tf.Tensor, placeholders: tf.Tensor) -> tf.Tensor:
+    def _mask_placeholders(
+        self, logits: tf.Tensor, ids: tf.Tensor, placeholders: tf.Tensor, left: tf.Tensor
+    ) -> tf.Tensor:
         """Masks the placeholders that must not come next, and the end marker while some are missing; in place.
+
+        When there is just enough room for the missing ones, it masks all other tokens.
 
         Args:
             logits: float32 [B * K, V].
             ids: int32 [B, K, C], the tokens of the hypotheses.
             placeholders: bool [B, M], those of the source.
+            left: int32 [B], number of tokens before the maximum length.
         """
         index = tf.range(placeholders.shape[1])
         is_used = [tf.reduce_any(ids[..., tf.newaxis] == first + index, 2) for first in self.first_placeholders]
         is_missing = placeholders[:, tf.newaxis] & ~functools.reduce(tf.logical_or, is_used)  # [B, K, M]
-        is_missing = tf.reshape(is_missing, [-1, placeholders.shape[1]])
+        is_urgent = tf.math.count_nonzero(is_missing, 2, dtype=tf.int32) >= tf.maximum(left, 1)[:, tf.newaxis]
+        is_missing, is_urgent = tf.reshape(is_missing, [-1, placeholders.shape[1]]), tf.reshape(is_urgent, [-1, 1])
+        others = tf.one_hot(self._placeholder_ids(placeholders.shape[1]), logits.shape[1], False, True, dtype=tf.bool)
+        logits = tf.cond(
+            tf.reduce_any(is_urgent),
+            lambda: tf.where(is_urgent & tf.reduce_all(others, 0), NEG_INF, logits),
+            lambda: tf.identity(logits),
+        )
         for first in self.first_placeholders:
             columns = logits[:, first : first + placeholders.shape[1]]
             logits = write_slice(logits, first, tf.where(is_missing, columns, NEG_INF))
         end = logits[:, self.eos_id : self.eos_id + 1]
         return write_slice(logits, self.eos_id, tf.where(tf.reduce_any(is_missing, 1, keepdims=True), NEG_INF, end))
+
+    def _placeholder_ids(self, number: int) -> tf.Tensor:
+        """Returns the ids of all pieces of placeholders."""
+        return tf.concat([tf.range(first, first + number) for first in self.first_placeholders], 0)
 
     def _extend_greedily(
         self, h: Hypotheses, logits: tf.Tensor, step: tf.Tensor, is_last: tf.Tensor, options: BeamOptions

@@ -43,9 +43,8 @@ class Segments(NamedTuple):
 
     def join(self, sentences: tf.Tensor) -> tf.Tensor:
         """Joins the translations of sentences: tf.string [N, K] -> tf.string [B, K]."""
-        lines = tf.strings.unsorted_segment_join(sentences, self.lines, tf.size(self.texts), " ")
-        lines = tf.strings.regex_replace(lines, f"({_WIDE_STOP}) ", r"\1")
-        return tf.strings.unsorted_segment_join(lines, self.texts, self.number, "\n")
+        lines = _join(sentences, self.lines, tf.size(self.texts), " ")
+        return _join(tf.strings.regex_replace(lines, f"({_WIDE_STOP}) ", r"\1"), self.texts, self.number, "\n")
 
 
 def split_sentences(text: tf.Tensor) -> Segments:
@@ -61,3 +60,11 @@ def split_sentences(text: tf.Tensor) -> Segments:
     marked = tf.strings.regex_replace(marked, rf"({_WIDE_STOP})[ \x{{3000}}]*(\S)", rf"\1{_END}\2")
     sentences = tf.strings.split(tf.strings.regex_replace(marked, _SPACE, " "), _END)  # [L, (sentences)]
     return Segments(sentences.flat_values, sentences.value_rowids(), lines.value_rowids(), lines.nrows())
+
+
+def _join(parts: tf.Tensor, groups: tf.Tensor, number: tf.Tensor, separator: str) -> tf.Tensor:
+    """Joins the parts of each group: tf.string [N, K] -> tf.string [number, K]; every group has a part."""
+    # With a separator, unsorted_segment_join would leave out empty parts at the start.
+    joined = tf.strings.unsorted_segment_join(parts + separator, groups, number)
+    lengths = tf.strings.length(joined) - len(separator)
+    return tf.strings.substr(joined, tf.zeros_like(lengths), lengths)

@@ -38,7 +38,7 @@ _NUMBER = r"(?:\B[+\-\x{2212}])?\b\d+(?:[.,:/'\x{2019}\x{A0}\x{202F}]\d+)*(?:\x{
 _CODE = r"\b[A-Z]{1,6}\d{2,}[A-Z0-9]*(?:\.\d+)*\b"
 # The name of a variable, a file, a host.
 _NAME = r"\b\w+(?:[.\-/]\w+)*_\w+(?:[./\-]?\w+)*|\b[a-zA-Z0-9\-]{2,}\.[a-z0-9]{2,}(?:[.\-][a-z0-9]+)*\b"
-_PATH = r"(?:~|\.{1,2}|\b[A-Za-z]:)?(?:[/\\][\w.\-]+){2,}/?"
+_PATH = r"(?:~|\.{1,2}|\b[A-Za-z]:)?(?:[/\\][\w.\-]+)+[/\\][\w.\-]*\w/?"
 _SYMBOL = r"\x{1F000}-\x{1FAFF}\x{2600}-\x{27BF}\x{2B00}-\x{2BFF}\x{2190}-\x{21FF}\x{2300}-\x{23FF}\x{E000}-\x{F8FF}"
 _EMOJI = rf"[{_SYMBOL}][{_SYMBOL}\x{{FE0F}}\x{{200D}}\x{{20E3}}\x{{E0020}}-\x{{E007F}}]*"
 _SPANS = (_URL, _EMAIL, _ADDRESS, _VARIABLE, _FORMAT, _MARKUP, _DATE, _NUMBER, _CODE, _NAME, _PATH, _EMOJI)

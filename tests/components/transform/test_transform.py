@@ -1,5 +1,6 @@
 """Transform: ids equal those of the exported graph, learning uses only the train split, and runs are reproducible."""
 
+import dataclasses
 import functools
 import hashlib
 import pathlib
@@ -12,7 +13,8 @@ from seq2serve.components.base.component import Context
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.transform.component import Transform, TransformByTokenizer
 from seq2serve.components.transform.preprocessing import Preprocessing
-from seq2serve.models.config import TokenizerConfig
+from seq2serve.models.config import DecodingConfig, TokenizerConfig
+from seq2serve.models.export.translation import TranslationServingModule
 from seq2serve.models.tokenizers.tokenizer import load_tokenizer, load_tokenizers, same_vocabulary
 
 COLORS = ["red", "green", "blue", "grün", "m²", "a\u0323\u0302", "שלום", "👩\u200d👧", "<s>", "line\u2028break"]
@@ -97,6 +99,29 @@ def test_ids_equal_those_of_a_saved_graph_truncated_and_in_the_order_of_the_exam
             for pair in zip(*in_graph, strict=True)
         ]
         assert read_ids(ids, split, len(parts)) == truncated
+
+
+def test_spans_of_pairs_become_the_placeholders_of_the_served_graph(tmp_path, make_transformer, inputs):
+    """Ids equal those of the module that is exported: of every source, and of a target given its source."""
+    pairs = [("turn {x} on 5", "5 {x} an"), ("open", "auf 7"), ("3 of 4", "4 von 3,5")]
+    folder = tmp_path / "pairs"
+    for split in SPLITS:
+        (folder / f"Split-{split}").mkdir(parents=True)
+        with tf.io.TFRecordWriter(str(folder / f"Split-{split}/data_tfrecord-00000-of-00001")) as writer:
+            for source, target in pairs:
+                example = tf.train.Example()
+                example.features.feature["source"].bytes_list.value.append(source.encode())
+                example.features.feature["target"].bytes_list.value.append(target.encode())
+                writer.write(example.SerializeToString())
+    inputs = {**inputs, "examples": Examples(str(folder), {"splits": list(SPLITS)})}
+    config = dataclasses.replace(CONFIG, placeholders=3)
+    ids, tokenizer = transform(inputs, tmp_path, tokenizer_config=config)
+    model = make_transformer(vocab_size=tokenizer.properties["vocab_size"])
+    module = TranslationServingModule(model, load_tokenizer(tokenizer.uri), DecodingConfig())
+    served = [texts.numpy() for texts in module.pair_ids(*map(list, zip(*pairs, strict=True)))]
+    without_end = [[[i for i in row.tolist() if i not in (0, 3)] for row in texts] for texts in served]
+    assert read_ids(ids, "train", 1) == list(zip(*without_end, strict=True))
+    assert load_tokenizer(tokenizer.uri).num_placeholders == 3
 
 
 def test_properties_count_examples_and_truncated_texts(transformed):

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from seq2serve.models.config import DecodingConfig, ModelConfig, TokenizerConfig
 from seq2serve.models.export.export import export
-from seq2serve.models.export.translation import TranslationServingModule, _repeats
+from seq2serve.models.export.translation import MAX_SENTENCES, TranslationServingModule, _repeats
 from seq2serve.models.export.warmup import read_warmup_requests
 from seq2serve.models.runtime.runtime import SavedModelRuntime, TensorFlowError
 from seq2serve.models.runtime.saved_model import iterate_nodes, read_meta_graph
@@ -78,9 +78,9 @@ def test_inputs_and_outputs_of_a_signature_have_names_and_the_batch_first(export
 
 
 def test_the_graph_contains_the_decode_loop_once(exported):
-    """Both halves of a batch and all signatures that translate share the inner and the outer loop."""
+    """All signatures that translate share the loop over batches of sentences, and in it the outer and inner loop."""
     nodes = iterate_nodes(read_meta_graph(exported))
-    assert sum(node.op in ("While", "StatelessWhile") for _, node in nodes) == 2
+    assert sum(node.op in ("While", "StatelessWhile") for _, node in nodes) == 3
 
 
 def test_the_exported_model_has_the_same_results_as_the_serving_module(serving_module, loaded):
@@ -104,7 +104,7 @@ def test_an_empty_batch_has_an_empty_result(loaded):
     assert answer["translation"].shape == answer["score"].shape == (0,)
 
 
-@pytest.mark.parametrize("text", ["", " ", "\n\t"])
+@pytest.mark.parametrize("text", ["", " ", "\t"])
 def test_a_text_without_tokens_has_an_empty_translation(loaded, text):
     answer = loaded([text, TEXTS[0]])
     assert (answer["translation"][0], answer["score"][0]) == (b"", 0)
@@ -112,11 +112,32 @@ def test_a_text_without_tokens_has_an_empty_translation(loaded, text):
 
 
 def test_a_long_text_is_truncated_to_max_source_length(serving_module, loaded):
-    ids = serving_module.source_ids(tf.constant(["open door " * 50, "open"]))
+    ids, _ = serving_module.pair_ids(["open door " * 50, "open"], ["", ""])
     assert ids.shape == (2, 13)  # 12 tokens and the end marker
     assert ids[0, -1] == serving_module.tokenizer.eos_id
     longer, shorter = loaded(["open door " * 50]), loaded(["open door " * 30])
     assert longer["translation"] == shorter["translation"]
+
+
+def test_a_text_is_translated_sentence_by_sentence(serving_module):
+    """Line breaks are kept; spaces around a sentence are not part of it."""
+    text = "Turn on the light.  Open the door!\n\n close the window\r\n"
+    sentences = ["Turn on the light.", "Open the door!", "close the window"]
+    whole = serving_module.serving_default(tf.constant([text, "lamp off"]))
+    parts = serving_module.serving_default(tf.constant(sentences))
+    first, second, third = (translation.decode() for translation in parts["translation"].numpy())
+    assert whole["translation"].numpy()[0].decode() == f"{first} {second}\n\n{third}\n"
+    assert whole["score"].numpy()[0] == pytest.approx(parts["score"].numpy().sum(), rel=1e-4)
+    n_best = serving_module.n_best(tf.constant([text]))["translations"].numpy()[0]
+    assert n_best[0] == whole["translation"].numpy()[0]
+    assert len(set(n_best)) == len(n_best)
+
+
+def test_a_text_of_many_lines_is_translated_in_batches(serving_module):
+    lines = [TEXTS[number % 4] for number in range(2 * MAX_SENTENCES + 5)]
+    alone = serving_module.serving_default(tf.constant(TEXTS[:4]))["translation"].numpy()
+    answer = serving_module.serving_default(tf.constant(["\n".join(lines)]))
+    assert answer["translation"].numpy()[0].split(b"\n") == [alone[number % 4] for number in range(len(lines))]
 
 
 def test_a_translation_does_not_exceed_the_maximum_length(make_serving_module):
