@@ -42,6 +42,7 @@ _PATH = r"(?:~|\.{1,2}|\b[A-Za-z]:)?(?:[/\\][\w.\-]+)+[/\\][\w.\-]*\w/?"
 _SYMBOL = r"\x{1F000}-\x{1FAFF}\x{2600}-\x{27BF}\x{2B00}-\x{2BFF}\x{2190}-\x{21FF}\x{2300}-\x{23FF}\x{E000}-\x{F8FF}"
 _EMOJI = rf"[{_SYMBOL}][{_SYMBOL}\x{{FE0F}}\x{{200D}}\x{{20E3}}\x{{E0020}}-\x{{E007F}}]*"
 _SPANS = (_URL, _EMAIL, _ADDRESS, _VARIABLE, _FORMAT, _MARKUP, _DATE, _NUMBER, _CODE, _NAME, _PATH, _EMOJI)
+_ACCENTS = frozenset(map(chr, range(0x300, 0x370)))  # composed with letters, so that no piece has them
 _BYTE = re.compile("<0x[0-9A-F]{2}>")
 
 
@@ -168,9 +169,10 @@ def _unseen(pieces: Iterable[str]) -> list[str]:
     if not any(map(str.isalpha, seen)):
         return []
     letters, symbols = [], []
+    groups = {"L": letters, "M": letters, "N": letters, "P": symbols, "S": symbols}
     for character in map(chr, range(0x80, sys.maxunicode + 1)):
-        group = {"L": letters, "N": letters, "P": symbols, "S": symbols}.get(unicodedata.category(character)[0])
-        if group is not None and not _is_seen(character, seen):
+        group = groups.get(unicodedata.category(character)[0])
+        if group is not None and not _is_seen(character, seen) and character not in _ACCENTS:
             group.append(ord(character))
     word = rf"[^\s\p{{P}}\p{{S}}\p{{Z}}{_NO_SPACES}]*"
     unseen_word = f"{word}(?:{_ranges(letters)}{word})+"

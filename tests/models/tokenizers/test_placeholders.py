@@ -56,7 +56,7 @@ SPANS = [
     "/config/www/a.txt",
     "\ue001",
 ]
-UNSEEN = ["Привет", "日本語", "שלום", "naïve", "§", "€"]
+UNSEEN = ["Привет", "日本語", "שלום", "ขอบคุณ", "naïve", "§", "€"]
 
 
 @pytest.fixture(scope="module", params=KINDS)
