@@ -11,6 +11,7 @@ from seq2serve.models.config import DecodingConfig
 from seq2serve.models.decoding import scoring
 from seq2serve.models.decoding.beam_search import BeamOptions, BeamSearch, LengthLimits
 from seq2serve.models.decoding.loop import generate
+from seq2serve.models.decoding.repetition import limit_repetition
 from seq2serve.models.decoding.step import NEG_INF, as_variables, prepare, refresh
 from seq2serve.models.export.export import signature
 from seq2serve.models.export.inputs import check_range, check_rows, check_values, read_texts
@@ -314,7 +315,8 @@ class TranslationServingModule(tf.Module):
         maximum = tf.where(max_length > 0, max_length, tf.maximum(default, min_length))
         limits = BeamOptions(LengthLimits(min_length, maximum), beam_size, n_best, length_penalty)
         beams, penalty = self.decoding.beam_size, self.decoding.length_penalty
-        result = self._generate(source, BeamSearch(beams, beams, penalty, self.tokenizer.eos_id), limits)
+        search = BeamSearch(beams, beams, penalty, self.tokenizer.eos_id)
+        result = self._generate(source, limit_repetition(search, self.decoding, self.tokenizer), limits)
         is_cut = result.lengths >= maximum[:, tf.newaxis]
         return _Hypotheses(result.ids, result.scores, is_cut, length > 0, truncated)
 
