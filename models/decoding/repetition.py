@@ -143,7 +143,8 @@ def probe_repeats(past: tf.Tensor, size: int) -> tf.Tensor:
     stride = -(-size // _PROBES)
     offsets = range(1, size + 1, stride)  # from the end
     probes = tf.stack([past[:, :, size - offset : -offset] for offset in offsets], 2)  # [B, K, P, t - size]
-    return tf.reduce_all(probes == past[:, :, -1 : -size - 1 : -stride, tf.newaxis], 2)
+    last = past[:, :, -1 : -size - 1 : -stride, tf.newaxis]  # [B, K, P, 1]
+    return tf.reduce_all(tf.equal(probes, last), 2)  # `==` would lose the static shape
 
 
 def ban_ngrams(logits: tf.Tensor, past: tf.Tensor, n: int) -> tf.Tensor:
@@ -162,6 +163,6 @@ def ban_ngrams(logits: tf.Tensor, past: tf.Tensor, n: int) -> tf.Tensor:
     index = (hypothesis * length + start)[:, tf.newaxis] + tf.range(n, dtype=tf.int64)  # [M, n]
     ngrams = tf.gather(tf.reshape(past, [-1]), index)  # [M, n]
     last = tf.gather(tf.reshape(past, [-1, length])[:, length - n + 1 :], hypothesis)  # [M, n - 1]
-    is_repeat = tf.reduce_all(ngrams[:, :-1] == last, 1)
+    is_repeat = tf.reduce_all(tf.equal(ngrams[:, :-1], last), 1)
     values = tf.where(is_repeat, NEG_INF, logits.dtype.max)
     return tf.tensor_scatter_nd_min(logits, tf.stack([hypothesis, tf.cast(ngrams[:, -1], tf.int64)], 1), values)

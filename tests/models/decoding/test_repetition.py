@@ -104,6 +104,8 @@ def plain_search(logits_of, source, beams, limit, maximum):
         candidates = sorted(candidates, reverse=True)[: 2 * beams]
         finished += [x for x in candidates[:beams] if x[1][-1] == EOS or step + 1 == maximum]
         hypotheses = [x for x in candidates if x[1][-1] != EOS][:beams]
+        if not hypotheses:  # every token is banned
+            break
     best = sorted(finished, reverse=True)[:beams]
     return [(total, [token for token in ids if token != EOS]) for total, ids in best]
 
@@ -115,9 +117,9 @@ def test_it_finds_the_same_as_a_plain_search(model, decode, logits_of, source, b
     result = decode(model, source, limit, maximum=MAXIMUM)
     for row in range(3):
         expected = plain_search(logits_of, source[row][source[row] != 0], beams, limit, MAXIMUM)
-        lengths = result.lengths[row]
-        assert [result.ids[row, i, :size].tolist() for i, size in enumerate(lengths)] == [ids for _, ids in expected]
-        assert result.log_probs[row] == pytest.approx([total for total, _ in expected], abs=1e-3)
+        for rank, (total, ids) in enumerate(expected):
+            assert result.ids[row, rank, : result.lengths[row, rank]].tolist() == ids
+            assert result.log_probs[row, rank] == pytest.approx(total, abs=1e-3)
 
 
 @pytest.mark.parametrize("search", [BeamSearch(1, 1, 0.0), BeamSearch(4, 4, 2.0)], ids=["greedy", "beams"])
@@ -141,7 +143,9 @@ def sample(model, source, search, temperature, maximum=MAXIMUM) -> Result:
     def run():
         lengths = LengthLimits(tf.zeros([rows], tf.int32), tf.fill([rows], maximum))
         numbers = draw_random_numbers(tf.range(rows), maximum)
-        options = SamplingOptions(lengths, tf.fill([rows], temperature), tf.zeros([rows], tf.int32), tf.ones([rows]), numbers)
+        options = SamplingOptions(
+            lengths, tf.fill([rows], temperature), tf.zeros([rows], tf.int32), tf.ones([rows]), numbers
+        )
         return generate(model, tf.constant(source), search, options)
 
     return Result(*(tensor.numpy() for tensor in run()))
@@ -149,7 +153,9 @@ def sample(model, source, search, temperature, maximum=MAXIMUM) -> Result:
 
 @pytest.mark.parametrize("temperature", [0.0, 0.5])
 def test_no_ngram_is_sampled_twice(model, source, temperature):
-    free, limited = (sample(model, source, search, temperature) for search in (Sampler(), RepetitionLimit(Sampler(), 3)))
+    free, limited = (
+        sample(model, source, search, temperature) for search in (Sampler(), RepetitionLimit(Sampler(), 3))
+    )
     assert any(has_repeat(ids[0, :size].tolist(), 3) for ids, (size,) in zip(free.ids, free.lengths, strict=True))
     assert not any(has_repeat(ids[0, :n].tolist(), 3) for ids, (n,) in zip(limited.ids, limited.lengths, strict=True))
 
@@ -163,7 +169,10 @@ def test_a_penalty_makes_texts_more_varied(model, decode, source):
 
 
 def test_tokens_of_a_prompt_do_not_count(make_language_model):
-    model, limit = make_language_model(num_decoder_layers=1, positions="rotary", seed=2), RepetitionLimit(BeamSearch(1), 2)
+    model, limit = (
+        make_language_model(num_decoder_layers=1, positions="rotary", seed=2),
+        RepetitionLimit(BeamSearch(1), 2),
+    )
     lengths = LengthLimits(tf.constant([12]), tf.constant([12]))
     free = generate(model, tf.zeros([1, 0], tf.int32), BeamSearch(1), lengths).ids[0, 0, :3]
     # The prompt contains every bigram that follows without it, yet the continuation may begin with the same tokens.
