@@ -143,10 +143,10 @@ class DecodingConfig:
             likely token.
         top_p: sample from the most likely tokens that together reach this probability; 1 samples from all tokens.
         max_new_tokens: maximum number of generated tokens, unless a request sets its own.
-        no_repeat_ngram: no sequence of this many tokens is generated twice in a text, which ends loops. Tokens of source
-            and prompt do not count. 8 times as many for tokens of single characters or bytes. 0 disables it.
-        repetition_penalty: makes tokens that were already generated less likely (Keskar et al. 2019, section 4.1): their
-            logits are divided by it if positive, else multiplied. 1 disables it.
+        no_repeat_ngram: no sequence of this many tokens is generated twice in a text, which ends loops. Source and prompt
+            do not count. If tokens are single characters or bytes, the sequence is 8 times as long. 0 disables it.
+        repetition_penalty: makes generated tokens less likely to come again (Keskar et al. 2019, section 4.1). Their
+            logits are divided by it if positive, and multiplied by it if negative. 1 disables it.
     """
 
     beam_size: int = 4
