@@ -149,6 +149,11 @@ class DecodingConfig:
             likely token.
         top_p: sample from the most likely tokens that together reach this probability; 1 samples from all tokens.
         max_new_tokens: maximum number of generated tokens, unless a request sets its own.
+        no_repeat_ngram: no sequence of this many tokens is generated twice in a text, which ends loops. Source and
+            prompt do not count. The sequence is 8 times as long if tokens are single characters or bytes. 0 disables
+            it.
+        repetition_penalty: makes generated tokens less likely to come again (Keskar et al. 2019, section 4.1). Their
+            logits are divided by it if positive, and multiplied by it if negative. 1 disables it.
     """
 
     beam_size: int = 4
@@ -159,6 +164,8 @@ class DecodingConfig:
     temperature: float = 0.5
     top_p: float = 0.9
     max_new_tokens: int = 48
+    no_repeat_ngram: int = 8
+    repetition_penalty: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -219,6 +219,8 @@ _RANGES = {
     "decoding.temperature": (0, 100),
     "decoding.top_p": (1e-6, 1),
     "decoding.max_new_tokens": (1, _INF),
+    "decoding.no_repeat_ngram": (0, _INF),
+    "decoding.repetition_penalty": (1, 10),
     "evaluation.min_over_baseline": (-100, 100),
     "evaluation.num_examples": (0, _INF),
 }

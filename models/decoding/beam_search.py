@@ -27,6 +27,7 @@ class Hypotheses(NamedTuple):
             yet.
         best_log_probs: float32 [B, N].
         done: bool [B].
+        is_repeating: bool [B], whether a hypothesis may be about to repeat itself; see repetition.py.
     """
 
     tokens: tf.Tensor
@@ -38,6 +39,7 @@ class Hypotheses(NamedTuple):
     best_scores: tf.Tensor
     best_log_probs: tf.Tensor
     done: tf.Tensor
+    is_repeating: tf.Tensor
 
 
 class SearchStrategy(Protocol):
@@ -84,6 +86,7 @@ def initial_hypotheses(last: tf.Tensor, beams: int, n_best: int, capacity: int) 
         best_scores=tf.fill([batch, n_best], NEG_INF),
         best_log_probs=tf.fill([batch, n_best], NEG_INF),
         done=tf.zeros([batch], tf.bool),
+        is_repeating=tf.zeros([batch], tf.bool),
     )
 
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 from seq2serve.models.config import DecodingConfig
 from seq2serve.models.decoding.beam_search import LengthLimits
 from seq2serve.models.decoding.loop import generate
+from seq2serve.models.decoding.repetition import limit_repetition
 from seq2serve.models.decoding.sampling import Sampler, SamplingOptions, draw_random_numbers
 from seq2serve.models.decoding.step import as_variables, prepare, refresh
 from seq2serve.models.export.export import signature
@@ -51,7 +52,7 @@ class LanguageModelServingModule(tf.Module):
         self.weights = [variable.value for variable in model.weights]
         self.decoding_weights = weights = as_variables(prepare(model))
         self._prepare = functools.partial(prepare, model)
-        search = Sampler(tokenizer.eos_id)
+        search = limit_repetition(Sampler(tokenizer.eos_id), decoding, tokenizer)
         self._generate = functools.partial(generate, model, search=search, weights=weights, bos_id=tokenizer.bos_id)
         self._logits = lambda ids: model(ids, training=False)
         self._model_config = functools.partial(dataclasses.asdict, model.config)

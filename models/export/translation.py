@@ -12,6 +12,7 @@ from seq2serve.models.config import DecodingConfig
 from seq2serve.models.decoding import scoring
 from seq2serve.models.decoding.beam_search import BeamOptions, BeamSearch, LengthLimits
 from seq2serve.models.decoding.loop import generate
+from seq2serve.models.decoding.repetition import limit_repetition
 from seq2serve.models.decoding.step import NEG_INF, as_variables, prepare, refresh
 from seq2serve.models.export.export import signature
 from seq2serve.models.export.inputs import check_range, check_rows, check_values, read_texts
@@ -369,7 +370,7 @@ class TranslationServingModule(tf.Module):
             limits = limits._replace(placeholders=masked.is_used())
         beams, penalty, tokenizer = self.decoding.beam_size, self.decoding.length_penalty, self.tokenizer
         search = BeamSearch(beams, beams, penalty, tokenizer.eos_id, tokenizer.first_placeholders)
-        result = self._generate(source, search, limits)
+        result = self._generate(source, limit_repetition(search, self.decoding, tokenizer), limits)
         texts = tokenizer.detokenize(tf.reshape(result.ids, [-1, tf.shape(result.ids)[2]]))
         if masked:
             texts = self.placeholders.restore(texts, masked.repeat(beams))

@@ -2,11 +2,14 @@
 
 import abc
 import os
+import re
 
 import tensorflow as tf
 
 PAD_ID, UNK_ID, BOS_ID, EOS_ID = 0, 1, 2, 3
 CONTROL_PIECES = ("<pad>", "<unk>", "<s>", "</s>")
+
+_BYTE_PIECE = re.compile(rb"<0x[0-9A-F]{2}>")
 
 
 class Tokenizer(tf.Module, abc.ABC):
@@ -68,6 +71,13 @@ class Tokenizer(tf.Module, abc.ABC):
         for first in self.first_placeholders:
             index = tf.where((ids >= first) & (ids < first + self.num_placeholders), ids - first, index)
         return index
+
+    @property
+    def is_character_level(self) -> bool:
+        """Returns whether no piece stands for more than one character, spaces aside."""
+        with tf.init_scope():  # eagerly, even if a graph is being built
+            pieces = self.id_to_piece(tf.range(EOS_ID + 1, self.vocab_size)).numpy()
+        return all(_BYTE_PIECE.fullmatch(piece) or len(piece.decode().strip("\u2581")) <= 1 for piece in pieces)
 
     def _text_ids(self, ids: tf.Tensor | tf.RaggedTensor) -> tf.RaggedTensor:
         """Returns only the ids that stand for text: `<unk>` and the pieces after the control pieces."""

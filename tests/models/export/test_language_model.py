@@ -197,3 +197,33 @@ def test_an_empty_batch_has_an_empty_result(runtime):
 def test_warmup_requests_cover_every_signature(serving_module):
     requests = serving_module.warmup_requests(["a", "b"])
     assert {request.signature for request in requests} == set(serving_module.signatures())
+
+
+def test_limits_on_repetition_affect_generation_and_not_scores(model_and_tokenizer, tmp_path):
+    """In the C++ runtime as in Python, alone and in a batch."""
+    texts = ["the light", "open the door", "", "now"]
+    options = {
+        "temperature": [0.0] * 4,
+        "top_k": [0] * 4,
+        "top_p": [1.0] * 4,
+        "max_new_tokens": [8] * 4,
+        "seed": [1] * 4,
+    }
+    answers = {}
+    for name, limits in {
+        "off": {"no_repeat_ngram": 0},
+        "on": {"no_repeat_ngram": 1, "repetition_penalty": 1.5},
+    }.items():
+        module = LanguageModelServingModule(*model_and_tokenizer, DecodingConfig(**limits))
+        export(module, str(tmp_path / name), texts[:2])
+        with SavedModelRuntime(str(tmp_path / name)) as runtime:
+            answers[name] = runtime.run("sample", {"text": texts, **options}), runtime.run("score", {"text": texts})
+            for row, text in enumerate(texts):
+                alone = runtime.run("sample", {"text": [text], **{key: values[:1] for key, values in options.items()}})
+                assert alone["completion"][0] == answers[name][0]["completion"][row]
+        tensors = {key: tf.constant(values) for key, values in {"text": texts, **options}.items()}
+        expected = module.sample(**tensors)["completion"].numpy()
+        assert answers[name][0]["completion"].tolist() == expected.tolist()
+    (free, scores), (limited, same_scores) = answers["off"], answers["on"]
+    assert (free["completion"] != limited["completion"]).any()
+    np.testing.assert_array_equal(scores["log_probability"], same_scores["log_probability"])

@@ -399,3 +399,22 @@ def test_source_and_target_may_have_separate_tokenizers(make_serving_module, tmp
         assert [piece for piece in tokens if piece not in (b"", b"</s>")] == pieces
     for name, size in (("vocabulary.tsv", target_size), ("source_vocabulary.tsv", source_size)):
         assert len((tmp_path / "exported" / "assets.extra" / name).read_text().splitlines()) == size
+
+
+def test_limits_on_repetition_affect_translations_and_not_scores(make_serving_module, tmp_path):
+    """In the C++ runtime as in Python, for rows with options of their own."""
+    limits = {"beam_size": 3, "max_length_ratio": 3.0, "max_length_extra": 20, "no_repeat_ngram": 2}
+    free, limited = make_serving_module(**limits | {"no_repeat_ngram": 0}), make_serving_module(**limits)
+    export(limited, str(tmp_path), TEXTS[:3])
+    inputs = {name: inputs_of(name, TEXTS) for name in ("serving_default", "translate", "score")}
+    with SavedModelRuntime(str(tmp_path)) as runtime:
+        answers = {name: runtime.run(name, rows) for name, rows in inputs.items()}
+        for row in range(len(TEXTS)):
+            assert_same(runtime.run("translate", select(inputs["translate"], [row])), answers["translate"], row)
+    for name, answer in answers.items():
+        function = getattr(limited, name)
+        tensors = {spec.name: tf.constant(inputs[name][spec.name], spec.dtype) for spec in function.input_signature}
+        assert_same(answer, {key: value.numpy() for key, value in function(**tensors).items()})
+    without = {key: value.numpy() for key, value in free.serving_default(tf.constant(TEXTS)).items()}
+    assert (without["translation"] != answers["serving_default"]["translation"]).any()
+    assert_same(answers["score"], {k: v.numpy() for k, v in free.score(**tensors).items()})

@@ -85,6 +85,13 @@ def test_control_pieces_have_the_first_ids_and_never_come_from_text(tokenizer):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_pieces_of_character_and_byte_tokenizers_have_one_character(tmp_path, kind):
+    tokenizer = load_tokenizer(str(learn(tmp_path, kind)))
+    assert tokenizer.is_character_level == (kind in ("characters", "bytes"))
+    assert tf.function(lambda: tf.constant(tokenizer.is_character_level))().numpy() == tokenizer.is_character_level
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_same_counts_in_any_order_give_the_same_bytes(tmp_path, kind):
     for name, counts in (("a", WORD_COUNTS), ("b", WORD_COUNTS[::-1])):
         (tmp_path / name).mkdir()
