@@ -138,7 +138,6 @@ class DecodingConfig:
         beam_size: number of hypotheses per sentence; 1 is greedy search.
         length_penalty: alpha of GNMT's length penalty (Wu et al. 2016, equation 14); 0 disables it.
         max_length_ratio, max_length_extra: a translation has at most ratio * source tokens + extra tokens.
-        max_source_length: maximum number of source tokens; longer texts are truncated.
         temperature: sampling temperature of a language model. Higher values are more random; 0 always takes the most
             likely token.
         top_p: sample from the most likely tokens that together reach this probability; 1 samples from all tokens.
@@ -149,7 +148,6 @@ class DecodingConfig:
     length_penalty: float = 0.6
     max_length_ratio: float = 2.0
     max_length_extra: int = 10
-    max_source_length: int = 256
     temperature: float = 0.5
     top_p: float = 0.9
     max_new_tokens: int = 48

@@ -116,8 +116,9 @@ class TransformedExamples(Artifact):
 
     Split-<split>/transformed_examples-SSSSS-of-NNNNN   TFRecord of tf.Example; one int64 list feature per text
         column, named <column>_ids, without begin and end markers; for a label column the list holds one id
-    properties: splits, num_examples {split: n}, num_truncated {column: n}, num_dropped, max_length (tokens),
-    token_lengths {column: {"median", "p99", "max", "total"}} before truncation; with a label column, label_counts
+    properties: splits, num_examples {split: n}, num_truncated {column: n}, num_dropped (rows), num_long {column: n}
+    (texts beyond the limit, cut or dropped with their row), max_length (tokens), token_lengths {column: {"median",
+    "p99", "max", "total"}} before truncation; with a label column, label_counts
     {column: {label: rows of the train split}}, in the order of the label ids.
     """
 

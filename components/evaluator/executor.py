@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from seq2serve.components.base.artifact import Examples, Model, ModelBlessing, ModelEvaluation
-from seq2serve.components.base.progress import progress
+from seq2serve.components.base.progress import note, progress
 from seq2serve.components.evaluator.comparison import (
     BlessedModel,
     blessed_by_slice,
@@ -23,7 +23,7 @@ from seq2serve.components.tasks.bootstrap import CONFIDENCE, intervals
 from seq2serve.components.tasks.data import Answers, Row
 from seq2serve.components.tasks.implementation import Measurement
 from seq2serve.components.tasks.task import Task
-from seq2serve.models.runtime.answers import count_cuts
+from seq2serve.models.runtime.answers import count_cuts, describe_cuts
 from seq2serve.models.runtime.runtime import SavedModelRuntime
 
 BATCH_ROWS = 64
@@ -61,6 +61,8 @@ def evaluate(
     _write_json(evaluation.path("metrics.json"), report)
     _write_lines(evaluation.path("predictions.jsonl"), lines)
     evaluation.properties.update(report)
+    for sentence in describe_cuts(**report["num_cut"], number=len(rows)):
+        note(f"Evaluator: warning: {sentence}")
     blessed = last_blessed(task, model, rows, blessing)
     comparison = _compare(task, answers, rows, parts, blessed) if blessed else None
     _bless(blessing, task, report, min_over_baseline, comparison)

@@ -77,7 +77,7 @@ class _TrainingData:
         self.task, self.recipe, self.tokenizers = task, recipe, tokenizers
         self.implementation = task.implementation()
         self.train, self.eval = (_shards(examples, split) for split in ("train", "eval"))
-        self.spec = self._spec(examples.properties.get("label_counts", {}))
+        self.spec = self._spec(examples.properties)
         self.rows = self._eval_rows()
 
     def total_steps(self) -> int | tf.Variable:
@@ -95,10 +95,11 @@ class _TrainingData:
         batches = tuple(self.implementation.make_batches(self.eval, self.recipe, 0, 1))
         return self.implementation.make_evaluation(network, self.tokenizers, self.spec, self.recipe, batches, self.rows)
 
-    def _spec(self, counts: dict[str, dict[str, int]]) -> DataSpec:
+    def _spec(self, properties: dict[str, Any]) -> DataSpec:
         first, last = (self.tokenizers[self.task.text_columns[index]] for index in (0, -1))
-        labels = [counts[column] for column in self.task.label_columns]
-        return DataSpec(last.vocab_size, *labels, source_vocab_size=None if first is last else first.vocab_size)
+        labels = [properties["label_counts"][column] for column in self.task.label_columns]
+        source_size = None if first is last else first.vocab_size
+        return DataSpec(last.vocab_size, *labels, source_vocab_size=source_size, max_length=properties["max_length"])
 
     def _eval_rows(self) -> list[dict[str, str]]:
         """Returns the rows of the eval split: detokenized texts, and labels."""

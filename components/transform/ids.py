@@ -83,7 +83,8 @@ class IdWriter:
             source: path of the shard.
             target: path to write.
         Returns:
-            {"num_examples": n, "num_dropped": n, "num_truncated": {column: n}, "lengths": {column: {tokens: texts}}}
+            {"num_examples": n, "num_dropped": n, "num_truncated": {column: n}, "num_long": {column: n}, "lengths":
+            {column: {tokens: texts}}}
         """
         columns = self._preprocessing.columns
         counts = _Counts(columns)
@@ -123,7 +124,7 @@ class _Counts:
 
     def __init__(self, columns: tuple[str, ...]):
         self.num_examples = self.num_dropped = 0
-        self.num_truncated = dict.fromkeys(columns, 0)
+        self.num_truncated, self.num_long = dict.fromkeys(columns, 0), dict.fromkeys(columns, 0)
         self.lengths = {column: collections.Counter() for column in columns}
 
     def add(self, lengths: dict[str, np.ndarray], is_long: dict[str, np.ndarray], dropped: np.ndarray) -> None:
@@ -138,5 +139,6 @@ class _Counts:
         self.num_examples += int((~dropped).sum())
         for column, num_tokens in lengths.items():
             self.num_truncated[column] += int((is_long[column] & ~dropped).sum())
+            self.num_long[column] += int(is_long[column].sum())
             values, counts = np.unique(num_tokens, return_counts=True)
             self.lengths[column].update(dict(zip(values.tolist(), counts.tolist(), strict=True)))

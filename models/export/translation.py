@@ -58,6 +58,7 @@ class TranslationServingModule(tf.Module):
         model: a built model.
         tokenizer: the tokenizer of the target.
         decoding: beam size, length penalty and length limits.
+        max_source_length: number of tokens after which a source is cut, that of training.
         source_tokenizer: the tokenizer of the source, if the vocabularies are separate.
     """
 
@@ -66,10 +67,11 @@ class TranslationServingModule(tf.Module):
         model: Transformer,
         tokenizer: Tokenizer,
         decoding: DecodingConfig,
+        max_source_length: int,
         source_tokenizer: Tokenizer | None = None,
     ):
         super().__init__(name="translation")
-        self.tokenizer, self.decoding = tokenizer, decoding
+        self.tokenizer, self.decoding, self.max_source_length = tokenizer, decoding, max_source_length
         self.source_tokenizer = source_tokenizer or tokenizer
         self.weights = [variable.value for variable in model.weights]
         # Prepared once and stored, instead of in every request.
@@ -112,7 +114,7 @@ class TranslationServingModule(tf.Module):
         return {
             "task": "translation",
             "model": self._model_config(),
-            "decoding": dataclasses.asdict(self.decoding),
+            "decoding": {**dataclasses.asdict(self.decoding), "max_source_length": self.max_source_length},
             "options": {"translate": self._options()},
         }
 
@@ -262,7 +264,7 @@ class TranslationServingModule(tf.Module):
         max_length: tf.Tensor,
     ) -> list[tf.Operation]:
         """Returns the assertions that every value of the options of `translate` is valid."""
-        highest = min(int(self._max_length(self.decoding.max_source_length)), tf.int32.max)
+        highest = min(int(self._max_length(self.max_source_length)), tf.int32.max)
         in_order = (max_length == 0) | (min_length <= max_length)
         return [
             check_range("beam_size", beam_size, 1, self.decoding.beam_size),
@@ -274,10 +276,10 @@ class TranslationServingModule(tf.Module):
         ]
 
     def _read_source(self, text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return read_texts(self.source_tokenizer, text, self.decoding.max_source_length)
+        return read_texts(self.source_tokenizer, text, self.max_source_length)
 
     def _read_target(self, text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return read_texts(self.tokenizer, text, int(self._max_length(self.decoding.max_source_length)))
+        return read_texts(self.tokenizer, text, int(self._max_length(self.max_source_length)))
 
     def _read_pairs(self, name: str, source: tf.Tensor, target: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Returns the ids of sources and targets, int32 [B, S] and [B, T], and whether one of a pair was cut."""

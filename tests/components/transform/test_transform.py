@@ -106,6 +106,7 @@ def test_properties_count_examples_and_truncated_texts(transformed):
         "splits": ["train", "eval", "test"],
         "num_examples": {"train": 100, "eval": 1, "test": 6},
         "num_truncated": {"source": 1, "target": 1},
+        "num_long": {"source": 1, "target": 1},
         "num_dropped": 0,
         "max_length": MAX_LENGTH,
     }
@@ -237,10 +238,12 @@ def test_lowercasing_is_part_of_the_tokenizer(labelled, tmp_path):
     assert upper == lower
 
 
-def test_rows_with_too_long_texts_can_be_dropped_and_are_counted(inputs, transformed, tmp_path):
+def test_rows_with_too_long_texts_can_be_dropped_and_are_counted(inputs, transformed, tmp_path, capsys):
     ids, _ = transform(inputs, tmp_path, too_long="drop")
     assert ids.properties["num_dropped"] == 1
     assert ids.properties["num_truncated"] == {"source": 0, "target": 0}
+    assert ids.properties["num_long"] == {"source": 1, "target": 1}
+    assert "Transform: warning: 1 of 107 rows (0.9 %) were dropped" in capsys.readouterr().err
     assert ids.properties["num_examples"] == {"train": 100, "eval": 1, "test": 5}
     assert read_ids(ids, "test", 1) == read_ids(transformed[0], "test", 1)[:-1]
 

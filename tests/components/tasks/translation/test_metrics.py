@@ -23,5 +23,5 @@ def test_separate_tokenizers_cannot_share_an_embedding_matrix():
     config = ModelConfig(1, 1, d_model=16, num_heads=2, dff=32, tie_embeddings=True)
     message = "^source and target have separate tokenizers, so .*; add --set model.tie_embeddings=false$"
     with pytest.raises(UserError, match=message) as error:
-        TRANSLATION.implementation().make_model(config, DataSpec(20, source_vocab_size=30))
+        TRANSLATION.implementation().make_model(config, DataSpec(20, source_vocab_size=30, max_length=16))
     assert (error.value.code, error.value.fields) == ("settings-conflict", {"setting": "model.tie_embeddings"})
