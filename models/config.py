@@ -15,10 +15,12 @@ class TokenizerConfig:
     Args:
         kind: type of tokenizer: SentencePiece, WordPiece as in BERT, one piece per character, or one piece per byte.
         model_type: SentencePiece algorithm: unigram (Kudo 2018) or bpe (Sennrich et al. 2016).
-        vocab_size: number of pieces, including the four control pieces. A small corpus may yield fewer.
+        vocab_size: number of pieces, including the four control pieces. A small corpus may yield fewer. With more
+            characters than pieces, the rarest characters become bytes, or without bytes the vocabulary grows.
         shared: use one vocabulary for source and target. If false, each side has its own vocabulary of this size, and
             `model.tie_embeddings` must be off, because an id means something different on each side.
-        character_coverage: share of the characters in the corpus that get their own piece; the rest become bytes.
+        character_coverage: share of the characters in the corpus that get their own piece; the rest become bytes, or
+            unknown without byte_fallback.
         byte_fallback: encode a character without a piece as its UTF-8 bytes, so that no character is unknown.
         lowercase: lowercase all text before tokenization; the model's output is then lowercase, too.
     """

@@ -188,7 +188,7 @@ _RANGES = {
     "data.max_reject_share": (0, 1),
     "data.max_length": (1, UNCUT),
     "tokenizer.vocab_size": (8, 1_000_000),
-    "tokenizer.character_coverage": (0.9, 1),
+    "tokenizer.character_coverage": (0.98, 1),  # SentencePiece's
     "model.num_encoder_layers": (1, _INF),
     "model.num_decoder_layers": (1, _INF),
     "model.d_model": (2, _INF),

@@ -105,7 +105,7 @@ class Tokenizer(Artifact):
     spm.model        the SentencePiece model, for the kinds "sentencepiece", "characters" and "bytes"
     wordpieces.json  the pieces, for the kind "wordpiece"
     vocabulary.tsv   piece and id, for people
-    properties: kind, vocab_size.
+    properties: kind, vocab_size; notices, if the vocabulary differs from the settings.
 
     If columns have separate tokenizers, each has a folder with the column's name, and `vocab_size` is {column: n}.
     """

@@ -196,9 +196,13 @@ def _write_ids(
 
 def _describe_learned(tokenizer: Tokenizer, learned: list[dict], config: TokenizerConfig) -> None:
     """Sets the properties of learned tokenizers from the results of LearnTokenizers; raises UserError if one failed."""
+    notices = []
     for result in sorted(learned, key=lambda result: result["name"]):
+        column = f" of {result['name']}" if result["name"] else ""
+        if result["notice"]:
+            notices.append(f"tokenizer{column}: {result['notice']}")
+            note(f"Transform: warning: {notices[-1]}")
         if result["error"]:
-            column = f" of {result['name']}" if result["name"] else ""
             raise UserError(
                 f"cannot learn a tokenizer{column} from the train split: {result['error']}; change the settings in "
                 "[tokenizer]",
@@ -207,6 +211,8 @@ def _describe_learned(tokenizer: Tokenizer, learned: list[dict], config: Tokeniz
             )
     sizes = {result["name"]: result["vocab_size"] for result in learned}
     tokenizer.properties.update(kind=config.kind, vocab_size=sizes.get("", sizes))
+    if notices:
+        tokenizer.properties["notices"] = notices
 
 
 def _describe(transformed_examples: TransformedExamples, shards: list[dict], preprocessing: Preprocessing) -> None:

@@ -13,6 +13,7 @@ from seq2serve.components.storage.tf_records import ExampleEncoder, RecordWriter
 from seq2serve.components.transform.preprocessing import Preprocessing
 from seq2serve.models.config import TokenizerConfig
 from seq2serve.models.tokenizers.tokenizer import learn_tokenizer, load_tokenizers
+from seq2serve.models.tokenizers.vocabulary_fit import fit_vocabulary
 
 
 def count_words(path: str, columns: Mapping[str, Sequence[str]]) -> dict[str, collections.Counter]:
@@ -33,7 +34,7 @@ def count_words(path: str, columns: Mapping[str, Sequence[str]]) -> dict[str, co
     return words
 
 
-def learn_from_words(words: Mapping[str, int], config: TokenizerConfig, folder: str) -> tuple[int, str]:
+def learn_from_words(words: Mapping[str, int], config: TokenizerConfig, folder: str) -> dict[str, int | str]:
     """Learns a tokenizer and writes it.
 
     Args:
@@ -41,13 +42,15 @@ def learn_from_words(words: Mapping[str, int], config: TokenizerConfig, folder: 
         config: kind and size.
         folder: to write to, a path or a URL.
     Returns:
-        The size of the vocabulary, and an empty string; if learning fails, 0 and the reason.
+        `vocab_size`; `error`, the reason if learning failed, else empty; `notice`, how the vocabulary differs from the
+        config, else empty.
     """
+    words, config, notice = fit_vocabulary(words, config)
     try:
         with filled_folder(folder) as local_folder:
-            return learn_tokenizer(words.items(), config, local_folder), ""
+            return {"vocab_size": learn_tokenizer(words.items(), config, local_folder), "error": "", "notice": notice}
     except ValueError as error:
-        return 0, str(error)
+        return {"vocab_size": 0, "error": str(error), "notice": notice}
 
 
 def count_labels(path: str, column: str) -> collections.Counter:

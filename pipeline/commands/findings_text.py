@@ -40,15 +40,15 @@ def print_findings(result: RunResult) -> None:
         print(f"warning: {warning}")
 
 
-def print_cuts(result: RunResult) -> None:
-    """Prints what the length limit did to the texts, in training and when served; large shares in a box."""
+def print_text_warnings(result: RunResult) -> None:
+    """Prints warnings about lengths in training and when served, large shares in a box, and about the vocabulary."""
     outputs = {name: node.outputs for name, node in result.nodes.items()}
     for warning in lengths_of_training(outputs):
         if warning.is_large:
             Console(highlight=False).print(Panel(Text(warning.text), title="WARNING", title_align="left"))
         else:
             print(f"warning: {warning.text}")
-    for sentence in cuts_of_evaluation(outputs):
+    for sentence in (*notices_of_tokenizers(outputs), *cuts_of_evaluation(outputs)):
         print(f"warning: {sentence}")
 
 
@@ -56,6 +56,12 @@ def lengths_of_training(outputs: Mapping[str, Mapping[str, Artifact]]) -> list[L
     """Returns the warnings about texts beyond data.max_length; `outputs` are those of each component that has run."""
     transformed = (keys["transformed_examples"] for keys in outputs.values() if "transformed_examples" in keys)
     return [warning for artifact in transformed for warning in length_warnings(artifact.properties)]
+
+
+def notices_of_tokenizers(outputs: Mapping[str, Mapping[str, Artifact]]) -> list[str]:
+    """Returns how learned vocabularies differ from the settings; `outputs` as for `lengths_of_training`."""
+    tokenizers = (keys["tokenizer"] for keys in outputs.values() if "tokenizer" in keys)
+    return [notice for artifact in tokenizers for notice in artifact.properties.get("notices", [])]
 
 
 def cuts_of_evaluation(outputs: Mapping[str, Mapping[str, Artifact]]) -> list[str]:

@@ -13,7 +13,7 @@ from seq2serve.components.pusher.store import version_path
 from seq2serve.components.pusher.versions import unserved_reason
 from seq2serve.components.storage.files import local_copy
 from seq2serve.components.tasks.registry import Task, get_task
-from seq2serve.pipeline.commands.findings_text import print_cuts, print_findings
+from seq2serve.pipeline.commands.findings_text import print_findings, print_text_warnings
 from seq2serve.pipeline.config import PipelineConfig
 from seq2serve.pipeline.running.pipeline import RunResult
 
@@ -33,7 +33,7 @@ def print_summary(result: RunResult, config: PipelineConfig) -> None:
     pushed = result.output("Pusher", "pushed_model").properties
     rows = _held_out(task, result)
     print_findings(result)
-    print_cuts(result)
+    print_text_warnings(result)
     console.print(_answers(task, rows))
     console.print(_metrics(task, evaluation.properties))
     for name, signature in evaluation.properties["signature"].items():

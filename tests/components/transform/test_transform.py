@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import pathlib
+import re
 
 import pytest
 import tensorflow as tf
@@ -30,8 +31,11 @@ MAX_LENGTH = 50
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory) -> dict:
-    folder = tmp_path_factory.mktemp("inputs")
-    for split, parts in SPLITS.items():
+    return write_inputs(tmp_path_factory.mktemp("inputs"), SPLITS)
+
+
+def write_inputs(folder, splits) -> dict:
+    for split, parts in splits.items():
         (folder / f"Split-{split}").mkdir()
         for index, rows in enumerate(parts):
             name = f"Split-{split}/data_tfrecord-{index:05d}-of-{len(parts):05d}"
@@ -42,7 +46,7 @@ def inputs(tmp_path_factory) -> dict:
                     example.features.feature["target"].bytes_list.value.append(target)
                     writer.write(example.SerializeToString())
     (folder / "schema.pbtxt").write_text(SCHEMA)
-    return {"examples": Examples(str(folder), {"splits": list(SPLITS)}), "schema": Schema(str(folder))}
+    return {"examples": Examples(str(folder), {"splits": list(splits)}), "schema": Schema(str(folder))}
 
 
 def transform(inputs, folder, *flags, **changes) -> tuple[TransformedExamples, Tokenizer]:
@@ -151,17 +155,33 @@ def test_a_column_that_is_missing_or_not_text_is_an_error(inputs, tmp_path, colu
 
 
 @pytest.mark.parametrize(
-    ("shared", "column", "message"),
+    ("settings", "notices"),
     [
-        (True, "", r"^cannot learn a tokenizer from the train split: .* 265 pieces.*; change the settings in \[tok"),
-        (False, "source", r"^cannot learn a tokenizer of source from the train split: "),
+        ({"vocab_size": 270}, [r"tokenizer: \d+ of \d+ different characters .* are written as bytes"]),
+        (
+            {"vocab_size": 265, "shared": False},
+            ["tokenizer of source: the vocabulary grew", "tokenizer of target: the vocabulary grew"],
+        ),
     ],
 )
-def test_a_vocabulary_too_small_for_the_characters_is_an_error(inputs, tmp_path, shared, column, message):
-    with pytest.raises(UserError, match=message) as error:
-        transform(inputs, tmp_path, tokenizer_config=TokenizerConfig(vocab_size=265, shared=shared))
+def test_a_vocabulary_too_small_for_the_characters_has_bytes_or_grows_and_says_so(
+    inputs, tmp_path, settings, notices, capsys
+):
+    _, tokenizer = transform(inputs, tmp_path, tokenizer_config=TokenizerConfig(**settings))
+    size, errors = tokenizer.properties["vocab_size"], capsys.readouterr().err
+    assert size == 270 if len(notices) == 1 else min(size.values()) > 265
+    for notice, pattern in zip(tokenizer.properties["notices"], notices, strict=True):
+        assert re.match(pattern, notice)
+        assert f"Transform: warning: {notice}\n" in errors
+
+
+def test_text_without_words_has_no_vocabulary(tmp_path):
+    (tmp_path / "inputs").mkdir()
+    without_words = write_inputs(tmp_path / "inputs", {"train": [[(b"\x01", "\ufeff".encode())]]})
+    with pytest.raises(UserError, match=r"^cannot learn a tokenizer from the train split: the text has no w") as error:
+        transform(without_words, tmp_path)
     assert error.value.code == "tokenizer-unlearnable"
-    assert error.value.fields == {"column": column}
+    assert error.value.fields == {"column": ""}
 
 
 # Labels.
