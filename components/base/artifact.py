@@ -128,8 +128,9 @@ class Model(Artifact):
 
     Format-Serving/         the SavedModel: strings in, strings out; see models/export/
     Format-Keras/           config.json, model.weights.h5 and tokenizer/ (a Tokenizer), for further training
-    properties: num_parameters; steps; exported_steps, the steps of the averaged checkpoints; eval_<metric>, measured on
-    the eval split; for a warm start, warm_start {"taken", "fresh", "unused"}, see models/training/warm_start.py.
+    properties: num_parameters; lowercase, whether it writes lower case only; steps; exported_steps, the steps of the
+    averaged checkpoints; eval_<metric>, measured on the eval split; for a warm start, warm_start {"taken", "fresh",
+    "unused"}, see models/training/warm_start.py.
     """
 
 
@@ -148,6 +149,7 @@ class ModelEvaluation(Artifact):
         "slices": [{"by", "name", "num_examples", "model", "baseline", "intervals"}] (see evaluator/slices.py),
         "examples": {"quality": name of the measure, "worst": [{column: text, "prediction", "quality"}], "best": [...]},
         "signature": {...}, "tables": [...] (see ResultTable in tasks/implementation.py), "num_examples": n,
+        "lowercase": whether case is ignored, because the model writes lower case only,
         "num_cut": {"texts": n, "answers": n} (see models/runtime/answers.py)}
     predictions.jsonl   one object per test example: its columns, and the prediction or the model's scores for it
     properties: the content of metrics.json.

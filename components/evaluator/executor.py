@@ -41,7 +41,7 @@ def evaluate(
     num_examples: int,
 ) -> None:
     """Executes Evaluator; see component.py for the arguments."""
-    implementation = task.implementation()
+    implementation = task.judge(model.properties.get("lowercase", False))
     slice_columns = examples.properties.get("slice_columns", [])
     rows = _rows(examples, "test", [*task.columns, *slice_columns])[: num_examples or None]
     answers = _query(model, task, [row[task.text_columns[0]] for row in rows])
@@ -55,6 +55,7 @@ def evaluate(
         "slices": _measure_slices(parts, measurement, next(iter(baselines.values()))),
         "examples": _best_and_worst(task, measurement, lines),
         "num_examples": len(rows),
+        "lowercase": implementation.lowercase,
         "num_cut": dict(zip(("texts", "answers"), count_cuts(answers), strict=True)),
     }
     report = json.loads(json.dumps(report))  # properties must equal the file, where tuples are lists

@@ -23,7 +23,7 @@ from seq2serve.components.trainer.history import CheckpointRanking, History
 from seq2serve.components.trainer.tensorboard import Profile, TensorBoardLog
 from seq2serve.models.config import Recipe
 from seq2serve.models.runtime.literal_path import literal_path
-from seq2serve.models.tokenizers.tokenizer import load_tokenizers, same_vocabulary
+from seq2serve.models.tokenizers.tokenizer import is_lowercase, load_tokenizers, same_vocabulary
 from seq2serve.models.training.batches import read_pools
 from seq2serve.models.training.optimizer import make_optimizer, precision
 from seq2serve.models.training.saving import WEIGHTS, save_model
@@ -60,7 +60,8 @@ def train(
     data.implementation.export(served, data.tokenizers, data.spec, recipe, model.path("Format-Serving"), warmup_texts)
     # Copied, not moved: if this execution is killed before it is published, the next one needs the logs.
     shutil.copytree(f"{context.scratch}/logs", model_run.path("logs"))
-    model.properties.update(num_parameters=network.count_params(), **results)
+    lowercase = is_lowercase(data.tokenizers[task.text_columns[-1]])
+    model.properties.update(num_parameters=network.count_params(), lowercase=lowercase, **results)
 
 
 class _TrainingData:

@@ -38,6 +38,8 @@ def print_summary(result: RunResult, config: PipelineConfig) -> None:
     console.print(_metrics(task, evaluation.properties))
     for name, signature in evaluation.properties["signature"].items():
         console.print(f"  {name}: {signature}", soft_wrap=True)
+    if evaluation.properties.get("lowercase"):
+        console.print("  case is ignored: the model writes lower case only (tokenizer.lowercase)", soft_wrap=True)
     for table in evaluation.properties["tables"]:
         console.print(_table(table["title"], table["header"], table["rows"]))
     _print_next_steps(console, task, result, pushed, _example_prompt(task, rows))

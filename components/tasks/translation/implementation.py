@@ -66,10 +66,10 @@ class TranslationImplementation(TaskImplementation):
         export(_serving_module(model, tokenizers, data, recipe.decoding), directory, samples)
 
     def measure(self, answers: Answers, rows: Sequence[Row]) -> Measurement:
-        return metrics.measure(answers["translation"], [row["target"] for row in rows])
+        return metrics.measure(answers["translation"], [row["target"] for row in rows], self.lowercase)
 
     def statistics(self, answers: Answers, rows: Sequence[Row]) -> SufficientStatistics:
-        return metrics.statistics(answers["translation"], [row["target"] for row in rows])
+        return metrics.statistics(answers["translation"], [row["target"] for row in rows], self.lowercase)
 
     def baselines(self, train: Callable[[], list[Row]], rows: Sequence[Row]) -> dict[str, Answers]:
         return {"source copied": {"translation": [row["source"] for row in rows]}}
