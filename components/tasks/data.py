@@ -24,6 +24,11 @@ class DataSpec:
     source_vocab_size: int | None = None
     max_length: int = dataclasses.field(kw_only=True)
 
+    @property
+    def num_choices(self) -> int:
+        """Returns from how many labels or pieces a model chooses at each position."""
+        return len(self.label_counts) or self.vocab_size
+
 
 def sample_evenly(rows: Sequence[Row], number: int) -> Sequence[Row]:
     """Returns `number` rows at equal distances, or all rows if there are fewer."""

@@ -147,7 +147,7 @@ def _fit(network: keras.Model, data: _TrainingData, total_steps: int | tf.Variab
         `steps`: number of training steps; `exported_steps`: the checkpoints whose mean is exported; `eval_<metric>` of
         the exported weights.
     """
-    config, every, evaluation = data.recipe.training, data.recipe.training.checkpoint_steps, data.evaluation(network)
+    config, evaluation = data.recipe.training, data.evaluation(network)
     ranking = CheckpointRanking(History(), evaluation.metric, evaluation.higher_is_better)
     snapshots = callbacks.WeightSnapshots(network, scratch)
     checkpoint = callbacks.Checkpoint(network, ranking, snapshots, scratch, config)
@@ -157,7 +157,7 @@ def _fit(network: keras.Model, data: _TrainingData, total_steps: int | tf.Variab
     budget = callbacks.Budget(ranking.history, total_steps, config.minutes)
     evaluate = callbacks.Evaluate(evaluation, ranking, snapshots, config)
     if not (budget.is_exhausted(start) or evaluate.should_stop_early()):
-        guard = callbacks.DivergenceGuard(ranking.history, every)
+        guard = callbacks.DivergenceGuard(ranking.history, config, total_steps, data.spec.num_choices)
         log, profile = TensorBoardLog(scratch, guard, evaluate, data.recipe), Profile(scratch, config.profile_step)
         with interrupt.put_off(), progress("Trainer", int(total_steps), "steps", start) as reporter:
             bar = callbacks.ProgressBar(reporter, ranking, total_steps)

@@ -9,6 +9,7 @@ from seq2serve.models.config import TrainingConfig
 
 # Training has diverged after DIVERGED_POINTS consecutive high points. A point is high if its loss is more than
 # DIVERGED_RATIO times the lowest loss so far, or times DIVERGED_FLOOR if that is larger: losses near zero fluctuate.
+# After the warm-up it is high, too, if its loss is more than DIVERGED_RATIO times the loss of guessing.
 DIVERGED_RATIO = 2.0
 DIVERGED_FLOOR = 0.1
 DIVERGED_POINTS = 5
@@ -23,7 +24,7 @@ class History:
         seconds: duration of training, including evaluations.
         sums: name -> sum over the steps since the last point of the curve; `steps` is their number.
         lowest_loss: of all points of the curve.
-        high_points: number of consecutive points far above `lowest_loss`, up to the last point.
+        high_points: number of consecutive points that are high, up to the last point.
     """
 
     evaluations: list[dict[str, float]] = dataclasses.field(default_factory=list)
@@ -45,9 +46,11 @@ class History:
         for name, value in {**numbers, "steps": 1.0}.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(value)
 
-    def make_point(self) -> dict[str, float]:
+    def make_point(self, chance: float = math.inf) -> dict[str, float]:
         """Makes a point of the training curve from the steps since the last point, and resets the sums.
 
+        Args:
+            chance: loss of a model that guesses; infinite during the warm-up, when a loss may be far above it.
         Returns:
             `loss` and `gradient_norm`: means over the steps; `accuracy`: share of correct labels;
             `tokens_per_second`: without evaluations; `padding`: share of padding in the batches.
@@ -58,12 +61,12 @@ class History:
         point["tokens_per_second"] = sums["tokens"] / sums["seconds"]
         point["padding"] = 1 - sums["tokens"] / sums["cells"]
         self.lowest_loss = min(self.lowest_loss, point["loss"])
-        high = point["loss"] > DIVERGED_RATIO * max(self.lowest_loss, DIVERGED_FLOOR)
+        high = point["loss"] > DIVERGED_RATIO * min(max(self.lowest_loss, DIVERGED_FLOOR), chance)
         self.high_points = self.high_points + 1 if high else 0
         return point
 
     def diverges(self) -> bool:
-        """Returns whether the loss stays far above its minimum."""
+        """Returns whether the loss stays far above its minimum, or above that of guessing."""
         return self.high_points >= DIVERGED_POINTS
 
 

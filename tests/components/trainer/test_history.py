@@ -58,6 +58,16 @@ def test_training_diverges_if_the_loss_stays_far_above_its_minimum(losses, diver
     assert history.diverges() == diverges
 
 
+@pytest.mark.parametrize(("loss", "diverges"), [(2000.0, True), (16.7, True), (16.5, False)])
+def test_a_loss_that_starts_and_stays_far_above_that_of_guessing_is_not_learning(loss, diverges):
+    """Guessing one of 4,000 pieces has a loss of 8.3; during the warm-up a high loss is not yet divergence."""
+    history = History()
+    for number in range(3 + DIVERGED_POINTS):
+        history.add_step({**STEP, "loss": loss})
+        history.make_point(math.inf if number < 3 else math.log(4000))
+        assert history.diverges() == (diverges and number == 2 + DIVERGED_POINTS)
+
+
 def test_equal_evaluations_are_ranked_by_step_and_nan_is_ranked_last():
     assert ranking(1.0, 3.0, math.nan, 3.0, 2.0).best(3) == [20, 40, 50]
     assert ranking(1.0, 3.0, math.nan, 2.0, higher_is_better=False).best(4) == [10, 40, 20, 30]
