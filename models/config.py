@@ -93,7 +93,9 @@ class TrainingConfig:
         average_decay: decay rate of the moving average of the weights. Checkpoints are evaluated and exported with the
             averaged weights. 0 uses the weights themselves.
         checkpoint_steps: number of steps between checkpoints. Each checkpoint is evaluated on the eval split.
-        export: which checkpoints to export: the last, or the best by the task's metric on the eval split.
+        export: which checkpoints to export: the last, the best by the task's metric on the eval split, or auto: the
+            last, unless the best one is better by more than noise. Noise is the standard error of a difference on the
+            eval split, at least 1 % of the metric.
         export_checkpoints: number of checkpoints whose weights are averaged for export (section 6.1).
         patience: number of evaluations without improvement after which training stops (early stopping). 0 disables it.
         eval_examples: number of texts in the eval split for which the model makes predictions at each evaluation, for
@@ -122,7 +124,7 @@ class TrainingConfig:
     clip_norm: float = 1.0
     average_decay: float = 0.999
     checkpoint_steps: int = 1_000
-    export: Literal["last", "best"] = "last"
+    export: Literal["auto", "last", "best"] = "auto"
     export_checkpoints: int = 1
     patience: int = 0
     eval_examples: int = 200

@@ -129,7 +129,8 @@ class Model(Artifact):
     Format-Serving/         the SavedModel: strings in, strings out; see models/export/
     Format-Keras/           config.json, model.weights.h5 and tokenizer/ (a Tokenizer), for further training
     properties: num_parameters; lowercase, whether it writes lower case only; steps; exported_steps, the steps of the
-    averaged checkpoints; eval_<metric>, measured on the eval split; for a warm start, warm_start {"taken", "fresh",
+    averaged checkpoints; checkpoints {"metric", "best_step", "best", "last_step", "last", "noise", "export"}, the best
+    and the last evaluation; eval_<metric>, measured on the eval split; for a warm start, warm_start {"taken", "fresh",
     "unused"}, see models/training/warm_start.py.
     """
 

@@ -13,7 +13,13 @@ from seq2serve.components.base import interrupt
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.base.progress import Reporter, note
 from seq2serve.components.tasks.evaluation import Evaluation, Findings
-from seq2serve.components.trainer.history import DIVERGED_FLOOR, DIVERGED_RATIO, CheckpointRanking, History
+from seq2serve.components.trainer.history import (
+    DIVERGED_FLOOR,
+    DIVERGED_RATIO,
+    STANDARD_ERROR,
+    CheckpointRanking,
+    History,
+)
 from seq2serve.models.config import TrainingConfig
 from seq2serve.models.training.optimizer import averaged
 
@@ -99,8 +105,8 @@ class DivergenceGuard(keras.callbacks.Callback):
             if loss > DIVERGED_RATIO * max(lowest, DIVERGED_FLOOR):
                 raise _divergence(f"The loss has diverged from {lowest:.3g} to {loss:.3g}", self.model.optimizer)
             raise _divergence(
-                f"The model does not learn: guessing one of {self._num_choices:,} has a loss of {chance:.3g}, and after the "
-                f"warm-up the loss is still {loss:.3g}",
+                f"The model does not learn: guessing one of {self._num_choices:,} has a loss of {chance:.3g}, and "
+                f"after the warm-up the loss is still {loss:.3g}",
                 self.model.optimizer,
             )
 
@@ -154,8 +160,9 @@ class Evaluate(keras.callbacks.Callback):
         step = steps_done(self.model.optimizer)
         with averaged(self.model):
             self.findings = self._evaluation.run()
-            self._ranking.history.evaluations.append({"step": step, **self.findings.metrics})
-            if step in self._ranking.exported(self._config):
+            error = {STANDARD_ERROR: self.findings.standard_error}
+            self._ranking.history.evaluations.append({"step": step, **self.findings.metrics, **error})
+            if step in self._ranking.kept(self._config):
                 self._snapshots.save(step)
         if self.should_stop_early():
             self.model.stop_training = True
@@ -252,7 +259,7 @@ class Checkpoint(keras.callbacks.Callback):
             self._history.assign(self._ranking.history.to_json())
             self._manager.save(checkpoint_number=step)
             # Only now: if the run is killed before this line, the previous checkpoint still needs these weights.
-            self._snapshots.forget_others(self._ranking.exported(self._config))
+            self._snapshots.forget_others(self._ranking.kept(self._config))
 
 
 class ProgressBar(keras.callbacks.Callback):

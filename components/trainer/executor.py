@@ -19,7 +19,7 @@ from seq2serve.components.tasks.data import DataSpec
 from seq2serve.components.tasks.evaluation import Evaluation
 from seq2serve.components.tasks.task import Task
 from seq2serve.components.trainer import callbacks
-from seq2serve.components.trainer.history import CheckpointRanking, History
+from seq2serve.components.trainer.history import CheckpointRanking, History, describe_choice
 from seq2serve.components.trainer.tensorboard import Profile, TensorBoardLog
 from seq2serve.models.config import Recipe
 from seq2serve.models.runtime.literal_path import literal_path
@@ -144,7 +144,8 @@ def _fit(network: keras.Model, data: _TrainingData, total_steps: int | tf.Variab
     """Trains, from the last checkpoint if there is one, and sets the weights to export.
 
     Returns:
-        `steps`: number of training steps; `exported_steps`: the checkpoints whose mean is exported; `eval_<metric>` of
+        `steps`: number of training steps; `exported_steps`: the checkpoints whose mean is exported; `checkpoints`: see
+        CheckpointRanking.last_and_best; `eval_<metric>` of
         the exported weights.
     """
     config, evaluation = data.recipe.training, data.evaluation(network)
@@ -168,7 +169,10 @@ def _fit(network: keras.Model, data: _TrainingData, total_steps: int | tf.Variab
     metrics = evaluation.run().metrics if len(exported) > 1 else ranking.at(exported[0])
     callbacks.check_finite(metrics["loss"], network.optimizer)
     eval_metrics = {f"eval_{name}": value for name, value in metrics.items()}
-    return {"steps": callbacks.steps_done(network.optimizer), "exported_steps": exported, **eval_metrics}
+    choice = {**ranking.last_and_best(), "export": config.export}
+    results = {"steps": callbacks.steps_done(network.optimizer), "exported_steps": exported, "checkpoints": choice}
+    note(f"Trainer: {describe_choice(results)}")
+    return {**results, **eval_metrics}
 
 
 def _warm_start(network: keras.Model, base_model: ModelFiles, tokenizer: Tokenizer) -> dict[str, list[str]]:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from seq2serve.models.config import TrainingConfig
 
@@ -13,6 +14,8 @@ from seq2serve.models.config import TrainingConfig
 DIVERGED_RATIO = 2.0
 DIVERGED_FLOOR = 0.1
 DIVERGED_POINTS = 5
+STANDARD_ERROR = "standard_error"  # of an evaluation's metric
+MIN_NOISE = 0.01  # of the best value; an eval split can be too small to estimate a standard error
 
 
 @dataclasses.dataclass
@@ -70,6 +73,26 @@ class History:
         return self.high_points >= DIVERGED_POINTS
 
 
+def describe_choice(properties: Mapping[str, Any]) -> str:
+    """Returns a sentence about the checkpoints of a trained model: which was best, by how much, and which is exported.
+
+    Args:
+        properties: of a Model artifact; of an earlier version, the sentence is empty.
+    """
+    if not (choice := properties.get("checkpoints")):
+        return ""
+    exported = ", ".join(map(str, properties["exported_steps"]))
+    best = f"eval {choice['metric']} was best at step {choice['best_step']} ({choice['best']:.4g})"
+    if choice["best_step"] == choice["last_step"]:
+        return f"{best}, the last; exported: step {exported}"
+    difference = abs(choice["best"] - choice["last"])
+    relation = "more than" if difference > choice["noise"] else "within"
+    return (
+        f"{best}, by {difference:.3g} better than at the last step {choice['last_step']} ({choice['last']:.4g}), which "
+        f"is {relation} noise ({choice['noise']:.2g}); exported: step {exported} (training.export={choice['export']})"
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class CheckpointRanking:
     """Ranks checkpoints by their evaluations.
@@ -100,12 +123,41 @@ class CheckpointRanking:
     def at(self, step: int) -> dict[str, float]:
         """Returns the metrics of the evaluation at a step."""
         metrics = next(evaluation for evaluation in self.history.evaluations if evaluation["step"] == step)
-        return {name: value for name, value in metrics.items() if name != "step"}
+        return {name: value for name, value in metrics.items() if name not in ("step", STANDARD_ERROR)}
 
     def exported(self, config: TrainingConfig) -> list[int]:
         """Returns the steps of the checkpoints that would be exported if training ended now."""
-        choose = self.best if config.export == "best" else self.last
-        return choose(config.export_checkpoints)
+        is_best = config.export == "best" or (config.export == "auto" and self.is_last_worse())
+        return (self.best if is_best else self.last)(config.export_checkpoints)
+
+    def kept(self, config: TrainingConfig) -> list[int]:
+        """Returns the steps of the checkpoints that may be exported when training ends."""
+        best, last = (choose(config.export_checkpoints) for choose in (self.best, self.last))
+        return {"best": best, "last": last, "auto": [*best, *last]}[config.export]
+
+    def is_last_worse(self) -> bool:
+        """Returns whether the last evaluation is worse than the best one by more than noise."""
+        comparison = self.last_and_best()
+        return math.isnan(comparison["last"]) or abs(comparison["best"] - comparison["last"]) > comparison["noise"]
+
+    def last_and_best(self) -> dict[str, Any]:
+        """Compares the last evaluation with the best one.
+
+        Returns:
+            metric; last_step, last, best_step, best: steps and values; noise: the standard error of a difference of
+            two values on the eval split, at least MIN_NOISE of the best value.
+        """
+        steps = {"last": self.last(1)[0], "best": self.best(1)[0]}
+        evaluations = {evaluation["step"]: evaluation for evaluation in self.history.evaluations}
+        values = {name: evaluations[step][self.metric] for name, step in steps.items()}
+        errors = [evaluations[step].get(STANDARD_ERROR, 0.0) for step in steps.values()]
+        noise = max(math.hypot(*errors), MIN_NOISE * abs(values["best"]))
+        return {
+            "metric": self.metric,
+            **values,
+            **{f"{name}_step": step for name, step in steps.items()},
+            "noise": noise,
+        }
 
     def since_best(self) -> int:
         """Returns the number of evaluations since the best one."""

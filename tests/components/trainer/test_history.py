@@ -74,10 +74,30 @@ def test_equal_evaluations_are_ranked_by_step_and_nan_is_ranked_last():
 
 
 @pytest.mark.parametrize(
+    ("values", "error", "exported"),
+    [
+        ((10.0, 30.0, 29.8), 0.0, [30]),  # within 1 %
+        ((10.0, 30.0, 28.0), 1.0, [20]),  # 2 > sqrt(1 + 1)
+        ((10.0, 30.0, 29.0), 1.0, [30]),
+        ((0.9, 0.5), 0.03, [10]),
+        ((30.0, math.nan), 1.0, [10]),
+        ((30.0, 31.0), 0.1, [20]),
+    ],
+)
+def test_the_best_checkpoint_is_exported_if_it_is_better_by_more_than_noise(values, error, exported):
+    checkpoints = ranking(*values)
+    for evaluation in checkpoints.history.evaluations:
+        evaluation["standard_error"] = error
+    assert checkpoints.exported(TrainingConfig()) == exported
+    assert set(exported) <= set(checkpoints.kept(TrainingConfig()))
+    assert "standard_error" not in checkpoints.at(exported[0])
+
+
+@pytest.mark.parametrize(
     ("config", "steps"),
     [
-        (TrainingConfig(), [40]),
-        (TrainingConfig(export_checkpoints=3), [20, 30, 40]),
+        (TrainingConfig(export="last"), [40]),
+        (TrainingConfig(export="last", export_checkpoints=3), [20, 30, 40]),
         (TrainingConfig(export="best"), [20]),
         (TrainingConfig(export="best", export_checkpoints=2), [20, 30]),
         (TrainingConfig(export="best", export_checkpoints=9), [20, 30, 40, 10]),

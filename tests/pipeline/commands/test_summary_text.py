@@ -9,6 +9,7 @@ from seq2serve.components.base.artifact import (
     ExampleAnomalies,
     Examples,
     InferenceResult,
+    Model,
     ModelEvaluation,
     PushedModel,
     TransformedExamples,
@@ -26,6 +27,15 @@ REPORT = {
     "signature": {"bleu": "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0", "chrf": "nrefs:1|nc:6"},
     "num_examples": 1442,
     "num_cut": {"texts": 3, "answers": 0},
+}
+CHECKPOINTS = {
+    "metric": "bleu",
+    "best_step": 100,
+    "best": 26.0,
+    "last_step": 200,
+    "last": 25.5,
+    "noise": 1.2,
+    "export": "auto",
 }
 TRANSFORMED = {
     "num_examples": {"train": 1000, "eval": 30, "test": 30},
@@ -53,6 +63,7 @@ def summary(tmp_path, monkeypatch, capsys):
             "ExampleGen": {"examples": Examples(str(root / "examples"), counts)},
             "ExampleValidator": {"anomalies": ExampleAnomalies("", {"warnings": list(warnings)})},
             "Transform": {"transformed_examples": TransformedExamples("", TRANSFORMED | (transformed or {}))},
+            "Trainer": {"model": Model("", {"exported_steps": [200], "checkpoints": CHECKPOINTS})},
             "Evaluator": {"evaluation": ModelEvaluation("", REPORT)},
             "Pusher": {"pushed_model": PushedModel("", {"pushed_destination": str(version), "pushed_version": 17})},
             "BulkInferrer": {"inference_result": InferenceResult(str(inferred))},
@@ -166,3 +177,11 @@ def test_the_example_command_has_a_held_out_text(summary, sources, prompt):
     text = summary([{"source": source, "target": "x", "translation": "y"} for source in sources])
     (line,) = [line for line in text.partition("Next:\n")[2].splitlines() if line.startswith("  Translate: ")]
     assert shlex.split(line.removeprefix("  Translate: "))[4:] == [prompt]
+
+
+def test_the_best_checkpoint_and_the_exported_one_are_said(summary):
+    sentence = (
+        "eval bleu was best at step 100 (26), by 0.5 better than at the last step 200 (25.5), which is within noise "
+        "(1.2); exported: step 200 (training.export=auto)"
+    )
+    assert f"  {sentence}\n" in summary(rows(1))
