@@ -17,10 +17,12 @@ class TokenizerConfig:
     Args:
         kind: type of tokenizer: SentencePiece, WordPiece as in BERT, one piece per character, or one piece per byte.
         model_type: SentencePiece algorithm: unigram (Kudo 2018) or bpe (Sennrich et al. 2016).
-        vocab_size: number of pieces, including the four control pieces. A small corpus may yield fewer.
+        vocab_size: number of pieces, including the four control pieces. A small corpus may yield fewer. With more
+            characters than pieces, the rarest characters become bytes, or without bytes the vocabulary grows.
         shared: use one vocabulary for source and target. If false, each side has its own vocabulary of this size, and
             `model.tie_embeddings` must be off, because an id means something different on each side.
-        character_coverage: share of the characters in the corpus that get their own piece; the rest become bytes.
+        character_coverage: share of the characters in the corpus that get their own piece; the rest become bytes, or
+            unknown without byte_fallback.
         byte_fallback: encode a character without a piece as its UTF-8 bytes, so that no character is unknown.
         placeholders: translation only: number of placeholder pieces. Numbers, URLs, e-mail addresses, {variables},
             markup, emoji and words in unknown scripts are copied from the source, up to this many per sentence, instead
@@ -97,7 +99,9 @@ class TrainingConfig:
         average_decay: decay rate of the moving average of the weights. Checkpoints are evaluated and exported with the
             averaged weights. 0 uses the weights themselves.
         checkpoint_steps: number of steps between checkpoints. Each checkpoint is evaluated on the eval split.
-        export: which checkpoints to export: the last, or the best by the task's metric on the eval split.
+        export: which checkpoints to export: the last, the best by the task's metric on the eval split, or auto: the
+            last, unless the best one is better by more than noise. Noise is the standard error of a difference on the
+            eval split, at least 1 % of the metric.
         export_checkpoints: number of checkpoints whose weights are averaged for export (section 6.1).
         patience: number of evaluations without improvement after which training stops (early stopping). 0 disables it.
         eval_examples: number of texts in the eval split for which the model makes predictions at each evaluation, for
@@ -126,7 +130,7 @@ class TrainingConfig:
     clip_norm: float = 1.0
     average_decay: float = 0.999
     checkpoint_steps: int = 1_000
-    export: Literal["last", "best"] = "last"
+    export: Literal["auto", "last", "best"] = "auto"
     export_checkpoints: int = 1
     patience: int = 0
     eval_examples: int = 200
@@ -144,7 +148,6 @@ class DecodingConfig:
         beam_size: number of hypotheses per sentence; 1 is greedy search.
         length_penalty: alpha of GNMT's length penalty (Wu et al. 2016, equation 14); 0 disables it.
         max_length_ratio, max_length_extra: a translation has at most ratio * source tokens + extra tokens.
-        max_source_length: maximum number of source tokens; longer texts are truncated.
         temperature: sampling temperature of a language model. Higher values are more random; 0 always takes the most
             likely token.
         top_p: sample from the most likely tokens that together reach this probability; 1 samples from all tokens.
@@ -160,7 +163,6 @@ class DecodingConfig:
     length_penalty: float = 0.6
     max_length_ratio: float = 2.0
     max_length_extra: int = 10
-    max_source_length: int = 256
     temperature: float = 0.5
     top_p: float = 0.9
     max_new_tokens: int = 48

@@ -36,8 +36,9 @@ class DataConfig:
         test_share: share of the rows held out to evaluate the exported model.
         seed: of the hash that splits rows.
         max_reject_share: the run stops if a larger share of the rows is unusable.
-        max_length: most tokens of a text.
-        too_long: whether a longer text is cut or its row dropped; both are counted.
+        max_length: most tokens of a text, in training and when served. The served model cuts a longer text there.
+        too_long: whether a row with a longer text is dropped, or the text cut; both are counted. A model that learns
+            to write texts that were cut learns to stop in the middle of a sentence.
     """
 
     source: str = "source"
@@ -53,7 +54,7 @@ class DataConfig:
     seed: int = 1
     max_reject_share: float = 0.01
     max_length: int = 256
-    too_long: Literal["cut", "drop"] = "cut"
+    too_long: Literal["cut", "drop"] = "drop"
 
     @property
     def slice_columns(self) -> tuple[str, ...]:
@@ -135,6 +136,7 @@ def with_settings(config: PipelineConfig, settings: Iterable[str]) -> PipelineCo
             )
         _check_known("section of settings", section, tuple(_sections()))
         siblings = [known for known in setting_names() if known.startswith(f"{section}.")]
+        _check_current(name.strip())
         _check_known("setting", name.strip(), setting_names(), listed=siblings)
         hint = typing.get_type_hints(type(getattr(config, section)))[key]
         value = text.strip() or text  # a delimiter may be a blank
@@ -172,6 +174,10 @@ def _sections() -> dict[str, tuple[dataclasses.Field, ...]]:
 
 
 UNCUT = 1_000_000_000  # as data.max_length: texts are not cut, but packed into rows of model.max_positions
+# Earlier setting -> the setting that decides now, and what it does.
+_REPLACED = {
+    "decoding.max_source_length": "data.max_length is the limit in training and when served. Set data.max_length"
+}
 _INF = math.inf
 _MAX_SEED = 2**32 - 1  # NumPy's
 # setting -> smallest and largest value, both allowed. A share of exactly 0 or 1 would leave a split empty.
@@ -180,10 +186,10 @@ _RANGES = {
     "data.test_share": (1e-6, 0.5),
     "data.seed": (0, _MAX_SEED),
     "data.max_reject_share": (0, 1),
-    "data.max_length": (1, _INF),
+    "data.max_length": (1, UNCUT),
     "tokenizer.vocab_size": (8, 1_000_000),
     "tokenizer.placeholders": (0, MAX_PLACEHOLDERS),
-    "tokenizer.character_coverage": (0.9, 1),
+    "tokenizer.character_coverage": (0.98, 1),  # SentencePiece's
     "model.num_encoder_layers": (1, _INF),
     "model.num_decoder_layers": (1, _INF),
     "model.d_model": (2, _INF),
@@ -215,7 +221,6 @@ _RANGES = {
     "decoding.length_penalty": (0, 10),
     "decoding.max_length_ratio": (0, 10),
     "decoding.max_length_extra": (1, _INF),
-    "decoding.max_source_length": (1, _INF),
     "decoding.temperature": (0, 100),
     "decoding.top_p": (1e-6, 1),
     "decoding.max_new_tokens": (1, _INF),
@@ -269,11 +274,10 @@ def _check_model(config: PipelineConfig) -> None:
         raise _conflict("setting model.positions=rotary needs an even model.d_model / model.num_heads")
     if model.positions == "sinusoidal" and model.d_model % 2:
         raise _conflict("setting model.positions=sinusoidal needs an even model.d_model")
-    lengths = [length for length in (config.data.max_length, config.decoding.max_source_length) if length < UNCUT]
-    if model.positions == "learned" and model.max_positions < max(lengths, default=0):
+    if model.positions == "learned" and model.max_positions < config.data.max_length < UNCUT:
         raise _conflict(
-            "setting model.positions=learned needs a model.max_positions of at least data.max_length and "
-            "decoding.max_source_length"
+            f"setting model.positions=learned needs a model.max_positions of at least data.max_length "
+            f"({config.data.max_length}), got {model.max_positions}"
         )
 
 
@@ -322,6 +326,11 @@ def _parse(name: str, text: str, hint: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         raise _invalid(name, "a finite number", text)
     return value
+
+
+def _check_current(name: str) -> None:
+    if current := _REPLACED.get(name):
+        raise UserError(f"setting {name} no longer exists: {current}", code="setting-replaced", setting=name)
 
 
 def _invalid(name: str, expected: str, value: Any) -> UserError:

@@ -105,7 +105,7 @@ class Tokenizer(Artifact):
     spm.model        the SentencePiece model, for the kinds "sentencepiece", "characters" and "bytes"
     wordpieces.json  the pieces, for the kind "wordpiece"
     vocabulary.tsv   piece and id, for people
-    properties: kind, vocab_size.
+    properties: kind, vocab_size; notices, if the vocabulary differs from the settings.
 
     If columns have separate tokenizers, each has a folder with the column's name, and `vocab_size` is {column: n}.
     """
@@ -116,8 +116,9 @@ class TransformedExamples(Artifact):
 
     Split-<split>/transformed_examples-SSSSS-of-NNNNN   TFRecord of tf.Example; one int64 list feature per text
         column, named <column>_ids, without begin and end markers; for a label column the list holds one id
-    properties: splits, num_examples {split: n}, num_truncated {column: n}, num_dropped, max_length (tokens),
-    token_lengths {column: {"median", "p99", "max", "total"}} before truncation; with a label column, label_counts
+    properties: splits, num_examples {split: n}, num_truncated {column: n}, num_dropped (rows), num_long {column: n}
+    (texts beyond the limit, cut or dropped with their row), max_length (tokens), token_lengths {column: {"median",
+    "p99", "max", "total"}} before truncation; with a label column, label_counts
     {column: {label: rows of the train split}}, in the order of the label ids.
     """
 
@@ -127,8 +128,10 @@ class Model(Artifact):
 
     Format-Serving/         the SavedModel: strings in, strings out; see models/export/
     Format-Keras/           config.json, model.weights.h5 and tokenizer/ (a Tokenizer), for further training
-    properties: num_parameters; steps; exported_steps, the steps of the averaged checkpoints; eval_<metric>, measured on
-    the eval split; for a warm start, warm_start {"taken", "fresh", "unused"}, see models/training/warm_start.py.
+    properties: num_parameters; lowercase, whether it writes lower case only; steps; exported_steps, the steps of the
+    averaged checkpoints; checkpoints {"metric", "best_step", "best", "last_step", "last", "noise", "export"}, the best
+    and the last evaluation; eval_<metric>, measured on the eval split; for a warm start, warm_start {"taken", "fresh",
+    "unused"}, see models/training/warm_start.py.
     """
 
 
@@ -147,6 +150,7 @@ class ModelEvaluation(Artifact):
         "slices": [{"by", "name", "num_examples", "model", "baseline", "intervals"}] (see evaluator/slices.py),
         "examples": {"quality": name of the measure, "worst": [{column: text, "prediction", "quality"}], "best": [...]},
         "signature": {...}, "tables": [...] (see ResultTable in tasks/implementation.py), "num_examples": n,
+        "lowercase": whether case is ignored, because the model writes lower case only,
         "num_cut": {"texts": n, "answers": n} (see models/runtime/answers.py)}
     predictions.jsonl   one object per test example: its columns, and the prediction or the model's scores for it
     properties: the content of metrics.json.

@@ -25,11 +25,13 @@ class BlessedModel:
         evaluation: number of its ModelEvaluation.
         rows: indices of the rows that both models answered.
         statistics: sufficient statistics of its answers to these rows.
+        lowercase: whether both models are measured without regard to case, because the new one writes lower case only.
     """
 
     evaluation: int
     rows: np.ndarray
     statistics: SufficientStatistics
+    lowercase: bool
 
 
 def stored_answers(task: Task, answers: Answers) -> Answers:
@@ -66,15 +68,20 @@ def last_blessed(task: Task, model: Model, rows: Sequence[Row], blessing: ModelB
     published = [int(name) for name in os.listdir(os.path.join(root, "blessing")) if name.isdecimal()]
     for evaluation in sorted((n for n in published if n < int(number)), reverse=True):
         if os.path.isfile(os.path.join(root, "blessing", str(evaluation), "BLESSED")):
-            common = _common_rows(task, os.path.join(root, "evaluation", str(evaluation)), rows)
-            if common:
-                return BlessedModel(evaluation, *common)
+            folder, lowercase = (
+                os.path.join(root, "evaluation", str(evaluation)),
+                model.properties.get("lowercase", False),
+            )
+            if common := _common_rows(task, folder, rows, lowercase):
+                return BlessedModel(evaluation, *common, lowercase)
     return None
 
 
 def compare_with(task: Task, answers: Answers, rows: Sequence[Row], blessed: BlessedModel) -> Comparison:
     """Compares a model with the last blessed one by the task's headline, on the rows that both answered."""
-    ours = _statistics(task, stored_answers(task, answers), rows, blessed.rows)
+    stored = stored_answers(task, answers)
+    selected = {name: [values[i] for i in blessed.rows] for name, values in stored.items()}
+    ours = task.judge(blessed.lowercase).statistics(selected, [rows[i] for i in blessed.rows])
     return compare(ours, blessed.statistics, task.headline, task.higher_is_better)
 
 
@@ -112,7 +119,9 @@ def answers_of(task: Task, lines: Sequence[dict]) -> Answers:
     return {name: [line[name] for line in lines] for name in lines[0] if name not in task.columns}
 
 
-def _common_rows(task: Task, evaluation: str, rows: Sequence[Row]) -> tuple[np.ndarray, SufficientStatistics] | None:
+def _common_rows(
+    task: Task, evaluation: str, rows: Sequence[Row], lowercase: bool
+) -> tuple[np.ndarray, SufficientStatistics] | None:
     """Returns the indices of the rows that an earlier evaluation contains, and the statistics of its answers to them.
 
     Returns None if they are too few to compare the models.
@@ -122,12 +131,7 @@ def _common_rows(task: Task, evaluation: str, rows: Sequence[Row]) -> tuple[np.n
     if len(common) < max(MIN_COMMON_ROWS, MIN_COMMON_SHARE * min(len(rows), len(predictions))):
         return None
     lines = [predictions[_key(task, rows[i])] for i in common]
-    return np.array(common), task.implementation().statistics(answers_of(task, lines), lines)
-
-
-def _statistics(task: Task, answers: Answers, rows: Sequence[Row], indices: np.ndarray) -> SufficientStatistics:
-    selected = {name: [values[i] for i in indices] for name, values in answers.items()}
-    return task.implementation().statistics(selected, [rows[i] for i in indices])
+    return np.array(common), task.judge(lowercase).statistics(answers_of(task, lines), lines)
 
 
 def _key(task: Task, row: Row) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from seq2serve.components.base.artifact import Examples, Model, ModelBlessing, ModelEvaluation
-from seq2serve.components.base.progress import progress
+from seq2serve.components.base.progress import note, progress
 from seq2serve.components.evaluator.comparison import (
     BlessedModel,
     blessed_by_slice,
@@ -23,7 +23,7 @@ from seq2serve.components.tasks.bootstrap import CONFIDENCE, intervals
 from seq2serve.components.tasks.data import Answers, Row
 from seq2serve.components.tasks.implementation import Measurement
 from seq2serve.components.tasks.task import Task
-from seq2serve.models.runtime.answers import count_cuts
+from seq2serve.models.runtime.answers import count_cuts, describe_cuts
 from seq2serve.models.runtime.runtime import SavedModelRuntime
 
 BATCH_ROWS = 64
@@ -41,7 +41,7 @@ def evaluate(
     num_examples: int,
 ) -> None:
     """Executes Evaluator; see component.py for the arguments."""
-    implementation = task.implementation()
+    implementation = task.judge(model.properties.get("lowercase", False))
     slice_columns = examples.properties.get("slice_columns", [])
     rows = _rows(examples, "test", [*task.columns, *slice_columns])[: num_examples or None]
     answers = _query(model, task, [row[task.text_columns[0]] for row in rows])
@@ -55,12 +55,15 @@ def evaluate(
         "slices": _measure_slices(parts, measurement, next(iter(baselines.values()))),
         "examples": _best_and_worst(task, measurement, lines),
         "num_examples": len(rows),
+        "lowercase": implementation.lowercase,
         "num_cut": dict(zip(("texts", "answers"), count_cuts(answers), strict=True)),
     }
     report = json.loads(json.dumps(report))  # properties must equal the file, where tuples are lists
     _write_json(evaluation.path("metrics.json"), report)
     _write_lines(evaluation.path("predictions.jsonl"), lines)
     evaluation.properties.update(report)
+    for sentence in describe_cuts(**report["num_cut"], number=len(rows)):
+        note(f"Evaluator: warning: {sentence}")
     blessed = last_blessed(task, model, rows, blessing)
     comparison = _compare(task, answers, rows, parts, blessed) if blessed else None
     _bless(blessing, task, report, min_over_baseline, comparison)

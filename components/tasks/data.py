@@ -16,11 +16,18 @@ class DataSpec:
         label_counts: label -> number of its rows in the train split, in the order of the label ids; empty without
             labels.
         source_vocab_size: with a tokenizer per column, the vocabulary size of the first text column.
+        max_length: most tokens of a text. The served model cuts a text where training does.
     """
 
     vocab_size: int
     label_counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
     source_vocab_size: int | None = None
+    max_length: int = dataclasses.field(kw_only=True)
+
+    @property
+    def num_choices(self) -> int:
+        """Returns from how many labels or pieces a model chooses at each position."""
+        return len(self.label_counts) or self.vocab_size
 
 
 def sample_evenly(rows: Sequence[Row], number: int) -> Sequence[Row]:

@@ -21,11 +21,13 @@ class Findings(NamedTuple):
         metrics: name -> value; `loss` is in nats per label (a text has one label per token), with label smoothing.
         texts: rows to show, name -> text: the input, the reference and the answer.
         maps: attention maps of a sample text.
+        standard_error: of the metric that ranks checkpoints, on the eval split; 0 if it is unknown.
     """
 
     metrics: dict[str, float]
     texts: list[dict[str, str]]
     maps: list[AttentionMap]
+    standard_error: float = 0.0
 
 
 class Evaluation:
@@ -52,7 +54,11 @@ class Evaluation:
         """Evaluates the model with its current weights."""
         sums = [tf.nest.map_structure(np.asarray, self._sums(inputs, labels)) for inputs, labels in self._batches]
         totals = {name: np.sum([batch[name] for batch in sums], axis=0) for name in sums[0]}
-        return Findings(self.metrics(totals), [], [])
+        return Findings(self.metrics(totals), [], [], self.standard_error(sums))
+
+    def standard_error(self, sums: Sequence[Mapping[str, np.ndarray]]) -> float:
+        """Returns the standard error of the metric, from the sums of each batch; here that of the loss."""
+        return ratio_error([batch["loss"] for batch in sums], [batch["weight"] for batch in sums])
 
     def sums(self, labels: tf.Tensor, logits: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns the sums of a batch from which `metrics` computes the metrics.
@@ -69,6 +75,15 @@ class Evaluation:
             "loss": float(sums["loss"] / sums["weight"]),
             "accuracy": float(sums["right"] / sums["labels"]),
         }
+
+
+def ratio_error(numerators: Sequence[Any], denominators: Sequence[Any]) -> float:
+    """Returns the standard error of sum(numerators) / sum(denominators) over batches; 0 for a single batch."""
+    above, below = np.array(numerators, float), np.array(denominators, float)
+    if len(above) < 2:
+        return 0.0
+    residuals = above - above.sum() / below.sum() * below
+    return float(np.sqrt(len(above) / (len(above) - 1) * np.square(residuals).sum()) / below.sum())
 
 
 def readable_row(rows: Sequence[Mapping[str, str]], column: str) -> Mapping[str, str]:

@@ -55,7 +55,14 @@ class Measurement:
 
 
 class TaskImplementation(abc.ABC):
-    """The operations that Trainer and Evaluator need from a task. Tokenizers are passed as {text column: tokenizer}."""
+    """The operations that Trainer and Evaluator need from a task. Tokenizers are passed as {text column: tokenizer}.
+
+    Args:
+        lowercase: whether the model writes lower case only. Its answers and those of the baselines are then measured
+            without regard to case, and the signatures of the metrics say so.
+    """
+
+    lowercase = False
 
     @abc.abstractmethod
     def make_model(self, config: ModelConfig, data: DataSpec) -> keras.Model:

@@ -64,6 +64,12 @@ class Task(Code):
         """Returns every column of an example: the served input first, the answer last."""
         return self.text_columns + self.label_columns
 
+    def judge(self, lowercase: bool) -> "TaskImplementation":
+        """Returns the implementation that measures answers without regard to case if `lowercase`."""
+        implementation = self.implementation()
+        implementation.lowercase = lowercase
+        return implementation
+
     def answer_name(self, output: str) -> str:
         """Returns the key of an output in a row of predictions: its name, unless a column has that name."""
         return f"predicted_{output}" if output in self.columns else output

@@ -1,5 +1,6 @@
 """The Trainer's Keras callbacks, in the order in which they run: budget, divergence, evaluation, checkpoint, bar."""
 
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,13 @@ from seq2serve.components.base import interrupt
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.base.progress import Reporter, note
 from seq2serve.components.tasks.evaluation import Evaluation, Findings
-from seq2serve.components.trainer.history import CheckpointRanking, History
+from seq2serve.components.trainer.history import (
+    DIVERGED_FLOOR,
+    DIVERGED_RATIO,
+    STANDARD_ERROR,
+    CheckpointRanking,
+    History,
+)
 from seq2serve.models.config import TrainingConfig
 from seq2serve.models.training.optimizer import averaged
 
@@ -65,16 +72,19 @@ class Budget(keras.callbacks.Callback):
 
 
 class DivergenceGuard(keras.callbacks.Callback):
-    """Stops training if the loss is NaN or infinite, or stays far above its minimum.
+    """Stops training if the loss is NaN or infinite, or stays far above its minimum or above that of guessing.
 
     Args:
         history: this callback adds each step to it.
-        every: steps between two checkpoints.
+        config: `checkpoint_steps` and `warmup_steps`.
+        total_steps: a number, or a variable that may change during training.
+        num_choices: number of labels or pieces that the model chooses from.
     """
 
-    def __init__(self, history: History, every: int):
+    def __init__(self, history: History, config: TrainingConfig, total_steps: int | tf.Variable, num_choices: int):
         super().__init__()
-        self._history, self._every = history, every
+        self._history, self._config, self._total_steps = history, config, total_steps
+        self._num_choices = num_choices
         self.point: dict[str, float] = {}  # of the training curve; empty if there is none at this step
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
@@ -85,11 +95,20 @@ class DivergenceGuard(keras.callbacks.Callback):
         """Records the step and checks its loss; raises UserError."""
         check_finite(logs["loss"], self.model.optimizer)
         self._history.add_step({**logs, "seconds": time.monotonic() - self._start})
-        at_point = steps_done(self.model.optimizer) % LOG_STEPS == 0 or at_checkpoint(self.model, self._every)
-        self.point = self._history.make_point() if at_point else {}
+        step, config = steps_done(self.model.optimizer), self._config
+        at_point = step % LOG_STEPS == 0 or at_checkpoint(self.model, config.checkpoint_steps)
+        is_warm = step > min(config.warmup_steps, int(self._total_steps) // 2)
+        chance = math.log(self._num_choices)
+        self.point = self._history.make_point(chance if is_warm else math.inf) if at_point else {}
         if self._history.diverges():
             loss, lowest = self.point["loss"], self._history.lowest_loss
-            raise _divergence(f"The loss has diverged from {lowest:.3g} to {loss:.3g}", self.model.optimizer)
+            if loss > DIVERGED_RATIO * max(lowest, DIVERGED_FLOOR):
+                raise _divergence(f"The loss has diverged from {lowest:.3g} to {loss:.3g}", self.model.optimizer)
+            raise _divergence(
+                f"The model does not learn: guessing one of {self._num_choices:,} has a loss of {chance:.3g}, and "
+                f"after the warm-up the loss is still {loss:.3g}",
+                self.model.optimizer,
+            )
 
 
 def check_finite(loss: float, optimizer: keras.optimizers.Optimizer) -> None:
@@ -141,8 +160,9 @@ class Evaluate(keras.callbacks.Callback):
         step = steps_done(self.model.optimizer)
         with averaged(self.model):
             self.findings = self._evaluation.run()
-            self._ranking.history.evaluations.append({"step": step, **self.findings.metrics})
-            if step in self._ranking.exported(self._config):
+            error = {STANDARD_ERROR: self.findings.standard_error}
+            self._ranking.history.evaluations.append({"step": step, **self.findings.metrics, **error})
+            if step in self._ranking.kept(self._config):
                 self._snapshots.save(step)
         if self.should_stop_early():
             self.model.stop_training = True
@@ -239,7 +259,7 @@ class Checkpoint(keras.callbacks.Callback):
             self._history.assign(self._ranking.history.to_json())
             self._manager.save(checkpoint_number=step)
             # Only now: if the run is killed before this line, the previous checkpoint still needs these weights.
-            self._snapshots.forget_others(self._ranking.exported(self._config))
+            self._snapshots.forget_others(self._ranking.kept(self._config))
 
 
 class ProgressBar(keras.callbacks.Callback):

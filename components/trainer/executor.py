@@ -19,11 +19,11 @@ from seq2serve.components.tasks.data import DataSpec
 from seq2serve.components.tasks.evaluation import Evaluation
 from seq2serve.components.tasks.task import Task
 from seq2serve.components.trainer import callbacks
-from seq2serve.components.trainer.history import CheckpointRanking, History
+from seq2serve.components.trainer.history import CheckpointRanking, History, describe_choice
 from seq2serve.components.trainer.tensorboard import Profile, TensorBoardLog
 from seq2serve.models.config import Recipe
 from seq2serve.models.runtime.literal_path import literal_path
-from seq2serve.models.tokenizers.tokenizer import load_tokenizers, same_vocabulary
+from seq2serve.models.tokenizers.tokenizer import is_lowercase, load_tokenizers, same_vocabulary
 from seq2serve.models.training.batches import read_pools
 from seq2serve.models.training.optimizer import make_optimizer, precision
 from seq2serve.models.training.saving import WEIGHTS, save_model
@@ -60,7 +60,8 @@ def train(
     data.implementation.export(served, data.tokenizers, data.spec, recipe, model.path("Format-Serving"), warmup_texts)
     # Copied, not moved: if this execution is killed before it is published, the next one needs the logs.
     shutil.copytree(f"{context.scratch}/logs", model_run.path("logs"))
-    model.properties.update(num_parameters=network.count_params(), **results)
+    lowercase = is_lowercase(data.tokenizers[task.text_columns[-1]])
+    model.properties.update(num_parameters=network.count_params(), lowercase=lowercase, **results)
 
 
 class _TrainingData:
@@ -77,7 +78,7 @@ class _TrainingData:
         self.task, self.recipe, self.tokenizers = task, recipe, tokenizers
         self.implementation = task.implementation()
         self.train, self.eval = (_shards(examples, split) for split in ("train", "eval"))
-        self.spec = self._spec(examples.properties.get("label_counts", {}))
+        self.spec = self._spec(examples.properties)
         self.rows = self._eval_rows()
 
     def total_steps(self) -> int | tf.Variable:
@@ -95,10 +96,11 @@ class _TrainingData:
         batches = tuple(self.implementation.make_batches(self.eval, self.recipe, 0, 1))
         return self.implementation.make_evaluation(network, self.tokenizers, self.spec, self.recipe, batches, self.rows)
 
-    def _spec(self, counts: dict[str, dict[str, int]]) -> DataSpec:
+    def _spec(self, properties: dict[str, Any]) -> DataSpec:
         first, last = (self.tokenizers[self.task.text_columns[index]] for index in (0, -1))
-        labels = [counts[column] for column in self.task.label_columns]
-        return DataSpec(last.vocab_size, *labels, source_vocab_size=None if first is last else first.vocab_size)
+        labels = [properties["label_counts"][column] for column in self.task.label_columns]
+        source_size = None if first is last else first.vocab_size
+        return DataSpec(last.vocab_size, *labels, source_vocab_size=source_size, max_length=properties["max_length"])
 
     def _eval_rows(self) -> list[dict[str, str]]:
         """Returns the rows of the eval split: detokenized texts, and labels."""
@@ -142,10 +144,11 @@ def _fit(network: keras.Model, data: _TrainingData, total_steps: int | tf.Variab
     """Trains, from the last checkpoint if there is one, and sets the weights to export.
 
     Returns:
-        `steps`: number of training steps; `exported_steps`: the checkpoints whose mean is exported; `eval_<metric>` of
+        `steps`: number of training steps; `exported_steps`: the checkpoints whose mean is exported; `checkpoints`: see
+        CheckpointRanking.last_and_best; `eval_<metric>` of
         the exported weights.
     """
-    config, every, evaluation = data.recipe.training, data.recipe.training.checkpoint_steps, data.evaluation(network)
+    config, evaluation = data.recipe.training, data.evaluation(network)
     ranking = CheckpointRanking(History(), evaluation.metric, evaluation.higher_is_better)
     snapshots = callbacks.WeightSnapshots(network, scratch)
     checkpoint = callbacks.Checkpoint(network, ranking, snapshots, scratch, config)
@@ -155,7 +158,7 @@ def _fit(network: keras.Model, data: _TrainingData, total_steps: int | tf.Variab
     budget = callbacks.Budget(ranking.history, total_steps, config.minutes)
     evaluate = callbacks.Evaluate(evaluation, ranking, snapshots, config)
     if not (budget.is_exhausted(start) or evaluate.should_stop_early()):
-        guard = callbacks.DivergenceGuard(ranking.history, every)
+        guard = callbacks.DivergenceGuard(ranking.history, config, total_steps, data.spec.num_choices)
         log, profile = TensorBoardLog(scratch, guard, evaluate, data.recipe), Profile(scratch, config.profile_step)
         with interrupt.put_off(), progress("Trainer", int(total_steps), "steps", start) as reporter:
             bar = callbacks.ProgressBar(reporter, ranking, total_steps)
@@ -166,7 +169,10 @@ def _fit(network: keras.Model, data: _TrainingData, total_steps: int | tf.Variab
     metrics = evaluation.run().metrics if len(exported) > 1 else ranking.at(exported[0])
     callbacks.check_finite(metrics["loss"], network.optimizer)
     eval_metrics = {f"eval_{name}": value for name, value in metrics.items()}
-    return {"steps": callbacks.steps_done(network.optimizer), "exported_steps": exported, **eval_metrics}
+    choice = {**ranking.last_and_best(), "export": config.export}
+    results = {"steps": callbacks.steps_done(network.optimizer), "exported_steps": exported, "checkpoints": choice}
+    note(f"Trainer: {describe_choice(results)}")
+    return {**results, **eval_metrics}
 
 
 def _warm_start(network: keras.Model, base_model: ModelFiles, tokenizer: Tokenizer) -> dict[str, list[str]]:

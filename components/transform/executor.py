@@ -10,10 +10,12 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 from seq2serve.components.base.artifact import Examples, Schema, Tokenizer, TokenizerFiles, TransformedExamples
 from seq2serve.components.base.component import Context
 from seq2serve.components.base.errors import UserError
+from seq2serve.components.base.progress import note
 from seq2serve.components.schema_gen.schema_file import label_domain, read_schema
 from seq2serve.components.storage.beam_runner import WriteJsonLines, beam_pipeline, read_json_lines
 from seq2serve.components.storage.files import filled_folder, local_file
 from seq2serve.components.storage.shards import shard_paths
+from seq2serve.components.transform.lengths import length_warnings
 from seq2serve.components.transform.preprocessing import Preprocessing
 from seq2serve.components.transform.workers import CountLabels, LearnTokenizers, WriteIds, transformed_path
 from seq2serve.models.config import TokenizerConfig
@@ -195,9 +197,13 @@ def _write_ids(
 
 def _describe_learned(tokenizer: Tokenizer, learned: list[dict], config: TokenizerConfig) -> None:
     """Sets the properties of learned tokenizers from the results of LearnTokenizers; raises UserError if one failed."""
+    notices = []
     for result in sorted(learned, key=lambda result: result["name"]):
+        column = f" of {result['name']}" if result["name"] else ""
+        if result["notice"]:
+            notices.append(f"tokenizer{column}: {result['notice']}")
+            note(f"Transform: warning: {notices[-1]}")
         if result["error"]:
-            column = f" of {result['name']}" if result["name"] else ""
             raise UserError(
                 f"cannot learn a tokenizer{column} from the train split: {result['error']}; change the settings in "
                 "[tokenizer]",
@@ -206,16 +212,20 @@ def _describe_learned(tokenizer: Tokenizer, learned: list[dict], config: Tokeniz
             )
     sizes = {result["name"]: result["vocab_size"] for result in learned}
     tokenizer.properties.update(kind=config.kind, vocab_size=sizes.get("", sizes))
+    if notices:
+        tokenizer.properties["notices"] = notices
 
 
 def _describe(transformed_examples: TransformedExamples, shards: list[dict], preprocessing: Preprocessing) -> None:
     """Sets the counts as properties; raises UserError if a split has lost all its rows."""
     columns, max_length = preprocessing.columns, preprocessing.max_length
-    num_examples, num_truncated = collections.Counter(), collections.Counter(dict.fromkeys(columns, 0))
+    num_examples: collections.Counter = collections.Counter()
+    num_truncated, num_long = (collections.Counter(dict.fromkeys(columns, 0)) for _ in range(2))
     lengths = {column: collections.Counter() for column in columns}
     for counts in shards:
         num_examples[counts["split"]] += counts["num_examples"]
         num_truncated.update(counts["num_truncated"])
+        num_long.update(counts["num_long"])
         for column, column_lengths in counts["lengths"].items():
             lengths[column].update({int(length): number for length, number in column_lengths.items()})
     num_dropped = sum(counts["num_dropped"] for counts in shards)
@@ -231,9 +241,12 @@ def _describe(transformed_examples: TransformedExamples, shards: list[dict], pre
     transformed_examples.properties.update(
         num_examples={split: num_examples[split] for split in splits},
         num_truncated=dict(num_truncated),
+        num_long=dict(num_long),
         num_dropped=num_dropped,
         token_lengths={column: _quantiles(column_lengths) for column, column_lengths in lengths.items()},
     )
+    for warning in length_warnings(transformed_examples.properties):
+        note(f"Transform: {'WARNING' if warning.is_large else 'warning'}: {warning.text}")
 
 
 def _quantiles(lengths: collections.Counter) -> dict[str, int]:

@@ -14,6 +14,7 @@ from seq2serve.components.transform.preprocessing import Preprocessing
 from seq2serve.models.config import TokenizerConfig
 from seq2serve.models.tokenizers.placeholders import Placeholders
 from seq2serve.models.tokenizers.tokenizer import learn_tokenizer, load_tokenizers
+from seq2serve.models.tokenizers.vocabulary_fit import fit_vocabulary
 
 
 def count_words(path: str, columns: Mapping[str, Sequence[str]]) -> dict[str, collections.Counter]:
@@ -34,7 +35,7 @@ def count_words(path: str, columns: Mapping[str, Sequence[str]]) -> dict[str, co
     return words
 
 
-def learn_from_words(words: Mapping[str, int], config: TokenizerConfig, folder: str) -> tuple[int, str]:
+def learn_from_words(words: Mapping[str, int], config: TokenizerConfig, folder: str) -> dict[str, int | str]:
     """Learns a tokenizer and writes it.
 
     Args:
@@ -42,13 +43,15 @@ def learn_from_words(words: Mapping[str, int], config: TokenizerConfig, folder: 
         config: kind and size.
         folder: to write to, a path or a URL.
     Returns:
-        The size of the vocabulary, and an empty string; if learning fails, 0 and the reason.
+        `vocab_size`; `error`, the reason if learning failed, else empty; `notice`, how the vocabulary differs from the
+        config, else empty.
     """
+    words, config, notice = fit_vocabulary(words, config)
     try:
         with filled_folder(folder) as local_folder:
-            return learn_tokenizer(words.items(), config, local_folder), ""
+            return {"vocab_size": learn_tokenizer(words.items(), config, local_folder), "error": "", "notice": notice}
     except ValueError as error:
-        return 0, str(error)
+        return {"vocab_size": 0, "error": str(error), "notice": notice}
 
 
 def count_labels(path: str, column: str) -> collections.Counter:
@@ -87,7 +90,8 @@ class IdWriter:
             source: path of the shard.
             target: path to write.
         Returns:
-            {"num_examples": n, "num_dropped": n, "num_truncated": {column: n}, "lengths": {column: {tokens: texts}}}
+            {"num_examples": n, "num_dropped": n, "num_truncated": {column: n}, "num_long": {column: n}, "lengths":
+            {column: {tokens: texts}}}
         """
         columns = self._preprocessing.columns
         counts = _Counts(columns)
@@ -131,7 +135,7 @@ class _Counts:
 
     def __init__(self, columns: tuple[str, ...]):
         self.num_examples = self.num_dropped = 0
-        self.num_truncated = dict.fromkeys(columns, 0)
+        self.num_truncated, self.num_long = dict.fromkeys(columns, 0), dict.fromkeys(columns, 0)
         self.lengths = {column: collections.Counter() for column in columns}
 
     def add(self, lengths: dict[str, np.ndarray], is_long: dict[str, np.ndarray], dropped: np.ndarray) -> None:
@@ -146,5 +150,6 @@ class _Counts:
         self.num_examples += int((~dropped).sum())
         for column, num_tokens in lengths.items():
             self.num_truncated[column] += int((is_long[column] & ~dropped).sum())
+            self.num_long[column] += int(is_long[column].sum())
             values, counts = np.unique(num_tokens, return_counts=True)
             self.lengths[column].update(dict(zip(values.tolist(), counts.tolist(), strict=True)))

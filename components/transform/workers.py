@@ -21,7 +21,7 @@ def _ids() -> ModuleType:
 
 
 class LearnTokenizers(beam.PTransform):
-    """Paths of train shards -> one {"name", "vocab_size", "error"} per tokenizer; writes the tokenizers.
+    """Paths of train shards -> one {"name", "vocab_size", "error", "notice"} per tokenizer; writes the tokenizers.
 
     Args:
         columns: name of a tokenizer -> the columns that it is learned from. The name is its folder; "" is `uri` itself.
@@ -59,7 +59,7 @@ class CountWords(beam.DoFn):
 
 
 class LearnTokenizer(beam.DoFn):
-    """(name of a tokenizer, Counter of its words) -> {"name", "vocab_size", "error"}; writes the tokenizer.
+    """(name of a tokenizer, Counter of its words) -> {"name", "vocab_size", "error", "notice"}; writes the tokenizer.
 
     Args:
         config, uri: as for LearnTokenizers.
@@ -71,8 +71,7 @@ class LearnTokenizer(beam.DoFn):
     def process(self, element: WordCounts) -> Iterator[dict]:
         name, words = element
         folder = os.path.join(self._uri, name) if name else self._uri
-        size, error = _ids().learn_from_words(words, self._config, folder)
-        yield {"name": name, "vocab_size": size, "error": error}
+        yield {"name": name, **_ids().learn_from_words(words, self._config, folder)}
 
 
 class CountLabels(beam.DoFn):

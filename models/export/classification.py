@@ -7,7 +7,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from seq2serve.models.config import DecodingConfig
 from seq2serve.models.export.export import signature
 from seq2serve.models.export.inputs import read_texts
 from seq2serve.models.export.warmup import WarmupRequest, alone_and_together
@@ -22,7 +21,7 @@ class ClassificationServingModule(tf.Module):
         model: a built model.
         tokenizer: the tokenizer of its texts.
         labels: the labels, in the order of their ids.
-        decoding: its `max_source_length` is used.
+        max_length: number of tokens after which a text is cut, that of training.
     """
 
     def __init__(
@@ -30,12 +29,12 @@ class ClassificationServingModule(tf.Module):
         model: EncoderClassifier,
         tokenizer: Tokenizer,
         labels: Sequence[str],
-        decoding: DecodingConfig,
+        max_length: int,
     ):
         super().__init__(name="classification")
         self.tokenizer = tokenizer
         self.weights = [variable.value for variable in model.weights]
-        self._max_length, self._labels = decoding.max_source_length, tuple(labels)
+        self._max_length, self._labels = max_length, tuple(labels)
         self._logits = lambda ids: model(ids, training=False)
         self._model_config = functools.partial(dataclasses.asdict, model.config)
 
@@ -60,7 +59,7 @@ class ClassificationServingModule(tf.Module):
         """Classifies texts.
 
         Args:
-            text: tf.string [B], truncated to `max_source_length` tokens.
+            text: tf.string [B], truncated to `max_length` tokens.
         Returns:
             label: tf.string [B], the most likely label; probability: float32 [B], its probability; labels: tf.string
             [B, C], all labels; probabilities: float32 [B, C], in the same order; truncated: bool [B], whether the text

@@ -76,6 +76,7 @@ class TranslationServingModule(tf.Module):
         model: a built model.
         tokenizer: the tokenizer of the target.
         decoding: beam size, length penalty and length limits.
+        max_source_length: number of tokens after which a source is cut, that of training.
         source_tokenizer: the tokenizer of the source, if the vocabularies are separate.
     """
 
@@ -84,10 +85,11 @@ class TranslationServingModule(tf.Module):
         model: Transformer,
         tokenizer: Tokenizer,
         decoding: DecodingConfig,
+        max_source_length: int,
         source_tokenizer: Tokenizer | None = None,
     ):
         super().__init__(name="translation")
-        self.tokenizer, self.decoding = tokenizer, decoding
+        self.tokenizer, self.decoding, self.max_source_length = tokenizer, decoding, max_source_length
         self.source_tokenizer = source_tokenizer or tokenizer
         self.placeholders = Placeholders(self.source_tokenizer) if self.source_tokenizer.num_placeholders else None
         self.weights = [variable.value for variable in model.weights]
@@ -131,7 +133,7 @@ class TranslationServingModule(tf.Module):
         return {
             "task": "translation",
             "model": self._model_config(),
-            "decoding": dataclasses.asdict(self.decoding),
+            "decoding": {**dataclasses.asdict(self.decoding), "max_source_length": self.max_source_length},
             "options": {"translate": self._options()},
         }
 
@@ -280,7 +282,7 @@ class TranslationServingModule(tf.Module):
         max_length: tf.Tensor,
     ) -> list[tf.Operation]:
         """Returns the assertions that every value of the options of `translate` is valid."""
-        highest = min(int(self._max_length(self.decoding.max_source_length)), tf.int32.max)
+        highest = min(int(self._max_length(self.max_source_length)), tf.int32.max)
         in_order = (max_length == 0) | (min_length <= max_length)
         return [
             check_range("beam_size", beam_size, 1, self.decoding.beam_size),
@@ -294,16 +296,14 @@ class TranslationServingModule(tf.Module):
     def _read_source(self, text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, MaskedTexts | None]:
         """Returns ids, int32 [B, S], whether a source was cut, bool [B], and the sources with their placeholders."""
         masked = self.placeholders.mask(text) if self.placeholders else None
-        ids, truncated = read_texts(
-            self.source_tokenizer, masked.text if masked else text, self.decoding.max_source_length
-        )
+        ids, truncated = read_texts(self.source_tokenizer, masked.text if masked else text, self.max_source_length)
         return ids, truncated, masked
 
     def _read_pairs(self, source: tf.Tensor, target: tf.Tensor) -> _Pairs:
         source_ids, source_cut, masked = self._read_source(source)
         if masked:
             target = self.placeholders.mask_target(target, masked)
-        max_length = int(self._max_length(self.decoding.max_source_length))
+        max_length = int(self._max_length(self.max_source_length))
         target_ids, target_cut = read_texts(self.tokenizer, target, max_length)
         return _Pairs(source_ids, target_ids, source_cut | target_cut, masked)
 

@@ -43,6 +43,9 @@ _SYMBOL = r"\x{1F000}-\x{1FAFF}\x{2600}-\x{27BF}\x{2B00}-\x{2BFF}\x{2190}-\x{21F
 _EMOJI = rf"[{_SYMBOL}][{_SYMBOL}\x{{FE0F}}\x{{200D}}\x{{20E3}}\x{{E0020}}-\x{{E007F}}]*"
 _SPANS = (_URL, _EMAIL, _ADDRESS, _VARIABLE, _FORMAT, _MARKUP, _DATE, _NUMBER, _CODE, _NAME, _PATH, _EMOJI)
 _ACCENTS = frozenset(map(chr, range(0x300, 0x370)))  # composed with letters, so that no piece has them
+# Beginnings of the names of characters of two groups of scripts. A training text never has all characters of a group,
+# and with a small vocabulary the rare ones are bytes, so one character of a group tells that it is no unseen script.
+_LARGE_SCRIPTS = (("HANGUL",), ("CJK", "HIRAGANA", "KATAKANA", "IDEOGRAPHIC", "FULLWIDTH", "HALFWIDTH"))
 _BYTE = re.compile("<0x[0-9A-F]{2}>")
 
 
@@ -168,15 +171,24 @@ def _unseen(pieces: Iterable[str]) -> list[str]:
     seen = {character for piece in pieces if not _BYTE.fullmatch(piece) for character in piece}
     if not any(map(str.isalpha, seen)):
         return []
+    large = tuple(
+        name for names in _LARGE_SCRIPTS if any(_is_of(character, names) for character in seen) for name in names
+    )
     letters, symbols = [], []
     groups = {"L": letters, "M": letters, "N": letters, "P": symbols, "S": symbols}
     for character in map(chr, range(0x80, sys.maxunicode + 1)):
         group = groups.get(unicodedata.category(character)[0])
-        if group is not None and not _is_seen(character, seen) and character not in _ACCENTS:
+        is_seen = character in _ACCENTS or _is_seen(character, seen) or (large and _is_of(character, large))
+        if group is not None and not is_seen:
             group.append(ord(character))
     word = rf"[^\s\p{{P}}\p{{S}}\p{{Z}}{_NO_SPACES}]*"
     unseen_word = f"{word}(?:{_ranges(letters)}{word})+"
     return [f"{unseen_word}(?: {unseen_word})*", f"{_ranges(symbols)}+"]
+
+
+def _is_of(character: str, names: tuple[str, ...]) -> bool:
+    """Returns whether the name of a character begins with one of `names`."""
+    return unicodedata.name(character, "").startswith(names)
 
 
 def _is_seen(character: str, seen: set[str]) -> bool:

@@ -22,7 +22,7 @@ _NUM_THREADS = 16
 # The last character with a canonical decomposition is U+2FA1D.
 _LAST_DECOMPOSABLE = 0x2FA1F
 SPACE_PIECE = "\u2581"
-_BYTE_ORDER_MARK = "\ufeff"
+BYTE_ORDER_MARK = "\ufeff"
 
 
 class SentencePieceTokenizer(Tokenizer):
@@ -155,7 +155,7 @@ def _normalization(lowercase: bool) -> list[tuple[str, str]]:
             composed = unicodedata.normalize("NFC", character)
             normal = composed.lower() if lowercase else composed
             rules.update((spelling, normal) for spelling in _spellings(character, composed))
-    rules |= {SPACE_PIECE: " ", _BYTE_ORDER_MARK: ""}
+    rules |= {SPACE_PIECE: " ", BYTE_ORDER_MARK: ""}
     return sorted((source, target) for source, target in rules.items() if source != target)
 
 

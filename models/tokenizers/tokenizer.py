@@ -121,6 +121,17 @@ def adopt_tokenizer(paths: Sequence[str], directory: str, placeholders: int = 0)
     return settings
 
 
+def is_lowercase(tokenizer: Tokenizer) -> bool:
+    """Returns whether a tokenizer lowercases texts, so that a model of it writes lower case only.
+
+    It is tried out: the settings of an imported SentencePiece model don't say it. Call it eagerly.
+    """
+    capitals = [chr(code) for code in range(0x530) if chr(code).lower() != chr(code)]  # Latin, Greek, Cyrillic
+    after = [text.decode() for text in tokenizer.detokenize(tokenizer.tokenize(tf.constant(capitals))).numpy()]
+    lower = [text == capital.lower() for capital, text in zip(capitals, after, strict=True)]
+    return any(lower) and not set(capitals) & set(after)
+
+
 def same_vocabulary(one: str, other: str) -> bool:
     """Returns whether the tokenizers in two folders convert every text to the same ids."""
     return _vocabulary(one) == _vocabulary(other)

@@ -14,7 +14,12 @@ from seq2serve.components.base.errors import NotBlessedError, UserError
 from seq2serve.components.base.uris import absolute_uri
 from seq2serve.components.pusher.store import version_path
 from seq2serve.components.pusher.versions import unserved_reason
-from seq2serve.pipeline.commands.findings_text import rejected_rows
+from seq2serve.pipeline.commands.findings_text import (
+    cuts_of_evaluation,
+    lengths_of_training,
+    notices_of_tokenizers,
+    rejected_rows,
+)
 from seq2serve.pipeline.config import PipelineConfig, setting_names, setting_texts, with_settings
 from seq2serve.pipeline.config import preset as preset_config
 from seq2serve.pipeline.dag import make_pipeline
@@ -130,9 +135,12 @@ class Run:
 
     @property
     def warnings(self) -> list[str]:
-        """Returns what `seq2serve run` warns of: rejected rows by reason, anomalies, a version that no server loads."""
+        """Returns what `seq2serve run` warns of: rejected rows, anomalies, cut texts, a version no server loads."""
         anomalies = self.output("ExampleValidator", "anomalies").properties["warnings"]
         lines = [*rejected_rows(self.output("ExampleGen", "examples")), *anomalies]
+        outputs = {name: node.outputs for name, node in self.nodes.items()}
+        lines += [warning.text for warning in lengths_of_training(outputs)]
+        lines += [*notices_of_tokenizers(outputs), *cuts_of_evaluation(outputs)]
         if self.blessed:
             pushed = self.output("Pusher", "pushed_model").properties
             folder = pushed["pushed_destination"].rpartition("/")[0]

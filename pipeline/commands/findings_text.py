@@ -1,9 +1,17 @@
-"""The findings of `validate` and `run` about the data: row counts, rejected rows, warnings.
+"""The findings of `validate` and `run` about the data: row counts, rejected rows, texts that were cut, warnings.
 
 components/example_validator/anomalies.py lists the checks.
 """
 
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.text import Text
+
 from seq2serve.components.base.artifact import SPLITS, Artifact
+from seq2serve.components.transform.lengths import LengthWarning, length_warnings
+from seq2serve.models.runtime.answers import describe_cuts
 from seq2serve.pipeline.running.pipeline import RunResult
 
 
@@ -30,6 +38,39 @@ def print_findings(result: RunResult) -> None:
         print(f"  {line}")
     for warning in anomalies.properties["warnings"]:
         print(f"warning: {warning}")
+
+
+def print_text_warnings(result: RunResult) -> None:
+    """Prints warnings about lengths in training and when served, large shares in a box, and about the vocabulary."""
+    outputs = {name: node.outputs for name, node in result.nodes.items()}
+    for warning in lengths_of_training(outputs):
+        if warning.is_large:
+            Console(highlight=False).print(Panel(Text(warning.text), title="WARNING", title_align="left"))
+        else:
+            print(f"warning: {warning.text}")
+    for sentence in (*notices_of_tokenizers(outputs), *cuts_of_evaluation(outputs)):
+        print(f"warning: {sentence}")
+
+
+def lengths_of_training(outputs: Mapping[str, Mapping[str, Artifact]]) -> list[LengthWarning]:
+    """Returns the warnings about texts beyond data.max_length; `outputs` are those of each component that has run."""
+    transformed = (keys["transformed_examples"] for keys in outputs.values() if "transformed_examples" in keys)
+    return [warning for artifact in transformed for warning in length_warnings(artifact.properties)]
+
+
+def notices_of_tokenizers(outputs: Mapping[str, Mapping[str, Artifact]]) -> list[str]:
+    """Returns how learned vocabularies differ from the settings; `outputs` as for `lengths_of_training`."""
+    tokenizers = (keys["tokenizer"] for keys in outputs.values() if "tokenizer" in keys)
+    return [notice for artifact in tokenizers for notice in artifact.properties.get("notices", [])]
+
+
+def cuts_of_evaluation(outputs: Mapping[str, Mapping[str, Artifact]]) -> list[str]:
+    """Returns a sentence about the test texts that the exported model cut, and one about answers that it cut."""
+    if "Evaluator" not in outputs:
+        return []
+    report = outputs["Evaluator"]["evaluation"].properties
+    sentences = describe_cuts(**report.get("num_cut", {"texts": 0, "answers": 0}), number=report["num_examples"])
+    return [f"test split: {sentence}" for sentence in sentences]
 
 
 def rejected_rows(examples: Artifact) -> list[str]:

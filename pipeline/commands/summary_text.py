@@ -13,7 +13,8 @@ from seq2serve.components.pusher.store import version_path
 from seq2serve.components.pusher.versions import unserved_reason
 from seq2serve.components.storage.files import local_copy
 from seq2serve.components.tasks.registry import Task, get_task
-from seq2serve.pipeline.commands.findings_text import print_findings
+from seq2serve.components.trainer.history import describe_choice
+from seq2serve.pipeline.commands.findings_text import print_findings, print_text_warnings
 from seq2serve.pipeline.config import PipelineConfig
 from seq2serve.pipeline.running.pipeline import RunResult
 
@@ -33,10 +34,15 @@ def print_summary(result: RunResult, config: PipelineConfig) -> None:
     pushed = result.output("Pusher", "pushed_model").properties
     rows = _held_out(task, result)
     print_findings(result)
+    print_text_warnings(result)
     console.print(_answers(task, rows))
     console.print(_metrics(task, evaluation.properties))
     for name, signature in evaluation.properties["signature"].items():
         console.print(f"  {name}: {signature}", soft_wrap=True)
+    if choice := describe_choice(result.output("Trainer", "model").properties):
+        console.print(f"  {choice}", soft_wrap=True)
+    if evaluation.properties.get("lowercase"):
+        console.print("  case is ignored: the model writes lower case only (tokenizer.lowercase)", soft_wrap=True)
     for table in evaluation.properties["tables"]:
         console.print(_table(table["title"], table["header"], table["rows"]))
     _print_next_steps(console, task, result, pushed, _example_prompt(task, rows))

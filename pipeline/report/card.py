@@ -6,6 +6,8 @@ from typing import Any
 
 from seq2serve.components.base.artifact import Artifact
 from seq2serve.components.tasks.bootstrap import MIN_ROWS
+from seq2serve.components.transform.lengths import length_warnings
+from seq2serve.pipeline.config import UNCUT
 from seq2serve.pipeline.demo.corpora import licence_of
 from seq2serve.pipeline.report.data import languages
 from seq2serve.pipeline.report.facts import RunFacts
@@ -129,12 +131,14 @@ def _purpose(facts: RunFacts) -> str:
 def _limitations(facts: RunFacts) -> list[str]:
     lines = []
     quality = describe_quality(facts)
-    transformed = facts.output("Transform", "transformed_examples")
-    if transformed and (num_truncated := sum(transformed.properties["num_truncated"].values())):
-        limit = transformed.properties["max_length"]
-        lines.append(f"Training texts longer than {limit:,} tokens were truncated: {num_truncated:,}")
-    longest = facts.parameters("Trainer")["recipe"]["decoding"]["max_source_length"]
-    lines.append(f"The served model reads only the first {longest:,} tokens of a text")
+    names = ("Transform", "TransformByTokenizer")
+    transformed = next(filter(None, (facts.output(name, "transformed_examples") for name in names)), None)
+    if transformed:
+        lines += [warning.text for warning in length_warnings(transformed.properties)]
+        # Earlier versions had a separate limit for the served model.
+        decoding, limit = facts.parameters("Trainer")["recipe"]["decoding"], transformed.properties["max_length"]
+        limit = decoding.get("max_source_length", limit)
+        lines += [f"The served model reads only the first {limit:,} tokens of a text"] if limit < UNCUT else []
     if quality:
         lines += _weakest_slice(quality)
     anomalies = facts.output("ExampleValidator", "anomalies")

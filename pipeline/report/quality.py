@@ -101,7 +101,8 @@ def compare_runs(first: RunFacts, second: RunFacts) -> Row | None:
     if len(common) < MIN_ROWS:
         return None
     lines = [[lines_by_key[key] for key in common] for lines_by_key in predictions]
-    statistics = [task.implementation().statistics(answers_of(task, rows), rows) for rows in lines]
+    implementation = task.judge(any(run.properties.get("lowercase") for run in evaluations))
+    statistics = [implementation.statistics(answers_of(task, rows), rows) for rows in lines]
     comparison = compare(statistics[1], statistics[0], task.headline, task.higher_is_better)
     return {"comparison": comparison, "metric": task.headline, **_changed_answers(task, lines, statistics)}
 

@@ -87,7 +87,8 @@ def padding_and_seconds(files: list[str], recipe: Recipe) -> tuple[float, int, f
 
 def step_seconds(files: list[str], recipe: Recipe, vocab_size: int) -> float:
     """Returns the median seconds of a step of the demo model."""
-    implementation, data_spec = get_task("translation").implementation(), DataSpec(vocab_size)
+    implementation = get_task("translation").implementation()
+    data_spec = DataSpec(vocab_size, max_length=DEMO.data.max_length)
     model = implementation.make_model(recipe.model, data_spec)
     model.compile(make_optimizer(recipe.training), implementation.make_loss(recipe.training, data_spec))
     batches = list(itertools.islice(implementation.make_batches(files, recipe, 0, None), STEPS + WARMUP_STEPS))

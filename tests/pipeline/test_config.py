@@ -137,7 +137,7 @@ CONFLICTS = {
         "model.d_model=24",
     ],
     r"^setting model.positions=sinusoidal needs an even model.d_model$": ["model.d_model=9", "model.num_heads=3"],
-    r"^setting model.positions=learned needs a model.max_positions of at least data.max_length and decoding.max_so": [
+    r"^setting model.positions=learned needs a model.max_positions of at least data.max_length \(256\), got 100": [
         "model.positions=learned",
         "model.max_positions=100",
     ],
@@ -203,6 +203,17 @@ def test_a_config_cannot_be_constructed_with_wrong_values():
     with pytest.raises(UserError) as error:
         PipelineConfig(model=ModelConfig(d_model=10, num_heads=3))
     assert error.value.code == "settings-conflict"
+
+
+def test_a_setting_that_was_replaced_names_the_one_that_decides():
+    with pytest.raises(UserError, match=r"data\.max_length is the limit in training and when served") as error:
+        with_settings(BASE, ["decoding.max_source_length=512"])
+    assert (error.value.code, error.value.fields) == ("setting-replaced", {"setting": "decoding.max_source_length"})
+
+
+def test_texts_to_generate_are_dropped_whole_and_texts_to_classify_are_cut():
+    too_long = {task: preset("small", task).data.too_long for task in TASKS}
+    assert too_long == {"translation": "drop", "classification": "cut", "language_model": "drop"}
 
 
 # The fields themselves.

@@ -1,5 +1,6 @@
 """Accuracy and macro F1 on the eval split, during training."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -40,7 +41,7 @@ class ClassificationEvaluation(Evaluation):
         answers = query_in_batches(self._serving_module, [row["text"] for row in self._rows], "label")
         texts = [{**row, "answer": answer} for row, answer in zip(self._rows, answers, strict=True)]
         maps = self._maps(readable_row(self._rows, "text")["text"]) if self._rows else []
-        return Findings(super().run().metrics, texts, maps)
+        return super().run()._replace(texts=texts, maps=maps)
 
     def sums(self, labels: tf.Tensor, logits: tf.Tensor) -> dict[str, tf.Tensor]:
         """Adds the confusion matrix of a batch: right labels down, predicted labels across, int32 [labels, labels]."""
@@ -53,6 +54,12 @@ class ClassificationEvaluation(Evaluation):
         counts = confusion.sum(0) + confusion.sum(1)
         f1 = 2 * confusion.diagonal()[counts > 0] / counts[counts > 0]
         return {**super().metrics(sums), "macro_f1": float(f1.mean())}
+
+    def standard_error(self, sums: Sequence[Mapping[str, np.ndarray]]) -> float:
+        """Returns that of the accuracy (Agresti and Coull 1998: never 0, also if every answer is right)."""
+        right, labels = (float(sum(batch[name] for batch in sums)) for name in ("right", "labels"))
+        accuracy = (right + 2) / (labels + 4)
+        return math.sqrt(accuracy * (1 - accuracy) / (labels + 4))
 
     def _maps(self, text: str) -> list[AttentionMap]:
         tokenizer = self._serving_module.tokenizer

@@ -13,7 +13,7 @@ from seq2serve.components.tasks.classification.evaluation import ClassificationE
 from seq2serve.components.tasks.data import Answers, DataSpec, Row, sample_evenly
 from seq2serve.components.tasks.evaluation import Evaluation
 from seq2serve.components.tasks.implementation import Measurement, TaskImplementation
-from seq2serve.models.config import DecodingConfig, ModelConfig, Recipe, TrainingConfig
+from seq2serve.models.config import ModelConfig, Recipe, TrainingConfig
 from seq2serve.models.export.classification import ClassificationServingModule
 from seq2serve.models.export.export import export
 from seq2serve.models.tokenizers.base import Tokenizer
@@ -51,7 +51,7 @@ class ClassificationImplementation(TaskImplementation):
         batches: Sequence[tuple],
         rows: Sequence[Row],
     ) -> Evaluation:
-        serving_module = _serving_module(model, tokenizers, data, recipe.decoding)
+        serving_module = _serving_module(model, tokenizers, data)
         sample = sample_evenly(rows, recipe.training.eval_examples)
         return ClassificationEvaluation(model, batches, serving_module, sample)
 
@@ -64,7 +64,7 @@ class ClassificationImplementation(TaskImplementation):
         directory: str,
         samples: list[str],
     ) -> None:
-        export(_serving_module(model, tokenizers, data, recipe.decoding), directory, samples)
+        export(_serving_module(model, tokenizers, data), directory, samples)
 
     def measure(self, answers: Answers, rows: Sequence[Row]) -> Measurement:
         return metrics.measure(answers["labels"][0], answers["probabilities"], [row["label"] for row in rows])
@@ -86,9 +86,9 @@ class ClassificationImplementation(TaskImplementation):
 
 
 def _serving_module(
-    model: keras.Model, tokenizers: Mapping[str, Tokenizer], data: DataSpec, decoding: DecodingConfig
+    model: keras.Model, tokenizers: Mapping[str, Tokenizer], data: DataSpec
 ) -> ClassificationServingModule:
-    return ClassificationServingModule(model, tokenizers["text"], list(data.label_counts), decoding)
+    return ClassificationServingModule(model, tokenizers["text"], list(data.label_counts), data.max_length)
 
 
 def _tf_idf(train: list[Row], rows: Sequence[Row]) -> Answers | None:

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from seq2serve.components.tasks.evaluation import READABLE_TOKENS, Evaluation, Findings, query_in_batches
+from seq2serve.components.tasks.evaluation import READABLE_TOKENS, Evaluation, Findings, query_in_batches, ratio_error
 from seq2serve.models.decoding import attention_maps
 from seq2serve.models.decoding.attention_maps import AttentionMap
 
@@ -42,7 +42,7 @@ class LanguageModelEvaluation(Evaluation):
         answers = query_in_batches(self._serving_module, self._prompts, "completion")
         texts = [{"text": text, "completion": answer} for text, answer in zip(self._prompts, answers, strict=True)]
         maps = self._maps(self._prompts[0]) if self._prompts else []
-        return Findings(super().run().metrics, texts, maps)
+        return super().run()._replace(texts=texts, maps=maps)
 
     def sums(self, labels: tf.Tensor, logits: tf.Tensor) -> dict[str, tf.Tensor]:
         """Adds the cross-entropy of a batch in nats, without label smoothing."""
@@ -53,6 +53,12 @@ class LanguageModelEvaluation(Evaluation):
         """Computes the metrics from the sums over all batches."""
         bits = float(sums["nats"]) / math.log(2) / max(1, self._characters)
         return {**super().metrics(sums), "bits_per_character": bits}
+
+    def standard_error(self, sums: Sequence[Mapping[str, np.ndarray]]) -> float:
+        """Returns that of the bits per character; a batch has as many characters as its share of the labels."""
+        num_labels = sum(float(batch["labels"]) for batch in sums)
+        shares = [self._characters * float(batch["labels"]) / num_labels for batch in sums]
+        return ratio_error([batch["nats"] for batch in sums], shares) / math.log(2) if self._characters else 0.0
 
     def _maps(self, text: str) -> list[AttentionMap]:
         tokenizer = self._serving_module.tokenizer

@@ -82,7 +82,7 @@ class LanguageModelImplementation(TaskImplementation):
         statistics = self.statistics(answers, rows)
         bits, characters, _ = statistics.columns.T
         signature = {
-            "bits_per_character": "of normalised text, end of document included",
+            "bits_per_character": f"of normalised{' lower-case' * self.lowercase} text, end of document included",
             "perplexity": "per token: pieces for the model, characters for the baselines",
         }
         return Measurement(statistics.total(), statistics, bits / characters.clip(1), "bits per character", signature)
@@ -92,7 +92,7 @@ class LanguageModelImplementation(TaskImplementation):
         return SufficientStatistics(np.array(counts, float).T / [-math.log(2), 1, 1], _bits)
 
     def baselines(self, train: Callable[[], list[Row]], rows: Sequence[Row]) -> dict[str, Answers]:
-        texts, inputs = [normalize(row["text"]) for row in train()], [normalize(row["text"]) for row in rows]
+        texts, inputs = self._baseline_texts(train()), self._baseline_texts(rows)
         ends = itertools.accumulate(map(len, texts))
         texts = [text for text, end in zip(texts, ends, strict=True) if end <= MAX_BASELINE_CHARACTERS] or texts[:1]
         answers: dict[str, Answers] = {}
@@ -104,6 +104,10 @@ class LanguageModelImplementation(TaskImplementation):
                 "tokens": [len(text) + 1 for text in inputs],
             }
         return answers
+
+    def _baseline_texts(self, rows: Sequence[Row]) -> list[str]:
+        """Returns the texts as the model scores them: normalised, and lower-cased if its tokenizer does that."""
+        return [normalize(row["text"].lower() if self.lowercase else row["text"]) for row in rows]
 
 
 def _bits(columns: np.ndarray, weights: np.ndarray) -> Metrics:

@@ -7,7 +7,7 @@ from sacrebleu.metrics import BLEU
 from seq2serve.models.tokenizers.scripts import WITHOUT_SPACES, script
 
 
-def make_bleu(references: Iterable[str]) -> BLEU:
+def make_bleu(references: Iterable[str], lowercase: bool = False) -> BLEU:
     """Returns BLEU of words, or of characters for scripts without spaces between words.
 
     Words are those of sacrebleu's default tokenizer, 13a. In a script without spaces, 13a would treat a sentence as one
@@ -16,7 +16,8 @@ def make_bleu(references: Iterable[str]) -> BLEU:
 
     Args:
         references: the references of all sentences; the script of the majority decides.
+        lowercase: whether to ignore case; the signature then has case:lc.
     """
     scripts = [name for name in map(script, references) if name]
     num_without_spaces = sum(name in WITHOUT_SPACES for name in scripts)
-    return BLEU(tokenize="char" if 2 * num_without_spaces > len(scripts) else "13a")
+    return BLEU(lowercase, tokenize="char" if 2 * num_without_spaces > len(scripts) else "13a")

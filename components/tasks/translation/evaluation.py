@@ -5,10 +5,14 @@ from typing import Any
 
 import keras
 
+from seq2serve.components.tasks.bootstrap import intervals
 from seq2serve.components.tasks.evaluation import Evaluation, Findings, query_in_batches, readable_row
 from seq2serve.components.tasks.translation.bleu import make_bleu
+from seq2serve.components.tasks.translation.metrics import statistics
 from seq2serve.models.decoding import attention_maps
 from seq2serve.models.decoding.attention_maps import AttentionMap
+
+WIDTH_IN_STANDARD_ERRORS = 3.92  # of a 95 % confidence interval
 
 
 class TranslationEvaluation(Evaluation):
@@ -34,8 +38,10 @@ class TranslationEvaluation(Evaluation):
         answers = query_in_batches(self._serving_module, [row["source"] for row in self._rows], "translation")
         references = [row["target"] for row in self._rows]
         bleu = make_bleu(references).corpus_score(answers, [references]).score
+        low, high = intervals(statistics(answers, references)).get("bleu", (0.0, 0.0))
         texts = [{**row, "translation": answer} for row, answer in zip(self._rows, answers, strict=True)]
-        return Findings({**super().run().metrics, "bleu": bleu}, texts, self._maps())
+        error = (high - low) / WIDTH_IN_STANDARD_ERRORS
+        return Findings({**super().run().metrics, "bleu": bleu}, texts, self._maps(), error)
 
     def _maps(self) -> list[AttentionMap]:
         row, module = readable_row(self._rows, "source"), self._serving_module

@@ -52,7 +52,7 @@ class TranslationImplementation(TaskImplementation):
         if not sample:
             return Evaluation(model, batches)
         greedy = dataclasses.replace(recipe.decoding, beam_size=1)
-        return TranslationEvaluation(model, batches, _serving_module(model, tokenizers, greedy), sample)
+        return TranslationEvaluation(model, batches, _serving_module(model, tokenizers, data, greedy), sample)
 
     def export(
         self,
@@ -63,19 +63,19 @@ class TranslationImplementation(TaskImplementation):
         directory: str,
         samples: list[str],
     ) -> None:
-        export(_serving_module(model, tokenizers, recipe.decoding), directory, samples)
+        export(_serving_module(model, tokenizers, data, recipe.decoding), directory, samples)
 
     def measure(self, answers: Answers, rows: Sequence[Row]) -> Measurement:
-        return metrics.measure(answers["translation"], [row["target"] for row in rows])
+        return metrics.measure(answers["translation"], [row["target"] for row in rows], self.lowercase)
 
     def statistics(self, answers: Answers, rows: Sequence[Row]) -> SufficientStatistics:
-        return metrics.statistics(answers["translation"], [row["target"] for row in rows])
+        return metrics.statistics(answers["translation"], [row["target"] for row in rows], self.lowercase)
 
     def baselines(self, train: Callable[[], list[Row]], rows: Sequence[Row]) -> dict[str, Answers]:
         return {"source copied": {"translation": [row["source"] for row in rows]}}
 
 
 def _serving_module(
-    model: keras.Model, tokenizers: Mapping[str, Tokenizer], decoding: DecodingConfig
+    model: keras.Model, tokenizers: Mapping[str, Tokenizer], data: DataSpec, decoding: DecodingConfig
 ) -> TranslationServingModule:
-    return TranslationServingModule(model, tokenizers["target"], decoding, tokenizers["source"])
+    return TranslationServingModule(model, tokenizers["target"], decoding, data.max_length, tokenizers["source"])

@@ -11,35 +11,34 @@ from seq2serve.components.tasks.implementation import Measurement
 from seq2serve.components.tasks.translation.bleu import make_bleu
 
 
-def measure(translations: Sequence[str], references: Sequence[str]) -> Measurement:
+def measure(translations: Sequence[str], references: Sequence[str], lowercase: bool = False) -> Measurement:
     """Computes BLEU (Papineni et al. 2002) and chrF (Popovic 2015) as sacrebleu does (Post 2018).
 
     Args:
         translations: one per sentence.
         references: one per sentence.
+        lowercase: whether to ignore case.
     Returns:
         bleu (of characters if the references have no spaces) and chrf of all sentences. The quality of a sentence is
         its chrF, because most sentences share no four-word sequence with their reference.
     """
-    metrics = _metrics(references)
-    counts = statistics(translations, references, metrics)
+    metrics = _metrics(references, lowercase)
+    counts = _statistics(translations, references, metrics)
     chrf, width = metrics["chrf"], 3 * CHRF.CHAR_ORDER
     quality = [chrf._compute_score_from_stats(row).score for row in counts.columns[:, -width:].tolist()]
     signatures = {name: str(metric.get_signature()) for name, metric in metrics.items()}
     return Measurement(counts.total(), counts, np.array(quality), "chrF of the sentence", signatures)
 
 
-def statistics(
-    translations: Sequence[str], references: Sequence[str], metrics: dict[str, Metric] | None = None
-) -> SufficientStatistics:
-    """Counts n-grams, sentence by sentence.
+def statistics(translations: Sequence[str], references: Sequence[str], lowercase: bool = False) -> SufficientStatistics:
+    """Counts the n-grams of BLEU and chrF, sentence by sentence; see `measure` for the arguments."""
+    return _statistics(translations, references, _metrics(references, lowercase))
 
-    Args:
-        translations: one per sentence.
-        references: one per sentence.
-        metrics: name -> sacrebleu's metric, whose signature is complete afterwards; by default BLEU and chrF.
-    """
-    metrics = metrics or _metrics(references)
+
+def _statistics(
+    translations: Sequence[str], references: Sequence[str], metrics: dict[str, Metric]
+) -> SufficientStatistics:
+    """Counts n-grams for sacrebleu's metrics, whose signatures are complete afterwards."""
     # sacrebleu's own bootstrap takes the same two steps, but only for all sentences; so its private methods are used.
     counts = [
         np.array(metric._extract_corpus_statistics(translations, [references]), float) for metric in metrics.values()
@@ -56,5 +55,5 @@ def statistics(
     return SufficientStatistics(np.concatenate(counts, axis=1), scores)
 
 
-def _metrics(references: Sequence[str]) -> dict[str, Metric]:
-    return {"bleu": make_bleu(references), "chrf": CHRF()}
+def _metrics(references: Sequence[str], lowercase: bool) -> dict[str, Metric]:
+    return {"bleu": make_bleu(references, lowercase), "chrf": CHRF(lowercase=lowercase)}

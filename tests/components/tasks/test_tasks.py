@@ -15,6 +15,7 @@ from seq2serve.components.tasks.data import DataSpec
 from seq2serve.components.tasks.registry import TASKS, get_task
 from seq2serve.models.config import DecodingConfig, ModelConfig, Recipe, TrainingConfig
 from seq2serve.models.runtime.runtime import SavedModelRuntime
+from seq2serve.pipeline.config import UNCUT
 
 ROWS = {
     "translation": [
@@ -101,13 +102,13 @@ def test_the_parts_of_a_task_fit_together(task, finished_run_of):
     finished_run = finished_run_of(task.name)
     examples = finished_run.output("Transform", "transformed_examples")
     counts = [examples.properties["label_counts"][column] for column in task.label_columns]
-    data = DataSpec(finished_run.output("Transform", "tokenizer").properties["vocab_size"], *counts)
+    data = DataSpec(finished_run.output("Transform", "tokenizer").properties["vocab_size"], *counts, max_length=16)
     recipe = Recipe(
         ModelConfig(1, 1, d_model=8, num_heads=2, dff=8, max_positions=16),
         TrainingConfig(batch_tokens=64, label_weights="balanced", token_dropout=0.5),
         DecodingConfig(),
     )
-    implementation = task.implementation()
+    implementation, limit = task.implementation(), examples.properties["max_length"]
     model = implementation.make_model(recipe.model, data)
     files = [str(path) for path in Path(examples.uri).glob("Split-train/*")]
     inputs, labels = next(iter(implementation.make_batches(files, recipe, 0, None)))
@@ -117,6 +118,10 @@ def test_the_parts_of_a_task_fit_together(task, finished_run_of):
         answers = saved_model.run("serving_default", {"text": [text, ""]})
         judged = saved_model.run(task.judged, {"text": [text, ""]})
     assert len(answers[task.output]) == 2
+    if limit < UNCUT and "truncated" in answers:  # the served model cuts where training does
+        with SavedModelRuntime(finished_run.output("Trainer", "model").path("Format-Serving")) as saved_model:
+            texts = [" ".join(["."] * number) for number in (1, limit + 1)]
+            assert saved_model.run("serving_default", {"text": texts})["truncated"].tolist() == [False, True]
     row = dict.fromkeys(task.columns, text) | dict.fromkeys(task.label_columns, next(iter(data.label_counts), ""))
     first = {name: values.tolist()[:1] for name, values in _decoded(judged).items()}
     assert implementation.measure(first, [row]).metrics

@@ -58,16 +58,46 @@ def test_training_diverges_if_the_loss_stays_far_above_its_minimum(losses, diver
     assert history.diverges() == diverges
 
 
+@pytest.mark.parametrize(("loss", "diverges"), [(2000.0, True), (16.7, True), (16.5, False)])
+def test_a_loss_that_starts_and_stays_far_above_that_of_guessing_is_not_learning(loss, diverges):
+    """Guessing one of 4,000 pieces has a loss of 8.3; during the warm-up a high loss is not yet divergence."""
+    history = History()
+    for number in range(3 + DIVERGED_POINTS):
+        history.add_step({**STEP, "loss": loss})
+        history.make_point(math.inf if number < 3 else math.log(4000))
+        assert history.diverges() == (diverges and number == 2 + DIVERGED_POINTS)
+
+
 def test_equal_evaluations_are_ranked_by_step_and_nan_is_ranked_last():
     assert ranking(1.0, 3.0, math.nan, 3.0, 2.0).best(3) == [20, 40, 50]
     assert ranking(1.0, 3.0, math.nan, 2.0, higher_is_better=False).best(4) == [10, 40, 20, 30]
 
 
 @pytest.mark.parametrize(
+    ("values", "error", "exported"),
+    [
+        ((10.0, 30.0, 29.8), 0.0, [30]),  # within 1 %
+        ((10.0, 30.0, 28.0), 1.0, [20]),  # 2 > sqrt(1 + 1)
+        ((10.0, 30.0, 29.0), 1.0, [30]),
+        ((0.9, 0.5), 0.03, [10]),
+        ((30.0, math.nan), 1.0, [10]),
+        ((30.0, 31.0), 0.1, [20]),
+    ],
+)
+def test_the_best_checkpoint_is_exported_if_it_is_better_by_more_than_noise(values, error, exported):
+    checkpoints = ranking(*values)
+    for evaluation in checkpoints.history.evaluations:
+        evaluation["standard_error"] = error
+    assert checkpoints.exported(TrainingConfig()) == exported
+    assert set(exported) <= set(checkpoints.kept(TrainingConfig()))
+    assert "standard_error" not in checkpoints.at(exported[0])
+
+
+@pytest.mark.parametrize(
     ("config", "steps"),
     [
-        (TrainingConfig(), [40]),
-        (TrainingConfig(export_checkpoints=3), [20, 30, 40]),
+        (TrainingConfig(export="last"), [40]),
+        (TrainingConfig(export="last", export_checkpoints=3), [20, 30, 40]),
         (TrainingConfig(export="best"), [20]),
         (TrainingConfig(export="best", export_checkpoints=2), [20, 30]),
         (TrainingConfig(export="best", export_checkpoints=9), [20, 30, 40, 10]),

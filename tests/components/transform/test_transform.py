@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import pathlib
+import re
 
 import pytest
 import tensorflow as tf
@@ -32,8 +33,11 @@ MAX_LENGTH = 50
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory) -> dict:
-    folder = tmp_path_factory.mktemp("inputs")
-    for split, parts in SPLITS.items():
+    return write_inputs(tmp_path_factory.mktemp("inputs"), SPLITS)
+
+
+def write_inputs(folder, splits) -> dict:
+    for split, parts in splits.items():
         (folder / f"Split-{split}").mkdir()
         for index, rows in enumerate(parts):
             name = f"Split-{split}/data_tfrecord-{index:05d}-of-{len(parts):05d}"
@@ -44,7 +48,7 @@ def inputs(tmp_path_factory) -> dict:
                     example.features.feature["target"].bytes_list.value.append(target)
                     writer.write(example.SerializeToString())
     (folder / "schema.pbtxt").write_text(SCHEMA)
-    return {"examples": Examples(str(folder), {"splits": list(SPLITS)}), "schema": Schema(str(folder))}
+    return {"examples": Examples(str(folder), {"splits": list(splits)}), "schema": Schema(str(folder))}
 
 
 def transform(inputs, folder, *flags, **changes) -> tuple[TransformedExamples, Tokenizer]:
@@ -117,7 +121,7 @@ def test_spans_of_pairs_become_the_placeholders_of_the_served_graph(tmp_path, ma
     config = dataclasses.replace(CONFIG, placeholders=3)
     ids, tokenizer = transform(inputs, tmp_path, tokenizer_config=config)
     model = make_transformer(vocab_size=tokenizer.properties["vocab_size"])
-    module = TranslationServingModule(model, load_tokenizer(tokenizer.uri), DecodingConfig())
+    module = TranslationServingModule(model, load_tokenizer(tokenizer.uri), DecodingConfig(), MAX_LENGTH)
     served = [texts.numpy() for texts in module.pair_ids(*map(list, zip(*pairs, strict=True)))]
     without_end = [[[i for i in row.tolist() if i not in (0, 3)] for row in texts] for texts in served]
     assert read_ids(ids, "train", 1) == list(zip(*without_end, strict=True))
@@ -131,6 +135,7 @@ def test_properties_count_examples_and_truncated_texts(transformed):
         "splits": ["train", "eval", "test"],
         "num_examples": {"train": 100, "eval": 1, "test": 6},
         "num_truncated": {"source": 1, "target": 1},
+        "num_long": {"source": 1, "target": 1},
         "num_dropped": 0,
         "max_length": MAX_LENGTH,
     }
@@ -175,17 +180,33 @@ def test_a_column_that_is_missing_or_not_text_is_an_error(inputs, tmp_path, colu
 
 
 @pytest.mark.parametrize(
-    ("shared", "column", "message"),
+    ("settings", "notices"),
     [
-        (True, "", r"^cannot learn a tokenizer from the train split: .* 265 pieces.*; change the settings in \[tok"),
-        (False, "source", r"^cannot learn a tokenizer of source from the train split: "),
+        ({"vocab_size": 270}, [r"tokenizer: \d+ of \d+ different characters .* are written as bytes"]),
+        (
+            {"vocab_size": 265, "shared": False},
+            ["tokenizer of source: the vocabulary grew", "tokenizer of target: the vocabulary grew"],
+        ),
     ],
 )
-def test_a_vocabulary_too_small_for_the_characters_is_an_error(inputs, tmp_path, shared, column, message):
-    with pytest.raises(UserError, match=message) as error:
-        transform(inputs, tmp_path, tokenizer_config=TokenizerConfig(vocab_size=265, shared=shared))
+def test_a_vocabulary_too_small_for_the_characters_has_bytes_or_grows_and_says_so(
+    inputs, tmp_path, settings, notices, capsys
+):
+    _, tokenizer = transform(inputs, tmp_path, tokenizer_config=TokenizerConfig(**settings))
+    size, errors = tokenizer.properties["vocab_size"], capsys.readouterr().err
+    assert size == 270 if len(notices) == 1 else min(size.values()) > 265
+    for notice, pattern in zip(tokenizer.properties["notices"], notices, strict=True):
+        assert re.match(pattern, notice)
+        assert f"Transform: warning: {notice}\n" in errors
+
+
+def test_text_without_words_has_no_vocabulary(tmp_path):
+    (tmp_path / "inputs").mkdir()
+    without_words = write_inputs(tmp_path / "inputs", {"train": [[(b"\x01", "\ufeff".encode())]]})
+    with pytest.raises(UserError, match=r"^cannot learn a tokenizer from the train split: the text has no w") as error:
+        transform(without_words, tmp_path)
     assert error.value.code == "tokenizer-unlearnable"
-    assert error.value.fields == {"column": column}
+    assert error.value.fields == {"column": ""}
 
 
 # Labels.
@@ -262,10 +283,12 @@ def test_lowercasing_is_part_of_the_tokenizer(labelled, tmp_path):
     assert upper == lower
 
 
-def test_rows_with_too_long_texts_can_be_dropped_and_are_counted(inputs, transformed, tmp_path):
+def test_rows_with_too_long_texts_can_be_dropped_and_are_counted(inputs, transformed, tmp_path, capsys):
     ids, _ = transform(inputs, tmp_path, too_long="drop")
     assert ids.properties["num_dropped"] == 1
     assert ids.properties["num_truncated"] == {"source": 0, "target": 0}
+    assert ids.properties["num_long"] == {"source": 1, "target": 1}
+    assert "Transform: warning: 1 of 107 rows (0.9 %) were dropped" in capsys.readouterr().err
     assert ids.properties["num_examples"] == {"train": 100, "eval": 1, "test": 5}
     assert read_ids(ids, "test", 1) == read_ids(transformed[0], "test", 1)[:-1]
 

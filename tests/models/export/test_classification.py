@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from seq2serve.models.config import DecodingConfig, ModelConfig, TokenizerConfig
+from seq2serve.models.config import ModelConfig, TokenizerConfig
 from seq2serve.models.export.classification import ClassificationServingModule
 from seq2serve.models.export.export import export
 from seq2serve.models.runtime.runtime import SavedModelRuntime, TensorFlowError
@@ -30,7 +30,7 @@ def model_and_tokenizer(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def serving_module(model_and_tokenizer):
-    return ClassificationServingModule(*model_and_tokenizer, LABELS, DecodingConfig(max_source_length=20))
+    return ClassificationServingModule(*model_and_tokenizer, LABELS, 20)
 
 
 @pytest.fixture(scope="module")

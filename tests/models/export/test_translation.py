@@ -38,13 +38,17 @@ TEXTS = ["turn on the light", "open", "close the window in the hall now", "pleas
 
 @pytest.fixture(scope="module")
 def make_serving_module(make_transformer, tmp_path_factory):
-    """Returns a function that makes a TranslationServingModule; its keywords are those of the DecodingConfig."""
+    """Returns a function that makes a TranslationServingModule; its keywords are settings of decoding."""
     folder = str(tmp_path_factory.mktemp("tokenizer"))
     counts = [(word, 10 + number) for number, word in enumerate(WORDS)]
     size = learn_tokenizer(counts, TokenizerConfig(vocab_size=330), folder)
     model = make_transformer(vocab_size=size, seed=5)
     tokenizer = load_tokenizer(folder)  # after make_transformer: setting the seed discards the resources of tokenizers
-    return lambda **decoding: TranslationServingModule(model, tokenizer, DecodingConfig(**decoding))
+
+    def make(max_source_length=256, **decoding):
+        return TranslationServingModule(model, tokenizer, DecodingConfig(**decoding), max_source_length)
+
+    return make
 
 
 @pytest.fixture(scope="module")
@@ -384,8 +388,8 @@ def test_source_and_target_may_have_separate_tokenizers(make_serving_module, tmp
     model = Transformer(config, target_size, source_vocab_size=source_size)
     model.build()
     source_tokenizer = load_tokenizer(folder)
-    decoding = DecodingConfig(beam_size=1, max_length_ratio=1.5, max_length_extra=4, max_source_length=24)
-    module = TranslationServingModule(model, target_tokenizer, decoding, source_tokenizer)
+    decoding = DecodingConfig(beam_size=1, max_length_ratio=1.5, max_length_extra=4)
+    module = TranslationServingModule(model, target_tokenizer, decoding, 24, source_tokenizer)
     export(module, exported, TEXTS[:3])
     inputs = {signature: inputs_of(signature, TEXTS[:2]) for signature in signatures}
     with SavedModelRuntime(exported) as runtime:

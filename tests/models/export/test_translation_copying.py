@@ -28,7 +28,7 @@ def serving_module(request, make_transformer, tmp_path_factory):
     config = TokenizerConfig(kind=kind, vocab_size=330, placeholders=5)
     size = learn_tokenizer([(word, 10) for word in WORDS], config, folder)
     model = make_transformer(vocab_size=size, seed=5)
-    return TranslationServingModule(model, load_tokenizer(folder), DecodingConfig(beam_size=beam_size))
+    return TranslationServingModule(model, load_tokenizer(folder), DecodingConfig(beam_size=beam_size), 256)
 
 
 def test_a_translation_has_every_span_of_its_source_once(serving_module, tmp_path):

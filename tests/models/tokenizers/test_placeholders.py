@@ -105,6 +105,12 @@ def with_placeholders(folder) -> Placeholders:
     return Placeholders(tokenizer)
 
 
+def test_a_rare_character_of_a_large_script_is_ordinary_text(tmp_path):
+    """It may have become bytes for want of room. It must be translated, not copied."""
+    learn_tokenizer([("灯をつけて", 5)], TokenizerConfig(vocab_size=400), str(tmp_path))
+    assert spans_of(with_placeholders(tmp_path), "消して 한국어 灯") == ["한국어"]
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.text() | st.sampled_from([*SPANS, *UNSEEN]), max_size=12).map(" ".join))
 def test_masked_text_is_restored(placeholders, text):

@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 
 from seq2serve.models.config import TokenizerConfig
 from seq2serve.models.tokenizers.base import CONTROL_PIECES, Tokenizer
-from seq2serve.models.tokenizers.tokenizer import adopt_tokenizer, learn_tokenizer, load_tokenizer, same_vocabulary
+from seq2serve.models.tokenizers.tokenizer import (
+    adopt_tokenizer,
+    is_lowercase,
+    learn_tokenizer,
+    load_tokenizer,
+    same_vocabulary,
+)
 
 SYLLABLES = ["ka", "lo", "mi", "ne", "su", "rö", "ß", "θα", "m²"]
 WORD_COUNTS = [("".join(word), 1 + len(word[0])) for word in itertools.product(SYLLABLES, repeat=3)]
@@ -284,3 +290,12 @@ def test_a_copy_has_the_same_vocabulary_and_a_lowercase_tokenizer_has_not(direct
     (tmp_path / "lower").mkdir()
     learn_tokenizer(WORD_COUNTS, lower, str(tmp_path / "lower"))
     assert not same_vocabulary(str(directory), str(tmp_path / "lower"))
+
+
+@pytest.mark.parametrize("kind", ["sentencepiece", "wordpiece", "bytes"])
+@pytest.mark.parametrize("lowercase", [True, False])
+def test_a_tokenizer_that_lowercases_is_recognised(kind, lowercase, tmp_path):
+    learn_tokenizer(
+        [("Auf", 9), ("ab", 9), ("A", 3)], TokenizerConfig(kind, vocab_size=300, lowercase=lowercase), str(tmp_path)
+    )
+    assert is_lowercase(load_tokenizer(str(tmp_path))) == lowercase

@@ -69,7 +69,7 @@ def test_a_run_has_the_warnings_that_the_command_line_prints(pairs, options):
     rejected, location, *anomalies = seq2serve.run(pairs, **options).warnings
     assert rejected.startswith("3 rejected: ")
     assert location.startswith("rejected rows, with file and line: ")
-    assert anomalies == []
+    assert [line for line in anomalies if not line.startswith("test split: ")] == []  # answers at the maximum length
 
 
 def test_a_version_that_servers_do_not_load_is_a_warning(pairs, options):
@@ -78,7 +78,7 @@ def test_a_version_that_servers_do_not_load_is_a_warning(pairs, options):
     config = serving / "models.config"
     before = config.read_text()
     config.write_text(before.replace("base_path", "model_version_policy { specific { versions: 1 } } base_path"))
-    (warning,) = seq2serve.run(pairs, **options).warnings
+    *_, warning = seq2serve.run(pairs, **options).warnings
     assert "model servers do not load version" in warning
     assert str(config) in warning
     assert int(number) > 1

@@ -5,7 +5,15 @@ import shlex
 
 import pytest
 
-from seq2serve.components.base.artifact import ExampleAnomalies, Examples, InferenceResult, ModelEvaluation, PushedModel
+from seq2serve.components.base.artifact import (
+    ExampleAnomalies,
+    Examples,
+    InferenceResult,
+    Model,
+    ModelEvaluation,
+    PushedModel,
+    TransformedExamples,
+)
 from seq2serve.pipeline.commands.summary_text import NUM_SHOWN, print_summary
 from seq2serve.pipeline.config import preset
 from seq2serve.pipeline.running.pipeline import NodeResult, Pipeline, RunResult
@@ -18,6 +26,23 @@ REPORT = {
     "tables": [{"title": "By length", "header": ["words", "bleu"], "rows": [["1 to 9", "31.5"]]}],
     "signature": {"bleu": "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0", "chrf": "nrefs:1|nc:6"},
     "num_examples": 1442,
+    "num_cut": {"texts": 3, "answers": 0},
+}
+CHECKPOINTS = {
+    "metric": "bleu",
+    "best_step": 100,
+    "best": 26.0,
+    "last_step": 200,
+    "last": 25.5,
+    "noise": 1.2,
+    "export": "auto",
+}
+TRANSFORMED = {
+    "num_examples": {"train": 1000, "eval": 30, "test": 30},
+    "num_long": {"source": 0, "target": 0},
+    "num_dropped": 0,
+    "max_length": 64,
+    "token_lengths": {"source": {"p99": 20, "max": 310}, "target": {"p99": 20, "max": 64}},
 }
 
 
@@ -26,7 +51,7 @@ def summary(tmp_path, monkeypatch, capsys):
     """Returns a function that prints the summary of a run with given answers, and returns the text."""
     root = tmp_path / "my runs"
 
-    def summary(rows, columns=200, rejected=(), warnings=()):
+    def summary(rows, columns=200, rejected=(), warnings=(), transformed=None):
         inferred, version = root / "BulkInferrer", root / "serving" / "17"
         inferred.mkdir(parents=True, exist_ok=True)
         middle = len(rows) // 2
@@ -37,6 +62,8 @@ def summary(tmp_path, monkeypatch, capsys):
         outputs = {
             "ExampleGen": {"examples": Examples(str(root / "examples"), counts)},
             "ExampleValidator": {"anomalies": ExampleAnomalies("", {"warnings": list(warnings)})},
+            "Transform": {"transformed_examples": TransformedExamples("", TRANSFORMED | (transformed or {}))},
+            "Trainer": {"model": Model("", {"exported_steps": [200], "checkpoints": CHECKPOINTS})},
             "Evaluator": {"evaluation": ModelEvaluation("", REPORT)},
             "Pusher": {"pushed_model": PushedModel("", {"pushed_destination": str(version), "pushed_version": 17})},
             "BulkInferrer": {"inference_result": InferenceResult(str(inferred))},
@@ -70,7 +97,17 @@ def test_rejected_rows_and_warnings_come_first(summary):
     assert lines[0] == "  7 rejected: empty source"
     assert lines[1].startswith("  rejected rows, with file and line: ")
     assert lines[2] == "warning: train: 99 % are of one label"
-    assert summary(rows(1)).splitlines()[0].startswith("Held-out texts")
+    assert lines[3].startswith("warning: test split: 3 of 1442 texts were longer than the model reads")
+    assert lines[4].startswith("Held-out texts")
+
+
+def test_texts_beyond_the_limit_are_said_and_a_large_share_is_in_a_box(summary):
+    few = {"num_long": {"source": 10, "target": 0}, "num_dropped": 10}
+    assert summary(rows(1), transformed=few).startswith("warning: 10 of 1,070 rows (0.9 %) were dropped, because a ")
+    many = {"num_long": {"source": 0, "target": 530}, "num_truncated": {"source": 0, "target": 530}}
+    first, second, *_ = summary(rows(1), transformed=many).splitlines()
+    assert first.startswith("╭─ WARNING ─")
+    assert "530 of 1,060 texts in target (50.0 %) were cut after data.max_length=64 tokens" in second
 
 
 def test_markup_in_texts_is_printed_literally(summary):
@@ -140,3 +177,11 @@ def test_the_example_command_has_a_held_out_text(summary, sources, prompt):
     text = summary([{"source": source, "target": "x", "translation": "y"} for source in sources])
     (line,) = [line for line in text.partition("Next:\n")[2].splitlines() if line.startswith("  Translate: ")]
     assert shlex.split(line.removeprefix("  Translate: "))[4:] == [prompt]
+
+
+def test_the_best_checkpoint_and_the_exported_one_are_said(summary):
+    sentence = (
+        "eval bleu was best at step 100 (26), by 0.5 better than at the last step 200 (25.5), which is within noise "
+        "(1.2); exported: step 200 (training.export=auto)"
+    )
+    assert f"  {sentence}\n" in summary(rows(1))

@@ -6,7 +6,6 @@ import tensorflow as tf
 
 from seq2serve.components.tasks.classification.evaluation import ClassificationEvaluation
 from seq2serve.components.tasks.classification.metrics import measure
-from seq2serve.models.config import DecodingConfig
 from seq2serve.models.export.classification import ClassificationServingModule
 from seq2serve.models.transformer.models import EncoderClassifier
 
@@ -18,7 +17,7 @@ def test_metrics_agree_with_those_of_the_evaluator(tokenizer, tiny_config, build
     model = build_and_compile(EncoderClassifier(tiny_config, tokenizer.vocab_size, 2), pad_id=-1)
     ids = padded_ids(tokenizer, [row["text"] for row in ROWS], end=True)
     labels = np.array([0, 1, 0, 0, 1, 1], np.int32)
-    module = ClassificationServingModule(model, tokenizer, NAMES, DecodingConfig())
+    module = ClassificationServingModule(model, tokenizer, NAMES, 256)
     findings = ClassificationEvaluation(model, [(ids[:4], labels[:4]), (ids[4:], labels[4:])], module, ROWS).run()
     probabilities = tf.nn.softmax(model(ids)).numpy().tolist()
     expected = measure(NAMES, probabilities, [NAMES[label] for label in labels]).metrics
@@ -32,6 +31,6 @@ def test_metrics_agree_with_those_of_the_evaluator(tokenizer, tiny_config, build
 def test_macro_f1_ignores_labels_that_do_not_occur(tokenizer, tiny_config, build_and_compile, padded_ids):
     model = build_and_compile(EncoderClassifier(tiny_config, tokenizer.vocab_size, 2), pad_id=-1)
     batch = padded_ids(tokenizer, ["a"], end=True), np.array([0], np.int32)
-    module = ClassificationServingModule(model, tokenizer, NAMES, DecodingConfig())
+    module = ClassificationServingModule(model, tokenizer, NAMES, 256)
     perfect = {"confusion": np.array([[5, 0], [0, 0]]), "loss": 1, "weight": 1, "right": 5, "labels": 5}
     assert ClassificationEvaluation(model, [batch], module, ROWS).metrics(perfect)["macro_f1"] == 1

@@ -40,7 +40,7 @@ def batch(tokenizer, padded_ids):
 @pytest.fixture
 def serving_module(model, tokenizer):
     """A serving module that was made before the weights of the model changed."""
-    serving_module = TranslationServingModule(model, tokenizer, GREEDY)
+    serving_module = TranslationServingModule(model, tokenizer, GREEDY, 256)
     for weight in model.trainable_variables:
         weight.assign(weight * 2)
     return serving_module
@@ -84,7 +84,7 @@ def test_each_side_is_labelled_by_its_own_tokenizer(tokenizer, tiny_config, buil
     source_tokenizer = load_tokenizer(str(tmp_path))
     config = dataclasses.replace(tiny_config, tie_embeddings=False)
     model = build_and_compile(Transformer(config, tokenizer.vocab_size, source_vocab_size=source_tokenizer.vocab_size))
-    serving_module = TranslationServingModule(model, tokenizer, GREEDY, source_tokenizer)
+    serving_module = TranslationServingModule(model, tokenizer, GREEDY, 256, source_tokenizer)
     row = {"source": "qualm quartz quorum fjord jump vex", "target": "the light"}
     inputs = {
         "source": padded_ids(source_tokenizer, [row["source"]], end=True),
