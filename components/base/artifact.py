@@ -77,7 +77,8 @@ class ExampleStatistics(Artifact):
 
     Split-<split>/FeatureStats.pb   serialised tensorflow_metadata DatasetFeatureStatisticsList, one dataset
     source.txt                      the user's name for the files; drift is computed between runs on the same files
-    properties: splits.
+    properties: splits; with label columns, label_counts {column: {split: {label: n}}}, the most frequent first, and
+    label_conflicts {column: {"num_texts": n, "examples": {text: {label: n}}}} for equal texts with different labels.
     """
 
     compared = True

@@ -39,11 +39,13 @@ class InputConfig:
         delimiter: separates the cells of tsv and csv. If empty, tsv uses a tab, and csv uses the one of , ; tab | with
             which the header contains the columns.
         unit: a row of plain text: a line, a paragraph (lines up to the next empty one) or a whole file.
+        label_columns: example columns of labels. White space around a label is removed.
     """
 
     format: Literal["auto", Format] = "auto"
     delimiter: str = ""
     unit: Literal["line", "paragraph", "file"] = "line"
+    label_columns: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

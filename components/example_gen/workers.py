@@ -121,7 +121,7 @@ class WriteShard(beam.DoFn):
 
     def _write_segment(self, segment: Segment, scans: Scans, writer: "_ShardWriter") -> None:
         table = self._tables[segment.path]
-        for row in table.reader.read(segment, scans):
+        for row in table.read(segment, scans):
             if row.reason:
                 writer.reject(segment.path, row)
             else:

@@ -1,10 +1,12 @@
 """Anomalies: deviations of a split's statistics from the schema, from the train split and from the last run."""
 
+import collections
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
+from seq2serve.components.example_validator.labels import join_shown, label_findings
 from seq2serve.components.schema_gen.schema_file import label_domain
 from seq2serve.components.statistics_gen.statistics_file import (
     ROW,
@@ -25,8 +27,8 @@ MAX_OTHER_LANGUAGE_SHARE = 0.05  # of the texts whose language was identified
 MIN_IDENTIFIED_LANGUAGES = 50
 # If a label is more frequent, always predicting it gives a high accuracy.
 MAX_LABEL_SHARE = 0.9
-MIN_LABEL_ROWS = 2
-_NUM_SHOWN = 5
+# A model learns little from fewer rows, and the held-out splits have almost none of them.
+MIN_LABEL_ROWS = 10
 
 
 class Anomaly(typing.NamedTuple):
@@ -71,6 +73,41 @@ def find_anomalies(schema: schema_pb2.Schema, dataset: statistics_pb2.DatasetFea
         text = "the column is in the data but not in the schema; add it to the schema, or do not import it"
         result.append(Anomaly(name, "SCHEMA_NEW_COLUMN", "ERROR", text))
     return result + list(_row_anomalies(features[ROW]))
+
+
+def find_label_anomalies(
+    schema: schema_pb2.Schema,
+    datasets: Mapping[str, statistics_pb2.DatasetFeatureStatistics],
+    conflicts: Mapping[str, Mapping],
+) -> list[Anomaly]:
+    """Finds what looks wrong in the label columns of all splits together.
+
+    Args:
+        schema: a column with a domain is a label column.
+        datasets: split -> its statistics.
+        conflicts: label column -> equal texts with different labels; a property of ExampleStatistics.
+    Returns:
+        The anomalies, all warnings, in the schema's order.
+    """
+    splits = {split: features_by_name(dataset) for split, dataset in datasets.items()}
+    result = []
+    for name in (feature.name for feature in schema.feature if label_domain(schema, feature.name)):
+        counts: collections.Counter = collections.Counter()
+        for features in splits.values():
+            counts.update(label_counts(features[name]) if name in features else {})
+        train = splits.get("train", {})
+        rare = _rare_labels(label_counts(train[name])) if name in train else ()
+        texts = [*label_findings(counts, conflicts.get(name, {})), *rare]
+        result += [Anomaly(name, "CUSTOM_VALIDATION", "WARNING", text) for text in texts]
+    return result
+
+
+def _rare_labels(counts: dict[str, float]) -> Iterator[str]:
+    rare = sorted((count, label) for label, count in counts.items() if count < MIN_LABEL_ROWS)
+    if rare:
+        number = f"{len(rare):,} labels have" if len(rare) > 1 else "1 label has"
+        listed = join_shown(f"{label!r} ({count:.0f})" for count, label in rare)
+        yield f"{number} fewer than {MIN_LABEL_ROWS} rows in the train split: {listed}; add rows, or merge labels"
 
 
 def find_drift(
@@ -144,22 +181,13 @@ def _label_anomalies(
     counts = label_counts(feature)
     unknown = [f"{label!r} ({count:.0f} rows)" for label, count in counts.items() if label not in domain]
     if unknown or not counts:
-        text = f"not in the schema: {_join(unknown) or 'too many distinct values'}; fix the rows or the schema"
+        text = f"not in the schema: {join_shown(unknown) or 'too many distinct values'}; fix the rows or the schema"
         yield Anomaly(expected.name, "ENUM_TYPE_UNEXPECTED_STRING_VALUES", "ERROR", text)
     total = sum(counts.values())
     if counts and len(domain) > 1 and max(counts.values()) > MAX_LABEL_SHARE * total:
         label = max(counts, key=counts.get)
         text = f"{counts[label] / total:.1%} of the rows are {label!r}, so always predicting it gives a high accuracy"
         yield Anomaly(expected.name, "CUSTOM_VALIDATION", "WARNING", f"{text}; add rows with other labels")
-    rare = [repr(label) for label, count in counts.items() if count < MIN_LABEL_ROWS]
-    if rare:
-        number = f"{len(rare)} labels have" if rare[1:] else "1 label has"
-        text = f"{number} only one row: {_join(rare)}; add rows, or merge labels"
-        yield Anomaly(expected.name, "CUSTOM_VALIDATION", "WARNING", text)
-
-
-def _join(names: list[str]) -> str:
-    return ", ".join(names[:_NUM_SHOWN]) + (", ..." if names[_NUM_SHOWN:] else "")
 
 
 def _text_anomalies(expected: schema_pb2.Feature, feature: statistics_pb2.FeatureNameStatistics) -> Iterator[Anomaly]:

@@ -1,10 +1,20 @@
-"""The findings of `validate` and `run` about the data: row counts, rejected rows, warnings.
+"""The findings of `validate` and `run` about the data: row counts, labels, rejected rows, warnings.
 
 components/example_validator/anomalies.py lists the checks.
 """
 
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
 from seq2serve.components.base.artifact import SPLITS, Artifact
+from seq2serve.components.statistics_gen.totals import label_totals
 from seq2serve.pipeline.running.pipeline import RunResult
+
+NUM_FREQUENT, NUM_RARE = 15, 5  # labels in a table that is too long for a terminal
+MAX_LABEL_WIDTH = 50
 
 
 def print_validation(result: RunResult) -> None:
@@ -24,7 +34,11 @@ def print_validation(result: RunResult) -> None:
 
 
 def print_findings(result: RunResult) -> None:
-    """Prints the rejected rows per reason, and every warning; nothing if there are none."""
+    """Prints the tables of labels, the rejected rows per reason, and every warning; nothing if there are none."""
+    console = Console(soft_wrap=False, highlight=False)
+    for column, counts in label_totals(result.output("StatisticsGen", "statistics")).items():
+        console.print(f"Labels in the column {column}: {len(counts):,}", soft_wrap=True, markup=False)
+        console.print(_label_table(column, counts))
     examples, anomalies = result.output("ExampleGen", "examples"), result.output("ExampleValidator", "anomalies")
     for line in rejected_rows(examples):
         print(f"  {line}")
@@ -38,3 +52,26 @@ def rejected_rows(examples: Artifact) -> list[str]:
         f"{number:,} rejected: {reason}" for reason, number in examples.properties["num_rejected_by_reason"].items()
     ]
     return [*lines, f"rejected rows, with file and line: {examples.path('rejects')}"] if lines else []
+
+
+def _label_table(column: str, counts: dict[str, int]) -> Table:
+    total = sum(counts.values())
+    table = Table()
+    # Without a maximum, a long label would take the room of the numbers.
+    table.add_column(Text(column), max_width=MAX_LABEL_WIDTH, overflow="ellipsis", no_wrap=True)
+    table.add_column("rows", justify="right")
+    table.add_column("share", justify="right")
+    for label, number in _shortened(list(counts.items())):
+        table.add_row(Text(label), f"{number:,}", f"{number / total:.1%}")
+    return table
+
+
+def _shortened(counts: list[tuple[str, int]]) -> Iterator[tuple[str, int]]:
+    """Yields the most frequent and the rarest labels, and between them one row for all others."""
+    omitted = counts[NUM_FREQUENT:-NUM_RARE] if len(counts) > NUM_FREQUENT + NUM_RARE + 1 else []
+    for label, number in counts[:NUM_FREQUENT] if omitted else counts:
+        # A label with control characters would change the terminal's state.
+        yield label if label.isprintable() else repr(label), number
+    if omitted:
+        yield f"({len(omitted):,} more labels)", sum(number for _, number in omitted)
+        yield from counts[-NUM_RARE:]

@@ -318,6 +318,16 @@ def test_files_of_a_split_keep_it_and_splits_without_files_are_taken_from_traini
     assert 10 < len(splits["eval"]) < 80
 
 
+def test_white_space_around_labels_is_removed(tmp_path):
+    rows = [
+        (f"a text {chr(97 + i // 26)}{chr(97 + i % 26)} ", ("up", " up", "up\u00a0", "UP ")[i % 4]) for i in range(200)
+    ]
+    path = write_tsv(tmp_path / "a.tsv", rows, header=("text", "label"))
+    columns = {"columns": {"text": "text", "label": "label"}, "input_config": InputConfig(label_columns=("label",))}
+    written = [row for split in rows_of(generate(path, tmp_path / "out", **columns)).values() for row in split]
+    assert sorted(written) == sorted((text, label.strip()) for text, label in rows)
+
+
 def test_parallel_files_may_be_assigned_to_splits(tmp_path):
     for name, rows in (("train", ROWS[:200]), ("test", ROWS[220:])):
         for side, language in enumerate(("en", "de")):

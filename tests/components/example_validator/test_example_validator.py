@@ -212,14 +212,83 @@ def test_imbalance_and_rare_labels_are_warnings(make, tmp_path):
     imbalanced = LABELLED | {"label": ["good"] * 214 + ["bad", "indifferent"]}
     warnings = validate_labels(make, tmp_path, imbalanced, LABELLED_EVAL).properties["warnings"]
     assert warnings == [
+        "label: 2 labels have fewer than 10 rows in the train split: 'bad' (1), 'indifferent' (1); add rows, or merge "
+        "labels",
         "train label: 99.1% of the rows are 'good', so always predicting it gives a high accuracy; add rows with other "
         "labels",
-        "train label: 2 labels have only one row: 'bad', 'indifferent'; add rows, or merge labels",
     ]
     (tmp_path / "rare").mkdir()
     rare = LABELLED | {"label": ["good", "bad"] * 107 + ["good", "indifferent"]}
     (warning,) = validate_labels(make, tmp_path / "rare", rare, LABELLED_EVAL).properties["warnings"]
-    assert warning.startswith("train label: 1 label has only one row: 'indifferent'")
+    assert warning.startswith("label: 1 label has fewer than 10 rows in the train split: 'indifferent' (1)")
+
+
+@pytest.mark.parametrize(
+    ("label", "twin", "wording"),
+    [
+        ("good", "Good", "'Good' (72 rows) and 'good' (108 rows)"),
+        ("so so", "so  so", "'so  so' (72 rows) and 'so so' (108 rows)"),
+        ("so so", "soso", "'so so' (108 rows) and 'soso' (72 rows)"),
+        ("caf\u00e9", "cafe\u0301", r"'cafe\u0301' (72 rows) and 'caf\xe9' (108 rows)"),
+        ("good", "go\u200bod", r"'good' (108 rows) and 'go\u200bod' (72 rows)"),
+        ("A1", "\uff21\uff11", "'A1' (108 rows) and '\uff21\uff11' (72 rows)"),
+        ("1", "1.0", "'1' (108 rows) and '1.0' (72 rows)"),
+        ("1", "01", "'01' (72 rows) and '1' (108 rows)"),
+        ("0.5", "0,50", "'0,50' (72 rows) and '0.5' (108 rows)"),
+        ("100", "1e2", "'100' (108 rows) and '1e2' (72 rows)"),
+        ("-1", "\u22121", None),  # a minus sign is another character than a hyphen
+        ("1", "-1", None),
+        ("C", "C++", None),
+        ("1.5", "15", None),
+    ],
+)
+def test_labels_that_differ_only_in_their_spelling_are_a_warning(make, tmp_path, label, twin, wording):
+    train = LABELLED | {"label": [label] * 108 + [twin] * 72 + ["other"] * 36}
+    evaluation = LABELLED_EVAL | {"label": ["other"] * 216}
+    warnings = validate_labels(make, tmp_path, train, evaluation).properties["warnings"]
+    expected = [
+        "label: 1 group of labels that differ only in case, spaces, Unicode form or number form: "
+        f"{wording}; each counts as a label of its own; make them equal in the file if they mean the same"
+    ]
+    assert [line for line in warnings if "differ only" in line] == (expected if wording else [])
+
+
+@pytest.mark.parametrize(
+    "label", ["nan", "NaN", "N/A", "n/a", "NA", "None", "null", "<NA>", "#N/A", "#DIV/0!", "-", "?"]
+)
+def test_a_label_that_looks_like_a_missing_value_is_a_warning(make, tmp_path, label):
+    labels = {"label": ["good", "bad", label] * 72}
+    warnings = validate_labels(make, tmp_path, LABELLED | labels, LABELLED_EVAL | labels).properties["warnings"]
+    assert warnings == [
+        f"label: labels that look like a missing value: {label!r} (144 rows); remove these rows, or rename the label "
+        "if it is meant"
+    ]
+
+
+@pytest.mark.parametrize("label", ["nano", "Nancy", "no", "unknown", "0", "A/B"])
+def test_other_labels_do_not_look_like_a_missing_value(make, tmp_path, label):
+    labels = {"label": ["good", "bad", label] * 72}
+    assert validate_labels(make, tmp_path, LABELLED | labels, LABELLED_EVAL | labels).properties["warnings"] == []
+
+
+def test_a_single_label_is_a_warning(make, tmp_path):
+    labels = {"label": ["good"] * 216}
+    (warning,) = validate_labels(make, tmp_path, LABELLED | labels, LABELLED_EVAL | labels).properties["warnings"]
+    assert warning == (
+        "label: all rows have the label 'good', so there is nothing to learn; add rows with other labels"
+    )
+
+
+def test_equal_texts_with_different_labels_are_a_warning(make, tmp_path):
+    statistics = make(labels=("label",), train=LABELLED, eval=LABELLED_EVAL)
+    examples = {"so it goes": {"bad": 1, "good": 2}, "well": {"bad": 3, "indifferent": 1}, "hm": {"bad": 1, "good": 1}}
+    statistics.properties["label_conflicts"] = {"label": {"num_texts": 1234, "examples": examples}}
+    schema = infer(statistics, tmp_path / "labels", label_columns=("label",))
+    assert validate(statistics, schema, tmp_path / "out").properties["warnings"] == [
+        "label: 1,234 texts occur with different labels: 'so it goes' is 'bad' (1 row) and 'good' (2 rows); 'well' is "
+        "'bad' (3 rows) and 'indifferent' (1 row); 'hm' is 'bad' (1 row) and 'good' (1 row), ...; correct or remove "
+        "these rows"
+    ]
 
 
 def test_a_column_with_too_many_values_is_not_a_label_column(make, tmp_path):
