@@ -12,7 +12,7 @@ from seq2serve.components.schema_gen.schema_file import read_schema
 from seq2serve.components.statistics_gen.statistics_file import read_source, read_statistics
 
 
-def validate_examples(statistics: ExampleStatistics, schema: Schema, anomalies: ExampleAnomalies) -> None:
+def validate_examples(statistics: ExampleStatistics, schema: Schema, anomalies: ExampleAnomalies, overlap: str) -> None:
     """Executes ExampleValidator; see component.py for the arguments."""
     expected = read_schema(schema)
     previous = _previous(statistics)
@@ -21,7 +21,7 @@ def validate_examples(statistics: ExampleStatistics, schema: Schema, anomalies: 
     by_split: dict[str, list[Anomaly]] = {}
     lines: dict[str, list[str]] = {"ERROR": [], "WARNING": [f"{found.column}: {found.description}" for found in labels]}
     for split, dataset in datasets.items():
-        by_split[split] = find_anomalies(expected, dataset)
+        by_split[split] = find_anomalies(expected, dataset, overlap)
         if previous:
             by_split[split] += find_drift(expected, dataset, read_statistics(previous, split))
         for anomaly in by_split[split]:

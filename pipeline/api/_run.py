@@ -14,7 +14,7 @@ from seq2serve.components.base.errors import NotBlessedError, UserError
 from seq2serve.components.base.uris import absolute_uri
 from seq2serve.components.pusher.store import version_path
 from seq2serve.components.pusher.versions import unserved_reason
-from seq2serve.pipeline.commands.findings_text import rejected_rows
+from seq2serve.pipeline.commands.findings_text import data_warnings, unused_rows
 from seq2serve.pipeline.config import PipelineConfig, setting_names, setting_texts, with_settings
 from seq2serve.pipeline.config import preset as preset_config
 from seq2serve.pipeline.dag import make_pipeline
@@ -131,8 +131,8 @@ class Run:
     @property
     def warnings(self) -> list[str]:
         """Returns what `seq2serve run` warns of: rejected rows by reason, anomalies, a version that no server loads."""
-        anomalies = self.output("ExampleValidator", "anomalies").properties["warnings"]
-        lines = [*rejected_rows(self.output("ExampleGen", "examples")), *anomalies]
+        examples, anomalies = self.output("ExampleGen", "examples"), self.output("ExampleValidator", "anomalies")
+        lines = [*unused_rows(examples), *data_warnings(examples, anomalies)]
         if self.blessed:
             pushed = self.output("Pusher", "pushed_model").properties
             folder = pushed["pushed_destination"].rpartition("/")[0]

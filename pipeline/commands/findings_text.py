@@ -25,9 +25,11 @@ def print_validation(result: RunResult) -> None:
     """
     properties = result.output("ExampleGen", "examples").properties
     split_sizes = ", ".join(f"{properties['num_examples'][split]:,} {split}" for split in SPLITS)
-    print(f"\n{properties['num_rows']:,} rows: {split_sizes}, {properties['num_rejected']:,} rejected")
+    dropped = sum(properties.get("num_dropped_by_rule", {}).values())
+    unused = f"{properties['num_rejected']:,} rejected" + (f", {dropped:,} dropped" if dropped else "")
+    print(f"\n{properties['num_rows']:,} rows: {split_sizes}, {unused}")
     print_findings(result)
-    if not result.output("ExampleValidator", "anomalies").properties["warnings"]:
+    if not data_warnings(result.output("ExampleGen", "examples"), result.output("ExampleValidator", "anomalies")):
         print("no warnings")
     schema = next(node.outputs["schema"] for node in result.nodes.values() if "schema" in node.outputs)
     print(f"schema: {schema.path('schema.pbtxt')} (edit a copy and pass it with --schema)")
@@ -40,18 +42,25 @@ def print_findings(result: RunResult) -> None:
         console.print(f"Labels in the column {column}: {len(counts):,}", soft_wrap=True, markup=False)
         console.print(_label_table(column, counts))
     examples, anomalies = result.output("ExampleGen", "examples"), result.output("ExampleValidator", "anomalies")
-    for line in rejected_rows(examples):
+    for line in unused_rows(examples):
         print(f"  {line}")
-    for warning in anomalies.properties["warnings"]:
+    for warning in data_warnings(examples, anomalies):
         print(f"warning: {warning}")
 
 
-def rejected_rows(examples: Artifact) -> list[str]:
-    """Returns a line per reason with the number of rejected rows, and one with their location; empty without any."""
+def data_warnings(examples: Artifact, anomalies: Artifact) -> list[str]:
+    """Returns the warnings of ExampleGen and of ExampleValidator."""
+    return [*examples.properties.get("warnings", []), *anomalies.properties["warnings"]]
+
+
+def unused_rows(examples: Artifact) -> list[str]:
+    """Returns a line per reason why rows are not used, and one with the rejected rows' location; empty without any."""
     lines = [
         f"{number:,} rejected: {reason}" for reason, number in examples.properties["num_rejected_by_reason"].items()
     ]
-    return [*lines, f"rejected rows, with file and line: {examples.path('rejects')}"] if lines else []
+    lines += [f"rejected rows, with file and line: {examples.path('rejects')}"] if lines else []
+    dropped = examples.properties.get("num_dropped_by_rule", {})
+    return lines + [f"{number:,} dropped from train, also in eval or test: {rule}" for rule, number in dropped.items()]
 
 
 def _label_table(column: str, counts: dict[str, int]) -> Table:

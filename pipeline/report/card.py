@@ -7,7 +7,7 @@ from typing import Any
 from seq2serve.components.base.artifact import Artifact
 from seq2serve.components.tasks.bootstrap import MIN_ROWS
 from seq2serve.pipeline.demo.corpora import licence_of
-from seq2serve.pipeline.report.data import languages
+from seq2serve.pipeline.report.data import languages, warnings
 from seq2serve.pipeline.report.facts import RunFacts
 from seq2serve.pipeline.report.quality import describe_quality, folder_megabytes, infra_checks
 
@@ -137,8 +137,7 @@ def _limitations(facts: RunFacts) -> list[str]:
     lines.append(f"The served model reads only the first {longest:,} tokens of a text")
     if quality:
         lines += _weakest_slice(quality)
-    anomalies = facts.output("ExampleValidator", "anomalies")
-    return lines + [f"Data: {warning}" for warning in (anomalies.properties["warnings"] if anomalies else [])]
+    return lines + [f"Data: {warning}" for warning in warnings(facts)]
 
 
 def _weakest_slice(quality: dict[str, Any]) -> list[str]:

@@ -46,10 +46,16 @@ def describe_data(facts: RunFacts) -> dict[str, Any]:
         "plots": _plots(facts),
         "languages": languages(facts),
         "checked": anomalies is not None,
-        "warnings": anomalies.properties["warnings"] if anomalies else [],
+        "warnings": warnings(facts),
         "tokens": transformed.properties if transformed else None,
         "tokenizer": tokenizer.properties if tokenizer else None,
     }
+
+
+def warnings(facts: RunFacts) -> list[str]:
+    """Returns the warnings of ExampleGen and of ExampleValidator, as far as these have finished."""
+    outputs = (facts.output("ExampleGen", "examples"), facts.output("ExampleValidator", "anomalies"))
+    return [line for artifact in outputs if artifact for line in artifact.properties.get("warnings", [])]
 
 
 def languages(facts: RunFacts) -> dict[str, tuple[str, float]]:

@@ -24,7 +24,7 @@ from seq2serve.components.example_gen.component import ExampleGen
 from seq2serve.components.example_gen.formats import InputConfig, SplitConfig
 from seq2serve.components.example_gen.readers.base import Layout, RejectedRowError
 from seq2serve.components.example_gen.readers.tsv import parse_row
-from seq2serve.components.example_gen.workers import Splitter
+from seq2serve.components.example_gen.splitting import Splitter
 from seq2serve.pipeline.running.raw_files import resolve_raw_files
 
 ROWS = [(f"House number {'abcdefghij'[i % 10]} {chr(97 + i // 10)}", f"Haus {i}") for i in range(250)]
@@ -44,7 +44,13 @@ def raw_files(pattern: pathlib.Path | str) -> RawFiles:
 def generate(path: pathlib.Path | str | RawFiles, folder: pathlib.Path, *flags: str, **settings) -> Examples:
     folder.mkdir()
     examples = Examples(str(folder))
-    split_config = SplitConfig(settings.pop("eval_share", 0.2), settings.pop("test_share", 0.2), seed=1)
+    split_config = SplitConfig(
+        settings.pop("eval_share", 0.2),
+        settings.pop("test_share", 0.2),
+        1,
+        settings.pop("split_key", "loose"),
+        settings.pop("drop_overlap", False),
+    )
     parameters = {
         "columns": COLUMNS,
         "input_config": InputConfig(),

@@ -121,8 +121,8 @@ def test_unusual_lengths_are_warnings(make, schema, tmp_path):
         (
             {c: [*TRAIN[c][:5], *EVAL[c][5:]] for c in EVAL},
             Type.CUSTOM_VALIDATION,
-            "eval row: 2.3% of the rows are also in the train split, so metrics would be too optimistic; "
-            "remove them from one of the splits",
+            "eval row: 5 of 216 rows (2.3%) are also in the train split, so metrics would be too optimistic; remove "
+            "them from one of the splits, or set data.overlap=drop_from_train, or data.overlap=warn to keep them",
         ),
         (
             {"source": [], "target": []},
@@ -141,6 +141,35 @@ def test_an_error_stops_the_run_and_states_split_and_column(make, schema, tmp_pa
     column = message.split(":")[0].removeprefix("eval ")
     info = diff.dataset_anomaly_info if column == "split" else diff.anomaly_info[column]
     assert kind in [reason.type for reason in info.reason]
+
+
+SUMS = [f"{a} + {b}" for a in range(10, 20) for b in range(10, 20)]
+
+
+def test_rows_that_differ_in_digits_or_case_are_not_the_same_row(make, tmp_path):
+    train = {"source": [f"{text} = " for text in SUMS], "target": ["NaCl"] * 100}
+    evaluation = {"source": [f"{text} = " for text in reversed(SUMS)], "target": ["nacl"] * 100}
+    statistics = make(train=train, eval=evaluation)
+    schema = infer(statistics, tmp_path / "schema")
+    (warning,) = validate(statistics, schema, tmp_path / "out").properties["warnings"]
+    assert warning == (
+        "eval row: 100 of 100 rows (100.0%) differ from a row of the train split only in case, digits or spaces; if "
+        "the model can guess them from that row, remove them from one of the splits, or let data.split_key=loose "
+        "make the splits"
+    )
+
+
+@pytest.mark.parametrize("row", [("caf\u00e9", "x y"), (" cafe\u0301", "x y "), ("cafe\u0301\n", "x y")])
+def test_rows_are_equal_after_nfc_and_trimming_and_may_be_kept(make, tmp_path, row):
+    train = {"source": [*SUMS, "caf\u00e9"], "target": [*SUMS, "x y"]}
+    statistics = make(train=train, eval={"source": [row[0]], "target": [row[1]]})
+    schema = infer(statistics, tmp_path / "schema")
+    with pytest.raises(UserError) as error:
+        validate(statistics, schema, tmp_path / "out")
+    assert error.value.code == "examples-anomalous"
+    anomalies = ExampleAnomalies(str(tmp_path / "kept"))
+    ExampleValidator.function(statistics=statistics, schema=schema, anomalies=anomalies, overlap="warn")
+    assert [line for line in anomalies.properties["warnings"] if "1 of 1 rows (100.0%) are also in" in line]
 
 
 def test_every_error_has_a_line(make, schema, tmp_path):
@@ -204,7 +233,16 @@ def test_a_label_only_in_the_test_split_is_an_error(make, tmp_path):
     with pytest.raises(UserError) as error:
         validate_labels(make, tmp_path, LABELLED, damage)
     assert error.value.fields["errors"] == [
-        "eval label: not in the schema: 'god' (72 rows); fix the rows or the schema"
+        "eval label: not in the schema: 'god' (72 rows), 33.3% of the rows; more than 5% is an error; fix the rows or "
+        "the schema"
+    ]
+
+
+def test_a_few_rows_with_a_label_only_in_the_test_split_are_a_warning(make, tmp_path):
+    few = LABELLED_EVAL | {"label": ["god", *LABELLED_EVAL["label"][1:]]}
+    assert validate_labels(make, tmp_path, LABELLED, few).properties["warnings"] == [
+        "eval label: not in the schema: 'god' (1 rows), 0.5% of the rows; up to 5% count as errors of the model; fix "
+        "the rows or the schema"
     ]
 
 
