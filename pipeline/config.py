@@ -35,6 +35,11 @@ class DataConfig:
         eval_share: share of the rows held out to evaluate the model during training.
         test_share: share of the rows held out to evaluate the exported model.
         seed: of the hash that splits rows.
+        split_key: rows with the same key share a split. `loose` is the text without case, digits and spaces, so
+            near-duplicates share a split; `exact` is the text; any other value is a column of the file, such as the
+            document or the speaker of a row.
+        overlap: what to do if rows of eval or test are also in train: an error if they are more than 1 % of the split,
+            drop them from train, or only warn.
         max_reject_share: the run stops if a larger share of the rows is unusable.
         max_length: most tokens of a text, in training and when served. The served model cuts a longer text there.
         too_long: whether a row with a longer text is dropped, or the text cut; both are counted. A model that learns
@@ -52,6 +57,8 @@ class DataConfig:
     eval_share: float = 0.05
     test_share: float = 0.05
     seed: int = 1
+    split_key: str = "loose"
+    overlap: Literal["error", "drop_from_train", "warn"] = "error"
     max_reject_share: float = 0.01
     max_length: int = 256
     too_long: Literal["cut", "drop"] = "drop"
@@ -304,6 +311,9 @@ def _check_columns(config: PipelineConfig) -> None:
     columns = TASKS[config.task].columns
     if clash := next((name for name in config.data.slice_columns if name in columns), None):
         raise _conflict(f"setting data.slices: the task has its own column {clash!r}; rename the column in the file")
+    key = config.data.split_key
+    if key in columns and getattr(config.data, key) != key:
+        raise _conflict(f"setting data.split_key: the task has its own column {key!r}; rename the column in the file")
     names = [getattr(config.data, column) for column in columns]
     if same := next((name for name in names if names.count(name) > 1), None):
         settings = " and ".join(f"data.{column}" for column in columns)

@@ -102,8 +102,10 @@ def _data_nodes(config: PipelineConfig, files: str, schema_file: str) -> tuple[t
     example_gen = ExampleGen(
         files=source,
         columns={column: getattr(data, column) for column in task.columns},
-        input_config=InputConfig(data.format, data.delimiter.replace("\\t", "\t"), data.unit),
-        split_config=SplitConfig(data.eval_share, data.test_share, data.seed),
+        input_config=InputConfig(data.format, data.delimiter.replace("\\t", "\t"), data.unit, task.label_columns),
+        split_config=SplitConfig(
+            data.eval_share, data.test_share, data.seed, data.split_key, data.overlap == "drop_from_train"
+        ),
         max_reject_share=data.max_reject_share,
         slice_columns=data.slice_columns,
     )
@@ -117,7 +119,7 @@ def _data_nodes(config: PipelineConfig, files: str, schema_file: str) -> tuple[t
         schema_nodes = (SchemaGen(statistics=statistics, label_columns=task.label_columns),)
     schema = schema_nodes[-1].outputs["schema"]
     # Nothing reads its output: an error in the data stops the run here, before the expensive components.
-    example_validator = ExampleValidator(statistics=statistics, schema=schema)
+    example_validator = ExampleValidator(statistics=statistics, schema=schema, overlap=data.overlap)
     return (source.node, example_gen, statistics_gen, *schema_nodes, example_validator), examples, schema
 
 

@@ -66,7 +66,8 @@ class Examples(Artifact):
     rejects/rejects-SSSSS-of-NNNNN.jsonl         one object per rejected row: file, line (or row), reason, detail, text
     properties: splits (list), columns (list), source (the user's name for the files), num_rows (rows read),
     num_examples {split: n}, num_rejected, num_rejected_by_reason {reason: n}; if columns are stored only to slice
-    metrics by, slice_columns (list).
+    metrics by, slice_columns (list); if there are any, warnings (one line each) and num_dropped_by_rule {setting: n}.
+    num_rows is the sum of all examples, rejected and dropped rows.
     """
 
     read_in_place = True
@@ -77,7 +78,8 @@ class ExampleStatistics(Artifact):
 
     Split-<split>/FeatureStats.pb   serialised tensorflow_metadata DatasetFeatureStatisticsList, one dataset
     source.txt                      the user's name for the files; drift is computed between runs on the same files
-    properties: splits.
+    properties: splits; with label columns, label_counts {column: {split: {label: n}}}, the most frequent first, and
+    label_conflicts {column: {"num_texts": n, "examples": {text: {label: n}}}} for equal texts with different labels.
     """
 
     compared = True

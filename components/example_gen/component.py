@@ -22,9 +22,10 @@ def ExampleGen(
         files: the resolved files, each with the split or the column that the user assigned to it, if any.
         examples: the examples of all splits, and the rejects.
         columns: example column -> column of the file: a name, or a number from 1 if there is no header, or for JSON a
-            field or a dotted path of fields. The first column is the model's input and determines the split.
+            field or a dotted path of fields. The first column is the model's input.
         input_config: formats, and the unit of a row in plain text.
-        split_config: shares of eval and test, which are taken from the training rows unless they have their own files.
+        split_config: shares of eval and test, which are taken from the training rows unless they have their own files,
+            and which rows share a split. If all rows of a label would be in eval and test, they are moved to train.
         max_reject_share: the largest share of rows that may be rejected.
         context: Beam options.
         slice_columns: further columns to keep under their own names. Only the Evaluator reads them, to compute metrics

@@ -1,24 +1,16 @@
 """The executor of ExampleGen."""
 
 import collections
-import itertools
-
-import apache_beam as beam
-from apache_beam.io.filesystems import FileSystems
+import dataclasses
 
 from seq2serve.components.base.artifact import SPLITS, Examples, RawFiles
 from seq2serve.components.base.component import Context
 from seq2serve.components.base.errors import UserError
-from seq2serve.components.example_gen import text_files
+from seq2serve.components.example_gen import split_checks, text_files
 from seq2serve.components.example_gen.formats import InputConfig, SplitConfig, group_files
-from seq2serve.components.example_gen.tables import Table, make_table
-from seq2serve.components.example_gen.workers import ScanSegment, ShardFolder, Splitter, WriteShard
-from seq2serve.components.storage.beam_runner import WriteJsonLines, beam_pipeline, read_json_lines
-from seq2serve.components.storage.examples_io import read_batches
-from seq2serve.components.storage.shards import shard_paths
-from seq2serve.components.storage.text_keys import normalize
-
-_MAX_DIAGNOSED_EXAMPLES = 10_000  # examples that are read to explain an empty split
+from seq2serve.components.example_gen.shard_job import ShardJob
+from seq2serve.components.example_gen.splitting import KeysOfLabels, Splitter
+from seq2serve.components.example_gen.tables import make_table
 
 
 def generate_examples(
@@ -33,17 +25,52 @@ def generate_examples(
 ) -> None:
     """Executes ExampleGen; see component.py for the arguments."""
     assigned_splits = {file.get("split", "") for file in files.properties["files"]}
-    splitter = _make_splitter(split_config, assigned_splits)
-    all_columns = columns | {name: name for name in slice_columns}
-    groups = group_files(files.properties["files"], list(all_columns), input_config)
-    tables = [make_table(group, all_columns, input_config, text_files.SHARD_BYTES) for group in groups]
-    summaries = _write_shards(tables, splitter, examples.uri, tuple(all_columns), context)
-    _set_properties(examples, summaries, list(columns), files.uri)
+    stored = columns | {name: name for name in slice_columns}
+    key, read_columns = _split_key(split_config.split_key, stored)
+    splitter = _make_splitter(split_config, key, assigned_splits)
+    groups = group_files(files.properties["files"], list(read_columns), input_config)
+    tables = [make_table(group, read_columns, input_config, text_files.SHARD_BYTES) for group in groups]
+    extra_columns = tuple(name for name in slice_columns if name not in columns)
+    job = ShardJob(tables, examples.uri, tuple(columns), extra_columns, split_config.drop_overlap, context)
+    examples.properties.update(splits=list(SPLITS), columns=list(columns), source=files.uri)
     examples.properties.update({"slice_columns": list(slice_columns)} if slice_columns else {})
-    _check(examples, summaries, files.uri, max_reject_share)
+    _write(job, splitter, examples, max_reject_share)
 
 
-def _make_splitter(split_config: SplitConfig, assigned_splits: set[str]) -> Splitter:
+def _split_key(split_key: str, columns: dict[str, str]) -> tuple[str, dict[str, str]]:
+    """Returns the Splitter's key, and the columns to read: those that are stored and, if needed, the key's."""
+    if split_key in ("loose", "exact"):
+        return split_key, columns
+    column = next((column for column, name in columns.items() if name == split_key), split_key)
+    return column, columns | {column: split_key}
+
+
+def _write(job: ShardJob, splitter: Splitter, examples: Examples, max_reject_share: float) -> None:
+    """Writes the examples; again if the hash leaves a split without rows, or train without a label's rows."""
+    job.make_folders()
+    summaries, warnings = job.write(splitter), []
+    _set_counts(examples, summaries)
+    _check_rows(examples, summaries, max_reject_share)
+    empty = split_checks.empty_splits(examples)
+    if empty and splitter.key == "loose" and split_checks.near_duplicates_fill_splits(examples):
+        warnings.append(split_checks.exact_key_warning(empty))
+        splitter = dataclasses.replace(splitter, key="exact")
+        summaries = job.write(splitter)
+    labels = split_checks.untrained_labels(summaries)
+    if labels and (keys := job.hashes(KeysOfLabels(splitter, labels))):
+        splitter = dataclasses.replace(splitter, train_keys=keys)
+        summaries = job.write(splitter)
+        still_untrained = split_checks.untrained_labels(summaries)
+        moved = {column: names - still_untrained.get(column, frozenset()) for column, names in labels.items()}
+        warnings += [split_checks.moved_labels_warning(column, names) for column, names in moved.items() if names]
+    _set_counts(examples, summaries)
+    for split in split_checks.empty_splits(examples):
+        raise split_checks.empty_split_error(examples, split, examples.properties["source"], splitter)
+    warnings += split_checks.share_warnings(summaries, splitter)
+    examples.properties.update({"warnings": warnings} if warnings else {})
+
+
+def _make_splitter(split_config: SplitConfig, key: str, assigned_splits: set[str]) -> Splitter:
     """Returns the splitter of the rows whose files have no split; "" in `assigned_splits` stands for such files."""
     if not assigned_splits & {"", "train"}:
         raise UserError(
@@ -61,66 +88,35 @@ def _make_splitter(split_config: SplitConfig, assigned_splits: set[str]) -> Spli
             eval_share=split_config.eval_share,
             test_share=split_config.test_share,
         )
-    return Splitter(shares["eval"], shares["test"], split_config.seed)
+    return Splitter(shares["eval"], shares["test"], split_config.seed, key)
 
 
-def _write_shards(
-    tables: list[Table], splitter: Splitter, uri: str, columns: tuple[str, ...], context: Context
-) -> list[dict]:
-    """Writes the shards and returns their summaries, in order."""
-    shards = list(enumerate(text_files.plan_shards([table.file for table in tables], text_files.SHARD_BYTES)))
-    to_scan = [
-        (table.file.path, segment)
-        for table in tables
-        for segment in table.reader.to_scan([s for _, shard in shards for s in shard if s.path == table.file.path])
-    ]
-    tables_by_path = {table.file.path: table for table in tables}
-    shard_folder = ShardFolder(uri, columns, len(shards))
-    for folder in (*(f"Split-{split}" for split in SPLITS), "rejects"):
-        FileSystems.mkdirs(FileSystems.join(uri, folder))
-    summaries_path = FileSystems.join(uri, "summaries.jsonl")
-    with beam_pipeline(context) as pipeline:
-        segments = pipeline | "Segments" >> beam.Create(to_scan) | "ShareSegments" >> beam.Reshuffle()
-        scans = segments | beam.ParDo(ScanSegment(tables_by_path))
-        (
-            pipeline
-            | "Shards" >> beam.Create(shards)
-            | "ShareShards" >> beam.Reshuffle()
-            | beam.ParDo(WriteShard(shard_folder, tables_by_path, splitter), beam.pvalue.AsDict(scans))
-            | WriteJsonLines(summaries_path)
-        )
-    return sorted(read_json_lines(summaries_path), key=lambda summary: summary["index"])
-
-
-def _set_properties(examples: Examples, summaries: list[dict], columns: list[str], source: str) -> None:
+def _set_counts(examples: Examples, summaries: list[dict]) -> None:
     num_examples, reasons = collections.Counter(dict.fromkeys(SPLITS, 0)), collections.Counter()
     for summary in summaries:
         num_examples.update(summary["num_examples"])
         reasons.update(summary["reasons"])
+    num_dropped = sum(summary["num_dropped"] for summary in summaries)
     examples.properties.update(
-        splits=list(SPLITS),
-        columns=columns,
-        source=source,
-        num_rows=num_examples.total() + reasons.total(),
+        num_rows=num_examples.total() + reasons.total() + num_dropped,
         num_examples=dict(num_examples),
         num_rejected=reasons.total(),
         num_rejected_by_reason=dict(sorted(reasons.items())),
+        **({"num_dropped_by_rule": {"data.overlap=drop_from_train": num_dropped}} if num_dropped else {}),
     )
 
 
-def _check(examples: Examples, summaries: list[dict], uri: str, max_reject_share: float) -> None:
+def _check_rows(examples: Examples, summaries: list[dict], max_reject_share: float) -> None:
     properties = examples.properties
     for summary in summaries:
         if damage := summary["damage"]:
             raise UserError(damage["message"], code=damage["code"], **damage["fields"])
     if not properties["num_rows"]:
+        uri = properties["source"]
         raise UserError(f"{uri}: there is a header but no rows; add one row per line", code="rows-missing", path=uri)
     if properties["num_rejected"] > max_reject_share * properties["num_rows"]:
         first = next(summary["first_reject"] for summary in summaries if summary["first_reject"])
         raise _too_many_rejects(properties, first, max_reject_share)
-    for split, count in properties["num_examples"].items():
-        if not count:
-            raise _empty_split(examples, split, uri)
 
 
 def _too_many_rejects(properties: dict, first: dict, max_reject_share: float) -> UserError:
@@ -139,38 +135,3 @@ def _too_many_rejects(properties: dict, first: dict, max_reject_share: float) ->
         num_rejected=num_rejected,
         num_rows=num_rows,
     )
-
-
-def _empty_split(examples: Examples, split: str, uri: str) -> UserError:
-    """Returns the error of an empty split. The fix depends on whether most rows are near-duplicates."""
-    num_rows = examples.properties["num_rows"]
-    num_read, num_distinct = _count_distinct(examples)
-    larger = f"set a larger share with --set data.{split}_share="
-    if 2 * num_distinct > num_read:
-        fix = f"add rows, or {larger} (rows that differ only in case, digits and spaces share a split)"
-    else:
-        fix = (
-            f"of the first {num_read} examples only {num_distinct} differ by more than case, digits and spaces, and "
-            f"near-duplicates share a split; add rows that differ, or {larger}"
-        )
-    return UserError(
-        f"{uri}: none of {num_rows} rows falls into the {split} split; {fix}",
-        code="split-empty",
-        path=uri,
-        split=split,
-        num_rows=num_rows,
-        num_distinct=num_distinct,
-    )
-
-
-def _count_distinct(examples: Examples) -> tuple[int, int]:
-    """Returns how many examples it has read, and how many distinct normalised texts their first column has."""
-    column = examples.properties["columns"][0]
-    distinct, num_read = set(), 0
-    for path in itertools.chain.from_iterable(shard_paths(examples, split) for split in SPLITS):
-        for batch in read_batches(path, [column]):
-            distinct.update(normalize(values[0].decode()) for values in batch[column])
-            num_read += len(batch[column])
-        if num_read >= _MAX_DIAGNOSED_EXAMPLES:
-            break
-    return num_read, len(distinct)

@@ -39,11 +39,13 @@ class InputConfig:
         delimiter: separates the cells of tsv and csv. If empty, tsv uses a tab, and csv uses the one of , ; tab | with
             which the header contains the columns.
         unit: a row of plain text: a line, a paragraph (lines up to the next empty one) or a whole file.
+        label_columns: example columns of labels. White space around a label is removed.
     """
 
     format: Literal["auto", Format] = "auto"
     delimiter: str = ""
     unit: Literal["line", "paragraph", "file"] = "line"
+    label_columns: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,11 +55,16 @@ class SplitConfig:
     Args:
         eval_share, test_share: shares of the rows; the rest is for training.
         seed: of the hash that assigns rows to splits.
+        split_key: rows with the same key share a split: `loose` for the text without case, digits and spaces, `exact`
+            for the text, or the name of a column.
+        drop_overlap: whether rows of the train split that are equal to a row of another split are dropped.
     """
 
     eval_share: float = 0.05
     test_share: float = 0.05
     seed: int = 1
+    split_key: str = "loose"
+    drop_overlap: bool = False
 
 
 class Role(NamedTuple):

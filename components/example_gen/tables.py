@@ -2,14 +2,14 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.example_gen.formats import Format, InputConfig, binary_format_hint, compression, file_format
 from seq2serve.components.example_gen.readers import csv, jsonl, parquet, text, tsv
-from seq2serve.components.example_gen.readers.base import RowReader
+from seq2serve.components.example_gen.readers.base import Row, RowReader, Scans
 from seq2serve.components.example_gen.readers.parallel import ParallelReader
-from seq2serve.components.example_gen.text_files import TextFile, plan_shards, read_beginning
+from seq2serve.components.example_gen.text_files import Segment, TextFile, plan_shards, read_beginning
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,11 +21,21 @@ class Table:
         split: of all rows. Empty if a hash assigns the splits, as for training files, from which splits without files
             are taken.
         reader: reads the rows of a segment.
+        label_columns: example columns of labels.
     """
 
     file: TextFile
     split: str
     reader: RowReader
+    label_columns: tuple[str, ...] = ()
+
+    def read(self, segment: Segment, scans: Scans) -> Iterator[Row]:
+        """Yields the rows of a segment, without white space around labels; see RowReader.read."""
+        for row in self.reader.read(segment, scans):
+            if self.label_columns and row.cells:
+                labels = {column: row.cells[column].strip() for column in self.label_columns}
+                row = row._replace(cells=row.cells | labels)
+            yield row
 
 
 def make_table(group: tuple[dict, ...], columns: dict[str, str], input_config: InputConfig, shard_bytes: int) -> Table:
@@ -47,9 +57,9 @@ def make_table(group: tuple[dict, ...], columns: dict[str, str], input_config: I
         files = [TextFile(f["path"], f["bytes"], whole=any(compression(g["path"]) for g in group)) for f in group]
         segments = [s for file in files for s in itertools.chain(*plan_shards([file], shard_bytes))]
         paths = {file["column"]: file["path"] for file in group}
-        return Table(files[0], split, ParallelReader(paths, segments))
+        return Table(files[0], split, ParallelReader(paths, segments), input_config.label_columns)
     reader = READERS[file_format(path, input_config, len(columns))](path, columns, input_config)
-    return Table(TextFile(path, size, whole=not reader.is_cut), split, reader)
+    return Table(TextFile(path, size, whole=not reader.is_cut), split, reader, input_config.label_columns)
 
 
 def _tfrecord_reader(path: str, columns: dict[str, str], input_config: InputConfig) -> RowReader:

@@ -1,11 +1,10 @@
 """The Beam transforms of ExampleGen: files to rows, rows to splits, splits to TFRecord shards."""
 
 import collections
+import contextlib
 import dataclasses
-import functools
-import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import apache_beam as beam
 from apache_beam.io.filesystem import CompressionTypes
@@ -13,47 +12,14 @@ from apache_beam.io.filesystems import FileSystems
 
 from seq2serve.components.base.artifact import SPLITS
 from seq2serve.components.example_gen.readers.base import Row, Scan, Scans
+from seq2serve.components.example_gen.splitting import MAX_LABELS, Cells, Splitter, row_hash
 from seq2serve.components.example_gen.tables import Table
 from seq2serve.components.example_gen.text_files import DamagedFileError, Segment
 from seq2serve.components.storage.shards import shard_name
-from seq2serve.components.storage.text_keys import normalize
 from seq2serve.components.storage.tf_records import ExampleEncoder, RecordWriter
 
 # The text of a reject only has to identify the row, so it is shortened.
 _MAX_REJECT_CHARACTERS = 1000
-
-
-@dataclasses.dataclass(frozen=True)
-class Splitter:
-    """Assigns rows to splits by a hash of their first column, so that a row's split depends only on its text.
-
-    Texts that differ only in case, digits and spaces share a split. Otherwise the model could have memorised the answer
-    to a near-duplicate of a test sentence. Only the first column, the model's input, counts: outputs may recur
-    ("Connection failed" answers many questions). If outputs had to share a split as well, the splits would be connected
-    components of the whole corpus, and rows would change splits as the corpus grows.
-
-    Args:
-        eval_share, test_share: expected shares of the rows, not exact ones.
-        seed: of the hash; another seed gives other splits.
-    """
-
-    eval_share: float
-    test_share: float
-    seed: int
-
-    def split(self, text: str) -> str:
-        """Returns the split of a row whose first column is `text`."""
-        keyed = _keyed_hash(self.seed).copy()
-        keyed.update(normalize(text).encode())
-        point = int.from_bytes(keyed.digest(), "big") / 2**64
-        if point < self.eval_share:
-            return "eval"
-        return "test" if point < self.eval_share + self.test_share else "train"
-
-
-@functools.cache
-def _keyed_hash(seed: int) -> hashlib.blake2b:
-    return hashlib.blake2b(digest_size=8, key=str(seed).encode())
 
 
 class ScanSegment(beam.DoFn):
@@ -89,6 +55,31 @@ class ShardFolder:
     num_shards: int
 
 
+class HashRows(beam.DoFn):
+    """(index, segments) -> the sorted hashes of some rows, each once; nothing if there are none.
+
+    Args:
+        tables: path -> Table. Segments of other files are skipped.
+        select: (split of the row's file or "", cells) -> a hash of the row; empty for rows that are not selected.
+    """
+
+    def __init__(self, tables: dict[str, Table], select: Callable[[str, Cells], str]):
+        self._tables = tables
+        self._select = select
+
+    def process(self, element: tuple[int, list[Segment]], scans: Scans) -> Iterator[list[str]]:
+        hashes = {""}
+        for segment in element[1]:
+            if table := self._tables.get(segment.path):
+                # The pipeline that writes the rows reports damage.
+                with contextlib.suppress(DamagedFileError):
+                    hashes.update(
+                        self._select(table.split, r.cells) for r in table.read(segment, scans) if not r.reason
+                    )
+        if hashes := sorted(hashes - {""}):
+            yield hashes
+
+
 class WriteShard(beam.DoFn):
     """(index, segments) -> summary of one shard of every split and of the rejects, which it writes.
 
@@ -99,33 +90,50 @@ class WriteShard(beam.DoFn):
         folder: the artifact to write.
         tables: path -> Table.
         splitter: assigns the rows of tables that have no split.
+        columns: the columns that make rows equal.
     """
 
-    def __init__(self, folder: ShardFolder, tables: dict[str, Table], splitter: Splitter):
+    def __init__(self, folder: ShardFolder, tables: dict[str, Table], splitter: Splitter, columns: tuple[str, ...]):
         self._folder = folder
         self._tables = tables
         self._splitter = splitter
+        self._columns = columns
 
-    def process(self, element: tuple[int, list[Segment]], scans: Scans) -> Iterator[dict]:
-        """Yields {"index", "num_examples" {split: n}, "reasons" {reason: n}, "first_reject", "damage"}."""
+    def process(self, element: tuple[int, list[Segment]], scans: Scans, held_out: list[list[str]]) -> Iterator[dict]:
+        """Writes a shard.
+
+        Args:
+            element: its index and segments.
+            scans: of earlier segments.
+            held_out: hashes of rows; equal rows are dropped from the train split.
+        Yields:
+            {"index", "num_examples" {split: n}, "num_hashed" {split: n} (rows of tables without a split),
+            "num_dropped", "reasons" {reason: n}, "labels" {column: {split: {label: n}}}, "first_reject", "damage"}.
+        """
         index, segments = element
+        dropped = frozenset().union(*held_out)
         writer = _ShardWriter(self._folder, index)
         damage = None
         with writer:
             for segment in segments:
                 try:
-                    self._write_segment(segment, scans, writer)
+                    self._write_segment(segment, scans, dropped, writer)
                 except DamagedFileError as error:
                     damage = {"message": str(error), "code": error.code, "fields": error.fields}
         yield {"index": index, "damage": damage, **writer.summary()}
 
-    def _write_segment(self, segment: Segment, scans: Scans, writer: "_ShardWriter") -> None:
+    def _write_segment(self, segment: Segment, scans: Scans, dropped: frozenset[str], writer: "_ShardWriter") -> None:
         table = self._tables[segment.path]
-        for row in table.reader.read(segment, scans):
+        for row in table.read(segment, scans):
             if row.reason:
                 writer.reject(segment.path, row)
+                continue
+            split = table.split or self._splitter.assign(row.cells)
+            if dropped and split == "train" and row_hash(row.cells, self._columns) in dropped:
+                writer.num_dropped += 1
             else:
-                writer.write(table.split or self._splitter.split(next(iter(row.cells.values()))), row.cells)
+                writer.write(split, row.cells, is_hashed=not table.split)
+                writer.count_labels(split, row.cells, table.label_columns)
 
 
 class _ShardWriter:
@@ -137,7 +145,9 @@ class _ShardWriter:
         self._records = {split: RecordWriter(f"{folder.uri}/Split-{split}/{name}") for split in SPLITS}
         rejects_path = f"{folder.uri}/rejects/{rejects}.jsonl"
         self._rejects = FileSystems.create(rejects_path, compression_type=CompressionTypes.UNCOMPRESSED)
-        self._num_examples = collections.Counter()
+        self._num_examples, self._num_hashed = collections.Counter(), collections.Counter()
+        self._labels: dict[str, dict[str, collections.Counter]] = {}
+        self.num_dropped = 0
         self._reasons = collections.Counter()
         self._first_reject = None
 
@@ -148,9 +158,16 @@ class _ShardWriter:
         for file in (*self._records.values(), self._rejects):
             file.close()
 
-    def write(self, split: str, row: dict[str, str]) -> None:
+    def write(self, split: str, row: dict[str, str], is_hashed: bool) -> None:
         self._records[split].write(self._encoder.encode([row[column].encode() for column in self._columns]))
         self._num_examples[split] += 1
+        self._num_hashed[split] += is_hashed
+
+    def count_labels(self, split: str, row: dict[str, str], columns: tuple[str, ...]) -> None:
+        for column in columns:
+            counts = self._labels.setdefault(column, {}).setdefault(split, collections.Counter())
+            if len(counts) <= MAX_LABELS:
+                counts[row[column]] += 1
 
     def reject(self, path: str, row: Row) -> None:
         text = row.raw[: 4 * _MAX_REJECT_CHARACTERS].decode(errors="backslashreplace")[:_MAX_REJECT_CHARACTERS]
@@ -162,6 +179,9 @@ class _ShardWriter:
     def summary(self) -> dict:
         return {
             "num_examples": dict(self._num_examples),
+            "num_hashed": dict(self._num_hashed),
+            "num_dropped": self.num_dropped,
+            "labels": self._labels,
             "reasons": dict(self._reasons),
             "first_reject": self._first_reject,
         }

@@ -7,26 +7,28 @@ from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
 
 from seq2serve.components.base.artifact import ExampleAnomalies, ExampleStatistics, Schema
 from seq2serve.components.base.errors import UserError
-from seq2serve.components.example_validator.anomalies import Anomaly, find_anomalies, find_drift
+from seq2serve.components.example_validator.anomalies import Anomaly, find_anomalies, find_drift, find_label_anomalies
 from seq2serve.components.schema_gen.schema_file import read_schema
 from seq2serve.components.statistics_gen.statistics_file import read_source, read_statistics
 
 
-def validate_examples(statistics: ExampleStatistics, schema: Schema, anomalies: ExampleAnomalies) -> None:
+def validate_examples(statistics: ExampleStatistics, schema: Schema, anomalies: ExampleAnomalies, overlap: str) -> None:
     """Executes ExampleValidator; see component.py for the arguments."""
     expected = read_schema(schema)
     previous = _previous(statistics)
+    datasets = {split: read_statistics(statistics, split) for split in statistics.properties["splits"]}
+    labels = find_label_anomalies(expected, datasets, statistics.properties.get("label_conflicts", {}))
     by_split: dict[str, list[Anomaly]] = {}
-    for split in statistics.properties["splits"]:
-        dataset = read_statistics(statistics, split)
-        by_split[split] = find_anomalies(expected, dataset)
+    lines: dict[str, list[str]] = {"ERROR": [], "WARNING": [f"{found.column}: {found.description}" for found in labels]}
+    for split, dataset in datasets.items():
+        by_split[split] = find_anomalies(expected, dataset, overlap)
         if previous:
             by_split[split] += find_drift(expected, dataset, read_statistics(previous, split))
-        _write(anomalies.path(f"Split-{split}"), expected, by_split[split])
-    lines: dict[str, list[str]] = {"ERROR": [], "WARNING": []}
-    for split, split_anomalies in by_split.items():
-        for anomaly in split_anomalies:
+        for anomaly in by_split[split]:
             lines[anomaly.severity].append(f"{split} {anomaly.column or 'split'}: {anomaly.description}")
+        # The file format has one file per split, so findings about all splits are in that of the train split.
+        by_split[split] += labels if split == "train" else []
+        _write(anomalies.path(f"Split-{split}"), expected, by_split[split])
     anomalies.properties["num_anomalies"] = {split: len(split_anomalies) for split, split_anomalies in by_split.items()}
     anomalies.properties["warnings"] = lines["WARNING"]
     if lines["ERROR"]:

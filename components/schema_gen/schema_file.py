@@ -9,6 +9,9 @@ from seq2serve.components.base.artifact import Schema
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.storage.files import local_file, write_file
 
+# Evaluation counts rows whose label training has not seen as errors. If they are more, the split is not of this data.
+MAX_UNKNOWN_LABEL_SHARE = 0.05
+
 
 def label_domain(schema: schema_pb2.Schema, column: str) -> list[str]:
     """Returns the labels that a schema allows in a column; empty if the column has no domain."""

@@ -2,19 +2,18 @@
 
 import collections
 import dataclasses
-import hashlib
 import itertools
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from seq2serve.components.statistics_gen.conflicts import LabelSample, labelled_rows
+from seq2serve.components.statistics_gen.hashes import HashSample, hash_texts
 from seq2serve.components.statistics_gen.statistics_file import MAX_LABELS
 from seq2serve.components.storage.examples_io import Batch
-from seq2serve.components.storage.text_keys import normalize
+from seq2serve.components.storage.text_keys import exact_key, normalize
 from seq2serve.models.tokenizers.scripts import script
 
-# A HashSample is exact up to this number of distinct texts (8 MB of hashes) and estimates above it.
-SAMPLE_CAPACITY = 1 << 20
 # Rows of a split that are kept as a sample. The standard error of a share among them is at most 1.6 points.
 SAMPLED_ROWS = 1000
 SAMPLED_CHARACTERS = 200
@@ -23,78 +22,6 @@ MAX_WORDS = 1 << 15
 # Longer texts and their translations differ less than this in length (Moses, clean-corpus-n).
 MAX_RATIO = 9
 MIN_ALIGNED_CHARACTERS = 20
-
-
-def hash_texts(texts: Iterable[str]) -> np.ndarray:
-    """Returns a hash of each text, uint64."""
-    digests = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts)
-    return np.frombuffer(digests, "<u8").astype(np.uint64)
-
-
-@dataclasses.dataclass
-class HashSample:
-    """Counts of texts by their hash: of all texts up to SAMPLE_CAPACITY, then of a share of the texts.
-
-    The texts with the smallest hashes are kept, so two samples contain the same texts and their overlap estimates the
-    overlap of the full sets. The result does not depend on the order of merging (Beyer et al. 2007, "On synopses for
-    distinct-value estimation under multiset operations").
-
-    Args:
-        hashes: uint64 [N], sorted and unique.
-        counts: int64 [N].
-        halvings: the share of texts that is kept is 2 ** -halvings.
-    """
-
-    hashes: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, np.uint64))
-    counts: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, np.int64))
-    halvings: int = 0
-
-    @classmethod
-    def of(cls, texts: Iterable[str]) -> "HashSample":
-        """Returns the sample of `texts`."""
-        return cls.of_hashes(hash_texts(texts))
-
-    @classmethod
-    def of_hashes(cls, hashes: np.ndarray) -> "HashSample":
-        """Returns the sample of the texts with the given hashes, uint64."""
-        hashes, counts = np.unique(hashes, return_counts=True)
-        return cls(hashes, counts.astype(np.int64))
-
-    @classmethod
-    def merged(cls, samples: Iterable["HashSample"]) -> "HashSample":
-        """Returns the sample of the texts of several samples together."""
-        samples = list(samples)
-        halvings = max((sample.halvings for sample in samples), default=0)
-        hashes = np.concatenate([sample.hashes for sample in samples] or [np.empty(0, np.uint64)])
-        counts = np.concatenate([sample.counts for sample in samples] or [np.empty(0, np.int64)])
-        hashes, positions = np.unique(hashes, return_inverse=True)
-        result = cls(hashes, np.bincount(positions, counts, len(hashes)).astype(np.int64), halvings)
-        result = result.reduced(halvings)
-        while len(result.hashes) > SAMPLE_CAPACITY:
-            result = result.reduced(result.halvings + 1)
-        return result
-
-    def reduced(self, halvings: int) -> "HashSample":
-        """Returns the sample, reduced to a share of 2 ** -halvings of all texts."""
-        length = int(np.searchsorted(self.hashes, np.uint64((1 << 64 - halvings) - 1), side="right"))
-        return HashSample(self.hashes[:length], self.counts[:length], halvings)
-
-    @property
-    def num_unique(self) -> int:
-        """Returns the number of distinct texts."""
-        return len(self.hashes) << self.halvings
-
-    @property
-    def num_repeated(self) -> int:
-        """Returns the number of duplicates, not counting the first occurrence of each text."""
-        return int(self.counts.sum() - len(self.counts)) << self.halvings
-
-    def share_in(self, other: "HashSample") -> float:
-        """Returns the share of this sample's texts, including duplicates, that also occur in the other sample."""
-        halvings = max(self.halvings, other.halvings)
-        reduced, other_reduced = self.reduced(halvings), other.reduced(halvings)
-        total = int(reduced.counts.sum())
-        return int(reduced.counts[np.isin(reduced.hashes, other_reduced.hashes)].sum()) / total if total else 0.0
 
 
 @dataclasses.dataclass
@@ -132,10 +59,12 @@ class SplitCounts:
         length_ratios: characters of the second text in percent of those of the first -> number of rows.
         num_misaligned: rows in which one text is more than MAX_RATIO times as long as the other; short rows are not
             counted.
-        rows: the sample of whole rows.
+        rows: the sample of whole rows, normalised.
+        exact_rows: the sample of whole rows, of which rows that differ in case or digits are different ones.
         sample: hash of a row -> its texts, shortened, and empty if missing. These are the SAMPLED_ROWS rows with the
             smallest hashes, so the order of the rows does not matter (Cohen and Kaplan 2007, bottom-k sketches).
         columns: column -> its counts.
+        labels: label column -> the sample of the labels of each text.
     """
 
     num_rows: int = 0
@@ -143,8 +72,10 @@ class SplitCounts:
     length_ratios: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     num_misaligned: int = 0
     rows: HashSample = dataclasses.field(default_factory=HashSample)
+    exact_rows: HashSample = dataclasses.field(default_factory=HashSample)
     sample: dict[int, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     columns: dict[str, ColumnCounts] = dataclasses.field(default_factory=dict)
+    labels: dict[str, LabelSample] = dataclasses.field(default_factory=dict)
 
 
 def count_batch(batch: Batch, label_columns: Sequence[str] = ()) -> SplitCounts:
@@ -158,17 +89,24 @@ def count_batch(batch: Batch, label_columns: Sequence[str] = ()) -> SplitCounts:
     keys = {column: [text and normalize(text) for text in rows] for column, rows in texts.items()}
     rows = list(zip(*keys.values(), strict=True))
     text_rows = list(zip(*(keys[column] for column in keys if column not in label_columns), strict=True))
-    hashes = hash_texts("\0".join(map(str, row)) for row in rows)
+    hashes = _hash_rows(rows)
+    exact_rows = zip(*([text and exact_key(text) for text in column] for column in texts.values()), strict=True)
     shortened = zip(*([(text or "")[:SAMPLED_CHARACTERS] for text in column] for column in texts.values()), strict=True)
     result = SplitCounts(
         num_rows=len(rows),
         num_untranslated=sum(len(row) > 1 and len(set(row)) == 1 for row in text_rows),
         rows=HashSample.of_hashes(hashes),
+        exact_rows=HashSample.of_hashes(_hash_rows(exact_rows)),
         sample=_smallest(zip(hashes.tolist(), shortened, strict=True)),
         columns={column: _count_column(texts[column], keys[column], column in label_columns) for column in texts},
+        labels={c: LabelSample.of(list(labelled_rows(batch, c, label_columns))) for c in label_columns if c in batch},
     )
     _count_ratios(result, text_rows)
     return result
+
+
+def _hash_rows(rows: Iterable[tuple[str | None, ...]]) -> np.ndarray:
+    return hash_texts("\0".join(map(str, row)) for row in rows)
 
 
 def _count_ratios(counts: SplitCounts, rows: list[tuple[str | None, ...]]) -> None:
@@ -207,8 +145,10 @@ def merge_counts(parts: list[SplitCounts]) -> SplitCounts:
         length_ratios=_sum([part.length_ratios for part in parts]),
         num_misaligned=sum(part.num_misaligned for part in parts),
         rows=HashSample.merged(part.rows for part in parts),
+        exact_rows=HashSample.merged(part.exact_rows for part in parts),
         sample=_smallest(itertools.chain.from_iterable(part.sample.items() for part in parts)),
         columns={column: _merge_columns([part.columns[column] for part in parts]) for column in parts[0].columns},
+        labels={column: LabelSample.merged(part.labels[column] for part in parts) for column in parts[0].labels},
     )
 
 

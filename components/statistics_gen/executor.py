@@ -1,12 +1,25 @@
 """The executor of StatisticsGen."""
 
+from typing import Any
+
 import apache_beam as beam
 
 from seq2serve.components.base.artifact import Examples, ExampleStatistics
 from seq2serve.components.base.component import Context
-from seq2serve.components.statistics_gen.statistics_file import write_source
-from seq2serve.components.statistics_gen.workers import CountShard, MergeCounts, WriteStatistics
-from seq2serve.components.storage.beam_runner import beam_pipeline
+from seq2serve.components.statistics_gen.statistics_file import (
+    features_by_name,
+    label_counts,
+    read_statistics,
+    write_source,
+)
+from seq2serve.components.statistics_gen.workers import (
+    CountShard,
+    FindConflicts,
+    MergeCounts,
+    ReadConflicts,
+    WriteStatistics,
+)
+from seq2serve.components.storage.beam_runner import WriteJsonLines, beam_pipeline, read_json_lines
 from seq2serve.components.storage.shards import shard_paths
 
 
@@ -17,17 +30,45 @@ def compute_statistics(
     label_columns: tuple[str, ...] = (),
 ) -> None:
     """Executes StatisticsGen; see component.py for the arguments."""
-    splits = examples.properties["splits"]
-    shards = [(split, path) for split in splits for path in shard_paths(examples, split)]
+    splits, columns = examples.properties["splits"], examples.properties["columns"]
+    paths = [(split, path) for split in splits for path in shard_paths(examples, split)]
+    conflicts_path = statistics.path("conflicts.jsonl")
     with beam_pipeline(context) as pipeline:
-        (
-            pipeline
-            | beam.Create(shards)
-            | beam.Reshuffle()
-            | beam.ParDo(CountShard(examples.properties["columns"], label_columns))
+        shards = pipeline | beam.Create(paths) | beam.Reshuffle()
+        counts = (
+            shards
+            | beam.ParDo(CountShard(columns, label_columns))
             | beam.CombinePerKey(MergeCounts())
             | beam.combiners.ToDict()
-            | beam.ParDo(WriteStatistics(statistics.uri))
         )
+        counts | beam.ParDo(WriteStatistics(statistics.uri))
+        if label_columns:
+            conflicts = counts | beam.ParDo(FindConflicts())
+            rows = shards | beam.ParDo(ReadConflicts(columns, label_columns), beam.pvalue.AsList(conflicts))
+            (conflicts, rows | beam.CombinePerKey(sum)) | beam.Flatten() | WriteJsonLines(conflicts_path)
     write_source(statistics.uri, examples.properties.get("source", ""))
     statistics.properties["splits"] = splits
+    if label_columns:
+        statistics.properties["label_counts"] = _label_counts(statistics, label_columns)
+        statistics.properties["label_conflicts"] = _label_conflicts(read_json_lines(conflicts_path))
+
+
+def _label_counts(statistics: ExampleStatistics, columns: tuple[str, ...]) -> dict[str, dict[str, dict[str, int]]]:
+    """Returns label column -> split -> label -> number of rows."""
+    splits = statistics.properties["splits"]
+    features = {split: features_by_name(read_statistics(statistics, split)) for split in splits}
+    return {
+        column: {
+            split: {label: int(number) for label, number in label_counts(features[split][column]).items()}
+            for split in splits
+        }
+        for column in columns
+    }
+
+
+def _label_conflicts(lines: list[list]) -> dict[str, dict[str, Any]]:
+    """Returns label column -> {"num_texts", "examples" {text: {label: rows}}}; only columns with conflicts."""
+    result = {line[0]: {"num_texts": line[1], "examples": {}} for line in lines if len(line) == 3}
+    for (column, text, label), number in sorted(line for line in lines if len(line) == 2):
+        result[column]["examples"].setdefault(text, {})[label] = number
+    return result

@@ -4,7 +4,8 @@ import collections
 
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
-from seq2serve.components.statistics_gen.counts import ColumnCounts, HashSample, SplitCounts
+from seq2serve.components.statistics_gen.counts import ColumnCounts, SplitCounts
+from seq2serve.components.statistics_gen.hashes import HashSample
 from seq2serve.components.statistics_gen.languages import languages
 from seq2serve.components.statistics_gen.statistics_file import ROW
 
@@ -22,8 +23,8 @@ def split_statistics(split: str, counts: dict[str, SplitCounts]) -> statistics_p
         One dataset. Each column is a feature with string statistics, natural language statistics (words) and custom
         statistics: characters, num_empty, scripts, languages (of a sample), num_repeated, share_in_<other split>. Label
         columns have ranked labels instead of words, scripts and languages. The derived feature `row` has num_repeated,
-        share_in_<other split> and share_untranslated, and with two texts also share_misaligned and
-        length_ratio_percent.
+        share_in_<other split>, exact_share_in_<other split> (of rows that do not even differ in case or digits) and
+        share_untranslated, and with two texts also share_misaligned and length_ratio_percent.
     """
     split_counts = counts[split]
     others = {name: other for name, other in sorted(counts.items()) if name != split}
@@ -56,6 +57,8 @@ def _row_statistics(counts: SplitCounts, others: dict[str, SplitCounts]) -> stat
             name="length_ratio_percent", histogram=_quantiles("length_ratio_percent", counts.length_ratios)
         )
     _add_overlaps(row, counts.rows, {name: other.rows for name, other in others.items()})
+    for name, other in others.items():
+        row.custom_stats.add(name=f"exact_share_in_{name}", num=counts.exact_rows.share_in(other.exact_rows))
     return row
 
 

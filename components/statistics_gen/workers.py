@@ -1,10 +1,11 @@
-"""The Beam transforms of StatisticsGen: shards to counts, counts of all splits to protos."""
+"""The Beam transforms of StatisticsGen: shards to counts, counts of all splits to protos and to conflicting labels."""
 
 import itertools
 from collections.abc import Iterable, Iterator
 
 import apache_beam as beam
 
+from seq2serve.components.statistics_gen.conflicts import LabelSample, count_conflicts
 from seq2serve.components.statistics_gen.counts import SplitCounts, count_batch, merge_counts, without_rare_words
 from seq2serve.components.statistics_gen.protos import split_statistics
 from seq2serve.components.statistics_gen.statistics_file import write_statistics
@@ -69,3 +70,33 @@ class WriteStatistics(beam.DoFn):
     def process(self, counts: dict[str, SplitCounts]) -> None:
         for split in counts:
             write_statistics(self._uri, split, split_statistics(split, counts))
+
+
+class FindConflicts(beam.DoFn):
+    """Counts of all splits -> (label column, number of texts with different labels, hashes of some of them)."""
+
+    def process(self, counts: dict[str, SplitCounts]) -> Iterator[tuple[str, int, list[int]]]:
+        for column in next(iter(counts.values())).labels:
+            sample = LabelSample.merged(split_counts.labels[column] for split_counts in counts.values())
+            num_texts, hashes = sample.conflicts()
+            if num_texts:
+                yield column, num_texts, hashes
+
+
+class ReadConflicts(beam.DoFn):
+    """(split, path of a shard) -> ((label column, text, label), number of rows) of the texts that FindConflicts yields.
+
+    Args:
+        columns, label_columns: as for CountShard.
+    """
+
+    def __init__(self, columns: list[str], label_columns: tuple[str, ...]):
+        self._columns, self._label_columns = columns, label_columns
+
+    def process(
+        self, element: tuple[str, str], conflicts: list[tuple[str, int, list[int]]]
+    ) -> Iterator[tuple[tuple[str, str, str], int]]:
+        for column, _, hashes in conflicts:  # usually none, and then the shard is not read
+            for batch in read_batches(element[1], self._columns):
+                for (text, label), number in count_conflicts(batch, column, self._label_columns, hashes).items():
+                    yield (column, text, label), number

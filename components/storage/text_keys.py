@@ -1,9 +1,14 @@
-"""Keys that near-duplicate texts have in common."""
+"""Keys that equal or near-duplicate texts have in common."""
 
 import re
 import unicodedata
 
 _DIGITS = re.compile(r"\d+")
+
+
+def exact_key(text: str) -> str:
+    """Returns a text without white space around it, in Unicode's composed form (NFC)."""
+    return unicodedata.normalize("NFC", text).strip()
 
 
 def normalize(text: str) -> str:

@@ -11,7 +11,7 @@ from seq2serve.components.base.artifact import Examples, Schema, Tokenizer, Toke
 from seq2serve.components.base.component import Context
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.base.progress import note
-from seq2serve.components.schema_gen.schema_file import label_domain, read_schema
+from seq2serve.components.schema_gen.schema_file import MAX_UNKNOWN_LABEL_SHARE, label_domain, read_schema
 from seq2serve.components.storage.beam_runner import WriteJsonLines, beam_pipeline, read_json_lines
 from seq2serve.components.storage.files import filled_folder, local_file
 from seq2serve.components.storage.shards import shard_paths
@@ -93,7 +93,11 @@ def _count_labels(examples: Examples, schema: Schema, column: str, path: str, co
         counts[split].update(shard_counts)
     domain = label_domain(read_schema(schema), column) or sorted(counts["train"])
     for split, split_counts in counts.items():
-        for label in sorted(split_counts.keys() - set(domain)):
+        unknown = sorted(split_counts.keys() - set(domain))
+        num_unknown = sum(split_counts[label] for label in unknown)
+        if split != "train" and num_unknown <= MAX_UNKNOWN_LABEL_SHARE * split_counts.total():
+            continue  # ExampleValidator has warned of them; they have no id, so IdWriter drops them
+        for label in unknown:
             raise UserError(
                 f"column {column!r}: unknown label {label!r} in {split_counts[label]} rows of the {split} split; "
                 f"known labels are {', '.join(map(repr, domain))}. Fix the rows, or add it to the schema's domain",

@@ -62,6 +62,9 @@ def count_labels(path: str, column: str) -> collections.Counter:
     return labels
 
 
+_UNKNOWN = -1  # the id of a label that training has not seen
+
+
 class IdWriter:
     """Turns shards of Examples into shards of ids.
 
@@ -113,11 +116,12 @@ class IdWriter:
         lengths = {column: np.diff(row_splits) for column, (_, row_splits) in ids.items()}
         is_long = {column: num_tokens > limit for column, num_tokens in lengths.items()}
         dropped = np.any(list(is_long.values()), 0) & (self._preprocessing.too_long == "drop")
-        counts.add(lengths, is_long, dropped)
         packed = [pack_numbers(*_cut(*values_and_splits, limit)) for values_and_splits in ids.values()]
         for column, label_ids in self._label_ids.items():
-            row_ids = np.array([label_ids[label] for label in batch[column].numpy().tolist()])
+            row_ids = np.array([label_ids.get(label, _UNKNOWN) for label in batch[column].numpy().tolist()])
+            dropped |= row_ids == _UNKNOWN
             packed.append(pack_numbers(row_ids, np.arange(len(row_ids) + 1)))
+        counts.add(lengths, is_long, dropped)
         return itertools.compress(zip(*packed, strict=True), ~dropped)
 
 

@@ -16,9 +16,10 @@ from seq2serve.components.pusher.store import version_path
 from seq2serve.components.pusher.versions import unserved_reason
 from seq2serve.pipeline.commands.findings_text import (
     cuts_of_evaluation,
+    data_warnings,
     lengths_of_training,
     notices_of_tokenizers,
-    rejected_rows,
+    unused_rows,
 )
 from seq2serve.pipeline.config import PipelineConfig, setting_names, setting_texts, with_settings
 from seq2serve.pipeline.config import preset as preset_config
@@ -135,9 +136,9 @@ class Run:
 
     @property
     def warnings(self) -> list[str]:
-        """Returns what `seq2serve run` warns of: rejected rows, anomalies, cut texts, a version no server loads."""
-        anomalies = self.output("ExampleValidator", "anomalies").properties["warnings"]
-        lines = [*rejected_rows(self.output("ExampleGen", "examples")), *anomalies]
+        """Returns what `seq2serve run` warns of: unused rows, anomalies, cut texts, a version that no server loads."""
+        examples, anomalies = self.output("ExampleGen", "examples"), self.output("ExampleValidator", "anomalies")
+        lines = [*unused_rows(examples), *data_warnings(examples, anomalies)]
         outputs = {name: node.outputs for name, node in self.nodes.items()}
         lines += [warning.text for warning in lengths_of_training(outputs)]
         lines += [*notices_of_tokenizers(outputs), *cuts_of_evaluation(outputs)]

@@ -1,18 +1,23 @@
-"""The findings of `validate` and `run` about the data: row counts, rejected rows, texts that were cut, warnings.
+"""The findings of `validate` and `run` about the data: row counts, labels, rejected rows, cut texts, warnings.
 
 components/example_validator/anomalies.py lists the checks.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from rich.console import Console
 from rich.panel import Panel
+from rich.table import Table
 from rich.text import Text
 
 from seq2serve.components.base.artifact import SPLITS, Artifact
+from seq2serve.components.statistics_gen.totals import label_totals
 from seq2serve.components.transform.lengths import LengthWarning, length_warnings
 from seq2serve.models.runtime.answers import describe_cuts
 from seq2serve.pipeline.running.pipeline import RunResult
+
+NUM_FREQUENT, NUM_RARE = 15, 5  # labels in a table that is too long for a terminal
+MAX_LABEL_WIDTH = 50
 
 
 def print_validation(result: RunResult) -> None:
@@ -23,20 +28,26 @@ def print_validation(result: RunResult) -> None:
     """
     properties = result.output("ExampleGen", "examples").properties
     split_sizes = ", ".join(f"{properties['num_examples'][split]:,} {split}" for split in SPLITS)
-    print(f"\n{properties['num_rows']:,} rows: {split_sizes}, {properties['num_rejected']:,} rejected")
+    dropped = sum(properties.get("num_dropped_by_rule", {}).values())
+    unused = f"{properties['num_rejected']:,} rejected" + (f", {dropped:,} dropped" if dropped else "")
+    print(f"\n{properties['num_rows']:,} rows: {split_sizes}, {unused}")
     print_findings(result)
-    if not result.output("ExampleValidator", "anomalies").properties["warnings"]:
+    if not data_warnings(result.output("ExampleGen", "examples"), result.output("ExampleValidator", "anomalies")):
         print("no warnings")
     schema = next(node.outputs["schema"] for node in result.nodes.values() if "schema" in node.outputs)
     print(f"schema: {schema.path('schema.pbtxt')} (edit a copy and pass it with --schema)")
 
 
 def print_findings(result: RunResult) -> None:
-    """Prints the rejected rows per reason, and every warning; nothing if there are none."""
+    """Prints the tables of labels, the rejected rows per reason, and every warning; nothing if there are none."""
+    console = Console(soft_wrap=False, highlight=False)
+    for column, counts in label_totals(result.output("StatisticsGen", "statistics")).items():
+        console.print(f"Labels in the column {column}: {len(counts):,}", soft_wrap=True, markup=False)
+        console.print(_label_table(column, counts))
     examples, anomalies = result.output("ExampleGen", "examples"), result.output("ExampleValidator", "anomalies")
-    for line in rejected_rows(examples):
+    for line in unused_rows(examples):
         print(f"  {line}")
-    for warning in anomalies.properties["warnings"]:
+    for warning in data_warnings(examples, anomalies):
         print(f"warning: {warning}")
 
 
@@ -73,9 +84,39 @@ def cuts_of_evaluation(outputs: Mapping[str, Mapping[str, Artifact]]) -> list[st
     return [f"test split: {sentence}" for sentence in sentences]
 
 
-def rejected_rows(examples: Artifact) -> list[str]:
-    """Returns a line per reason with the number of rejected rows, and one with their location; empty without any."""
+def data_warnings(examples: Artifact, anomalies: Artifact) -> list[str]:
+    """Returns the warnings of ExampleGen and of ExampleValidator."""
+    return [*examples.properties.get("warnings", []), *anomalies.properties["warnings"]]
+
+
+def unused_rows(examples: Artifact) -> list[str]:
+    """Returns a line per reason why rows are not used, and one with the rejected rows' location; empty without any."""
     lines = [
         f"{number:,} rejected: {reason}" for reason, number in examples.properties["num_rejected_by_reason"].items()
     ]
-    return [*lines, f"rejected rows, with file and line: {examples.path('rejects')}"] if lines else []
+    lines += [f"rejected rows, with file and line: {examples.path('rejects')}"] if lines else []
+    dropped = examples.properties.get("num_dropped_by_rule", {})
+    return lines + [f"{number:,} dropped from train, also in eval or test: {rule}" for rule, number in dropped.items()]
+
+
+def _label_table(column: str, counts: dict[str, int]) -> Table:
+    total = sum(counts.values())
+    table = Table()
+    # Without a maximum, a long label would take the room of the numbers.
+    table.add_column(Text(column), max_width=MAX_LABEL_WIDTH, overflow="ellipsis", no_wrap=True)
+    table.add_column("rows", justify="right")
+    table.add_column("share", justify="right")
+    for label, number in _shortened(list(counts.items())):
+        table.add_row(Text(label), f"{number:,}", f"{number / total:.1%}")
+    return table
+
+
+def _shortened(counts: list[tuple[str, int]]) -> Iterator[tuple[str, int]]:
+    """Yields the most frequent and the rarest labels, and between them one row for all others."""
+    omitted = counts[NUM_FREQUENT:-NUM_RARE] if len(counts) > NUM_FREQUENT + NUM_RARE + 1 else []
+    for label, number in counts[:NUM_FREQUENT] if omitted else counts:
+        # A label with control characters would change the terminal's state.
+        yield label if label.isprintable() else repr(label), number
+    if omitted:
+        yield f"({len(omitted):,} more labels)", sum(number for _, number in omitted)
+        yield from counts[-NUM_RARE:]

@@ -9,7 +9,7 @@ from seq2serve.components.tasks.bootstrap import MIN_ROWS
 from seq2serve.components.transform.lengths import length_warnings
 from seq2serve.pipeline.config import UNCUT
 from seq2serve.pipeline.demo.corpora import licence_of
-from seq2serve.pipeline.report.data import languages
+from seq2serve.pipeline.report.data import languages, warnings
 from seq2serve.pipeline.report.facts import RunFacts
 from seq2serve.pipeline.report.quality import describe_quality, folder_megabytes, infra_checks
 
@@ -141,8 +141,7 @@ def _limitations(facts: RunFacts) -> list[str]:
         lines += [f"The served model reads only the first {limit:,} tokens of a text"] if limit < UNCUT else []
     if quality:
         lines += _weakest_slice(quality)
-    anomalies = facts.output("ExampleValidator", "anomalies")
-    return lines + [f"Data: {warning}" for warning in (anomalies.properties["warnings"] if anomalies else [])]
+    return lines + [f"Data: {warning}" for warning in warnings(facts)]
 
 
 def _weakest_slice(quality: dict[str, Any]) -> list[str]:

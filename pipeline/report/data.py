@@ -13,6 +13,7 @@ from seq2serve.components.statistics_gen.statistics_file import (
     ranked_counts,
     read_statistics,
 )
+from seq2serve.components.statistics_gen.totals import label_totals
 from seq2serve.components.storage.files import local_copy
 from seq2serve.pipeline.report import plots
 from seq2serve.pipeline.report.facts import RunFacts
@@ -28,25 +29,33 @@ def describe_data(facts: RunFacts) -> dict[str, Any]:
         facts: facts of a run.
     Returns:
         files (at most MAX_FILES), num_files, num_bytes, examples (properties of Examples, or None), rejects (at most
-        MAX_REJECTS), plots (title -> SVG), languages (see `languages`), checked (whether the ExampleValidator
-        finished), warnings, tokens and tokenizer (properties of TransformedExamples and Tokenizer, or None).
+        MAX_REJECTS), labels (label column -> label -> number of rows), plots (title -> SVG), languages (see
+        `languages`), checked (whether the ExampleValidator finished), warnings, tokens and tokenizer (properties of
+        TransformedExamples and Tokenizer, or None).
     """
     examples, anomalies = facts.output("ExampleGen", "examples"), facts.output("ExampleValidator", "anomalies")
     transformed, tokenizer = _transform_output(facts, "transformed_examples"), _transform_output(facts, "tokenizer")
-    files = facts.raw_files
+    statistics, files = facts.output("StatisticsGen", "statistics"), facts.raw_files
     return {
         "files": files[:MAX_FILES],
         "num_files": len(files),
         "num_bytes": sum(file["bytes"] for file in files),
         "examples": examples.properties if examples else None,
         "rejects": _rejects(examples.uri) if examples else [],
+        "labels": label_totals(statistics) if statistics else {},
         "plots": _plots(facts),
         "languages": languages(facts),
         "checked": anomalies is not None,
-        "warnings": anomalies.properties["warnings"] if anomalies else [],
+        "warnings": warnings(facts),
         "tokens": transformed.properties if transformed else None,
         "tokenizer": tokenizer.properties if tokenizer else None,
     }
+
+
+def warnings(facts: RunFacts) -> list[str]:
+    """Returns the warnings of ExampleGen and of ExampleValidator, as far as these have finished."""
+    outputs = (facts.output("ExampleGen", "examples"), facts.output("ExampleValidator", "anomalies"))
+    return [line for artifact in outputs if artifact for line in artifact.properties.get("warnings", [])]
 
 
 def languages(facts: RunFacts) -> dict[str, tuple[str, float]]:

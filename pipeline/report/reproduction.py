@@ -19,6 +19,8 @@ _SECTIONS = {
 _SINGLE_SETTINGS = {
     ("ExampleGen", "max_reject_share"): "data.max_reject_share",
     ("ExampleGen", "slice_columns"): "data.slices",
+    ("ExampleGen", "split_config.drop_overlap"): "data.overlap",
+    ("ExampleValidator", "overlap"): "data.overlap",
     ("Evaluator", "min_over_baseline"): "evaluation.min_over_baseline",
     ("Evaluator", "num_examples"): "evaluation.num_examples",
 }
@@ -66,6 +68,7 @@ def run_settings(facts: RunFacts) -> dict[str, Any]:
             example_gen["input_config"] | {"delimiter": example_gen["input_config"]["delimiter"].replace("\t", "\\t")},
             example_gen["split_config"],
             {"max_reject_share": example_gen["max_reject_share"], "slices": ",".join(example_gen["slice_columns"])},
+            {"overlap": facts.parameters("ExampleValidator")["overlap"]},
             {key: transform["preprocessing"][key] for key in ("max_length", "too_long")},
         ],
         "tokenizer": [transform.get("tokenizer_config", {})],

@@ -48,8 +48,8 @@ def _numbered_layout(path: str, header: list[str], columns: dict[str, str], deli
     for column, number in columns.items():
         if int(number) > len(header):
             raise UserError(
-                f"{path}, line 1: no column {number}; separated by {delimiter}, the line has {len(header)}. Pass the "
-                f"right number with --{column}",
+                f"{path}, line 1: no column {number}; separated by {delimiter}, the line has {len(header)}. "
+                f"{_correction('number', number, column)}",
                 code="column-missing",
                 path=path,
                 line=1,
@@ -72,12 +72,19 @@ def column_missing(where: str, name: str, column: str, names: Iterable[str], **f
     nearest = difflib.get_close_matches(name, names, n=1)
     hint = f", did you mean {nearest[0]!r}?" if nearest else "."
     return UserError(
-        f"{where}: no column {name!r}{hint} The file has: {_listed(names)}. Pass the right name with --{column}",
+        f"{where}: no column {name!r}{hint} The file has: {_listed(names)}. {_correction('name', name, column)}",
         code="column-missing",
         column=name,
         nearest=nearest[0] if nearest else "",
         **fields,
     )
+
+
+def _correction(kind: str, name: str, column: str) -> str:
+    """Returns how to name the right column of the file."""
+    if name == column and column not in ("source", "target", "text", "label"):  # it has no option of its own
+        return f"Set the right {kind} in data.slices or data.split_key"
+    return f"Pass the right {kind} with --{column}"
 
 
 def _listed(names: Iterable[str]) -> str:

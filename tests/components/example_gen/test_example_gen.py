@@ -24,7 +24,7 @@ from seq2serve.components.example_gen.component import ExampleGen
 from seq2serve.components.example_gen.formats import InputConfig, SplitConfig
 from seq2serve.components.example_gen.readers.base import Layout, RejectedRowError
 from seq2serve.components.example_gen.readers.tsv import parse_row
-from seq2serve.components.example_gen.workers import Splitter
+from seq2serve.components.example_gen.splitting import Splitter
 from seq2serve.pipeline.running.raw_files import resolve_raw_files
 
 ROWS = [(f"House number {'abcdefghij'[i % 10]} {chr(97 + i // 10)}", f"Haus {i}") for i in range(250)]
@@ -44,7 +44,13 @@ def raw_files(pattern: pathlib.Path | str) -> RawFiles:
 def generate(path: pathlib.Path | str | RawFiles, folder: pathlib.Path, *flags: str, **settings) -> Examples:
     folder.mkdir()
     examples = Examples(str(folder))
-    split_config = SplitConfig(settings.pop("eval_share", 0.2), settings.pop("test_share", 0.2), seed=1)
+    split_config = SplitConfig(
+        settings.pop("eval_share", 0.2),
+        settings.pop("test_share", 0.2),
+        1,
+        settings.pop("split_key", "loose"),
+        settings.pop("drop_overlap", False),
+    )
     parameters = {
         "columns": COLUMNS,
         "input_config": InputConfig(),
@@ -316,6 +322,16 @@ def test_files_of_a_split_keep_it_and_splits_without_files_are_taken_from_traini
     assert splits["test"] == ROWS[220:]
     assert sorted(splits["train"] + splits["eval"]) == sorted(ROWS[:200])
     assert 10 < len(splits["eval"]) < 80
+
+
+def test_white_space_around_labels_is_removed(tmp_path):
+    rows = [
+        (f"a text {chr(97 + i // 26)}{chr(97 + i % 26)} ", ("up", " up", "up\u00a0", "UP ")[i % 4]) for i in range(200)
+    ]
+    path = write_tsv(tmp_path / "a.tsv", rows, header=("text", "label"))
+    columns = {"columns": {"text": "text", "label": "label"}, "input_config": InputConfig(label_columns=("label",))}
+    written = [row for split in rows_of(generate(path, tmp_path / "out", **columns)).values() for row in split]
+    assert sorted(written) == sorted((text, label.strip()) for text, label in rows)
 
 
 def test_parallel_files_may_be_assigned_to_splits(tmp_path):

@@ -121,8 +121,8 @@ def test_unusual_lengths_are_warnings(make, schema, tmp_path):
         (
             {c: [*TRAIN[c][:5], *EVAL[c][5:]] for c in EVAL},
             Type.CUSTOM_VALIDATION,
-            "eval row: 2.3% of the rows are also in the train split, so metrics would be too optimistic; "
-            "remove them from one of the splits",
+            "eval row: 5 of 216 rows (2.3%) are also in the train split, so metrics would be too optimistic; remove "
+            "them from one of the splits, or set data.overlap=drop_from_train, or data.overlap=warn to keep them",
         ),
         (
             {"source": [], "target": []},
@@ -141,6 +141,35 @@ def test_an_error_stops_the_run_and_states_split_and_column(make, schema, tmp_pa
     column = message.split(":")[0].removeprefix("eval ")
     info = diff.dataset_anomaly_info if column == "split" else diff.anomaly_info[column]
     assert kind in [reason.type for reason in info.reason]
+
+
+SUMS = [f"{a} + {b}" for a in range(10, 20) for b in range(10, 20)]
+
+
+def test_rows_that_differ_in_digits_or_case_are_not_the_same_row(make, tmp_path):
+    train = {"source": [f"{text} = " for text in SUMS], "target": ["NaCl"] * 100}
+    evaluation = {"source": [f"{text} = " for text in reversed(SUMS)], "target": ["nacl"] * 100}
+    statistics = make(train=train, eval=evaluation)
+    schema = infer(statistics, tmp_path / "schema")
+    (warning,) = validate(statistics, schema, tmp_path / "out").properties["warnings"]
+    assert warning == (
+        "eval row: 100 of 100 rows (100.0%) differ from a row of the train split only in case, digits or spaces; if "
+        "the model can guess them from that row, remove them from one of the splits, or let data.split_key=loose "
+        "make the splits"
+    )
+
+
+@pytest.mark.parametrize("row", [("caf\u00e9", "x y"), (" cafe\u0301", "x y "), ("cafe\u0301\n", "x y")])
+def test_rows_are_equal_after_nfc_and_trimming_and_may_be_kept(make, tmp_path, row):
+    train = {"source": [*SUMS, "caf\u00e9"], "target": [*SUMS, "x y"]}
+    statistics = make(train=train, eval={"source": [row[0]], "target": [row[1]]})
+    schema = infer(statistics, tmp_path / "schema")
+    with pytest.raises(UserError) as error:
+        validate(statistics, schema, tmp_path / "out")
+    assert error.value.code == "examples-anomalous"
+    anomalies = ExampleAnomalies(str(tmp_path / "kept"))
+    ExampleValidator.function(statistics=statistics, schema=schema, anomalies=anomalies, overlap="warn")
+    assert [line for line in anomalies.properties["warnings"] if "1 of 1 rows (100.0%) are also in" in line]
 
 
 def test_every_error_has_a_line(make, schema, tmp_path):
@@ -204,7 +233,16 @@ def test_a_label_only_in_the_test_split_is_an_error(make, tmp_path):
     with pytest.raises(UserError) as error:
         validate_labels(make, tmp_path, LABELLED, damage)
     assert error.value.fields["errors"] == [
-        "eval label: not in the schema: 'god' (72 rows); fix the rows or the schema"
+        "eval label: not in the schema: 'god' (72 rows), 33.3% of the rows; more than 5% is an error; fix the rows or "
+        "the schema"
+    ]
+
+
+def test_a_few_rows_with_a_label_only_in_the_test_split_are_a_warning(make, tmp_path):
+    few = LABELLED_EVAL | {"label": ["god", *LABELLED_EVAL["label"][1:]]}
+    assert validate_labels(make, tmp_path, LABELLED, few).properties["warnings"] == [
+        "eval label: not in the schema: 'god' (1 rows), 0.5% of the rows; up to 5% count as errors of the model; fix "
+        "the rows or the schema"
     ]
 
 
@@ -212,14 +250,83 @@ def test_imbalance_and_rare_labels_are_warnings(make, tmp_path):
     imbalanced = LABELLED | {"label": ["good"] * 214 + ["bad", "indifferent"]}
     warnings = validate_labels(make, tmp_path, imbalanced, LABELLED_EVAL).properties["warnings"]
     assert warnings == [
+        "label: 2 labels have fewer than 10 rows in the train split: 'bad' (1), 'indifferent' (1); add rows, or merge "
+        "labels",
         "train label: 99.1% of the rows are 'good', so always predicting it gives a high accuracy; add rows with other "
         "labels",
-        "train label: 2 labels have only one row: 'bad', 'indifferent'; add rows, or merge labels",
     ]
     (tmp_path / "rare").mkdir()
     rare = LABELLED | {"label": ["good", "bad"] * 107 + ["good", "indifferent"]}
     (warning,) = validate_labels(make, tmp_path / "rare", rare, LABELLED_EVAL).properties["warnings"]
-    assert warning.startswith("train label: 1 label has only one row: 'indifferent'")
+    assert warning.startswith("label: 1 label has fewer than 10 rows in the train split: 'indifferent' (1)")
+
+
+@pytest.mark.parametrize(
+    ("label", "twin", "wording"),
+    [
+        ("good", "Good", "'Good' (72 rows) and 'good' (108 rows)"),
+        ("so so", "so  so", "'so  so' (72 rows) and 'so so' (108 rows)"),
+        ("so so", "soso", "'so so' (108 rows) and 'soso' (72 rows)"),
+        ("caf\u00e9", "cafe\u0301", r"'cafe\u0301' (72 rows) and 'caf\xe9' (108 rows)"),
+        ("good", "go\u200bod", r"'good' (108 rows) and 'go\u200bod' (72 rows)"),
+        ("A1", "\uff21\uff11", "'A1' (108 rows) and '\uff21\uff11' (72 rows)"),
+        ("1", "1.0", "'1' (108 rows) and '1.0' (72 rows)"),
+        ("1", "01", "'01' (72 rows) and '1' (108 rows)"),
+        ("0.5", "0,50", "'0,50' (72 rows) and '0.5' (108 rows)"),
+        ("100", "1e2", "'100' (108 rows) and '1e2' (72 rows)"),
+        ("-1", "\u22121", None),  # a minus sign is another character than a hyphen
+        ("1", "-1", None),
+        ("C", "C++", None),
+        ("1.5", "15", None),
+    ],
+)
+def test_labels_that_differ_only_in_their_spelling_are_a_warning(make, tmp_path, label, twin, wording):
+    train = LABELLED | {"label": [label] * 108 + [twin] * 72 + ["other"] * 36}
+    evaluation = LABELLED_EVAL | {"label": ["other"] * 216}
+    warnings = validate_labels(make, tmp_path, train, evaluation).properties["warnings"]
+    expected = [
+        "label: 1 group of labels that differ only in case, spaces, Unicode form or number form: "
+        f"{wording}; each counts as a label of its own; make them equal in the file if they mean the same"
+    ]
+    assert [line for line in warnings if "differ only" in line] == (expected if wording else [])
+
+
+@pytest.mark.parametrize(
+    "label", ["nan", "NaN", "N/A", "n/a", "NA", "None", "null", "<NA>", "#N/A", "#DIV/0!", "-", "?"]
+)
+def test_a_label_that_looks_like_a_missing_value_is_a_warning(make, tmp_path, label):
+    labels = {"label": ["good", "bad", label] * 72}
+    warnings = validate_labels(make, tmp_path, LABELLED | labels, LABELLED_EVAL | labels).properties["warnings"]
+    assert warnings == [
+        f"label: labels that look like a missing value: {label!r} (144 rows); remove these rows, or rename the label "
+        "if it is meant"
+    ]
+
+
+@pytest.mark.parametrize("label", ["nano", "Nancy", "no", "unknown", "0", "A/B"])
+def test_other_labels_do_not_look_like_a_missing_value(make, tmp_path, label):
+    labels = {"label": ["good", "bad", label] * 72}
+    assert validate_labels(make, tmp_path, LABELLED | labels, LABELLED_EVAL | labels).properties["warnings"] == []
+
+
+def test_a_single_label_is_a_warning(make, tmp_path):
+    labels = {"label": ["good"] * 216}
+    (warning,) = validate_labels(make, tmp_path, LABELLED | labels, LABELLED_EVAL | labels).properties["warnings"]
+    assert warning == (
+        "label: all rows have the label 'good', so there is nothing to learn; add rows with other labels"
+    )
+
+
+def test_equal_texts_with_different_labels_are_a_warning(make, tmp_path):
+    statistics = make(labels=("label",), train=LABELLED, eval=LABELLED_EVAL)
+    examples = {"so it goes": {"bad": 1, "good": 2}, "well": {"bad": 3, "indifferent": 1}, "hm": {"bad": 1, "good": 1}}
+    statistics.properties["label_conflicts"] = {"label": {"num_texts": 1234, "examples": examples}}
+    schema = infer(statistics, tmp_path / "labels", label_columns=("label",))
+    assert validate(statistics, schema, tmp_path / "out").properties["warnings"] == [
+        "label: 1,234 texts occur with different labels: 'so it goes' is 'bad' (1 row) and 'good' (2 rows); 'well' is "
+        "'bad' (3 rows) and 'indifferent' (1 row); 'hm' is 'bad' (1 row) and 'good' (1 row), ...; correct or remove "
+        "these rows"
+    ]
 
 
 def test_a_column_with_too_many_values_is_not_a_label_column(make, tmp_path):

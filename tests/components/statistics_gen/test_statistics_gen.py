@@ -10,9 +10,13 @@ from hypothesis import strategies as st
 
 from seq2serve.components.base.artifact import Examples, ExampleStatistics
 from seq2serve.components.base.component import Context
+from seq2serve.components.statistics_gen import conflicts
 from seq2serve.components.statistics_gen import counts as text_counts
+from seq2serve.components.statistics_gen import hashes as text_hashes
 from seq2serve.components.statistics_gen.component import StatisticsGen
-from seq2serve.components.statistics_gen.counts import HashSample, count_batch, merge_counts, without_rare_words
+from seq2serve.components.statistics_gen.conflicts import LabelSample
+from seq2serve.components.statistics_gen.counts import count_batch, merge_counts, without_rare_words
+from seq2serve.components.statistics_gen.hashes import HashSample
 from seq2serve.components.statistics_gen.languages import languages
 from seq2serve.components.statistics_gen.protos import split_statistics
 from seq2serve.components.statistics_gen.statistics_file import (
@@ -51,10 +55,10 @@ def write_examples(folder, shards: dict[str, list[list[dict]]]) -> Examples:
     return Examples(str(folder), {"splits": list(shards), "columns": ["source", "target"]})
 
 
-def statistics_of(examples: Examples, folder, *flags: str) -> ExampleStatistics:
+def statistics_of(examples: Examples, folder, *flags: str, **parameters) -> ExampleStatistics:
     folder.mkdir()
     statistics = ExampleStatistics(str(folder))
-    StatisticsGen.function(examples=examples, statistics=statistics, context=Context(beam_options=flags))
+    StatisticsGen.function(examples=examples, statistics=statistics, context=Context(beam_options=flags), **parameters)
     return statistics
 
 
@@ -134,7 +138,7 @@ def test_counts_can_be_merged_in_any_order(parts, random_):
 
 
 def test_a_full_sample_estimates_counts_and_does_not_depend_on_the_order(monkeypatch):
-    monkeypatch.setattr(text_counts, "SAMPLE_CAPACITY", 1000)
+    monkeypatch.setattr(text_hashes, "SAMPLE_CAPACITY", 1000)
     texts = [f"text {i}" for i in range(20_000) for _ in range(1 + i % 2)]
     parts = [HashSample.of(texts[i : i + 500]) for i in range(0, len(texts), 500)]
     left = HashSample.merged(parts)
@@ -158,6 +162,31 @@ def test_label_columns_have_label_counts_and_no_word_counts():
     assert label_counts(features["label"]) == {"up": 2, "down": 1}
     assert label_counts(features["text"]) == {}
     assert not natural_language(features["label"]).rank_histogram.buckets
+
+
+def test_label_counts_and_conflicting_labels_are_properties(tmp_path):
+    rows = [("caf\u00e9", "up"), (" cafe\u0301 ", "down"), ("Caf\u00e9", "down"), ("twice", "up"), ("twice", "up")]
+    train = [[{"text": text, "label": label} for text, label in rows], [{"text": "twice", "label": "down"}]]
+    test = [[{"text": "caf\u00e9", "label": "up"}, {"text": "hm"}]]
+    examples = write_examples(tmp_path / "examples", {"train": train, "test": test})
+    examples.properties["columns"] = ["text", "label"]
+    properties = statistics_of(examples, tmp_path / "out", label_columns=("label",)).properties
+    assert properties["label_counts"] == {"label": {"train": {"down": 3, "up": 3}, "test": {"up": 1}}}
+    texts = {"caf\u00e9": {"down": 1, "up": 2}, "twice": {"down": 1, "up": 2}}
+    assert properties["label_conflicts"] == {"label": {"num_texts": 2, "examples": texts}}
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["Split-test", "Split-train", "source.txt"]
+
+
+def test_conflicting_labels_are_counted_in_any_order_and_estimated_for_many_texts(monkeypatch):
+    monkeypatch.setattr(conflicts, "SAMPLE_CAPACITY", 1000)
+    rows = [(f"text {number}", str(copy % 2)) for number in range(20_000) for copy in range(1 + number % 2)]
+    parts = [LabelSample.of(rows[i : i + 500]) for i in range(0, len(rows), 500)]
+    left = LabelSample.merged(parts)
+    random.Random(1).shuffle(parts)
+    right = LabelSample.merged([LabelSample.merged(parts[:7]), LabelSample.merged(parts[7:])])
+    assert left.conflicts() == right.conflicts()
+    assert left.conflicts()[0] == pytest.approx(10_000, rel=0.2)
+    assert LabelSample.merged([LabelSample.of([])]).conflicts() == (0, [])
 
 
 def test_a_column_with_too_many_distinct_values_has_no_label_counts(monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 from seq2serve.components.base.artifact import (
     ExampleAnomalies,
     Examples,
+    ExampleStatistics,
     InferenceResult,
     Model,
     ModelEvaluation,
@@ -51,7 +52,7 @@ def summary(tmp_path, monkeypatch, capsys):
     """Returns a function that prints the summary of a run with given answers, and returns the text."""
     root = tmp_path / "my runs"
 
-    def summary(rows, columns=200, rejected=(), warnings=(), transformed=None):
+    def summary(rows, columns=200, rejected=(), warnings=(), transformed=None, labels=None):
         inferred, version = root / "BulkInferrer", root / "serving" / "17"
         inferred.mkdir(parents=True, exist_ok=True)
         middle = len(rows) // 2
@@ -61,6 +62,7 @@ def summary(tmp_path, monkeypatch, capsys):
         counts = {"num_rejected": len(rejected), "num_rejected_by_reason": dict(rejected)}
         outputs = {
             "ExampleGen": {"examples": Examples(str(root / "examples"), counts)},
+            "StatisticsGen": {"statistics": ExampleStatistics("", {"label_counts": labels} if labels else {})},
             "ExampleValidator": {"anomalies": ExampleAnomalies("", {"warnings": list(warnings)})},
             "Transform": {"transformed_examples": TransformedExamples("", TRANSFORMED | (transformed or {}))},
             "Trainer": {"model": Model("", {"exported_steps": [200], "checkpoints": CHECKPOINTS})},
@@ -108,6 +110,26 @@ def test_texts_beyond_the_limit_are_said_and_a_large_share_is_in_a_box(summary):
     first, second, *_ = summary(rows(1), transformed=many).splitlines()
     assert first.startswith("╭─ WARNING ─")
     assert "530 of 1,060 texts in target (50.0 %) were cut after data.max_length=64 tokens" in second
+
+
+def test_the_label_table_counts_the_rows_of_all_splits(summary):
+    labels = {"label": {"train": {"good": 60, "[bold]bad": 30}, "test": {"good": 9, "so so": 1}}}
+    lines = [line.replace("│", " ").split() for line in summary(rows(1), labels=labels).splitlines()]
+    assert lines[0] == ["Labels", "in", "the", "column", "label:", "3"]
+    assert [*lines[4:7]] == [["good", "69", "69.0%"], ["[bold]bad", "30", "30.0%"], ["so", "so", "1", "1.0%"]]
+
+
+def test_a_long_label_table_shows_the_most_frequent_and_the_rarest_labels(summary):
+    labels = {"label": {"train": {f"intent_{number:02d}_{'x' * 90}": 100 - number for number in range(77)}}}
+    lines = summary(rows(1), columns=80, labels=labels).splitlines()
+    table = lines[: next(number for number, line in enumerate(lines) if line.startswith("└")) + 1]
+    assert len(table) < 30
+    assert max(map(len, table)) <= 80
+    shown = [line.split()[1][:9] for line in table if "intent_" in line]
+    assert shown == [f"intent_{number:02d}" for number in [*range(15), *range(72, 77)]]
+    (rest,) = (line.replace("│", "").split() for line in table if "more" in line)
+    assert rest[:3] == ["(57", "more", "labels)"]
+    assert int(rest[3].replace(",", "")) == sum(100 - number for number in range(15, 72))
 
 
 def test_markup_in_texts_is_printed_literally(summary):
