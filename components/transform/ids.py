@@ -12,7 +12,7 @@ from seq2serve.components.storage.files import filled_folder, local_copy
 from seq2serve.components.storage.tf_records import ExampleEncoder, RecordWriter, pack_numbers
 from seq2serve.components.transform.preprocessing import Preprocessing
 from seq2serve.models.config import TokenizerConfig
-from seq2serve.models.tokenizers.placeholders import Placeholders
+from seq2serve.models.tokenizers.placeholders import make_placeholders
 from seq2serve.models.tokenizers.tokenizer import learn_tokenizer, load_tokenizers
 from seq2serve.models.tokenizers.vocabulary_fit import fit_vocabulary
 
@@ -78,9 +78,8 @@ class IdWriter:
         self._preprocessing = preprocessing
         with local_copy(tokenizer_uri) as folder:
             self._tokenizers = load_tokenizers(folder, preprocessing.columns)
-        tokenizer = self._tokenizers[preprocessing.columns[0]]
-        has_placeholders = len(preprocessing.columns) == 2 and tokenizer.num_placeholders
-        self._placeholders = Placeholders(tokenizer) if has_placeholders else None
+        tokenizers = list(self._tokenizers.values())
+        self._placeholders = make_placeholders(*tokenizers) if len(tokenizers) == 2 else None
         self._encoder = ExampleEncoder([f"{column}_ids" for column in (*preprocessing.columns, *labels)], "int64")
         self._label_ids = {
             column: {label.encode(): index for index, label in enumerate(names)} for column, names in labels.items()

@@ -20,7 +20,7 @@ from seq2serve.models.export.segments import split_sentences
 from seq2serve.models.export.warmup import WarmupRequest, alone_and_together
 from seq2serve.models.runtime.answers import LENGTH, STOP
 from seq2serve.models.tokenizers.base import Tokenizer
-from seq2serve.models.tokenizers.placeholders import MaskedTexts, Placeholders
+from seq2serve.models.tokenizers.placeholders import MaskedTexts, make_placeholders
 from seq2serve.models.transformer.models import Transformer
 
 MAX_LENGTH_PENALTY = 10
@@ -91,7 +91,7 @@ class TranslationServingModule(tf.Module):
         super().__init__(name="translation")
         self.tokenizer, self.decoding, self.max_source_length = tokenizer, decoding, max_source_length
         self.source_tokenizer = source_tokenizer or tokenizer
-        self.placeholders = Placeholders(self.source_tokenizer) if self.source_tokenizer.num_placeholders else None
+        self.placeholders = make_placeholders(self.source_tokenizer, tokenizer)
         self.weights = [variable.value for variable in model.weights]
         # Prepared once and stored, instead of in every request.
         self.decoding_weights = weights = as_variables(prepare(model))
@@ -301,7 +301,7 @@ class TranslationServingModule(tf.Module):
 
     def _read_pairs(self, source: tf.Tensor, target: tf.Tensor) -> _Pairs:
         source_ids, source_cut, masked = self._read_source(source)
-        if masked:
+        if masked and self.placeholders:
             target = self.placeholders.mask_target(target, masked)
         max_length = int(self._max_length(self.max_source_length))
         target_ids, target_cut = read_texts(self.tokenizer, target, max_length)
@@ -372,7 +372,7 @@ class TranslationServingModule(tf.Module):
         search = BeamSearch(beams, beams, penalty, tokenizer.eos_id, tokenizer.first_placeholders)
         result = self._generate(source, limit_repetition(search, self.decoding, tokenizer), limits)
         texts = tokenizer.detokenize(tf.reshape(result.ids, [-1, tf.shape(result.ids)[2]]))
-        if masked:
+        if masked and self.placeholders:
             texts = self.placeholders.restore(texts, masked.repeat(beams))
         texts, scores, is_cut = tf.reshape(texts, [-1, beams]), result.scores, result.lengths >= maximum[:, tf.newaxis]
         texts, scores, is_cut = (

@@ -148,6 +148,12 @@ class Placeholders(tf.Module):
         return parts, position % 2 == 1, position // 2
 
 
+def make_placeholders(source: Tokenizer, target: Tokenizer) -> Placeholders | None:
+    """Returns the placeholders of sources and targets; None unless both tokenizers have them, and as many."""
+    has_placeholders = 0 < source.num_placeholders == target.num_placeholders
+    return Placeholders(source) if has_placeholders else None
+
+
 def placeholder_characters(number: int) -> list[str]:
     """Returns the private-use characters that stand for placeholders in texts."""
     return [chr(_FIRST + i) for i in range(number)]
@@ -174,7 +180,8 @@ def _unseen(pieces: Iterable[str]) -> list[str]:
     large = tuple(
         name for names in _LARGE_SCRIPTS if any(_is_of(character, names) for character in seen) for name in names
     )
-    letters, symbols = [], []
+    letters: list[int] = []
+    symbols: list[int] = []
     groups = {"L": letters, "M": letters, "N": letters, "P": symbols, "S": symbols}
     for character in map(chr, range(0x80, sys.maxunicode + 1)):
         group = groups.get(unicodedata.category(character)[0])
