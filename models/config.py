@@ -21,6 +21,8 @@ class TokenizerConfig:
         character_coverage: share of the characters in the corpus that get their own piece; the rest become bytes.
         byte_fallback: encode a character without a piece as its UTF-8 bytes, so that no character is unknown.
         lowercase: lowercase all text before tokenization; the model's output is then lowercase, too.
+        whitespace: fold white space, so that single spaces separate words, or keep line ends, tabs and indentation as
+            part of the text. Only language models can keep it, and they do so by default.
     """
 
     kind: Literal["sentencepiece", "wordpiece", "characters", "bytes"] = "sentencepiece"
@@ -29,6 +31,7 @@ class TokenizerConfig:
     character_coverage: float = 1.0
     byte_fallback: bool = True
     lowercase: bool = False
+    whitespace: Literal["fold", "keep"] = "fold"
     shared: bool = True
 
 
