@@ -28,6 +28,8 @@ class TokenizerConfig:
             markup, emoji and words in unknown scripts are copied from the source, up to this many per sentence, instead
             of being translated. 0 disables it.
         lowercase: lowercase all text before tokenization; the model's output is then lowercase, too.
+        whitespace: fold white space, so that single spaces separate words, or keep line ends, tabs and indentation as
+            part of the text. Only language models can keep it, and they do so by default.
     """
 
     kind: Literal["sentencepiece", "wordpiece", "characters", "bytes"] = "sentencepiece"
@@ -37,6 +39,7 @@ class TokenizerConfig:
     byte_fallback: bool = True
     placeholders: int = 0
     lowercase: bool = False
+    whitespace: Literal["fold", "keep"] = "fold"
     shared: bool = True
 
 

@@ -299,6 +299,11 @@ def _check_tokenizer(config: PipelineConfig) -> None:
         )
     if tokenizer.placeholders and len(TASKS[config.task].text_columns) == 1:
         raise _conflict(f"setting tokenizer.placeholders needs a task with two texts; {config.task} reads one")
+    if tokenizer.whitespace == "keep" and not TASKS[config.task].keeps_whitespace:
+        raise _conflict(
+            f"setting tokenizer.whitespace=keep is not supported by {config.task}, which reads text without line ends "
+            "and indentation; use fold"
+        )
     if not tokenizer.shared and len(TASKS[config.task].text_columns) == 1:
         raise _conflict(f"setting tokenizer.shared=false needs a task with two texts; {config.task} reads one")
     if not tokenizer.shared and config.model.tie_embeddings:

@@ -25,6 +25,7 @@ from seq2serve.components.tasks.implementation import Measurement
 from seq2serve.components.tasks.task import Task
 from seq2serve.models.runtime.answers import count_cuts, describe_cuts
 from seq2serve.models.runtime.runtime import SavedModelRuntime
+from seq2serve.models.tokenizers.tokenizer import load_tokenizers
 
 BATCH_ROWS = 64
 NUM_SHOWN = 10  # best and worst examples
@@ -46,7 +47,11 @@ def evaluate(
     rows = _rows(examples, "test", [*task.columns, *slice_columns])[: num_examples or None]
     answers = _query(model, task, [row[task.text_columns[0]] for row in rows])
     measurement = implementation.measure(answers, rows)
-    baseline_answers = implementation.baselines(lambda: _rows(examples, "train", task.columns), rows)
+    baseline_answers = implementation.baselines(
+        train=lambda: _rows(examples, "train", task.columns),
+        rows=rows,
+        tokenizers=lambda: load_tokenizers(model.path("Format-Keras", "tokenizer"), task.text_columns),
+    )
     baselines = {name: implementation.measure(cheap, rows) for name, cheap in baseline_answers.items()}
     parts = slices(task, rows, slice_columns)
     lines = list(prediction_lines(task, answers, rows))

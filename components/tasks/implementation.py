@@ -128,10 +128,13 @@ class TaskImplementation(abc.ABC):
         """
 
     @abc.abstractmethod
-    def baselines(self, train: Callable[[], list[Row]], rows: Sequence[Row]) -> dict[str, Answers]:
+    def baselines(
+        self, train: Callable[[], list[Row]], rows: Sequence[Row], tokenizers: Callable[[], Mapping[str, Tokenizer]]
+    ) -> dict[str, Answers]:
         """Returns the answers of cheap baselines by name; to be blessed, a model must be better than the first one.
 
         Args:
             train: returns the rows of the train split.
             rows: the rows to answer.
+            tokenizers: returns the model's tokenizers, for a task that judges the model on normalised text.
         """

@@ -41,6 +41,7 @@ class Task(Code):
         judged: the signature that the Evaluator queries, with `text` as its only input.
         prompt: text -> the part of a held-out text that is sent to `serving_default` for an example answer.
         decimals: digits to show after the decimal point of the metrics.
+        keeps_whitespace: whether line ends and indentation may be part of the text (`tokenizer.whitespace=keep`).
     """
 
     name: str
@@ -58,6 +59,7 @@ class Task(Code):
     judged: str = "serving_default"
     prompt: Callable[[str], str] = unchanged
     decimals: int = 1
+    keeps_whitespace: bool = False
 
     @property
     def columns(self) -> tuple[str, ...]:

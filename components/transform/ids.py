@@ -2,6 +2,7 @@
 
 import collections
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -16,13 +17,16 @@ from seq2serve.models.tokenizers.placeholders import make_placeholders
 from seq2serve.models.tokenizers.tokenizer import learn_tokenizer, load_tokenizers
 from seq2serve.models.tokenizers.vocabulary_fit import fit_vocabulary
 
+_SPACES = re.compile(" {2,}")
 
-def count_words(path: str, columns: Mapping[str, Sequence[str]]) -> dict[str, collections.Counter]:
+
+def count_words(path: str, columns: Mapping[str, Sequence[str]], with_spaces: bool) -> dict[str, collections.Counter]:
     """Counts the words of a shard; words are separated by white space.
 
     Args:
         path: of a shard of Examples.
         columns: name of a tokenizer -> its columns.
+        with_spaces: whether to count runs of spaces, too.
     Returns:
         Name of a tokenizer -> word -> number of occurrences in its columns.
     """
@@ -31,7 +35,9 @@ def count_words(path: str, columns: Mapping[str, Sequence[str]]) -> dict[str, co
         for name, tokenizer_columns in columns.items():
             for column in tokenizer_columns:
                 # Joined texts are decoded and split in C; no text begins or ends inside a word.
-                words[name].update(b" ".join(batch[column].numpy().tolist()).decode().split())
+                text = b"\n".join(batch[column].numpy().tolist()).decode()
+                words[name].update(text.split())
+                words[name].update(_SPACES.findall(text) if with_spaces else ())
     return words
 
 

@@ -38,7 +38,7 @@ class LearnTokenizers(beam.PTransform):
         return (
             paths
             | beam.Reshuffle()
-            | beam.ParDo(CountWords(self._columns))
+            | beam.ParDo(CountWords(self._columns, self._config.whitespace == "keep"))
             | beam.CombinePerKey(AddCounters())
             | beam.ParDo(LearnTokenizer(self._config, self._uri))
         )
@@ -49,13 +49,14 @@ class CountWords(beam.DoFn):
 
     Args:
         columns: as for LearnTokenizers.
+        with_spaces: whether runs of spaces are words, too.
     """
 
-    def __init__(self, columns: Mapping[str, Sequence[str]]):
-        self._columns = columns
+    def __init__(self, columns: Mapping[str, Sequence[str]], with_spaces: bool):
+        self._columns, self._with_spaces = columns, with_spaces
 
     def process(self, path: str) -> Iterator[WordCounts]:
-        yield from _ids().count_words(path, self._columns).items()
+        yield from _ids().count_words(path, self._columns, self._with_spaces).items()
 
 
 class LearnTokenizer(beam.DoFn):

@@ -25,6 +25,7 @@ class SamplingOptions(NamedTuple):
         top_p: float32 [B]; sample from the fewest tokens whose probabilities reach p (Holtzman et al. 2020). 1 samples
             from all tokens.
         random_numbers: float32 [B, T], one number in [0, 1) for each step; see `draw_random_numbers`.
+        begins_word: bool [B], whether the first token must begin a word; see `Sampler.word_starts`.
     """
 
     lengths: LengthLimits
@@ -32,6 +33,7 @@ class SamplingOptions(NamedTuple):
     top_k: tf.Tensor
     top_p: tf.Tensor
     random_numbers: tf.Tensor
+    begins_word: tf.Tensor
 
 
 def draw_random_numbers(seeds: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
@@ -55,9 +57,11 @@ class Sampler:
 
     Args:
         eos_id: the end marker.
+        word_starts: bool [V], whether a token begins a word; None if no row of any batch has `begins_word`.
     """
 
     eos_id: int = 3
+    word_starts: tf.Tensor | None = None
     beams: int = 1
     n_best: int = 1
 
@@ -75,6 +79,10 @@ class Sampler:
             Hypotheses after the step. Log probabilities are those of the model, before temperature, top-k and top-p.
         """
         logits = options.lengths.mask_end(logits, step, 1, self.eos_id)
+        if self.word_starts is not None:
+            can_begin = self.word_starts | (tf.range(tf.size(self.word_starts)) == self.eos_id)  # or nothing follows
+            is_free = ~options.begins_word[:, tf.newaxis] | (step > 0)
+            logits = tf.where(is_free | can_begin, logits, NEG_INF)
         tokens = sample_tokens(logits, options, options.random_numbers[:, step])[:, tf.newaxis]  # [B, 1]
         normalizer = log_sum_exp(logits, tf.reduce_max(logits, 1, keepdims=True))
         log_probs = tf.gather(logits, tokens, batch_dims=1) - normalizer

@@ -16,7 +16,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from seq2serve.models.export.shared_nodes import share_nodes
 from seq2serve.models.export.warmup import WarmupRequest, write_warmup_requests
 from seq2serve.models.runtime.saved_model import CLASSIFY_METHOD, SERVING_DEFAULT
-from seq2serve.models.tokenizers.base import Tokenizer
+from seq2serve.models.tokenizers.base import Tokenizer, vocabulary_tsv
 
 EXTRA_FOLDER = "assets.extra"  # the model server ignores unknown files in this folder
 LIBRARIES = ("keras", "tensorflow", "tensorflow-text")  # those that determine the graph
@@ -115,7 +115,7 @@ def _set_classify_method(saved_model: saved_model_pb2.SavedModel) -> None:
 
 def _vocabulary(tokenizer: Tokenizer) -> bytes:
     pieces = tokenizer.id_to_piece(tf.range(tokenizer.vocab_size)).numpy()
-    return b"".join(b"%s\t%d\n" % (piece, number) for number, piece in enumerate(pieces))
+    return vocabulary_tsv(piece.decode() for piece in pieces)
 
 
 def _write_json(directory: str, name: str, value: Any) -> None:

@@ -52,7 +52,7 @@ class LanguageModelServingModule(tf.Module):
         self.weights = [variable.value for variable in model.weights]
         self.decoding_weights = weights = as_variables(prepare(model))
         self._prepare = functools.partial(prepare, model)
-        search = limit_repetition(Sampler(tokenizer.eos_id), decoding, tokenizer)
+        search = limit_repetition(Sampler(tokenizer.eos_id, tokenizer.word_starts), decoding, tokenizer)
         self._generate = functools.partial(generate, model, search=search, weights=weights, bos_id=tokenizer.bos_id)
         self._logits = lambda ids: model(ids, training=False)
         self._model_config = functools.partial(dataclasses.asdict, model.config)
@@ -89,7 +89,8 @@ class LanguageModelServingModule(tf.Module):
         Args:
             text: tf.string [B].
         Returns:
-            completion: tf.string [B], valid UTF-8. Append it to the text: it starts with a space before a new word.
+            completion: tf.string [B], valid UTF-8. Append it to the text. It starts with a space before a new word,
+                unless the text ends with one.
             finish_reason: tf.string [B], "stop" if the model ended the text, "length" after `max_new_tokens`.
             truncated: bool [B], whether the text was longer than half of the context, so that its beginning was cut.
         """
@@ -166,25 +167,35 @@ class LanguageModelServingModule(tf.Module):
         max_new_tokens: tf.Tensor,
         seed: tf.Tensor,
     ) -> dict[str, tf.Tensor]:
-        ids = self.tokenizer.tokenize(text)
+        ids, begins_word = self.tokenizer.tokenize_prompt(text)
         prompt = ids[:, -self._max_length :].to_tensor()  # [B, P]
         # The maximum over an empty batch would be the smallest int32.
         random_numbers = draw_random_numbers(seed, tf.maximum(tf.reduce_max(max_new_tokens), 1))
         limits = LengthLimits(tf.zeros_like(max_new_tokens), max_new_tokens)
-        options = SamplingOptions(limits, temperature, top_k, top_p, random_numbers)
+        options = SamplingOptions(limits, temperature, top_k, top_p, random_numbers, begins_word)
         result = self._generate(prompt, limits=options)
         return {
-            "completion": self._completions(prompt, result.ids[:, 0]),
+            "completion": self._completions(prompt, result.ids[:, 0], begins_word),
             "finish_reason": tf.where(result.lengths[:, 0] >= max_new_tokens, LENGTH, STOP),
             "truncated": ids.row_lengths() > self._max_length,
         }
 
-    def _completions(self, prompt: tf.Tensor, generated: tf.Tensor) -> tf.Tensor:
-        """Returns the text of generated ids after that of the prompt: int32 [B, P], int32 [B, T] -> tf.string [B]."""
+    def _completions(self, prompt: tf.Tensor, generated: tf.Tensor, begins_word: tf.Tensor) -> tf.Tensor:
+        """Returns the text of generated ids after that of the prompt.
+
+        Args:
+            prompt: int32 [B, P].
+            generated: int32 [B, T].
+            begins_word: bool [B], whether the prompt's text ends with the space that begins the generated text.
+        Returns:
+            tf.string [B].
+        """
         # The first piece of a text is decoded without its leading space, so decode it together with the prompt.
         prompt_text = self.tokenizer.detokenize(prompt)
         full_text = self.tokenizer.detokenize(tf.concat([prompt, generated], axis=1))
-        completion = tf.strings.substr(full_text, tf.strings.length(prompt_text), tf.strings.length(full_text))
+        size = tf.strings.length(full_text)
+        start = tf.minimum(tf.strings.length(prompt_text) + tf.cast(begins_word, tf.int32), size)
+        completion = tf.strings.substr(full_text, start, size)
         return tf.strings.unicode_transcode(completion, "UTF-8", "UTF-8", replace_control_characters=False)
 
     def _log_probability(self, ids: tf.RaggedTensor) -> tf.Tensor:

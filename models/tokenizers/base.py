@@ -3,8 +3,11 @@
 import abc
 import os
 import re
+from collections.abc import Iterable
 
 import tensorflow as tf
+
+from seq2serve.models.tokenizers import whitespace
 
 PAD_ID, UNK_ID, BOS_ID, EOS_ID = 0, 1, 2, 3
 CONTROL_PIECES = ("<pad>", "<unk>", "<s>", "</s>")
@@ -19,6 +22,8 @@ class Tokenizer(tf.Module, abc.ABC):
     code makes ids, so training and serving agree.
 
     Args:
+        keeps_whitespace: whether line ends, tabs and single spaces are text, instead of one space for all white space.
+        has_words: whether a piece may be a word with the space before it; if not, a space is a piece of its own.
         num_placeholders: M, the number of placeholder pieces; see placeholders.py.
         first_placeholders: ids of the first placeholder, of which M consecutive ids are the pieces of the M
             placeholders; several if a piece that begins a word differs from one inside it.
@@ -26,16 +31,30 @@ class Tokenizer(tf.Module, abc.ABC):
 
     pad_id, unk_id, bos_id, eos_id = PAD_ID, UNK_ID, BOS_ID, EOS_ID
 
-    def __init__(self, num_placeholders: int = 0, first_placeholders: tuple[int, ...] = ()):
+    def __init__(
+        self,
+        keeps_whitespace: bool = False,
+        has_words: bool = True,
+        num_placeholders: int = 0,
+        first_placeholders: tuple[int, ...] = (),
+    ):
         super().__init__(name="tokenizer")
         self.num_placeholders, self.first_placeholders = num_placeholders, first_placeholders
+        self._marks_lines = keeps_whitespace and has_words
+        # At the end of a prompt; empty if a space is a piece of its own.
+        space = whitespace.SPACE if has_words else ""
+        self._gap = space if keeps_whitespace else f"{whitespace.ANY}+"
 
     @property
     @abc.abstractmethod
     def vocab_size(self) -> int:
         """Returns the number of pieces, including control pieces; all ids are smaller."""
 
+    @property
     @abc.abstractmethod
+    def word_starts(self) -> tf.Tensor:
+        """Returns whether each piece begins with a space, bool [V]."""
+
     def tokenize(self, texts: tf.Tensor) -> tf.RaggedTensor:
         """Normalises texts and converts them to ids, without begin and end markers.
 
@@ -45,8 +64,24 @@ class Tokenizer(tf.Module, abc.ABC):
         Returns:
             int32 [B, (tokens)].
         """
+        return self._encode(self._marked(texts))
 
-    @abc.abstractmethod
+    def tokenize_prompt(self, texts: tf.Tensor) -> tuple[tf.RaggedTensor, tf.Tensor]:
+        """Converts the beginnings of texts to ids, for a model to continue.
+
+        A space at the end of a prompt is part of the next piece ("\u2581word"), so it is left out. Otherwise the last
+        piece would be a lone space, after which the model has never seen a word.
+
+        Args:
+            texts: as for `tokenize`.
+        Returns:
+            int32 [B, (tokens)]; and bool [B], whether a space was left out, so that one of `word_starts` must follow.
+        """
+        marked = self._marked(texts)
+        prompts = tf.strings.regex_replace(marked, rf"{self._gap}\z", "")
+        ids = self._encode(prompts)
+        return ids, (tf.strings.length(prompts) < tf.strings.length(marked)) & (ids.row_lengths() > 0)
+
     def detokenize(self, ids: tf.Tensor | tf.RaggedTensor) -> tf.Tensor:
         """Converts ids to texts.
 
@@ -56,6 +91,8 @@ class Tokenizer(tf.Module, abc.ABC):
         Returns:
             tf.string [B], always valid UTF-8.
         """
+        texts = self._decode(self._text_ids(ids))
+        return whitespace.unmark_lines(texts) if self._marks_lines else texts
 
     @abc.abstractmethod
     def id_to_piece(self, ids: tf.Tensor) -> tf.Tensor:
@@ -79,6 +116,17 @@ class Tokenizer(tf.Module, abc.ABC):
             pieces = self.id_to_piece(tf.range(EOS_ID + 1, self.vocab_size)).numpy()
         return all(_BYTE_PIECE.fullmatch(piece) or len(piece.decode().strip("\u2581")) <= 1 for piece in pieces)
 
+    @abc.abstractmethod
+    def _encode(self, texts: tf.Tensor) -> tf.RaggedTensor:
+        """Returns the ids of texts whose lines are marked: tf.string [B] -> int32 [B, (tokens)]."""
+
+    @abc.abstractmethod
+    def _decode(self, ids: tf.RaggedTensor) -> tf.Tensor:
+        """Returns the texts, with marked lines, of ids that stand for text: int32 [B, (tokens)] -> tf.string [B]."""
+
+    def _marked(self, texts: tf.Tensor) -> tf.Tensor:
+        return whitespace.mark_lines(texts) if self._marks_lines else texts
+
     def _text_ids(self, ids: tf.Tensor | tf.RaggedTensor) -> tf.RaggedTensor:
         """Returns only the ids that stand for text: `<unk>` and the pieces after the control pieces."""
         ragged = ids if isinstance(ids, tf.RaggedTensor) else tf.RaggedTensor.from_tensor(ids)
@@ -91,3 +139,9 @@ def write_file(directory: str, name: str, content: bytes) -> None:
     """Writes one file of a tokenizer, on any file system that TensorFlow supports."""
     with tf.io.gfile.GFile(os.path.join(directory, name), "wb") as file:
         file.write(content)
+
+
+def vocabulary_tsv(pieces: Iterable[str]) -> bytes:
+    """Returns `piece<TAB>id` lines for people; a line end or tab in a piece is written as in Python."""
+    escaped = (piece.replace("\n", r"\n").replace("\t", r"\t") for piece in pieces)
+    return "".join(f"{piece}\t{index}\n" for index, piece in enumerate(escaped)).encode()

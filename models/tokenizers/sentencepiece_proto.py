@@ -1,4 +1,4 @@
-"""Edits serialised SentencePiece models: adds control pieces and removes pieces.
+"""Edits serialised SentencePiece models: adds control pieces, removes pieces and changes scores.
 
 The protobuf classes in the sentencepiece package need a newer protobuf than TensorFlow supports. The messages here
 declare only the fields that are used, with the numbers of sentencepiece_model.proto. Protobuf preserves all others as
@@ -12,6 +12,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError, Message
 
 from seq2serve.models.tokenizers.base import CONTROL_PIECES
+from seq2serve.models.tokenizers.whitespace import SPACE_PIECE
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 
@@ -80,6 +81,15 @@ def keep_pieces(model: bytes, is_kept: Callable[[str, int], bool]) -> bytes:
     del parsed.pieces[:]
     parsed.pieces.extend(pieces)
     parsed.trainer_spec.vocab_size = len(pieces)
+    return parsed.SerializeToString(deterministic=True)
+
+
+def merge_spaces_last(model: bytes) -> bytes:
+    """Gives runs of spaces the lowest scores, so that byte-pair encoding first merges a space with the next word."""
+    parsed = _parse(model)
+    for piece in parsed.pieces:
+        if len(piece.piece) > 1 and not piece.piece.strip(SPACE_PIECE):
+            piece.score -= len(parsed.pieces)
     return parsed.SerializeToString(deterministic=True)
 
 

@@ -40,10 +40,12 @@ def load_tokenizer(directory: str) -> Tokenizer:
         directory: a folder on any file system that TensorFlow supports.
     """
     settings = json.loads(_read(os.path.join(directory, _SETTINGS)))
+    keeps_whitespace = _whitespace(settings) == "keep"
     if settings["kind"] == "wordpiece":
         pieces = json.loads(_read(os.path.join(directory, WORDPIECES)))
-        return WordPieceTokenizer(pieces["words"], pieces["suffixes"], settings["lowercase"])
-    return SentencePieceTokenizer(_read(os.path.join(directory, SPM_MODEL)))
+        return WordPieceTokenizer(pieces["words"], pieces["suffixes"], settings["lowercase"], keeps_whitespace)
+    has_words = settings["kind"] == "sentencepiece"
+    return SentencePieceTokenizer(_read(os.path.join(directory, SPM_MODEL)), keeps_whitespace, has_words)
 
 
 def load_tokenizers(directory: str, columns: Sequence[str]) -> dict[str, Tokenizer]:
@@ -68,7 +70,8 @@ def learn_tokenizer(word_counts: Iterable[tuple[str, int]], config: TokenizerCon
     `config.vocab_size` yields fewer pieces.
 
     Args:
-        word_counts: words, without spaces, and the number of times each occurs.
+        word_counts: words, without spaces, and the number of times each occurs. If white space is kept, also runs of
+            spaces.
         config: kind and size.
         directory: an existing folder that receives the model, `tokenizer.json` and `vocabulary.tsv`.
     Returns:
@@ -144,8 +147,12 @@ def _vocabulary(directory: str) -> tuple:
         return tuple((column, _vocabulary(os.path.join(directory, column))) for column in columns)
     settings = json.loads(_read(os.path.join(directory, _SETTINGS)))
     if settings["kind"] == "wordpiece":
-        return _read(os.path.join(directory, WORDPIECES)), settings["lowercase"]
-    return (_read(os.path.join(directory, SPM_MODEL)),)
+        return _read(os.path.join(directory, WORDPIECES)), _whitespace(settings), settings["lowercase"]
+    return _read(os.path.join(directory, SPM_MODEL)), _whitespace(settings)
+
+
+def _whitespace(settings: dict[str, Any]) -> str:
+    return settings.get("whitespace", "fold")  # earlier versions and imported models lack the setting
 
 
 def _write_settings(settings: dict[str, Any], directory: str) -> None:

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from seq2serve.models.config import TokenizerConfig
 from seq2serve.models.tokenizers.base import CONTROL_PIECES
-from seq2serve.models.tokenizers.sentencepiece import BYTE_ORDER_MARK, SPACE_PIECE
+from seq2serve.models.tokenizers.sentencepiece import BYTE_ORDER_MARK
+from seq2serve.models.tokenizers.whitespace import SPACE_PIECE
 
 NUM_BYTES = 256
 # With fewer pieces after control pieces and bytes, a choice of characters makes no sense, and the vocabulary grows.
@@ -47,7 +48,8 @@ def fit_vocabulary(words: Mapping[str, int], config: TokenizerConfig) -> FittedV
         return FittedVocabulary(words, dataclasses.replace(config, vocab_size=2 * NUM_BYTES), "")
     has_bytes = config.byte_fallback and config.kind != "wordpiece"
     pieces_each = 2 if config.kind == "wordpiece" else 1  # to begin a word and to continue one
-    fixed = len((*CONTROL_PIECES, SPACE_PIECE)) + NUM_BYTES * has_bytes + pieces_each * config.placeholders
+    line_ends = 2 if config.whitespace == "keep" else 0  # and tabs
+    fixed = len((*CONTROL_PIECES, SPACE_PIECE)) + NUM_BYTES * has_bytes + pieces_each * config.placeholders + line_ends
     room = config.vocab_size - fixed
     normal = {word: _normalize(word, config.lowercase) for word in words}
     if not any(normal.values()):

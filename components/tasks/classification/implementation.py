@@ -72,7 +72,9 @@ class ClassificationImplementation(TaskImplementation):
     def statistics(self, answers: Answers, rows: Sequence[Row]) -> SufficientStatistics:
         return metrics.statistics(answers["label"], [row["label"] for row in rows])
 
-    def baselines(self, train: Callable[[], list[Row]], rows: Sequence[Row]) -> dict[str, Answers]:
+    def baselines(
+        self, train: Callable[[], list[Row]], rows: Sequence[Row], tokenizers: Callable[[], Mapping[str, Tokenizer]]
+    ) -> dict[str, Answers]:
         """Returns the label frequencies and, if scikit-learn is installed, TF-IDF with logistic regression."""
         train_rows = train()
         counts = Counter(row["label"] for row in train_rows)

@@ -14,7 +14,7 @@ from seq2serve.components.tasks.data import Answers, DataSpec, Row, sample_evenl
 from seq2serve.components.tasks.evaluation import Evaluation
 from seq2serve.components.tasks.implementation import Measurement, TaskImplementation
 from seq2serve.components.tasks.language_model.evaluation import LanguageModelEvaluation
-from seq2serve.components.tasks.language_model.ngrams import NgramModel, normalize
+from seq2serve.components.tasks.language_model.ngrams import NgramModel
 from seq2serve.components.tasks.language_model.prompts import make_prompt
 from seq2serve.models.config import ModelConfig, Recipe
 from seq2serve.models.export.export import export
@@ -25,6 +25,7 @@ from seq2serve.models.transformer.models import DecoderLanguageModel
 
 NUM_COMPLETIONS = 5  # shown at each evaluation during training; the metric does not need them
 MAX_BASELINE_CHARACTERS = 50_000_000  # to train the baselines, which keep every n-gram in memory
+BATCH_ROWS = 256  # of texts that a tokenizer normalises together
 BASELINE_ORDERS = {"characters by frequency": 1, "5-gram of characters": 5}
 
 
@@ -91,10 +92,15 @@ class LanguageModelImplementation(TaskImplementation):
         counts = [answers[name] for name in ("log_probability", "characters", "tokens")]
         return SufficientStatistics(np.array(counts, float).T / [-math.log(2), 1, 1], _bits)
 
-    def baselines(self, train: Callable[[], list[Row]], rows: Sequence[Row]) -> dict[str, Answers]:
-        texts, inputs = self._baseline_texts(train()), self._baseline_texts(rows)
+    def baselines(
+        self, train: Callable[[], list[Row]], rows: Sequence[Row], tokenizers: Callable[[], Mapping[str, Tokenizer]]
+    ) -> dict[str, Answers]:
+        """Returns n-gram models' probabilities of the very text whose characters the model's `score` counts."""
+        texts = [row["text"] for row in train()]
         ends = itertools.accumulate(map(len, texts))
         texts = [text for text, end in zip(texts, ends, strict=True) if end <= MAX_BASELINE_CHARACTERS] or texts[:1]
+        tokenizer = tokenizers()["text"]
+        texts, inputs = _normalized(texts, tokenizer), _normalized([row["text"] for row in rows], tokenizer)
         answers: dict[str, Answers] = {}
         for name, order in BASELINE_ORDERS.items():
             model = NgramModel(texts, order)
@@ -105,9 +111,14 @@ class LanguageModelImplementation(TaskImplementation):
             }
         return answers
 
-    def _baseline_texts(self, rows: Sequence[Row]) -> list[str]:
-        """Returns the texts as the model scores them: normalised, and lower-cased if its tokenizer does that."""
-        return [normalize(row["text"].lower() if self.lowercase else row["text"]) for row in rows]
+
+def _normalized(texts: Sequence[str], tokenizer: Tokenizer) -> list[str]:
+    """Returns texts with the white space, case and Unicode forms that the model reads."""
+    normalized: list[str] = []
+    for first in range(0, len(texts), BATCH_ROWS):
+        ids = tokenizer.tokenize(tf.constant(texts[first : first + BATCH_ROWS]))
+        normalized += [text.decode() for text in tokenizer.detokenize(ids).numpy()]
+    return normalized
 
 
 def _bits(columns: np.ndarray, weights: np.ndarray) -> Metrics:

@@ -10,11 +10,6 @@ _NUM_CHARACTERS = (1 << _BITS) - 3
 _NUM_UNICODE = 0x110000
 
 
-def normalize(text: str) -> str:
-    """Returns the text with every run of white space, including line ends, as one space, as the tokenizer reads it."""
-    return " ".join(text.split())
-
-
 class NgramModel:
     """Interpolated Kneser-Ney smoothing (Chen and Goodman 1999, equation 4.35) of characters, one discount per order.
 

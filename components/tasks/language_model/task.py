@@ -19,7 +19,7 @@ def _implementation() -> "TaskImplementation":
 
 
 def _reference(row: Row, prompt: str) -> str:
-    return " ".join(row["text"].split())[len(prompt) :][:NUM_REFERENCE_CHARACTERS].lstrip()
+    return row["text"][len(prompt) :][:NUM_REFERENCE_CHARACTERS].lstrip()
 
 
 LANGUAGE_MODEL = Task(
@@ -37,4 +37,5 @@ LANGUAGE_MODEL = Task(
     purpose="Continues and scores texts like the training data.",
     parts=("decoder",),
     decimals=3,
+    keeps_whitespace=True,
 )

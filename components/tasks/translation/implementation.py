@@ -71,7 +71,9 @@ class TranslationImplementation(TaskImplementation):
     def statistics(self, answers: Answers, rows: Sequence[Row]) -> SufficientStatistics:
         return metrics.statistics(answers["translation"], [row["target"] for row in rows], self.lowercase)
 
-    def baselines(self, train: Callable[[], list[Row]], rows: Sequence[Row]) -> dict[str, Answers]:
+    def baselines(
+        self, train: Callable[[], list[Row]], rows: Sequence[Row], tokenizers: Callable[[], Mapping[str, Tokenizer]]
+    ) -> dict[str, Answers]:
         return {"source copied": {"translation": [row["source"] for row in rows]}}
 
 
