@@ -8,4 +8,5 @@ _FIRST_WORDS = re.compile(rf"(?:\s*\S+){{0,{NUM_PROMPT_WORDS}}}")
 
 def make_prompt(text: str) -> str:
     """Returns the first words of a text and the white space between them, for the model to continue."""
-    return _FIRST_WORDS.match(text)[0]
+    words = _FIRST_WORDS.match(text)
+    return words.group() if words else ""
