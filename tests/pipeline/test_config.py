@@ -68,6 +68,22 @@ def test_settings_are_checked_together_not_one_by_one():
     assert (config.model.d_model, config.model.num_heads) == (90, 9)
 
 
+def test_only_language_models_keep_white_space():
+    for task in TASKS:
+        config = preset("demo", task)
+        if task == "language_model":
+            assert config.tokenizer.whitespace == "keep"
+            assert with_settings(config, ["tokenizer.whitespace=fold"]).tokenizer.whitespace == "fold"
+        else:
+            assert config.tokenizer.whitespace == "fold"
+            message = (
+                f"^setting tokenizer.whitespace=keep is not supported by {task}, which reads text without line ends"
+            )
+            with pytest.raises(UserError, match=message) as error:
+                with_settings(config, ["tokenizer.whitespace=keep"])
+            assert error.value.code == "settings-conflict"
+
+
 # Errors.
 
 

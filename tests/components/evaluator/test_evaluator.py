@@ -17,6 +17,8 @@ from seq2serve.components.evaluator.executor import BATCH_ROWS
 from seq2serve.components.example_gen.component import ExampleGen
 from seq2serve.components.example_gen.formats import InputConfig, SplitConfig
 from seq2serve.components.tasks.registry import get_task
+from seq2serve.models.config import TokenizerConfig
+from seq2serve.models.tokenizers.tokenizer import learn_tokenizer
 
 ROWS = [
     ("Turn on the light.", "TURN ON THE LIGHT."),
@@ -337,6 +339,9 @@ def test_fewer_bits_per_character_are_better(evaluate, write_splits, tmp_path, m
     rows = [{"text": f"{word} the quick brown fox"} for word in ("one", "two", "three", "four")]
     examples = write_splits(rows[:2], rows[2:])
     model = save_model(tmp_path / "model", "score", score)
+    tokenizer = tmp_path / "model" / "Format-Keras" / "tokenizer"
+    tokenizer.mkdir(parents=True)
+    learn_tokenizer([("quick", 1)], TokenizerConfig(vocab_size=300), str(tokenizer))
     metrics, predictions, blessing = evaluate(examples, model, margin, task="language_model")
     assert metrics["model"]["bits_per_character"] == pytest.approx(1, rel=1e-4)
     assert list(metrics["baselines"]) == ["characters by frequency", "5-gram of characters"]

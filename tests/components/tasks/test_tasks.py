@@ -72,10 +72,11 @@ def test_no_component_depends_on_the_name_of_a_task():
         assert not re.search(rf"[\"']({'|'.join(TASKS)})[\"']|task\w*\.name", path.read_text()), path
 
 
-def test_right_answers_have_a_better_headline_than_every_baseline(task):
+def test_right_answers_have_a_better_headline_than_every_baseline(task, tokenizer):
     rows = ROWS[task.name]
     best = task.implementation().measure(BEST_ANSWERS[task.name], rows)
-    baselines = task.implementation().baselines(lambda: rows, [{**row} for row in rows])
+    tokenizers = dict.fromkeys(task.text_columns, tokenizer)
+    baselines = task.implementation().baselines(lambda: rows, [{**row} for row in rows], lambda: tokenizers)
     assert baselines
     for name, answers in baselines.items():
         measured = task.implementation().measure(answers, rows)

@@ -328,6 +328,19 @@ def test_every_kind_of_tokenizer_can_be_learned(inputs, tmp_path, kind):
     assert [source for source, _ in read_ids(ids, "test", 1)] == expected
 
 
+@pytest.mark.parametrize("kind", ["sentencepiece", "wordpiece"])
+def test_ids_contain_line_ends_tabs_and_indentation_if_white_space_is_kept(labelled, tmp_path, kind):
+    texts = ["def f(x):\n\treturn x\n", "  a  b \n\n    c", "\n\tx\t"]
+    inputs = labelled(train=[(text, "code") for text in texts * 20])
+    config = TokenizerConfig(kind=kind, vocab_size=300, whitespace="keep")
+    ids, tokenizer = transform(inputs, tmp_path / "out", columns=("text",), tokenizer_config=config)
+    (path,) = pathlib.Path(ids.uri, "Split-train").iterdir()
+    records = [tf.train.Example.FromString(record) for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator()]
+    rows = tf.ragged.constant([list(record.features.feature["text_ids"].int64_list.value) for record in records])
+    read = load_tokenizer(tokenizer.uri).detokenize(tf.cast(rows, tf.int32)).numpy()
+    assert [text.decode() for text in read] == texts * 20
+
+
 # A tokenizer for each column.
 
 

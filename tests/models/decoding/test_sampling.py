@@ -8,7 +8,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seq2serve.models.decoding.beam_search import BeamSearch, LengthLimits
+from seq2serve.models.decoding.beam_search import BeamSearch, LengthLimits, initial_hypotheses
 from seq2serve.models.decoding.loop import CHUNK, Result, generate
 from seq2serve.models.decoding.sampling import Sampler, SamplingOptions, draw_random_numbers, sample_tokens
 from seq2serve.models.decoding.step import NEG_INF
@@ -17,15 +17,15 @@ EOS = 3
 NUMBERS = (np.arange(1000, dtype=np.float32) + 0.5) / 1000  # evenly spaced, so the frequency of each token is exact
 
 
-def options(rows, temperature=1.0, top_k=0, top_p=1.0, numbers=0.0, minimum=0, maximum=20) -> SamplingOptions:
-    """Makes options for `rows` rows; each option is one number or one per row."""
+def options(rows, temperature=1.0, top_k=0, top_p=1.0, numbers=0.0, minimum=0, maximum=20, begins_word=False):
+    """Makes SamplingOptions for `rows` rows; each option is one number or one per row."""
 
     def per_row(values, dtype):
         return np.broadcast_to(np.asarray(values, dtype), rows)
 
     lengths = LengthLimits(per_row(minimum, np.int32), per_row(maximum, np.int32))
     temperature, top_p = per_row(temperature, np.float32), per_row(top_p, np.float32)
-    return SamplingOptions(lengths, temperature, per_row(top_k, np.int32), top_p, numbers)
+    return SamplingOptions(lengths, temperature, per_row(top_k, np.int32), top_p, numbers, per_row(begins_word, bool))
 
 
 def frequencies(logits, **changes) -> np.ndarray:
@@ -160,3 +160,16 @@ def test_length_limits_hold(noisy_reverser, source):
     assert result.lengths[0, 0] >= CHUNK + 4
     assert (result.lengths <= CHUNK + 6).all()
     assert not (result.ids == EOS).any()
+
+
+def test_only_the_first_token_of_a_row_may_have_to_begin_a_word():
+    """The rows are: the most likely token begins no word, the same without the option, and the text may end."""
+    word_starts = tf.constant([False, False, False, False, True, False])
+    sampler = Sampler(EOS, word_starts)
+    logits = tf.constant([[0.0, 0, 0, 1, 2, 9], [0, 0, 0, 1, 2, 9], [0, 0, 0, 8, 2, 9]])
+    rows = options(3, temperature=0, numbers=np.zeros([3, 2], np.float32), begins_word=[True, False, True])
+    hypotheses = initial_hypotheses(tf.fill([3], 2), 1, 1, CHUNK)
+    first = sampler.advance(hypotheses, logits, tf.constant(0), rows)
+    assert first.tokens.numpy().ravel().tolist() == [4, 5, EOS]
+    second = sampler.advance(first, logits, tf.constant(1), rows)
+    assert second.tokens.numpy().ravel()[:2].tolist() == [5, 5]

@@ -27,7 +27,7 @@ HOSTILE = ["", " ", "the light", "a\0b e\u0301 \U0001f469\u200d\U0001f467", "the
 def model_and_tokenizer(tmp_path_factory):
     keras.utils.set_random_seed(1)  # before loading: it discards the resources of tokenizers
     folder = str(tmp_path_factory.mktemp("tokenizer"))
-    learn_tokenizer([(word, 10) for word in WORDS], TokenizerConfig(vocab_size=320), folder)
+    learn_tokenizer([(word, 10) for word in WORDS], TokenizerConfig(vocab_size=320, whitespace="keep"), folder)
     tokenizer = load_tokenizer(folder)
     config = ModelConfig(1, 2, d_model=16, num_heads=2, dff=32, positions="rotary", max_positions=CONTEXT)
     model = DecoderLanguageModel(config, tokenizer.vocab_size)
@@ -160,12 +160,29 @@ def test_a_completion_can_be_appended(model_and_tokenizer, runtime):
     for seed in range(8):
         (completion,) = sample(runtime, ["the light"], seed=seed, max_new_tokens=5)
         ids = tokenizer.tokenize(tf.constant([f"the light{completion}"]))
-        assert tokenizer.detokenize(ids).numpy()[0].decode() == f"the light{completion}".rstrip()
+        assert tokenizer.detokenize(ids).numpy()[0].decode() == f"the light{completion}"
+
+
+def test_a_space_at_the_end_of_a_prompt_counts_once(runtime):
+    """The model reads the same ids with and without it; only the next token may differ: it must begin a word."""
+    texts = ["the light", "the lamp is", "open", "garden door", "the", "now please"]
+    (plain, spaced) = (sample(runtime, [text + end for text in texts], temperature=0.0) for end in ("", " "))
+    begins_word = [completion.startswith(" ") for completion in plain]
+    assert any(begins_word)
+    for without, with_space, begins in zip(plain, spaced, begins_word, strict=True):
+        assert with_space == without[1:] or not begins
+
+
+def test_a_prompt_may_end_with_any_white_space(runtime):
+    texts = ["", " ", "  ", "\n", "the\n", "the\n ", "the \n\t", "the\u3000"]
+    for seed in range(4):
+        completions = sample(runtime, texts, seed=seed, temperature=2.0)
+        assert completions == [sample(runtime, [text], seed=seed, temperature=2.0)[0] for text in texts]
 
 
 def test_the_score_of_a_short_text_equals_its_log_probability(model_and_tokenizer, runtime):
     model, tokenizer = model_and_tokenizer
-    text = "the lamp"
+    text = "the\n\tlamp "
     ids = tokenizer.tokenize(tf.constant([text])).to_list()[0] + [3]
     assert len(ids) <= CONTEXT // 2, "the text must fit in one window"
     expected = float(tf.reduce_sum(language_model_log_probabilities(model, tf.constant([ids]))))

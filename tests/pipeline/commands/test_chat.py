@@ -41,6 +41,12 @@ def test_each_line_is_continued_and_an_empty_line_continues_the_last_answer(serv
     assert out.getvalue() == f"{first}\n{second}\nCheck{sampled(served, 'Check', 7)}\n"
 
 
+def test_a_space_at_the_end_of_a_line_is_not_repeated(served):
+    out = io.StringIO()
+    chat(served, ["Turn on "], out, io.StringIO(), dataclasses.replace(OPTIONS, temperature=0.0))
+    assert out.getvalue().startswith("Turn on the ")
+
+
 def test_the_seed_after_the_largest_is_zero(served):
     out = io.StringIO()
     chat(served, ["Open the", "Check"], out, io.StringIO(), dataclasses.replace(OPTIONS, seed=2**31 - 1))

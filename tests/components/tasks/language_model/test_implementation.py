@@ -3,6 +3,8 @@
 import pytest
 
 from seq2serve.components.tasks.language_model.task import LANGUAGE_MODEL
+from seq2serve.models.config import TokenizerConfig
+from seq2serve.models.tokenizers.tokenizer import learn_tokenizer, load_tokenizer
 
 
 def test_a_long_document_weighs_more_than_a_short_one():
@@ -12,10 +14,29 @@ def test_a_long_document_weighs_more_than_a_short_one():
     assert metrics["perplexity"] == pytest.approx(2.7182818 ** (901 / 301))
 
 
-def test_baselines_predict_lower_case_if_the_model_does():
-    rows = [{"text": "The Light is On"}] * 3
-    lower = [{"text": row["text"].lower()} for row in rows]
-    judge = LANGUAGE_MODEL.judge(lowercase=True)
-    assert judge.baselines(lambda: rows, rows) == LANGUAGE_MODEL.implementation().baselines(lambda: lower, lower)
+def test_the_signature_says_that_the_model_reads_lower_case():
     answers = {"log_probability": [-9.0], "characters": [15], "tokens": [4]}
-    assert "lower-case" in judge.measure(answers, rows[:1]).signature["bits_per_character"]
+    measurement = LANGUAGE_MODEL.judge(lowercase=True).measure(answers, [{"text": "The Light is On"}])
+    assert "lower-case" in measurement.signature["bits_per_character"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "normal"),
+    [
+        ({}, "a B c"),
+        ({"whitespace": "keep"}, " a\n\n  B\tc"),
+        ({"whitespace": "keep", "lowercase": True}, " a\n\n  b\tc"),
+    ],
+    ids=["fold", "keep", "keep, lowercase"],
+)
+def test_baselines_are_computed_on_the_text_that_the_model_reads(tmp_path, settings, normal):
+    learn_tokenizer([("a", 1)], TokenizerConfig(vocab_size=300, **settings), str(tmp_path))
+    tokenizers = {"text": load_tokenizer(str(tmp_path))}
+    baselines = LANGUAGE_MODEL.implementation().baselines
+    raw, read = ([{"text": text}] * 2 for text in (" a\r\n\n  B\tc\x01", normal))
+    of_raw = baselines(lambda: raw, raw, lambda: tokenizers)
+    of_read = baselines(lambda: read, read, lambda: tokenizers)
+    assert of_raw == of_read
+    for answers in of_raw.values():
+        assert answers["characters"] == [len(normal)] * 2
+        assert answers["tokens"] == [len(normal) + 1] * 2

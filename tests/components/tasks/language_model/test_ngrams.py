@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from seq2serve.components.tasks.language_model.ngrams import NgramModel, normalize
+from seq2serve.components.tasks.language_model.ngrams import NgramModel
 
 TEXTS = ["the cat sat on the mat", "the dog sat on the log", "a cat and a dog"] * 3
 
@@ -36,7 +36,3 @@ def test_more_context_helps():
 def test_a_unigram_model_has_relative_frequencies():
     model = NgramModel(["aab"] * 1000, 1)
     assert model.log_probability("a") == pytest.approx(np.log(2 / 4) + np.log(1 / 4), abs=1e-2)
-
-
-def test_white_space_is_normalised_to_single_spaces():
-    assert normalize(" a\n\n b\tc ") == "a b c"
