@@ -54,21 +54,20 @@ class MaskedTexts(NamedTuple):
 
     Args:
         text: tf.string [B], valid UTF-8.
-        spans: tf.string [B, M], the spans of each text in their order, "" where there are fewer than M.
-        first: int32 [B], the index of the placeholder of the first span; that of span i is (first + i) % M.
+        spans: tf.string [B, M], the spans of each text in their order, "" where there are fewer than M. The first
+            placeholder stands for the first span, and so on: in most texts there are few, so these are learned well.
     """
 
     text: tf.Tensor
     spans: tf.Tensor
-    first: tf.Tensor
 
     def spans_of(self, index: tf.Tensor) -> tf.Tensor:
         """Returns the spans of placeholders, int32 [B, T] -> tf.string [B, T]; "" for those that a text has not."""
-        return tf.gather(self.spans, (index - self.first[:, tf.newaxis]) % self.spans.shape[1], batch_dims=1)
+        return tf.gather(self.spans, index, batch_dims=1)
 
     def is_used(self) -> tf.Tensor:
         """Returns whether each placeholder occurs in the text, bool [B, M]."""
-        return self.spans_of(tf.repeat(tf.range(self.spans.shape[1])[tf.newaxis], tf.size(self.first), 0)) != ""
+        return self.spans != ""
 
     def repeat(self, times: int) -> "MaskedTexts":
         """Repeats each text, [B] -> [B * times]."""
@@ -90,18 +89,14 @@ class Placeholders(tf.Module):
         self._own_pattern = rf"[\x{{{_FIRST:X}}}-\x{{{_FIRST + self._number - 1:X}}}]"
 
     def mask(self, text: tf.Tensor) -> MaskedTexts:
-        """Replaces the spans of texts, tf.string [B]; spans after the first M stay.
-
-        Which placeholder is the first follows from a hash of the text, so that training covers all of them evenly.
-        """
+        """Replaces the spans of texts, tf.string [B]; spans after the first M stay."""
         text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", replace_control_characters=False)
         parts, is_span, order = self._split(text, self._pattern)
-        first = tf.strings.to_hash_bucket_fast(text, self._number)
-        index = (tf.gather(first, parts.value_rowids()) + order) % self._number
         is_masked = is_span & (order < self._number)
-        masked = tf.where(is_masked, tf.gather(self._characters, index), self._without_own(parts.flat_values))
+        characters = tf.gather(self._characters, tf.minimum(order, self._number - 1))
+        masked = tf.where(is_masked, characters, self._without_own(parts.flat_values))
         spans = tf.ragged.boolean_mask(parts, parts.with_flat_values(is_masked)).to_tensor(shape=[None, self._number])
-        return MaskedTexts(_join(parts, masked), spans, tf.cast(first, tf.int32))
+        return MaskedTexts(_join(parts, masked), spans)
 
     def mask_target(self, target: tf.Tensor, source: MaskedTexts) -> tf.Tensor:
         """Replaces the spans of targets, tf.string [B], that their sources have as well; returns tf.string [B].
@@ -115,7 +110,7 @@ class Placeholders(tf.Module):
         rank = tf.reduce_sum(tf.cast(tf.linalg.band_part(tf.cast(is_same, tf.int32), -1, 0), tf.int32), 2)  # [B, T]
         is_equal = (spans[:, :, tf.newaxis] == source.spans[:, tf.newaxis]) & (spans != "")[..., tf.newaxis]
         is_match = is_equal & (tf.cumsum(tf.cast(is_equal, tf.int32), 2) == rank[..., tf.newaxis])  # [B, T, M]
-        index = (source.first[:, tf.newaxis] + tf.argmax(is_match, 2, tf.int32)) % self._number
+        index = tf.argmax(is_match, 2, tf.int32)
         masked = tf.where(tf.reduce_any(is_match, 2), tf.gather(self._characters, index), self._without_own(spans))
         flat = tf.boolean_mask(masked, spans != "")
         plain = self._without_own(parts.flat_values)
@@ -127,8 +122,7 @@ class Placeholders(tf.Module):
         placeholder = tf.where(is_placeholder, parts.flat_values, self._characters[0])
         code = tf.strings.unicode_decode(placeholder, "UTF-8").flat_values - _FIRST
         rows = tf.cast(parts.value_rowids(), tf.int32)
-        order = (code - tf.gather(source.first, rows)) % self._number
-        spans = tf.gather_nd(source.spans, tf.stack([rows, order], 1))
+        spans = tf.gather_nd(source.spans, tf.stack([rows, code], 1))
         return _join(parts, tf.where(is_placeholder, spans, parts.flat_values))
 
     def _without_own(self, texts: tf.Tensor) -> tf.Tensor:
