@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import portalocker
@@ -174,19 +175,49 @@ def noisy_reversal(source: list[int], rng: np.random.Generator) -> list[int]:
 
 
 @pytest.fixture(scope="session")
-def reverser(make_transformer, train, task_batches):
+def once(tmp_path_factory):
+    """Returns a function (name, fill) -> folder: one of the workers fills it, the others wait and read it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def once(name: str, fill: Callable[[pathlib.Path], None]) -> pathlib.Path:
+        folder, done = shared / name, shared / f"{name}.done"
+        folder.mkdir(exist_ok=True)
+        with (shared / f"{name}.lock").open("w") as lock:
+            portalocker.lock(lock, portalocker.LOCK_EX)
+            if not done.exists():
+                fill(folder)
+                done.touch()
+        return folder
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def reverser(make_transformer, train, task_batches, once):
     """A Transformer that has learned to reverse sequences of up to six tokens."""
     model = make_transformer(num_encoder_layers=1, num_decoder_layers=1, d_model=32, dff=64)
-    train(model, task_batches(lambda source, rng: source[::-1], longest=6), steps=400)
+
+    def fill(folder: pathlib.Path) -> None:
+        train(model, task_batches(lambda source, rng: source[::-1], longest=6), steps=400)
+        model.save_weights(folder / "model.weights.h5")
+
+    model.load_weights(once("reverser", fill) / "model.weights.h5")
     return model
 
 
 @pytest.fixture(scope="session")
-def train_noisy_reverser(make_transformer, train, task_batches):
+def make_noisy_reverser(make_transformer):
+    """Returns a function that builds a Transformer for `noisy_reversal`; its keywords change the ModelConfig."""
+    return functools.partial(make_transformer, d_model=32, dff=64, seed=3)
+
+
+@pytest.fixture(scope="session")
+def train_noisy_reverser(make_noisy_reverser, train, task_batches):
     """Returns a function that trains a Transformer on `noisy_reversal`; its keywords change the ModelConfig."""
 
     def trained(**changes):
-        model = make_transformer(d_model=32, dff=64, seed=3, **changes)
+        model = make_noisy_reverser(**changes)
         train(model, task_batches(noisy_reversal), steps=300, label_smoothing=0.1)
         return model
 
@@ -194,9 +225,16 @@ def train_noisy_reverser(make_transformer, train, task_batches):
 
 
 @pytest.fixture(scope="session")
-def noisy_reverser(train_noisy_reverser):
+def noisy_reverser(make_noisy_reverser, train_noisy_reverser, once):
     """A Transformer that has learned an ambiguous task, so that several outputs have similar scores."""
-    return train_noisy_reverser(num_encoder_layers=1, num_decoder_layers=1)
+    layers = {"num_encoder_layers": 1, "num_decoder_layers": 1}
+    model = make_noisy_reverser(**layers)
+
+    def fill(folder: pathlib.Path) -> None:
+        train_noisy_reverser(**layers).save_weights(folder / "model.weights.h5")
+
+    model.load_weights(once("noisy_reverser", fill) / "model.weights.h5")
+    return model
 
 
 # A corpus from a small grammar: sentences for a control panel, and their word-by-word translations.
@@ -392,25 +430,20 @@ def blobs(memory_file_system):
 
 
 @pytest.fixture(scope="session")
-def finished_run_of(tmp_path_factory):
+def finished_run_of(once):
     """Returns a function task -> FinishedRun in which a pipeline has completed.
 
     Workers share it: the first one runs the pipeline, the others wait. Read from it, and make changes in a copy.
     """
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
     @functools.cache
     def finished_run_of(task: str) -> FinishedRun:
-        folder = shared / task
-        folder.mkdir(exist_ok=True)
-        with (folder / "lock").open("w") as lock:
-            portalocker.lock(lock, portalocker.LOCK_EX)
-            if not (folder / "stdout.txt").exists():
-                done = build(folder, task).run()
-                assert done.returncode == 0, done.stderr
-                (folder / "stdout.txt").write_text(done.stdout, encoding="utf-8")
-        return FinishedRun(folder, FILES[task][0], task=task)
+        def fill(folder: pathlib.Path) -> None:
+            done = build(folder, task).run()
+            assert done.returncode == 0, done.stderr
+            (folder / "stdout.txt").write_text(done.stdout, encoding="utf-8")
+
+        return FinishedRun(once(task, fill), FILES[task][0], task=task)
 
     return finished_run_of
 
