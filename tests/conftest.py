@@ -46,9 +46,29 @@ def pytest_collection_modifyitems(items) -> None:
     items.sort(key=lambda item: ranks.get(item.path.name, len(LONGEST)))
 
 
-@pytest.fixture(params=KINDS, ids=lambda kind: "-".join(map(str, kind.values())))
+def name_of(kind: dict) -> str:
+    """Returns the id of one of KINDS."""
+    return "-".join(map(str, kind.values()))
+
+
+@pytest.fixture(params=KINDS, ids=name_of)
 def kind(request):
     """Each of KINDS: changes to a ModelConfig."""
+    return request.param
+
+
+# For slow tests of two models that share their code: in each half are all positions and both norm positions.
+
+
+@pytest.fixture(params=[KINDS[0], KINDS[3], KINDS[5]], ids=name_of)
+def first_half_of_kinds(request):
+    """Each of one half of KINDS."""
+    return request.param
+
+
+@pytest.fixture(params=[KINDS[1], KINDS[2], KINDS[4]], ids=name_of)
+def second_half_of_kinds(request):
+    """Each of the other half of KINDS."""
     return request.param
 
 
