@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import portalocker
@@ -32,7 +33,7 @@ KINDS = [
 ]
 
 # A worker takes one file at a time. These take longest; neighbours begin with the finished runs of different tasks.
-LONGEST = ("test_end_to_end.py", "test_chat.py", "test_trainer.py")
+LONGEST = ("test_runs.py", "test_chat.py", "test_killed_runs.py", "test_trainer.py", "test_failed_runs.py")
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # There is a worker per core; more threads of TensorFlow would only compete for the cores.
@@ -45,9 +46,29 @@ def pytest_collection_modifyitems(items) -> None:
     items.sort(key=lambda item: ranks.get(item.path.name, len(LONGEST)))
 
 
-@pytest.fixture(params=KINDS, ids=lambda kind: "-".join(map(str, kind.values())))
+def name_of(kind: dict) -> str:
+    """Returns the id of one of KINDS."""
+    return "-".join(map(str, kind.values()))
+
+
+@pytest.fixture(params=KINDS, ids=name_of)
 def kind(request):
     """Each of KINDS: changes to a ModelConfig."""
+    return request.param
+
+
+# For slow tests of two models that share their code: in each half are all positions and both norm positions.
+
+
+@pytest.fixture(params=[KINDS[0], KINDS[3], KINDS[5]], ids=name_of)
+def first_half_of_kinds(request):
+    """Each of one half of KINDS."""
+    return request.param
+
+
+@pytest.fixture(params=[KINDS[1], KINDS[2], KINDS[4]], ids=name_of)
+def second_half_of_kinds(request):
+    """Each of the other half of KINDS."""
     return request.param
 
 
@@ -174,19 +195,49 @@ def noisy_reversal(source: list[int], rng: np.random.Generator) -> list[int]:
 
 
 @pytest.fixture(scope="session")
-def reverser(make_transformer, train, task_batches):
+def once(tmp_path_factory):
+    """Returns a function (name, fill) -> folder: one of the workers fills it, the others wait and read it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def once(name: str, fill: Callable[[pathlib.Path], None]) -> pathlib.Path:
+        folder, done = shared / name, shared / f"{name}.done"
+        folder.mkdir(exist_ok=True)
+        with (shared / f"{name}.lock").open("w") as lock:
+            portalocker.lock(lock, portalocker.LOCK_EX)
+            if not done.exists():
+                fill(folder)
+                done.touch()
+        return folder
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def reverser(make_transformer, train, task_batches, once):
     """A Transformer that has learned to reverse sequences of up to six tokens."""
     model = make_transformer(num_encoder_layers=1, num_decoder_layers=1, d_model=32, dff=64)
-    train(model, task_batches(lambda source, rng: source[::-1], longest=6), steps=400)
+
+    def fill(folder: pathlib.Path) -> None:
+        train(model, task_batches(lambda source, rng: source[::-1], longest=6), steps=400)
+        model.save_weights(folder / "model.weights.h5")
+
+    model.load_weights(once("reverser", fill) / "model.weights.h5")
     return model
 
 
 @pytest.fixture(scope="session")
-def train_noisy_reverser(make_transformer, train, task_batches):
+def make_noisy_reverser(make_transformer):
+    """Returns a function that builds a Transformer for `noisy_reversal`; its keywords change the ModelConfig."""
+    return functools.partial(make_transformer, d_model=32, dff=64, seed=3)
+
+
+@pytest.fixture(scope="session")
+def train_noisy_reverser(make_noisy_reverser, train, task_batches):
     """Returns a function that trains a Transformer on `noisy_reversal`; its keywords change the ModelConfig."""
 
     def trained(**changes):
-        model = make_transformer(d_model=32, dff=64, seed=3, **changes)
+        model = make_noisy_reverser(**changes)
         train(model, task_batches(noisy_reversal), steps=300, label_smoothing=0.1)
         return model
 
@@ -194,9 +245,16 @@ def train_noisy_reverser(make_transformer, train, task_batches):
 
 
 @pytest.fixture(scope="session")
-def noisy_reverser(train_noisy_reverser):
+def noisy_reverser(make_noisy_reverser, train_noisy_reverser, once):
     """A Transformer that has learned an ambiguous task, so that several outputs have similar scores."""
-    return train_noisy_reverser(num_encoder_layers=1, num_decoder_layers=1)
+    layers = {"num_encoder_layers": 1, "num_decoder_layers": 1}
+    model = make_noisy_reverser(**layers)
+
+    def fill(folder: pathlib.Path) -> None:
+        train_noisy_reverser(**layers).save_weights(folder / "model.weights.h5")
+
+    model.load_weights(once("noisy_reverser", fill) / "model.weights.h5")
+    return model
 
 
 # A corpus from a small grammar: sentences for a control panel, and their word-by-word translations.
@@ -239,6 +297,7 @@ SMALL_DEMO = (
     "training.checkpoint_steps=50",
     "training.eval_examples=0",  # tracing the graphs of evaluation takes longer than all the steps
     "decoding.beam_size=2",
+    "decoding.max_source_length=48",  # otherwise InfraValidator decodes its longest text for 522 steps, five times
 )
 
 
@@ -391,25 +450,20 @@ def blobs(memory_file_system):
 
 
 @pytest.fixture(scope="session")
-def finished_run_of(tmp_path_factory):
+def finished_run_of(once):
     """Returns a function task -> FinishedRun in which a pipeline has completed.
 
     Workers share it: the first one runs the pipeline, the others wait. Read from it, and make changes in a copy.
     """
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
     @functools.cache
     def finished_run_of(task: str) -> FinishedRun:
-        folder = shared / task
-        folder.mkdir(exist_ok=True)
-        with (folder / "lock").open("w") as lock:
-            portalocker.lock(lock, portalocker.LOCK_EX)
-            if not (folder / "stdout.txt").exists():
-                done = build(folder, task).run()
-                assert done.returncode == 0, done.stderr
-                (folder / "stdout.txt").write_text(done.stdout, encoding="utf-8")
-        return FinishedRun(folder, FILES[task][0], task=task)
+        def fill(folder: pathlib.Path) -> None:
+            done = build(folder, task).run()
+            assert done.returncode == 0, done.stderr
+            (folder / "stdout.txt").write_text(done.stdout, encoding="utf-8")
+
+        return FinishedRun(once(task, fill), FILES[task][0], task=task)
 
     return finished_run_of
 

@@ -36,13 +36,30 @@ def quiet_libraries() -> Iterator[None]:
                 logging.getLogger(name).setLevel(level)
 
 
-def quiet_import(name: str) -> None:
+def quiet_import(name: str, without: Sequence[str] = ()) -> None:
     """Makes a later import of a package silent: its standard error is shown only if the import fails.
 
     TensorFlow's C++ start-up writes to file descriptor 2 before it reads TF_CPP_MIN_LOG_LEVEL; nothing else stops it.
+
+    Args:
+        name: the package.
+        without: optional dependencies that it does not find during its import. Afterwards they can be imported.
     """
     if not any(isinstance(finder, _QuietFinder) and finder.name == name for finder in sys.meta_path):
-        sys.meta_path.insert(0, _QuietFinder(name))
+        sys.meta_path.insert(0, _QuietFinder(name, without))
+
+
+@contextlib.contextmanager
+def hidden(packages: Sequence[str]) -> Iterator[None]:
+    """Makes imports of packages fail inside the `with`; a package that is already imported stays."""
+    names = [name for name in packages if name not in sys.modules]
+    modules: dict[str, types.ModuleType | None] = dict.fromkeys(names)
+    sys.modules.update(modules)  # type: ignore[arg-type]  # for None, `import` raises ModuleNotFoundError
+    try:
+        yield
+    finally:
+        for name in names:
+            sys.modules.pop(name, None)
 
 
 @contextlib.contextmanager
@@ -64,10 +81,10 @@ def held_stderr() -> Iterator[None]:
 
 
 class _QuietFinder(importlib.abc.MetaPathFinder):
-    """Imports one package with standard error held back."""
+    """Imports one package with standard error held back, and without some of its optional dependencies."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, without: Sequence[str]) -> None:
+        self.name, self.without = name, without
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: types.ModuleType | None = None
@@ -79,7 +96,7 @@ class _QuietFinder(importlib.abc.MetaPathFinder):
             execute = spec.loader.exec_module
 
             def execute_quietly(module: types.ModuleType) -> None:
-                with held_stderr():
+                with held_stderr(), hidden(self.without):
                     execute(module)
 
             setattr(spec.loader, "exec_module", execute_quietly)  # noqa: B010 - mypy forbids assigning to a method

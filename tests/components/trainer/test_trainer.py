@@ -46,6 +46,7 @@ DETERMINISTIC = dataclasses.replace(
     model=dataclasses.replace(TINY.model, dropout=0.0),
     training=dataclasses.replace(TINY.training, clip_norm=0.5),
 )
+KILLS = 3
 TRAININGS = str(pathlib.Path(__file__).with_name("trainings.py"))
 
 
@@ -95,9 +96,10 @@ def training_arguments(finished_run, tmp_path_factory):
     return training
 
 
-@pytest.fixture(scope="module", params=[1], ids="seed-{}".format)
+# With this seed: killed before the first checkpoint, after it, and after resuming from it.
+@pytest.fixture(scope="module", params=[21], ids="seed-{}".format)
 def other_processes(request, finished_run, training_arguments, tmp_path_factory):
-    """Trainings in other processes: one that is killed five times and then interrupted, and one on two devices.
+    """Trainings in other processes: one that is killed KILLS times and then interrupted, and one on two devices.
 
     Returns the arguments and results (exit code, stderr) of all trainings; the last is the one on two devices. The
     parameter is the seed of the steps after which the processes are killed.
@@ -105,7 +107,7 @@ def other_processes(request, finished_run, training_arguments, tmp_path_factory)
     rng = random.Random(request.param)
     scratch = tmp_path_factory.mktemp("killed") / r"my [old] \one"  # brackets and backslash are patterns to TensorFlow
     start, every, trainings = 0, TINY.training.checkpoint_steps, []
-    for _ in range(5):
+    for _ in range(KILLS):
         after = rng.randint(start + 1, TINY.training.steps - 1)
         trainings.append(training_arguments(TINY, scratch, killed_after=after))
         start = after // every * every
@@ -120,16 +122,16 @@ def other_processes(request, finished_run, training_arguments, tmp_path_factory)
 def test_a_killed_and_interrupted_training_has_the_weights_and_curves_of_an_uninterrupted_one(
     train, uninterrupted, other_processes, curves
 ):
-    """Five times `kill -9`, then Ctrl-C. The uninterrupted training is in another process, with the same seed."""
+    """KILLS times `kill -9`, then Ctrl-C. The uninterrupted training is in another process, with the same seed."""
     trainings, results = other_processes
-    killed_after = [training["killed_after"] for training in trainings[:5]]
-    assert [code for code, _ in results[:5]] == [-signal.SIGKILL] * 5, results
-    interrupted_after, (code, stderr) = trainings[5]["interrupted_after"], results[5]
+    killed_after = [training["killed_after"] for training in trainings[:KILLS]]
+    assert [code for code, _ in results[:KILLS]] == [-signal.SIGKILL] * KILLS, results
+    interrupted_after, (code, stderr) = trainings[KILLS]["interrupted_after"], results[KILLS]
     assert code == 130, stderr
     assert f"Trainer saves step {interrupted_after} and stops\n" in stderr
     every = TINY.training.checkpoint_steps
     starts = [0, *(after // every * every for after in killed_after)]
-    for start, (_, stderr) in zip(starts, results[:6], strict=True):
+    for start, (_, stderr) in zip(starts, results[: KILLS + 1], strict=True):
         assert (f"Trainer resumes from step {start}\n" in stderr) == (start > 0)
 
     trained = train(TINY, pathlib.Path(trainings[0]["scratch"]))

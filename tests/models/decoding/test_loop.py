@@ -34,12 +34,14 @@ def check_log_probs(model, decode, source, beams):
     np.testing.assert_allclose(result.log_probs.reshape(-1), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_cached_log_probabilities_equal_those_of_the_whole_model(make_transformer, decode, random_ids, kind):
+def test_cached_log_probabilities_equal_those_of_the_whole_model(
+    make_transformer, decode, random_ids, first_half_of_kinds
+):
     """Random weights reorder the beams at nearly every step; a high length penalty makes hypotheses long.
 
     The vocabulary is large enough for top-k by groups.
     """
-    model = make_transformer(num_encoder_layers=1, vocab_size=300, **kind)
+    model = make_transformer(num_encoder_layers=1, vocab_size=300, **first_half_of_kinds)
     check_log_probs(model, decode, random_ids([5, 3, 7, 1, 6], end=(EOS,)), beams=4)
 
 
@@ -83,10 +85,10 @@ def log_probs_after(model, prompt, ids, maximum) -> float:
 
 
 def test_log_probabilities_after_a_prompt_equal_those_of_the_whole_model(
-    continue_prompts, make_language_model, random_ids, kind
+    continue_prompts, make_language_model, random_ids, second_half_of_kinds
 ):
     beams, lengths, maximum = 3, [5, 1, 9, 2, 0], [2 * CHUNK + 3, 2, CHUNK, CHUNK + 1, 7]
-    model, prompt = make_language_model(num_decoder_layers=1, **kind), random_ids(lengths)
+    model, prompt = make_language_model(num_decoder_layers=1, **second_half_of_kinds), random_ids(lengths)
     result = continue_prompts(model, prompt, BeamSearch(beams, n_best=beams, length_penalty=2.0), limits_of(*maximum))
     assert result.lengths.max() > CHUNK
     for row, length in enumerate(lengths):

@@ -140,17 +140,20 @@ def test_only_wordpiece_has_unknown_words(directory, tokenizer):
     assert round_trip(tokenizer, "ka\0lo Щ ka") == ["<unk> <unk> ka" if is_wordpiece else "ka\0lo Щ ka"]
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.one_of(st.text(), st.binary(), st.text(alphabet="ka lo\u0308\u0323m²▁<s>")))
-def test_any_bytes_can_be_tokenized_and_round_trips_reach_a_fixed_point(tokenizer, text):
-    (normal,) = round_trip(tokenizer, text)
-    (again,) = round_trip(tokenizer, normal)
+TEXT = st.one_of(st.text(), st.binary(), st.text(alphabet="ka lo\u0308\u0323m²▁<s>"))
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.lists(TEXT, min_size=4, max_size=8))
+def test_any_bytes_can_be_tokenized_and_round_trips_reach_a_fixed_point(tokenizer, texts):
+    normal = round_trip(tokenizer, *texts)
+    again = round_trip(tokenizer, *normal)
     # If marks are not in Unicode's canonical order, a second round trip may be needed.
-    assert round_trip(tokenizer, again) == [again]
+    assert round_trip(tokenizer, *again) == again
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.lists(st.lists(st.integers(-10, 500), min_size=7, max_size=7), min_size=1, max_size=4))
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.lists(st.integers(-10, 500), min_size=7, max_size=7), min_size=2, max_size=8))
 def test_any_ids_become_valid_utf8_without_control_pieces(tokenizer, ids):
     texts = tokenizer.detokenize(tf.constant(ids, tf.int32)).numpy()
     plain = [[i for i in row if i == tokenizer.unk_id or 3 < i < tokenizer.vocab_size] for row in ids]

@@ -1,5 +1,6 @@
 """`seq2serve.load`: texts in, answers out, for all three tasks, with the errors of the command line."""
 
+import functools
 import math
 import subprocess
 import sys
@@ -14,23 +15,22 @@ TEXTS = ["Turn on the light in the hall now.", "Open", ""]
 
 @pytest.fixture(scope="module")
 def loaded(finished_run_of):
-    """Returns a function that loads the model of a task."""
-    return lambda task: seq2serve.load((run := finished_run_of(task)).folder / run.serving)
+    """Returns a function that returns the model of a task, loaded once: the first call of a signature takes seconds."""
+    return functools.cache(lambda task: seq2serve.load((run := finished_run_of(task)).folder / run.serving))
 
 
 @pytest.fixture
 def translate(loaded):
-    with loaded("translation") as model:
-        yield model
+    return loaded("translation")
 
 
 @pytest.mark.parametrize("task", ["translation", "classification", "language_model"])
 def test_several_texts_have_the_answers_of_each(loaded, task):
-    with loaded(task) as model:
-        answers = model(TEXTS)
-        assert answers == [model(text) for text in TEXTS]
-        assert all(isinstance(answer, str) for answer in answers)
-        assert model([]) == []
+    model = loaded(task)
+    answers = model(TEXTS)
+    assert answers == [model(text) for text in TEXTS]
+    assert all(isinstance(answer, str) for answer in answers)
+    assert model([]) == []
 
 
 def test_the_order_of_many_texts_is_kept(translate):
@@ -66,7 +66,8 @@ def test_a_translator_takes_options(translate):
     ],
 )
 def test_an_option_out_of_range_is_an_error_with_its_name(loaded, task, option, value, message):
-    with loaded(task) as model, pytest.raises(seq2serve.UserError, match=message) as error:
+    model = loaded(task)
+    with pytest.raises(seq2serve.UserError, match=message) as error:
         model(TEXTS[0], **{option: value})
     assert error.value.code == "inputs-invalid"
     assert "\n" not in str(error.value)
@@ -74,46 +75,46 @@ def test_an_option_out_of_range_is_an_error_with_its_name(loaded, task, option, 
 
 def test_cut_texts_and_answers_are_counted_in_a_warning(loaded):
     long = "Turn on the light in the hall. " * 100
-    with loaded("classification") as model:
-        with pytest.warns(UserWarning, match="1 of 2 texts were longer than the model reads") as caught:
-            answers = model(["Open", long])
-        assert [caught[0].filename, len(caught)] == [__file__, 1]
-        assert all(isinstance(answer, str) for answer in answers)
-    with loaded("translation") as model:
-        with pytest.warns(UserWarning, match="2 of 2 answers stopped at the maximum length"):
-            model(TEXTS[:2], max_length=1)
-        with pytest.warns(UserWarning, match="1 of 1 texts were"):
-            model.score((long, "Öffne"))
+    model = loaded("classification")
+    with pytest.warns(UserWarning, match="1 of 2 texts were longer than the model reads") as caught:
+        answers = model(["Open", long])
+    assert [caught[0].filename, len(caught)] == [__file__, 1]
+    assert all(isinstance(answer, str) for answer in answers)
+    model = loaded("translation")
+    with pytest.warns(UserWarning, match="2 of 2 answers stopped at the maximum length"):
+        model(TEXTS[:2], max_length=1)
+    with pytest.warns(UserWarning, match="1 of 1 texts were"):
+        model.score((long, "Öffne"))
 
 
 def test_nothing_is_warned_of_if_nothing_is_cut(loaded, recwarn):
-    with loaded("classification") as model:
-        model(TEXTS)
+    model = loaded("classification")
+    model(TEXTS)
     assert not recwarn.list
 
 
 def test_predict_returns_every_output(loaded):
-    with loaded("classification") as model:
-        row = model.predict(TEXTS[0])
-        assert row.keys() == {"label", "probability", "labels", "probabilities", "truncated"}
-        assert row["label"] in row["labels"]
-        assert math.isclose(sum(row["probabilities"]), 1, rel_tol=1e-5)
-        assert [row["label"] for row in model.predict(TEXTS)] == model(TEXTS)
+    model = loaded("classification")
+    row = model.predict(TEXTS[0])
+    assert row.keys() == {"label", "probability", "labels", "probabilities", "truncated"}
+    assert row["label"] in row["labels"]
+    assert math.isclose(sum(row["probabilities"]), 1, rel_tol=1e-5)
+    assert [row["label"] for row in model.predict(TEXTS)] == model(TEXTS)
 
 
 def test_a_language_model_takes_options(loaded):
-    with loaded("language_model") as model:
-        assert model("Turn on", temperature=0) == model("Turn on", temperature=0, seed=5)
-        seeds = {model("Turn on", temperature=2.0, seed=seed) for seed in range(8)}
-        assert len(seeds) > 1
-        assert len(model("Turn on", max_new_tokens=1)) < len(model("Turn on", max_new_tokens=12))
-        one_by_one = [model("Turn on", temperature=2.0, seed=seed) for seed in (1, 2)]
-        assert model(["Turn on"] * 2, temperature=2.0, seed=[1, 2]) == one_by_one
+    model = loaded("language_model")
+    assert model("Turn on", temperature=0) == model("Turn on", temperature=0, seed=5)
+    seeds = {model("Turn on", temperature=2.0, seed=seed) for seed in range(8)}
+    assert len(seeds) > 1
+    assert len(model("Turn on", max_new_tokens=1)) < len(model("Turn on", max_new_tokens=12))
+    one_by_one = [model("Turn on", temperature=2.0, seed=seed) for seed in (1, 2)]
+    assert model(["Turn on"] * 2, temperature=2.0, seed=[1, 2]) == one_by_one
 
 
 def test_options_left_out_are_those_of_serving_default(loaded):
-    with loaded("language_model") as model:
-        assert model(TEXTS, seed=0) == model(TEXTS)
+    model = loaded("language_model")
+    assert model(TEXTS, seed=0) == model(TEXTS)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +127,8 @@ def test_options_left_out_are_those_of_serving_default(loaded):
     ],
 )
 def test_bad_options_are_errors(loaded, options, code):
-    with loaded("language_model") as model, pytest.raises(seq2serve.UserError) as error:
+    model = loaded("language_model")
+    with pytest.raises(seq2serve.UserError) as error:
         model("Turn on", **options)
     assert error.value.code == code
 
@@ -147,9 +149,9 @@ def test_pairs_are_scored(translate):
 
 
 def test_texts_are_scored(loaded):
-    with loaded("language_model") as model:
-        assert model.score("Open").keys() == {"log_probability", "tokens", "characters", "bits_per_character"}
-        assert [row["characters"] for row in model.score(["Open", "Open the door."])] == [4, 14]
+    model = loaded("language_model")
+    assert model.score("Open").keys() == {"log_probability", "tokens", "characters", "bits_per_character"}
+    assert [row["characters"] for row in model.score(["Open", "Open the door."])] == [4, 14]
 
 
 @pytest.mark.parametrize("pair", [("Open",), {"source": "Open"}, ("Open", 1)])

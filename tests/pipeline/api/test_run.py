@@ -62,11 +62,14 @@ def test_a_run_can_be_loaded(pairs, options):
         assert translate("Open the door in the hall now.")
 
 
-def test_a_run_has_the_warnings_that_the_command_line_prints(pairs, options):
-    with pairs.open("a", encoding="utf-8") as file:
+def test_a_run_has_the_warnings_that_the_command_line_prints(tmp_path, build_run):
+    """Of a classifier, because everything runs, and its components take a fraction of a translator's time."""
+    run = build_run(tmp_path, "classification")
+    with (tmp_path / run.file).open("a", encoding="utf-8") as file:
         file.write("one field\n" * 3)
-    options |= {"training": {**options["training"], "steps": 1}}
-    rejected, location, *anomalies = seq2serve.run(pairs, **options).warnings
+    settings = [word.removeprefix("--set=") for word in run.command("training.steps=1") if word.startswith("--set=")]
+    options = {"preset": "demo", "task": "classification", "text": "sentence", "pipeline_root": tmp_path / run.root}
+    rejected, location, *anomalies = seq2serve.run(tmp_path / run.file, **options, **sections(settings)).warnings
     assert rejected.startswith("3 rejected: ")
     assert location.startswith("rejected rows, with file and line: ")
     assert [line for line in anomalies if not line.startswith("test split: ")] == []  # answers at the maximum length

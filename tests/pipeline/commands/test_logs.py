@@ -1,5 +1,6 @@
 """The output of library imports is hidden, unless the import fails or --verbose is set."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -56,3 +57,18 @@ def test_the_finder_of_a_quiet_import_is_inserted_once(monkeypatch):
     quiet_import("a_package")
     quiet_import("a_package")
     assert len(sys.meta_path) == before + 1
+
+
+def test_an_import_does_not_find_the_hidden_packages_which_can_be_imported_later(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    for name in ("optional", "loaded"):
+        (tmp_path / f"{name}.py").write_text("")
+    (tmp_path / "a_package.py").write_text(
+        "import loaded\ntry:\n    import optional\nexcept ImportError:\n    optional = None\n"
+    )
+    loaded = importlib.import_module("loaded")
+    quiet_import("a_package", without=("optional", "loaded"))
+    package = importlib.import_module("a_package")
+    assert (package.optional, package.loaded) == (None, loaded)
+    assert importlib.import_module("optional").__file__ == str(tmp_path / "optional.py")

@@ -1,0 +1,205 @@
+"""The command line on a reduced demo, end to end: run, run again, change, start from an earlier model."""
+
+import dataclasses
+import json
+import pathlib
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from seq2serve.components.base.artifact import InfraBlessing, Model, PushedModel
+from seq2serve.components.base.errors import NotBlessedError
+from seq2serve.components.infra_validator.component import InfraValidator
+from seq2serve.components.pusher.component import Pusher
+
+COMPONENTS = [
+    "ExampleGen",
+    "StatisticsGen",
+    "SchemaGen",
+    "ExampleValidator",
+    "Transform",
+    "Trainer",
+    "Evaluator",
+    "InfraValidator",
+    "Pusher",
+    "BulkInferrer",
+]
+FIRST_RUN = dict.fromkeys(COMPONENTS, ("ran", "first run"))
+
+
+def summary(stdout):
+    """Returns the text that a run prints after the line of its last component, without the time it took."""
+    return re.sub(r"\(\d+ s\)", "", stdout.partition(f"\n{COMPONENTS[-1]} ")[2].partition("\n")[2])
+
+
+# Running, and running again.
+
+
+def test_one_command_turns_a_text_into_a_served_model(finished_run, components, versions, assert_nothing_half_written):
+    stdout = (finished_run.folder / "stdout.txt").read_text()
+    assert components(stdout) == FIRST_RUN
+    assert len(versions(finished_run)) == 1
+    assert_nothing_half_written(finished_run)
+    assert "Held-out texts" in summary(stdout)
+    metrics = finished_run.output("Evaluator", "evaluation").properties
+    assert metrics["model"]["bleu"] > metrics["baseline"]["bleu"] + 10
+    assert metrics["model"]["chrf"] > metrics["baseline"]["chrf"] + 20
+
+
+@pytest.mark.parametrize("task", ["classification", "language_model"])
+def test_the_same_command_works_for_the_other_tasks(
+    finished_run_of, task, components, versions, assert_nothing_half_written
+):
+    finished_run = finished_run_of(task)
+    stdout = (finished_run.folder / "stdout.txt").read_text()
+    assert components(stdout) == FIRST_RUN
+    assert len(versions(finished_run)) == 1
+    assert_nothing_half_written(finished_run)
+    metrics = finished_run.output("Evaluator", "evaluation").properties
+    is_better = {
+        "classification": lambda model, baseline: model["accuracy"] > 95 > baseline["accuracy"] + 10,
+        "language_model": lambda model, baseline: model["bits_per_character"] < 1 < baseline["bits_per_character"] - 2,
+    }
+    assert is_better[task](metrics["model"], metrics["baseline"]), metrics
+
+
+def test_a_second_run_reuses_everything_and_imports_nothing_heavy(any_finished_run, tmp_path, components, versions):
+    # In a copy, because other tests read the last run of the original; pushed versions stay there.
+    serving = str(any_finished_run.folder / any_finished_run.serving)
+    copy = dataclasses.replace(any_finished_run.copy(tmp_path / "copy"), serving=serving)
+    first, before = (copy.folder / "stdout.txt").read_text(), versions(copy)
+    done = copy.run(python=("-X", "importtime", "-m", "seq2serve"))
+    assert done.returncode == 0
+    assert components(done.stdout) == dict.fromkeys(COMPONENTS, ("reused", "nothing changed since run 1"))
+    assert versions(copy) == before
+    imported = set(re.findall(r"^import time:.*\| +([\w.]+)$", done.stderr, re.MULTILINE))
+    assert "seq2serve.pipeline.running.runner" in imported
+    assert not {"tensorflow", "apache_beam", "keras", "numpy"} & imported
+    original_root = str(any_finished_run.folder / any_finished_run.root)
+    assert summary(done.stdout.replace(str(copy.folder / copy.root), original_root)) == summary(first)
+
+
+def test_the_printed_next_steps_work(finished_run):
+    stdout = (finished_run.folder / "stdout.txt").read_text()
+    commands = [shlex.split(command) for command in re.findall(r"^  [^:]+: (seq2serve .*)$", stdout, re.MULTILINE)]
+    steps = {name: [name, *arguments] for _, name, *arguments in commands}
+    lineage = finished_run.execute([sys.executable, "-m", "seq2serve", *steps["lineage"]])
+    assert lineage.returncode == 0, lineage.stderr
+    assert "RawFiles" in lineage.stdout
+    assert "pairs.tsv" in lineage.stdout
+    assert list(pathlib.Path(steps["tensorboard"][-1]).rglob("*tfevents*"))
+    rows = predictions(finished_run)
+    *predict, example = steps["predict"]
+    assert any(row["source"].startswith(example) for row in rows), "the example is a held-out text of this run"
+    predicted = finished_run.execute([sys.executable, "-m", "seq2serve", *predict, rows[0]["source"], ""])
+    assert (predicted.returncode, predicted.stderr) == (0, "")
+    assert predicted.stdout == f"{rows[0]['prediction']}\n\n"
+
+
+def predictions(run):
+    with open(run.output("Evaluator", "evaluation").path("predictions.jsonl"), encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+# Changing something.
+
+
+def test_a_changed_training_setting_runs_the_trainer_and_later_components_and_a_worse_model_is_not_pushed(
+    finished_run_of, tmp_path, components, versions, assert_nothing_half_written
+):
+    """Of the classifier, because it is trained, exported and validated in a fraction of a translator's time."""
+    finished_run = finished_run_of("classification")
+    changed = finished_run.copy(tmp_path / "copy")
+    done = changed.run("training.steps=2")
+    assert done.returncode == NotBlessedError.exit_code
+    reused = ("reused", "nothing changed since run 1")
+    assert components(done.stdout) == {
+        **dict.fromkeys(COMPONENTS[:5], reused),
+        "Trainer": ("ran", "parameter recipe.training.steps: 120 -> 2"),
+        "Evaluator": ("ran", "input model changed"),
+        "InfraValidator": ("ran", "input model changed"),
+    }
+    # One line, from the Pusher, with the component that did not bless the model, the metric and the setting. Lines
+    # before it are the progress of components that take long on a slow machine.
+    *progress, message = done.stderr.splitlines()
+    assert re.fullmatch(r"seq2serve: Pusher: .*Evaluator.*accuracy.*evaluation\.min_over_baseline.*", message)
+    assert all(line.split()[0] in COMPONENTS for line in progress)
+    assert versions(changed) == versions(finished_run)
+    assert_nothing_half_written(changed)
+
+
+def test_a_changed_line_of_the_text_runs_everything(finished_run, tmp_path, heeds_ctrl_c, components):
+    """The run is interrupted in the Trainer; the test above covers the components that follow."""
+    changed = finished_run.copy(tmp_path / "copy")
+    text = (changed.folder / "pairs.tsv").read_text()
+    (changed.folder / "pairs.tsv").write_text(text.replace("Prüfe", "Kontrolliere", 1))
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(changed.command(), cwd=changed.folder, env=changed.environment, **pipes) as process:
+        while not list((changed.folder / "runs").glob(".staging/*/model_run")) and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate()
+    assert process.returncode == 130, stderr
+    assert re.fullmatch(r"seq2serve: interrupted.*\n", stderr)
+    assert components(stdout) == {
+        "ExampleGen": ("ran", "input files changed"),
+        "StatisticsGen": ("ran", "input examples changed"),
+        "SchemaGen": ("ran", "input statistics changed"),
+        "ExampleValidator": ("ran", "input schema changed; input statistics changed"),
+        "Transform": ("ran", "input examples changed; input schema changed"),
+    }
+    command = [sys.executable, "-m", "seq2serve", "runs"]
+    (number, *_) = changed.execute(command).stdout.splitlines()[-1].split()
+    *_, trainer = changed.execute([*command, number]).stdout.splitlines()
+    assert re.fullmatch(r"Trainer +CANCELED .* input tokenizer changed; input transformed_examples changed", trainer)
+
+
+@pytest.mark.parametrize("task", ["classification", "language_model"])
+def test_a_model_that_the_infra_validator_does_not_bless_is_not_pushed(finished_run_of, tmp_path, task):
+    """Only its warm-up requests are unreadable."""
+    finished_run = finished_run_of(task)
+    model = Model(str(tmp_path / "model"))
+    shutil.copytree(finished_run.output("Trainer", "model").uri, model.uri)
+    pathlib.Path(model.path("Format-Serving", "assets.extra", "tf_serving_warmup_requests")).write_bytes(b"broken")
+    infra_blessing, pushed = InfraBlessing(str(tmp_path / "blessing")), PushedModel(str(tmp_path / "pushed"))
+    for artifact in (infra_blessing, pushed):
+        pathlib.Path(artifact.uri).mkdir()
+    examples = finished_run.output("ExampleGen", "examples")
+    InfraValidator.function(model=model, examples=examples, blessing=infra_blessing)
+    assert infra_blessing.properties["reason"].startswith("warm_up: ")
+    serving = tmp_path / "serving"
+    with pytest.raises(NotBlessedError, match="warm_up: "):
+        Pusher.function(
+            model=model,
+            model_blessing=finished_run.output("Evaluator", "blessing"),
+            infra_blessing=infra_blessing,
+            pushed_model=pushed,
+            destination=str(serving),
+            task="translation",
+        )
+    assert not serving.exists()
+
+
+# Starting from an earlier model.
+
+
+def test_a_classifier_starts_from_a_language_model_and_its_lineage_contains_it(finished_run_of, tmp_path, components):
+    run = finished_run_of("classification").copy(tmp_path / "copy")
+    folder = pathlib.Path(finished_run_of("language_model").output("Trainer", "model").path("Format-Keras"))
+    warm_start = ["--warm-start", str(folder.parent), "--tokenizer", str(folder / "tokenizer")]
+    done = run.execute([*run.command("training.steps=60", "evaluation.min_over_baseline=-100"), *warm_start])
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if str(folder) in line]
+    assert "Trainer" in line
+    assert all(layer in line for layer in ("embedding", "encoder", "head"))
+    assert "input base_model changed" in components(done.stdout)["Trainer"][1]
+    model = run.output("Trainer", "model")
+    assert model.properties["warm_start"] == {"taken": ["embedding", "encoder"], "fresh": ["head"], "unused": []}
+    lineage = run.execute([sys.executable, "-m", "seq2serve", "lineage", model.uri])
+    assert re.search(rf"ModelFiles .*{re.escape(str(folder))}", lineage.stdout), lineage.stdout
