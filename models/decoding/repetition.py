@@ -7,6 +7,7 @@ Axes: B rows, K hypotheses per row, t generated tokens, V vocabulary, W earlier 
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import tensorflow as tf
@@ -69,7 +70,8 @@ class RepetitionLimit:
         """Extends every unfinished hypothesis by one token; see BeamSearch."""
         if self.penalty != 1:
             penalized = penalize_tokens(logits, hypotheses.ids[:, :, :step], self.penalty)
-            hypotheses, logits = _exchange(hypotheses, logits, penalized)
+            log_probs = _pay_for_lower_logits(hypotheses.log_probs, hypotheses.done, logits, penalized)
+            hypotheses, logits = hypotheses._replace(log_probs=log_probs), penalized
         if self.ngram:
             hypotheses, logits = self._ban(hypotheses, logits, step)
         return self.search.advance(hypotheses, logits, step, limits)
@@ -86,30 +88,35 @@ class RepetitionLimit:
         def look_up() -> tf.Tensor:
             return tf.reduce_any(probe_repeats(h.ids[:, :, :step], size), [1, 2]) & ~h.done
 
-        def ban(h: Hypotheses, logits: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            changed, banned = _exchange(h, logits, ban_ngrams(logits, h.ids[:, :, :step], self.ngram))
-            return changed.log_probs, banned
-
         # A call that is not inlined is one operation to skip, instead of fifty.
-        ban = tf.function(ban, autograph=False, experimental_attributes={"_noinline": True})
+        @functools.partial(tf.function, autograph=False, experimental_attributes={"_noinline": True})
+        def ban(ids: tf.Tensor, log_probs: tf.Tensor, done: tf.Tensor, logits: tf.Tensor, step: tf.Tensor) -> tuple:
+            banned = ban_ngrams(logits, ids[:, :, :step], self.ngram)
+            return _pay_for_lower_logits(log_probs, done, logits, banned), banned
+
         is_due = (step % period == 0) & (step > size)
         is_repeating = tf.cond(is_due, look_up, lambda: tf.identity(h.is_repeating))  # [B]
         log_probs, logits = tf.cond(
             tf.reduce_any(is_repeating) & (step >= self.ngram),
-            lambda: ban(h, logits, step),
+            lambda: ban(h.ids, h.log_probs, h.done, logits, step),
             lambda: (tf.identity(h.log_probs), tf.identity(logits)),
         )
         return h._replace(log_probs=log_probs, is_repeating=is_repeating), logits
 
 
-def _exchange(h: Hypotheses, logits: tf.Tensor, changed: tf.Tensor) -> tuple[Hypotheses, tf.Tensor]:
-    """Replaces logits [B * K, V] by lower ones, which the search will normalise.
+def _pay_for_lower_logits(log_probs: tf.Tensor, done: tf.Tensor, logits: tf.Tensor, lowered: tf.Tensor) -> tf.Tensor:
+    """Subtracts in advance what hypotheses will gain when the search normalises lower logits.
 
-    Hypotheses pay for that in advance, so that in the end the log probabilities are normalised by the original logits.
+    Args:
+        log_probs: float32 [B, K].
+        done: bool [B]; rows that are done stay the same.
+        logits, lowered: float32 [B * K, V].
+    Returns:
+        float32 [B, K]. In the end, log probabilities are the same as with the normaliser of the original logits.
     """
-    before, after = (log_sum_exp(x, tf.reduce_max(x, 1, keepdims=True)) for x in (logits, changed))  # [B * K, 1]
-    change = tf.where(h.done[:, tf.newaxis], 0.0, tf.reshape(after - before, tf.shape(h.log_probs)))
-    return h._replace(log_probs=h.log_probs + change), changed
+    before, after = (log_sum_exp(x, tf.reduce_max(x, 1, keepdims=True)) for x in (logits, lowered))  # [B * K, 1]
+    gain = tf.reshape(before - after, [-1, log_probs.shape[1]])
+    return tf.where(done[:, tf.newaxis], log_probs, log_probs - gain)
 
 
 def penalize_tokens(logits: tf.Tensor, past: tf.Tensor, penalty: float) -> tf.Tensor:
