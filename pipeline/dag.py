@@ -102,7 +102,9 @@ def _data_nodes(config: PipelineConfig, files: str, schema_file: str) -> tuple[t
     example_gen = ExampleGen(
         files=source,
         columns={column: getattr(data, column) for column in task.columns},
-        input_config=InputConfig(data.format, data.delimiter.replace("\\t", "\t"), data.unit),
+        input_config=InputConfig(
+            data.format, data.delimiter.replace("\\t", "\t"), data.unit, data.encoding, data.quoting
+        ),
         split_config=SplitConfig(data.eval_share, data.test_share, data.seed),
         max_reject_share=data.max_reject_share,
         slice_columns=data.slice_columns,

@@ -66,7 +66,7 @@ class Examples(Artifact):
     rejects/rejects-SSSSS-of-NNNNN.jsonl         one object per rejected row: file, line (or row), reason, detail, text
     properties: splits (list), columns (list), source (the user's name for the files), num_rows (rows read),
     num_examples {split: n}, num_rejected, num_rejected_by_reason {reason: n}; if columns are stored only to slice
-    metrics by, slice_columns (list).
+    metrics by, slice_columns (list); notes (list), if there are any, about how files were read or skipped.
     """
 
     read_in_place = True

@@ -1,6 +1,8 @@
 """The executor of ExampleGen."""
 
 import collections
+import dataclasses
+import functools
 import itertools
 
 import apache_beam as beam
@@ -10,6 +12,17 @@ from seq2serve.components.base.artifact import SPLITS, Examples, RawFiles
 from seq2serve.components.base.component import Context
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.example_gen import text_files
+from seq2serve.components.example_gen.encodings import check_encoding
+from seq2serve.components.example_gen.file_checks import (
+    check_damage,
+    check_encodings,
+    empty_notes,
+    file_notes,
+    merged_counts,
+    too_many_rejects,
+    without_empty_files,
+)
+from seq2serve.components.example_gen.file_errors import for_each_file
 from seq2serve.components.example_gen.formats import InputConfig, SplitConfig, group_files
 from seq2serve.components.example_gen.tables import Table, make_table
 from seq2serve.components.example_gen.workers import ScanSegment, ShardFolder, Splitter, WriteShard
@@ -32,15 +45,23 @@ def generate_examples(
     slice_columns: tuple[str, ...] = (),
 ) -> None:
     """Executes ExampleGen; see component.py for the arguments."""
+    check_encoding(input_config.encoding)
     assigned_splits = {file.get("split", "") for file in files.properties["files"]}
     splitter = _make_splitter(split_config, assigned_splits)
     all_columns = columns | {name: name for name in slice_columns}
+    input_config = dataclasses.replace(input_config, optional=slice_columns)
     groups = group_files(files.properties["files"], list(all_columns), input_config)
-    tables = [make_table(group, all_columns, input_config, text_files.SHARD_BYTES) for group in groups]
+    groups, empty = without_empty_files(groups)
+    make = functools.partial(
+        make_table, columns=all_columns, input_config=input_config, shard_bytes=text_files.SHARD_BYTES
+    )
+    tables = for_each_file(make, groups)
     summaries = _write_shards(tables, splitter, examples.uri, tuple(all_columns), context)
     _set_properties(examples, summaries, list(columns), files.uri)
     examples.properties.update({"slice_columns": list(slice_columns)} if slice_columns else {})
     _check(examples, summaries, files.uri, max_reject_share)
+    if notes := [*file_notes(tables, merged_counts(summaries)), *empty_notes(empty)]:
+        examples.properties["notes"] = notes
 
 
 def _make_splitter(split_config: SplitConfig, assigned_splits: set[str]) -> Splitter:
@@ -110,35 +131,15 @@ def _set_properties(examples: Examples, summaries: list[dict], columns: list[str
 
 def _check(examples: Examples, summaries: list[dict], uri: str, max_reject_share: float) -> None:
     properties = examples.properties
-    for summary in summaries:
-        if damage := summary["damage"]:
-            raise UserError(damage["message"], code=damage["code"], **damage["fields"])
+    check_damage(summaries)
     if not properties["num_rows"]:
         raise UserError(f"{uri}: there is a header but no rows; add one row per line", code="rows-missing", path=uri)
     if properties["num_rejected"] > max_reject_share * properties["num_rows"]:
-        first = next(summary["first_reject"] for summary in summaries if summary["first_reject"])
-        raise _too_many_rejects(properties, first, max_reject_share)
+        raise too_many_rejects(properties, merged_counts(summaries), max_reject_share)
+    check_encodings(merged_counts(summaries))
     for split, count in properties["num_examples"].items():
         if not count:
             raise _empty_split(examples, split, uri)
-
-
-def _too_many_rejects(properties: dict, first: dict, max_reject_share: float) -> UserError:
-    num_rejected, num_rows = properties["num_rejected"], properties["num_rows"]
-    reasons = ", ".join(f"{count} {reason}" for reason, count in properties["num_rejected_by_reason"].items())
-    detail = f" ({first['detail']})" if first["detail"] else ""
-    return UserError(
-        f"{first['file']}, line {first['line']}: {first['reason']}{detail}: {first['text'][:80]!r}. This is the first "
-        f"of {num_rejected} rejected rows out of {num_rows} ({reasons}), more than "
-        f"data.max_reject_share={max_reject_share:g} allows; fix the rows or allow a larger share",
-        code="too-many-rejects",
-        path=first["file"],
-        line=first["line"],
-        reason=first["reason"],
-        detail=first["detail"],
-        num_rejected=num_rejected,
-        num_rows=num_rows,
-    )
 
 
 def _empty_split(examples: Examples, split: str, uri: str) -> UserError:

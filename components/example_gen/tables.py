@@ -5,11 +5,16 @@ import itertools
 from collections.abc import Callable
 
 from seq2serve.components.base.errors import UserError
-from seq2serve.components.example_gen.formats import Format, InputConfig, binary_format_hint, compression, file_format
+from seq2serve.components.example_gen.encodings import AUTO, SAMPLE_BYTES, text_encoding
+from seq2serve.components.example_gen.file_errors import for_each_file
+from seq2serve.components.example_gen.foreign_formats import foreign_format
+from seq2serve.components.example_gen.formats import Format, InputConfig, file_format
 from seq2serve.components.example_gen.readers import csv, jsonl, parquet, text, tsv
 from seq2serve.components.example_gen.readers.base import RowReader
 from seq2serve.components.example_gen.readers.parallel import ParallelReader
 from seq2serve.components.example_gen.text_files import TextFile, plan_shards, read_beginning
+
+BINARY_FORMATS = ("parquet", "tfrecord")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,11 +26,13 @@ class Table:
         split: of all rows. Empty if a hash assigns the splits, as for training files, from which splits without files
             are taken.
         reader: reads the rows of a segment.
+        notes: what the user should know about how the file is read.
     """
 
     file: TextFile
     split: str
     reader: RowReader
+    notes: tuple[str, ...] = ()
 
 
 def make_table(group: tuple[dict, ...], columns: dict[str, str], input_config: InputConfig, shard_bytes: int) -> Table:
@@ -39,27 +46,49 @@ def make_table(group: tuple[dict, ...], columns: dict[str, str], input_config: I
     Raises:
         UserError: a column is missing, or the file cannot be read or is not text.
     """
-    path, size, split = group[0]["path"], group[0]["bytes"], group[0].get("split", "").replace("train", "")
-    for file in group:
-        if hint := binary_format_hint(read_beginning(file["path"], 4)):
-            raise UserError(f"{file['path']} is {hint}", code="file-not-text", path=file["path"])
+    path, split = group[0]["path"], group[0].get("split", "").replace("train", "")
     if group[0].get("column"):
-        files = [TextFile(f["path"], f["bytes"], whole=any(compression(g["path"]) for g in group)) for f in group]
-        segments = [s for file in files for s in itertools.chain(*plan_shards([file], shard_bytes))]
-        paths = {file["column"]: file["path"] for file in group}
-        return Table(files[0], split, ParallelReader(paths, segments))
-    reader = READERS[file_format(path, input_config, len(columns))](path, columns, input_config)
-    return Table(TextFile(path, size, whole=not reader.is_cut), split, reader)
+        return _parallel_table(group, split, input_config, shard_bytes)
+    data_format = file_format(path, input_config, len(columns))
+    file = TextFile(path, group[0]["bytes"])
+    if data_format not in BINARY_FORMATS:
+        file = _text_file(group[0], data_format, input_config)
+    reader = READERS[data_format](file, columns, input_config)
+    notes = tuple(note for note in (_encoding_note(file, input_config), reader.note) if note)
+    return Table(dataclasses.replace(file, whole=not reader.is_cut), split, reader, notes)
 
 
-def _tfrecord_reader(path: str, columns: dict[str, str], input_config: InputConfig) -> RowReader:
+def _parallel_table(group: tuple[dict, ...], split: str, input_config: InputConfig, shard_bytes: int) -> Table:
+    files = for_each_file(lambda entry: _text_file(entry, "text", input_config), group)
+    is_whole = any(file.compressed or file.encoding for file in files)
+    files = [dataclasses.replace(file, whole=is_whole) for file in files]
+    segments = [s for file in files for s in itertools.chain(*plan_shards([file], shard_bytes))]
+    paths = {entry["column"]: file.path for entry, file in zip(group, files, strict=True)}
+    notes = {_encoding_note(file, input_config): None for file in files}
+    return Table(files[0], split, ParallelReader(paths, segments), tuple(note for note in notes if note))
+
+
+def _text_file(entry: dict, data_format: Format, input_config: InputConfig) -> TextFile:
+    """Returns a text file with its encoding; raises UserError if it is in a format that is not read."""
+    path = entry["path"]
+    beginning = read_beginning(path, SAMPLE_BYTES)
+    if hint := foreign_format(beginning, path, data_format):
+        raise UserError(f"{path} is {hint}", code="file-not-text", path=path)
+    return TextFile(path, entry["bytes"], encoding=text_encoding(beginning, input_config.encoding))
+
+
+def _encoding_note(file: TextFile, input_config: InputConfig) -> str:
+    return f"read as {file.encoding.upper()}" if file.encoding and input_config.encoding == AUTO else ""
+
+
+def _tfrecord_reader(file: TextFile, columns: dict[str, str], input_config: InputConfig) -> RowReader:
     # Imports TensorFlow, which only this format needs.
     from seq2serve.components.example_gen.readers import tfrecord
 
-    return tfrecord.make_reader(path, columns, input_config)
+    return tfrecord.make_reader(file, columns, input_config)
 
 
-READERS: dict[Format, Callable[[str, dict[str, str], InputConfig], RowReader]] = {
+READERS: dict[Format, Callable[[TextFile, dict[str, str], InputConfig], RowReader]] = {
     "tsv": tsv.make_reader,
     "csv": csv.make_reader,
     "jsonl": jsonl.make_reader,

@@ -12,6 +12,7 @@ from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from seq2serve.components.base.artifact import SPLITS
+from seq2serve.components.example_gen.encodings import NOT_UTF8
 from seq2serve.components.example_gen.readers.base import Row, Scan, Scans
 from seq2serve.components.example_gen.tables import Table
 from seq2serve.components.example_gen.text_files import DamagedFileError, Segment
@@ -107,25 +108,37 @@ class WriteShard(beam.DoFn):
         self._splitter = splitter
 
     def process(self, element: tuple[int, list[Segment]], scans: Scans) -> Iterator[dict]:
-        """Yields {"index", "num_examples" {split: n}, "reasons" {reason: n}, "first_reject", "damage"}."""
+        """Yields {"index", "num_examples" {split: n}, "reasons" {reason: n}, "files" {path: FileCounts}, "damages"}."""
         index, segments = element
         writer = _ShardWriter(self._folder, index)
-        damage = None
+        damages = []
         with writer:
             for segment in segments:
                 try:
                     self._write_segment(segment, scans, writer)
                 except DamagedFileError as error:
-                    damage = {"message": str(error), "code": error.code, "fields": error.fields}
-        yield {"index": index, "damage": damage, **writer.summary()}
+                    damages.append({"message": str(error), "code": error.code, "fields": error.fields})
+        yield {"index": index, "damages": damages, **writer.summary()}
 
     def _write_segment(self, segment: Segment, scans: Scans, writer: "_ShardWriter") -> None:
         table = self._tables[segment.path]
         for row in table.reader.read(segment, scans):
+            writer.count(segment.path, row)
             if row.reason:
                 writer.reject(segment.path, row)
             else:
                 writer.write(table.split or self._splitter.split(next(iter(row.cells.values()))), row.cells)
+
+
+@dataclasses.dataclass
+class FileCounts:
+    """The rows of a file: all, rejected, with characters beyond ASCII, and of these not UTF-8; and the first reject."""
+
+    rows: int = 0
+    rejected: int = 0
+    beyond_ascii: int = 0
+    not_utf8: int = 0
+    first_reject: dict | None = None
 
 
 class _ShardWriter:
@@ -139,7 +152,7 @@ class _ShardWriter:
         self._rejects = FileSystems.create(rejects_path, compression_type=CompressionTypes.UNCOMPRESSED)
         self._num_examples = collections.Counter()
         self._reasons = collections.Counter()
-        self._first_reject = None
+        self._files: dict[str, FileCounts] = collections.defaultdict(FileCounts)
 
     def __enter__(self) -> "_ShardWriter":
         return self
@@ -152,16 +165,25 @@ class _ShardWriter:
         self._records[split].write(self._encoder.encode([row[column].encode() for column in self._columns]))
         self._num_examples[split] += 1
 
+    def count(self, path: str, row: Row) -> None:
+        counts = self._files[path]
+        counts.rows += 1
+        counts.rejected += bool(row.reason)
+        if not row.raw.isascii():
+            counts.beyond_ascii += 1
+            counts.not_utf8 += row.reason == NOT_UTF8
+
     def reject(self, path: str, row: Row) -> None:
         text = row.raw[: 4 * _MAX_REJECT_CHARACTERS].decode(errors="backslashreplace")[:_MAX_REJECT_CHARACTERS]
         reject = {"file": path, "line": row.number, "reason": row.reason, "detail": row.detail, "text": text}
         self._rejects.write(json.dumps(reject, ensure_ascii=False).encode() + b"\n")
         self._reasons[row.reason] += 1
-        self._first_reject = self._first_reject or reject
+        counts = self._files[path]
+        counts.first_reject = counts.first_reject or reject
 
     def summary(self) -> dict:
         return {
             "num_examples": dict(self._num_examples),
             "reasons": dict(self._reasons),
-            "first_reject": self._first_reject,
+            "files": {path: dataclasses.asdict(counts) for path, counts in self._files.items()},
         }

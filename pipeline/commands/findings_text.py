@@ -24,10 +24,12 @@ def print_validation(result: RunResult) -> None:
 
 
 def print_findings(result: RunResult) -> None:
-    """Prints the rejected rows per reason, and every warning; nothing if there are none."""
+    """Prints the rejected rows per reason, how files were read, and every warning; nothing if there are none."""
     examples, anomalies = result.output("ExampleGen", "examples"), result.output("ExampleValidator", "anomalies")
     for line in rejected_rows(examples):
         print(f"  {line}")
+    for note in examples.properties.get("notes", []):
+        print(f"note: {note}")
     for warning in anomalies.properties["warnings"]:
         print(f"warning: {warning}")
 
