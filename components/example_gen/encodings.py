@@ -17,6 +17,7 @@ _MARKS = (
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
+    (codecs.BOM_UTF8, ""),  # readers remove it
 )
 # In Windows-1252: the euro sign, ellipsis, quotation marks, dashes, trade mark, guillemets and degree sign.
 _WINDOWS_PUNCTUATION = frozenset(b"\x80\x85\x91\x92\x93\x94\x95\x96\x97\x99\xab\xbb\xb0")
@@ -51,13 +52,24 @@ def text_encoding(beginning: bytes, setting: str) -> str:
 
     Args:
         beginning: up to SAMPLE_BYTES of the file, decompressed.
-        setting: `data.encoding`. If it is `auto`, UTF-16 and UTF-32 are recognised by their byte order mark, and UTF-16
-            also by the zero bytes of its spaces, digits and line ends.
+        setting: `data.encoding`, which a byte order mark overrides. If it is `auto`, UTF-16 is also recognised by the
+            zero bytes of its spaces, digits and line ends.
     """
-    if setting != AUTO:
-        return "" if codecs.lookup(setting).name in ("utf-8", "utf-8-sig") else setting
-    marked = next((encoding for mark, encoding in _MARKS if beginning.startswith(mark)), "")
-    return marked or next((name for name in ("utf-16-le", "utf-16-be") if _is_utf16(beginning, name)), "")
+    marked = next((encoding for mark, encoding in _MARKS if beginning.startswith(mark)), None)
+    if marked is not None:
+        return marked
+    if setting == AUTO:
+        return next((name for name in ("utf-16-le", "utf-16-be") if _is_utf16(beginning, name)), "")
+    return "" if codecs.lookup(setting).name in ("utf-8", "utf-8-sig") else setting
+
+
+def encoding_note(beginning: bytes, encoding: str, setting: str) -> str:
+    """Returns what the user should know about the encoding that `text_encoding` returned; empty for nothing."""
+    if encoding and encoding != setting:
+        return f"read as {encoding.upper()}"
+    if encoding and not beginning.isascii() and _is_valid(beginning, "utf-8"):
+        return f"its beginning is valid UTF-8, but it is read as {encoding}, which data.encoding names"
+    return ""
 
 
 def _is_utf16(sample: bytes, encoding: str) -> bool:

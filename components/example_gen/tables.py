@@ -2,10 +2,11 @@
 
 import dataclasses
 import itertools
+import os
 from collections.abc import Callable
 
 from seq2serve.components.base.errors import UserError
-from seq2serve.components.example_gen.encodings import AUTO, SAMPLE_BYTES, text_encoding
+from seq2serve.components.example_gen.encodings import SAMPLE_BYTES, encoding_note, text_encoding
 from seq2serve.components.example_gen.file_errors import for_each_file
 from seq2serve.components.example_gen.foreign_formats import foreign_format
 from seq2serve.components.example_gen.formats import Format, InputConfig, file_format
@@ -50,35 +51,37 @@ def make_table(group: tuple[dict, ...], columns: dict[str, str], input_config: I
     if group[0].get("column"):
         return _parallel_table(group, split, input_config, shard_bytes)
     data_format = file_format(path, input_config, len(columns))
-    file = TextFile(path, group[0]["bytes"])
+    file, note = TextFile(path, group[0]["bytes"]), ""
     if data_format not in BINARY_FORMATS:
-        file = _text_file(group[0], data_format, input_config)
+        file, note = _text_file(group[0], data_format, input_config)
     reader = READERS[data_format](file, columns, input_config)
-    notes = tuple(note for note in (_encoding_note(file, input_config), reader.note) if note)
+    notes = tuple(text for text in (note, reader.note) if text)
     return Table(dataclasses.replace(file, whole=not reader.is_cut), split, reader, notes)
 
 
 def _parallel_table(group: tuple[dict, ...], split: str, input_config: InputConfig, shard_bytes: int) -> Table:
-    files = for_each_file(lambda entry: _text_file(entry, "text", input_config), group)
+    files, notes = zip(*for_each_file(lambda entry: _text_file(entry, "text", input_config), group), strict=True)
     is_whole = any(file.compressed or file.encoding for file in files)
     files = [dataclasses.replace(file, whole=is_whole) for file in files]
     segments = [s for file in files for s in itertools.chain(*plan_shards([file], shard_bytes))]
     paths = {entry["column"]: file.path for entry, file in zip(group, files, strict=True)}
-    notes = {_encoding_note(file, input_config): None for file in files}
-    return Table(files[0], split, ParallelReader(paths, segments), tuple(note for note in notes if note))
+    named = (f"{os.path.basename(file.path)}: {note}" for file, note in zip(files, notes, strict=True) if note)
+    return Table(files[0], split, ParallelReader(paths, segments), tuple(named))
 
 
-def _text_file(entry: dict, data_format: Format, input_config: InputConfig) -> TextFile:
-    """Returns a text file with its encoding; raises UserError if it is in a format that is not read."""
+def _text_file(entry: dict, data_format: Format, input_config: InputConfig) -> tuple[TextFile, str]:
+    """Returns (a text file with its encoding, what the user should know about that or "").
+
+    Raises:
+        UserError: the file is in a format that is not read.
+    """
     path = entry["path"]
     beginning = read_beginning(path, SAMPLE_BYTES)
     if hint := foreign_format(beginning, path, data_format):
         raise UserError(f"{path} is {hint}", code="file-not-text", path=path)
-    return TextFile(path, entry["bytes"], encoding=text_encoding(beginning, input_config.encoding))
-
-
-def _encoding_note(file: TextFile, input_config: InputConfig) -> str:
-    return f"read as {file.encoding.upper()}" if file.encoding and input_config.encoding == AUTO else ""
+    encoding = text_encoding(beginning, input_config.encoding)
+    note = encoding_note(beginning, encoding, input_config.encoding)
+    return TextFile(path, entry["bytes"], encoding=encoding), note
 
 
 def _tfrecord_reader(file: TextFile, columns: dict[str, str], input_config: InputConfig) -> RowReader:

@@ -5,10 +5,10 @@ import dataclasses
 import itertools
 import re
 
-from seq2serve.components.example_gen.text_files import DamagedFileError, TextFile, read_lines, sample_segments
+from seq2serve.components.example_gen.text_files import DamagedFileError, Segment, TextFile, read_lines, sample_segments
 
-# Larger files are sampled, evenly, so that no process reads a file twice.
-_SAMPLE_BYTES, _NUM_PIECES = 8 << 20, 8
+# Larger files are sampled, evenly: this happens before the workers start, for one file after the other.
+_SAMPLE_BYTES, _NUM_PIECES = 4 << 20, 8
 _MAX_ROW_LINES = 100  # of a quoted row; an unbalanced mark is not searched for further
 # A column is quoted throughout if this share of its cells is: damaged rows may not be.
 _MIN_QUOTED_SHARE = 0.9
@@ -61,22 +61,27 @@ def detect_quoting(file: TextFile, delimiter: str, names: list[str], first_row: 
     Returns:
         (whether they do, what the user should know about it or "").
     """
+    pieces = [_sample(segment) for segment in sample_segments(file, _SAMPLE_BYTES, _NUM_PIECES)]
+    if not any(b'"' in line for lines in pieces for line in lines):
+        return False, ""
     evidence = _Evidence([0] * len(names), [0] * len(names))
-    cell = re.compile(rf'(?:"(?:[^"]|"")*+"|[^"{re.escape(delimiter)}]*+)(?={re.escape(delimiter)}|\Z)')
     evidence.needed += first_row > 1 and any(map(_is_quoted, names))
-    for index, segment in enumerate(sample_segments(file, _SAMPLE_BYTES, _NUM_PIECES)):
-        lines, size = [], 0
-        with contextlib.suppress(DamagedFileError):  # it is reported when all rows are read
-            for line in read_lines(segment):
-                lines.append(line.decode(errors="replace"))
-                size += len(line)
-                if size > _SAMPLE_BYTES:
-                    break
-        if any('"' in line for line in lines):
-            _count(lines[0 if index else first_row - 1 :], cell, evidence)
-        else:
-            _count_plain(lines[0 if index else first_row - 1 :], delimiter, evidence)
+    cell = re.compile(rf'(?:"(?:[^"]|"")*+"|[^"{re.escape(delimiter)}]*+)(?={re.escape(delimiter)}|\Z)')
+    for index, lines in enumerate(pieces):
+        rows = lines[0 if index else first_row - 1 :]
+        _count([line.decode(errors="replace") for line in rows], cell, evidence)
     return _verdict(evidence)
+
+
+def _sample(segment: Segment) -> list[bytes]:
+    lines, size = [], 0
+    with contextlib.suppress(DamagedFileError):  # it is reported when all rows are read
+        for line in read_lines(segment):
+            lines.append(line)
+            size += len(line)
+            if size > _SAMPLE_BYTES:
+                break
+    return lines
 
 
 def _verdict(evidence: _Evidence) -> tuple[bool, str]:
@@ -88,11 +93,6 @@ def _verdict(evidence: _Evidence) -> tuple[bool, str]:
         return True, f"{text}{broken}; if the marks are text, use --set data.quoting=none"
     text = "quotation marks around some cells are read as text"
     return False, f"{text}{broken}; if they only delimit cells, use --set data.quoting=csv"
-
-
-def _count_plain(lines: list[str], delimiter: str, evidence: _Evidence) -> None:
-    for line in lines:
-        _count_cells(line.split(delimiter), evidence)
 
 
 def _count(lines: list[str], cell: re.Pattern, evidence: _Evidence) -> None:

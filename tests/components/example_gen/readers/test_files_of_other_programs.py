@@ -154,6 +154,14 @@ def test_bytes_that_the_encoding_does_not_have_reject_their_row_only(tmp_path):
     assert [row.reason for row in read(path)] == ["", "not valid UTF-8", "not valid UTF-8"]
 
 
+def test_a_byte_order_mark_overrides_the_setting_and_valid_utf_8_in_another_encoding_is_a_note(tmp_path):
+    content = "en\tde\ngrößer\tü\n"
+    marked = write(tmp_path, "a.tsv", content.encode("utf-8-sig"))
+    assert texts(read(marked, encoding="windows-1252")) == [("größer", "ü")]
+    note = "its beginning is valid UTF-8, but it is read as windows-1252, which data.encoding names"
+    assert table_of(write(tmp_path, "b.tsv", content), encoding="windows-1252").notes == (note,)
+
+
 RECORDS = [{"en": "Hello [", "de": 'Hallo, "Welt"'}, {"en": "é\u2028", "de": "ü"}]
 
 
