@@ -38,7 +38,7 @@ _MAGIC = {
 _MARKUP = re.compile(
     rb"\s*<(!doctype html|html|\?xml|!doctype tmx|tmx|xliff|martif|tbx|srcset|refset|tstset)\b", re.IGNORECASE
 )
-_TRANSLATIONS = (".tmx", ".xlf", ".xliff", ".tbx", ".sgm")
+_TRANSLATIONS = (".xlf", ".xliff", ".tbx", ".sgm")
 _TAR_MAGIC, _TAR_OFFSET = b"ustar", 257
 _BZIP_BLOCK = b"1AY&SY"  # after the level; text may begin with BZh
 
@@ -62,7 +62,7 @@ def foreign_format(beginning: bytes, path: str, data_format: str) -> str:
         return _TAR
     markup = _MARKUP.match(_ascii(beginning))
     if markup and (data_format != "text" or name.endswith(_TRANSLATIONS)):
-        return _markup_hint(markup[1].lower(), _ascii(beginning), name)
+        return _markup_hint(markup[1].lower(), _ascii(beginning))
     return ""
 
 
@@ -71,8 +71,9 @@ def _ascii(beginning: bytes) -> bytes:
     return beginning.lstrip(b"\xef\xbb\xbf\xff\xfe").replace(b"\0", b"")
 
 
-def _markup_hint(tag: bytes, beginning: bytes, name: str) -> str:
+def _markup_hint(tag: bytes, beginning: bytes) -> str:
     if tag.endswith(b"html"):
         return "a web page, perhaps an error page of the download; download the file again, or extract its text"
-    kind = "TMX" if b"<tmx" in beginning.lower() or name.endswith(".tmx") else "XML"
-    return f"{kind}, which is not read; convert it to TSV, one row per pair"
+    if b"<tmx" in beginning.lower():
+        return "TMX; let its name end in .tmx, or use --set data.format=tmx"
+    return "XML, which is not read; convert it to TSV, one row per line"

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from seq2serve.components.base.artifact import SPLITS
 from seq2serve.components.base.errors import UserError
 
-Format = Literal["tsv", "csv", "jsonl", "text", "parquet", "tfrecord"]  # tables.READERS has their readers
+Format = Literal["tsv", "csv", "jsonl", "text", "parquet", "tfrecord", "tmx"]  # tables.READERS has their readers
 
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 _SUFFIXES: dict[str, Format] = {
@@ -21,6 +21,7 @@ _SUFFIXES: dict[str, Format] = {
     ".parquet": "parquet",
     ".tfrecord": "tfrecord",
     ".tfrecords": "tfrecord",
+    ".tmx": "tmx",
 }
 # `split.column=`, `split=` or `column=`
 _ROLE = re.compile(rf"\s*(?:(?P<split>{'|'.join(SPLITS)})\b\.?)?(?P<column>\w*)=(?P<pattern>.+)", re.DOTALL)

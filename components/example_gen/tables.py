@@ -10,12 +10,12 @@ from seq2serve.components.example_gen.encodings import SAMPLE_BYTES, encoding_no
 from seq2serve.components.example_gen.file_errors import for_each_file
 from seq2serve.components.example_gen.foreign_formats import foreign_format
 from seq2serve.components.example_gen.formats import Format, InputConfig, file_format
-from seq2serve.components.example_gen.readers import csv, jsonl, parquet, text, tsv
+from seq2serve.components.example_gen.readers import csv, jsonl, parquet, text, tmx, tsv
 from seq2serve.components.example_gen.readers.base import RowReader
 from seq2serve.components.example_gen.readers.parallel import ParallelReader
 from seq2serve.components.example_gen.text_files import TextFile, plan_shards, read_beginning
 
-BINARY_FORMATS = ("parquet", "tfrecord")
+SELF_DESCRIBED_FORMATS = ("parquet", "tfrecord", "tmx")  # the file itself names its encoding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,7 @@ def make_table(group: tuple[dict, ...], columns: dict[str, str], input_config: I
         return _parallel_table(group, split, input_config, shard_bytes)
     data_format = file_format(path, input_config, len(columns))
     file, note = TextFile(path, group[0]["bytes"]), ""
-    if data_format not in BINARY_FORMATS:
+    if data_format not in SELF_DESCRIBED_FORMATS:
         file, note = _text_file(group[0], data_format, input_config)
     reader = READERS[data_format](file, columns, input_config)
     notes = tuple(text for text in (note, reader.note) if text)
@@ -98,4 +98,5 @@ READERS: dict[Format, Callable[[TextFile, dict[str, str], InputConfig], RowReade
     "text": text.make_reader,
     "parquet": parquet.make_reader,
     "tfrecord": _tfrecord_reader,
+    "tmx": tmx.make_reader,
 }

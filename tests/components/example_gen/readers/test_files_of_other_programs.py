@@ -265,11 +265,8 @@ TAR = b"a.tsv".ljust(257, b"\0") + b"ustar"
         ("a.pdf", b"%PDF-1.7", r"is a PDF"),
         ("a.tsv", b"PAR1", r"is a Parquet file; name it .parquet"),
         ("a.csv", b"<!DOCTYPE html><html>", r"is a web page, perhaps an error page of the download"),
-        (
-            "a.tmx",
-            '<?xml version="1.0"?><tmx version="1.4">'.encode("utf-16"),
-            r"is TMX, which is not read; convert it",
-        ),
+        ("a.tsv", '<?xml version="1.0"?><tmx version="1.4">'.encode("utf-16"), r"is TMX; let its name end in .tmx, or"),
+        ("a.xlf", b'<?xml version="1.0"?>\n<xliff>', r"is XML, which is not read; convert it to TSV"),
     ],
 )
 def test_formats_that_are_not_read_are_named_with_the_way_out(tmp_path, name, content, hint):
@@ -307,3 +304,56 @@ def test_an_empty_optional_value_in_parquet_does_not_reject_its_row(tmp_path):
     rows = read(tmp_path / "a.parquet", PAIR | {"topic": "topic"}, optional=("topic",))
     assert [row.reason for row in rows] == ["", "", "no 'source'"]
     assert [row.cells["topic"] for row in rows[:2]] == ["", ""]
+
+
+TMX = """<?xml version="1.0" encoding="{encoding}"?>
+<!DOCTYPE tmx SYSTEM "tmx14.dtd">
+<tmx version="1.4"><header srclang="en"/><body>
+<tu><tuv xml:lang="EN-us"><seg>Tom &amp; <bpt i="1">&lt;b&gt;</bpt><hi>Jerry</hi><ept i="1">&lt;/b&gt;</ept></seg></tuv>
+<tuv xml:lang="de"><seg>größer</seg></tuv></tu>
+<tu><tuv xml:lang="en"><seg>alone</seg></tuv></tu>
+<tu><tuv lang="en"><seg>a</seg></tuv><tuv lang="en-GB"><seg>b</seg></tuv><tuv lang="de"><seg> c </seg></tuv></tu>
+<tu><tuv lang="en"><seg>a</seg></tuv><tuv lang="de"><seg>b</seg></tuv><tuv lang="de"><seg>c</seg></tuv></tu>
+<tu><tuv lang="en"><seg/></tuv><tuv lang="de"><seg>b</seg></tuv></tu>
+</body></tmx>
+"""
+LANGUAGES = {"source": "en", "target": "de"}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "iso-8859-1", "windows-1252"])
+def test_every_unit_of_tmx_is_a_row_or_a_reject(tmp_path, monkeypatch, encoding):
+    monkeypatch.setattr("seq2serve.components.example_gen.readers.tmx._CHUNK_BYTES", 11)
+    rows = read(write(tmp_path, "a.tmx", TMX.format(encoding=encoding).encode(encoding)), LANGUAGES, shard_bytes=9)
+    assert [(row.number, row.reason) for row in rows] == [
+        (4, ""),
+        (6, "no 'de'"),
+        (7, ""),
+        (8, "several texts in 'de'"),
+        (9, "empty source"),
+    ]
+    assert [tuple(row.cells.values()) for row in rows if row.cells] == [("Tom & Jerry", "größer"), ("a", "c")]
+
+
+ENTITIES = (
+    '<!DOCTYPE tmx [<!ENTITY a "ha"><!ENTITY b "&a;&a;">]><tmx><tu><tuv lang="en"><seg>&b;</seg></tuv></tu></tmx>'
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "wording"),
+    [
+        (ENTITIES, "file-damaged", "it declares XML entities, which are not expanded; replace them"),
+        (TMX.format(encoding="utf-8")[:-20], "file-damaged", "not well-formed XML: "),
+        ("<tmx/>", "rows-missing", "no translation units"),
+        (
+            TMX.format(encoding="utf-8").replace('"de"', '"fr"'),
+            "column-missing",
+            "no column 'de'. The file has: 'EN-us', ",
+        ),
+    ],
+)
+def test_unusable_tmx_is_an_error(tmp_path, content, code, wording):
+    with pytest.raises(UserError) as error:
+        read(write(tmp_path, "a.tmx", content), LANGUAGES)
+    assert error.value.code == code
+    assert wording in str(error.value)
