@@ -20,8 +20,9 @@ _MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 def without_empty_files(groups: list[Group]) -> tuple[list[Group], list[str]]:
     """Returns (the groups with a file that is not empty, the paths of the others); all groups if all are empty."""
-    filled = [group for group in groups if not all(map(_is_empty, group))]
-    empty = [file["path"] for group in groups if group not in filled for file in group]
+    are_empty = [all(map(_is_empty, group)) for group in groups]
+    filled = [group for group, is_empty in zip(groups, are_empty, strict=True) if not is_empty]
+    empty = [file["path"] for group, is_empty in zip(groups, are_empty, strict=True) if is_empty for file in group]
     return (filled, empty) if filled else (groups, [])
 
 
