@@ -32,6 +32,8 @@ class DataConfig:
         format: of the files; auto follows from the file extension.
         delimiter: between cells, if it is not the format's own.
         unit: a row of plain text: a line, a paragraph or a whole file.
+        encoding: of text files, such as windows-1252 (Python's names); auto is UTF-8, or UTF-16 if the bytes show it.
+        quoting: of TSV files: csv if cells may be quoted, none if quotation marks are text; auto follows from the file.
         eval_share: share of the rows held out to evaluate the model during training.
         test_share: share of the rows held out to evaluate the exported model.
         seed: of the hash that splits rows.
@@ -54,6 +56,8 @@ class DataConfig:
     format: Literal["auto", Format] = "auto"
     delimiter: str = ""
     unit: Literal["line", "paragraph", "file"] = "line"
+    encoding: str = "auto"
+    quoting: Literal["auto", "csv", "none"] = "auto"
     eval_share: float = 0.05
     test_share: float = 0.05
     seed: int = 1

@@ -102,7 +102,14 @@ def _data_nodes(config: PipelineConfig, files: str, schema_file: str) -> tuple[t
     example_gen = ExampleGen(
         files=source,
         columns={column: getattr(data, column) for column in task.columns},
-        input_config=InputConfig(data.format, data.delimiter.replace("\\t", "\t"), data.unit, task.label_columns),
+        input_config=InputConfig(
+            data.format,
+            data.delimiter.replace("\\t", "\t"),
+            data.unit,
+            data.encoding,
+            data.quoting,
+            label_columns=task.label_columns,
+        ),
         split_config=SplitConfig(
             data.eval_share, data.test_share, data.seed, data.split_key, data.overlap == "drop_from_train"
         ),

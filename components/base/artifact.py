@@ -66,8 +66,8 @@ class Examples(Artifact):
     rejects/rejects-SSSSS-of-NNNNN.jsonl         one object per rejected row: file, line (or row), reason, detail, text
     properties: splits (list), columns (list), source (the user's name for the files), num_rows (rows read),
     num_examples {split: n}, num_rejected, num_rejected_by_reason {reason: n}; if columns are stored only to slice
-    metrics by, slice_columns (list); if there are any, warnings (one line each) and num_dropped_by_rule {setting: n}.
-    num_rows is the sum of all examples, rejected and dropped rows.
+    metrics by, slice_columns (list); if there are any, warnings (one line each), notes (list) about how files were read
+    or skipped, and num_dropped_by_rule {setting: n}. num_rows is the sum of all examples, rejected and dropped rows.
     """
 
     read_in_place = True

@@ -11,6 +11,7 @@ from seq2serve.components.tasks.task import Task
 
 MAX_VALUES = 20  # of a column; rows with rarer values share a slice
 OTHERS = "(all others)"
+EMPTY = "(empty)"  # rows without a value
 LENGTH = "length"
 
 
@@ -42,7 +43,7 @@ def slices(task: Task, rows: Sequence[Row], slice_columns: Sequence[str]) -> lis
     lengths = [_length_bucket(len(row[task.text_columns[0]])) for row in rows]
     parts = [_slice(LENGTH, name, lengths, (low, name)) for low, name in sorted(set(lengths))]
     for column in (*task.label_columns, *slice_columns):
-        parts += _slices_by_value(column, [row[column] for row in rows])
+        parts += _slices_by_value(column, [row[column] or EMPTY for row in rows])
     return parts
 
 

@@ -2,15 +2,27 @@
 
 import collections
 import dataclasses
+import functools
 
 from seq2serve.components.base.artifact import SPLITS, Examples, RawFiles
 from seq2serve.components.base.component import Context
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.example_gen import split_checks, text_files
+from seq2serve.components.example_gen.encodings import check_encoding
+from seq2serve.components.example_gen.file_checks import (
+    check_damage,
+    check_encodings,
+    empty_notes,
+    file_notes,
+    merged_counts,
+    too_many_rejects,
+    without_empty_files,
+)
+from seq2serve.components.example_gen.file_errors import for_each_file
 from seq2serve.components.example_gen.formats import InputConfig, SplitConfig, group_files
 from seq2serve.components.example_gen.shard_job import ShardJob
 from seq2serve.components.example_gen.splitting import KeysOfLabels, Splitter
-from seq2serve.components.example_gen.tables import make_table
+from seq2serve.components.example_gen.tables import Table, make_table
 
 
 def generate_examples(
@@ -24,17 +36,26 @@ def generate_examples(
     slice_columns: tuple[str, ...] = (),
 ) -> None:
     """Executes ExampleGen; see component.py for the arguments."""
+    check_encoding(input_config.encoding)
     assigned_splits = {file.get("split", "") for file in files.properties["files"]}
     stored = columns | {name: name for name in slice_columns}
     key, read_columns = _split_key(split_config.split_key, stored)
     splitter = _make_splitter(split_config, key, assigned_splits)
-    groups = group_files(files.properties["files"], list(read_columns), input_config)
-    tables = [make_table(group, read_columns, input_config, text_files.SHARD_BYTES) for group in groups]
+    tables, empty = _make_tables(files, read_columns, dataclasses.replace(input_config, optional=slice_columns))
     extra_columns = tuple(name for name in slice_columns if name not in columns)
     job = ShardJob(tables, examples.uri, tuple(columns), extra_columns, split_config.drop_overlap, context)
     examples.properties.update(splits=list(SPLITS), columns=list(columns), source=files.uri)
     examples.properties.update({"slice_columns": list(slice_columns)} if slice_columns else {})
-    _write(job, splitter, examples, max_reject_share)
+    summaries = _write(job, splitter, examples, max_reject_share)
+    if notes := [*file_notes(tables, merged_counts(summaries)), *empty_notes(empty)]:
+        examples.properties["notes"] = notes
+
+
+def _make_tables(files: RawFiles, columns: dict[str, str], input_config: InputConfig) -> tuple[list[Table], list[str]]:
+    """Returns (the tables of the user's files, the paths of the empty ones)."""
+    groups, empty = without_empty_files(group_files(files.properties["files"], list(columns), input_config))
+    make = functools.partial(make_table, columns=columns, input_config=input_config, shard_bytes=text_files.SHARD_BYTES)
+    return for_each_file(make, groups), empty
 
 
 def _split_key(split_key: str, columns: dict[str, str]) -> tuple[str, dict[str, str]]:
@@ -45,8 +66,12 @@ def _split_key(split_key: str, columns: dict[str, str]) -> tuple[str, dict[str, 
     return column, columns | {column: split_key}
 
 
-def _write(job: ShardJob, splitter: Splitter, examples: Examples, max_reject_share: float) -> None:
-    """Writes the examples; again if the hash leaves a split without rows, or train without a label's rows."""
+def _write(job: ShardJob, splitter: Splitter, examples: Examples, max_reject_share: float) -> list[dict]:
+    """Writes the examples; again if the hash leaves a split without rows, or train without a label's rows.
+
+    Returns:
+        The summaries of the shards.
+    """
     job.make_folders()
     summaries, warnings = job.write(splitter), []
     _set_counts(examples, summaries)
@@ -68,6 +93,7 @@ def _write(job: ShardJob, splitter: Splitter, examples: Examples, max_reject_sha
         raise split_checks.empty_split_error(examples, split, examples.properties["source"], splitter)
     warnings += split_checks.share_warnings(summaries, splitter)
     examples.properties.update({"warnings": warnings} if warnings else {})
+    return summaries
 
 
 def _make_splitter(split_config: SplitConfig, key: str, assigned_splits: set[str]) -> Splitter:
@@ -108,30 +134,10 @@ def _set_counts(examples: Examples, summaries: list[dict]) -> None:
 
 def _check_rows(examples: Examples, summaries: list[dict], max_reject_share: float) -> None:
     properties = examples.properties
-    for summary in summaries:
-        if damage := summary["damage"]:
-            raise UserError(damage["message"], code=damage["code"], **damage["fields"])
+    check_damage(summaries)
     if not properties["num_rows"]:
         uri = properties["source"]
         raise UserError(f"{uri}: there is a header but no rows; add one row per line", code="rows-missing", path=uri)
     if properties["num_rejected"] > max_reject_share * properties["num_rows"]:
-        first = next(summary["first_reject"] for summary in summaries if summary["first_reject"])
-        raise _too_many_rejects(properties, first, max_reject_share)
-
-
-def _too_many_rejects(properties: dict, first: dict, max_reject_share: float) -> UserError:
-    num_rejected, num_rows = properties["num_rejected"], properties["num_rows"]
-    reasons = ", ".join(f"{count} {reason}" for reason, count in properties["num_rejected_by_reason"].items())
-    detail = f" ({first['detail']})" if first["detail"] else ""
-    return UserError(
-        f"{first['file']}, line {first['line']}: {first['reason']}{detail}: {first['text'][:80]!r}. This is the first "
-        f"of {num_rejected} rejected rows out of {num_rows} ({reasons}), more than "
-        f"data.max_reject_share={max_reject_share:g} allows; fix the rows or allow a larger share",
-        code="too-many-rejects",
-        path=first["file"],
-        line=first["line"],
-        reason=first["reason"],
-        detail=first["detail"],
-        num_rejected=num_rejected,
-        num_rows=num_rows,
-    )
+        raise too_many_rejects(properties, merged_counts(summaries), max_reject_share)
+    check_encodings(merged_counts(summaries))

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from seq2serve.components.base.artifact import SPLITS
 from seq2serve.components.base.errors import UserError
 
-Format = Literal["tsv", "csv", "jsonl", "text", "parquet", "tfrecord"]  # tables.READERS has their readers
+Format = Literal["tsv", "csv", "jsonl", "text", "parquet", "tfrecord", "tmx"]  # tables.READERS has their readers
 
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 _SUFFIXES: dict[str, Format] = {
@@ -21,9 +21,8 @@ _SUFFIXES: dict[str, Format] = {
     ".parquet": "parquet",
     ".tfrecord": "tfrecord",
     ".tfrecords": "tfrecord",
+    ".tmx": "tmx",
 }
-_ZIP, _OLD_EXCEL = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"  # magic numbers
-_NOT_ASCII = re.compile(rb"[\x80-\xff]+")
 # `split.column=`, `split=` or `column=`
 _ROLE = re.compile(rf"\s*(?:(?P<split>{'|'.join(SPLITS)})\b\.?)?(?P<column>\w*)=(?P<pattern>.+)", re.DOTALL)
 _NEXT_ROLE = re.compile(r",(?=\s*[\w.]+=)")
@@ -40,12 +39,19 @@ class InputConfig:
             which the header contains the columns.
         unit: a row of plain text: a line, a paragraph (lines up to the next empty one) or a whole file.
         label_columns: example columns of labels. White space around a label is removed.
+        encoding: of text files; `auto` is UTF-8, or UTF-16 if the bytes show it.
+        quoting: of tsv. `csv`: cells may be quoted, as in CSV; `none`: quotation marks are text; `auto`: the file shows
+            it.
+        optional: the columns that may be empty: those that are kept only to slice metrics by.
     """
 
     format: Literal["auto", Format] = "auto"
     delimiter: str = ""
     unit: Literal["line", "paragraph", "file"] = "line"
     label_columns: tuple[str, ...] = ()
+    encoding: str = "auto"
+    quoting: Literal["auto", "csv", "none"] = "auto"
+    optional: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,25 +117,6 @@ def file_format(path: str, input_config: InputConfig, num_columns: int) -> Forma
     if input_config.format != "auto":
         return input_config.format
     return named_format(path) or ("tsv" if num_columns > 1 else "text")
-
-
-def binary_format_hint(beginning: bytes) -> str:
-    """Returns the binary format that a file's first four bytes identify, and the fix; empty if they identify none."""
-    if beginning == _ZIP:
-        return "an Excel file or another zip archive; export the sheet as CSV (UTF-8), or unpack the archive"
-    return "an old Excel file; export the sheet as CSV (UTF-8)" if beginning == _OLD_EXCEL else ""
-
-
-def encoding_hint(text: bytes) -> str:
-    """Returns how to fix text that is not UTF-8, with a guess of its encoding if it resembles Latin-1.
-
-    In Latin-1 and its Windows variant, the bytes beyond ASCII are accented letters, rarely two in a row. In other
-    scripts whole words are beyond ASCII, and UTF-16 contains NUL bytes.
-    """
-    runs = _NOT_ASCII.findall(text)
-    num_letters = sum(run[0] >= 0xC0 for run in runs)
-    is_latin = runs and b"\0" not in text and 2 * num_letters > len(runs) and max(map(len, runs)) <= 2
-    return f"save the file as UTF-8{'; it looks like Latin-1' if is_latin else ''}"
 
 
 def group_files(files: list[dict], columns: list[str], input_config: InputConfig) -> list[tuple[dict, ...]]:

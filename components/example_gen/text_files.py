@@ -12,6 +12,7 @@ from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from seq2serve.components.base.errors import UserError
+from seq2serve.components.example_gen.encodings import Utf8Stream
 from seq2serve.components.example_gen.formats import compression
 
 # Longer lines are rejected without being buffered.
@@ -37,11 +38,19 @@ class DamagedFileError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class TextFile:
-    """A file. `size`: bytes on disk; `whole`: it must not be cut, even if it is not compressed."""
+    """A file.
+
+    Args:
+        path: local or on any of Beam's file systems.
+        size: bytes on disk.
+        whole: it must not be cut, even if it is neither compressed nor converted.
+        encoding: from which the text is converted to UTF-8; empty if it is UTF-8.
+    """
 
     path: str
     size: int
     whole: bool = False
+    encoding: str = ""
 
     @property
     def compressed(self) -> bool:
@@ -51,11 +60,15 @@ class TextFile:
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
-    """The lines of a file that begin in the bytes [start, end); `end` is None for the end of the file."""
+    """The lines of a file that begin in the bytes [start, end).
+
+    `end` is None for the end of the file; `encoding` is that of the file, as in TextFile.
+    """
 
     path: str
     start: int
     end: int | None
+    encoding: str = ""
 
 
 def plan_shards(files: list[TextFile], shard_bytes: int) -> list[list[Segment]]:
@@ -64,19 +77,21 @@ def plan_shards(files: list[TextFile], shard_bytes: int) -> list[list[Segment]]:
     Args:
         files: in reading order.
         shard_bytes: the target size. Large files are cut, small ones share a shard, and a compressed file is one shard.
+            Files that are converted to UTF-8 are not cut.
     Returns:
         The segments of each shard.
     """
     shards, room = [], 0
     for file in files:
-        step = max(file.size, 1) if file.compressed or file.whole else shard_bytes
+        is_whole = file.compressed or file.whole or file.encoding
+        step = max(file.size, 1) if is_whole else shard_bytes
         for start in range(0, max(file.size, 1), step):
             end = start + step if start + step < file.size else None
             size = (file.size if end is None else end) - start
             if not shards or file.compressed or size > room:
                 shards.append([])
                 room = shard_bytes
-            shards[-1].append(Segment(file.path, start, end))
+            shards[-1].append(Segment(file.path, start, end, file.encoding))
             room = 0 if file.compressed else room - size
     return shards
 
@@ -89,7 +104,7 @@ def read_lines(segment: Segment) -> Iterator[bytes]:
     Raises:
         DamagedFileError: a compressed file is not in its format, or ends too early.
     """
-    with open_decompressed(segment.path) as stream:
+    with open_decompressed(segment.path, segment.encoding) as stream:
         position = _first_line(stream, segment) if segment.start else 0
         end = math.inf if segment.end is None else segment.end
         if segment.start:
@@ -121,7 +136,7 @@ def count_lines(segment: Segment) -> int:
     """Returns the number of lines that `read_lines` yields; it counts line ends if the segment has an end."""
     if segment.end is None:
         return sum(1 for _ in read_lines(segment))
-    with open_decompressed(segment.path) as stream:
+    with open_decompressed(segment.path, segment.encoding) as stream:
         position = max(segment.start - 1, 0)
         stream.seek(position)
         # A line begins after each line end except the file's last.
@@ -133,23 +148,39 @@ def count_lines(segment: Segment) -> int:
     return count
 
 
-def read_first_lines(path: str, number: int) -> list[bytes]:
-    """Returns the first `number` lines of a file, or all lines if it has fewer.
+def read_first_lines(path: str, number: int, encoding: str = "") -> list[bytes]:
+    """Returns the first `number` lines of a file, or all lines if it has fewer; `encoding` is that of the file.
 
     Raises:
         UserError: the file cannot be opened, or is damaged.
     """
     with _read_errors_as_user_errors(path):
-        return list(itertools.islice(read_lines(Segment(path, 0, None)), number))
+        return list(itertools.islice(read_lines(Segment(path, 0, None, encoding)), number))
 
 
-def read_beginning(path: str, size: int) -> bytes:
+def sample_segments(file: TextFile, sample_bytes: int, num_pieces: int) -> list[Segment]:
+    """Returns segments of about `sample_bytes` together: evenly spaced, or the file's beginning if it is read whole.
+
+    The whole file is one segment if it is not larger.
+    """
+    if file.size <= sample_bytes or file.compressed or file.encoding:
+        return [Segment(file.path, 0, None, file.encoding)]
+    starts = (file.size * piece // num_pieces for piece in range(num_pieces))
+    return [Segment(file.path, start, start + sample_bytes // num_pieces) for start in starts]
+
+
+def read_beginning(path: str, size: int, encoding: str = "") -> bytes:
     """Returns the first `size` bytes of a file after decompression, or all bytes if it has fewer.
+
+    Args:
+        path: of the file.
+        size: at least this many bytes if the file is converted.
+        encoding: of the file, from which it is converted to UTF-8; empty if it is not.
 
     Raises:
         UserError: the file cannot be opened, or is damaged.
     """
-    with _read_errors_as_user_errors(path), open_decompressed(path) as stream:
+    with _read_errors_as_user_errors(path), open_decompressed(path, encoding) as stream:
         return stream.read(size)
 
 
@@ -163,11 +194,17 @@ def _read_errors_as_user_errors(path: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def open_decompressed(path: str) -> Iterator[BinaryIO]:
-    """Opens a file and decompresses it while it is read, according to its name."""
+def open_decompressed(path: str, encoding: str = "") -> Iterator[BinaryIO]:
+    """Opens a file, decompresses it while it is read, according to its name, and converts it to UTF-8.
+
+    Args:
+        path: of the file.
+        encoding: of the decompressed file; empty if nothing is to be converted.
+    """
     with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
         codec = compression(path)
-        yield _DecompressedStream(path, file, codec) if codec else file
+        stream = _DecompressedStream(path, file, codec) if codec else file
+        yield Utf8Stream(stream, encoding) if encoding else stream
 
 
 class _DecompressedStream:

@@ -11,6 +11,7 @@ from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from seq2serve.components.base.artifact import SPLITS
+from seq2serve.components.example_gen.encodings import NOT_UTF8
 from seq2serve.components.example_gen.readers.base import Row, Scan, Scans
 from seq2serve.components.example_gen.splitting import MAX_LABELS, Cells, Splitter, row_hash
 from seq2serve.components.example_gen.tables import Table
@@ -108,23 +109,25 @@ class WriteShard(beam.DoFn):
             held_out: hashes of rows; equal rows are dropped from the train split.
         Yields:
             {"index", "num_examples" {split: n}, "num_hashed" {split: n} (rows of tables without a split),
-            "num_dropped", "reasons" {reason: n}, "labels" {column: {split: {label: n}}}, "first_reject", "damage"}.
+            "num_dropped", "reasons" {reason: n}, "labels" {column: {split: {label: n}}}, "files" {path: FileCounts},
+            "damages"}.
         """
         index, segments = element
         dropped = frozenset().union(*held_out)
         writer = _ShardWriter(self._folder, index)
-        damage = None
+        damages = []
         with writer:
             for segment in segments:
                 try:
                     self._write_segment(segment, scans, dropped, writer)
                 except DamagedFileError as error:
-                    damage = {"message": str(error), "code": error.code, "fields": error.fields}
-        yield {"index": index, "damage": damage, **writer.summary()}
+                    damages.append({"message": str(error), "code": error.code, "fields": error.fields})
+        yield {"index": index, "damages": damages, **writer.summary()}
 
     def _write_segment(self, segment: Segment, scans: Scans, dropped: frozenset[str], writer: "_ShardWriter") -> None:
         table = self._tables[segment.path]
         for row in table.read(segment, scans):
+            writer.count(segment.path, row)
             if row.reason:
                 writer.reject(segment.path, row)
                 continue
@@ -134,6 +137,17 @@ class WriteShard(beam.DoFn):
             else:
                 writer.write(split, row.cells, is_hashed=not table.split)
                 writer.count_labels(split, row.cells, table.label_columns)
+
+
+@dataclasses.dataclass
+class FileCounts:
+    """The rows of a file: all, rejected, with characters beyond ASCII, and of these not UTF-8; and the first reject."""
+
+    rows: int = 0
+    rejected: int = 0
+    beyond_ascii: int = 0
+    not_utf8: int = 0
+    first_reject: dict | None = None
 
 
 class _ShardWriter:
@@ -149,7 +163,7 @@ class _ShardWriter:
         self._labels: dict[str, dict[str, collections.Counter]] = {}
         self.num_dropped = 0
         self._reasons = collections.Counter()
-        self._first_reject = None
+        self._files: dict[str, FileCounts] = collections.defaultdict(FileCounts)
 
     def __enter__(self) -> "_ShardWriter":
         return self
@@ -169,12 +183,21 @@ class _ShardWriter:
             if len(counts) <= MAX_LABELS:
                 counts[row[column]] += 1
 
+    def count(self, path: str, row: Row) -> None:
+        counts = self._files[path]
+        counts.rows += 1
+        counts.rejected += bool(row.reason)
+        if not row.raw.isascii():
+            counts.beyond_ascii += 1
+            counts.not_utf8 += row.reason == NOT_UTF8
+
     def reject(self, path: str, row: Row) -> None:
         text = row.raw[: 4 * _MAX_REJECT_CHARACTERS].decode(errors="backslashreplace")[:_MAX_REJECT_CHARACTERS]
         reject = {"file": path, "line": row.number, "reason": row.reason, "detail": row.detail, "text": text}
         self._rejects.write(json.dumps(reject, ensure_ascii=False).encode() + b"\n")
         self._reasons[row.reason] += 1
-        self._first_reject = self._first_reject or reject
+        counts = self._files[path]
+        counts.first_reject = counts.first_reject or reject
 
     def summary(self) -> dict:
         return {
@@ -183,5 +206,5 @@ class _ShardWriter:
             "num_dropped": self.num_dropped,
             "labels": self._labels,
             "reasons": dict(self._reasons),
-            "first_reject": self._first_reject,
+            "files": {path: dataclasses.asdict(counts) for path, counts in self._files.items()},
         }

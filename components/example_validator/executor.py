@@ -8,6 +8,7 @@ from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
 from seq2serve.components.base.artifact import ExampleAnomalies, ExampleStatistics, Schema
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.example_validator.anomalies import Anomaly, find_anomalies, find_drift, find_label_anomalies
+from seq2serve.components.example_validator.traces import find_traces
 from seq2serve.components.schema_gen.schema_file import read_schema
 from seq2serve.components.statistics_gen.statistics_file import read_source, read_statistics
 
@@ -21,7 +22,7 @@ def validate_examples(statistics: ExampleStatistics, schema: Schema, anomalies: 
     by_split: dict[str, list[Anomaly]] = {}
     lines: dict[str, list[str]] = {"ERROR": [], "WARNING": [f"{found.column}: {found.description}" for found in labels]}
     for split, dataset in datasets.items():
-        by_split[split] = find_anomalies(expected, dataset, overlap)
+        by_split[split] = [*find_anomalies(expected, dataset, overlap), *find_traces(expected, dataset)]
         if previous:
             by_split[split] += find_drift(expected, dataset, read_statistics(previous, split))
         for anomaly in by_split[split]:

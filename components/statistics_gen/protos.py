@@ -8,6 +8,7 @@ from seq2serve.components.statistics_gen.counts import ColumnCounts, SplitCounts
 from seq2serve.components.statistics_gen.hashes import HashSample
 from seq2serve.components.statistics_gen.languages import languages
 from seq2serve.components.statistics_gen.statistics_file import ROW
+from seq2serve.components.statistics_gen.traces import add_traces
 
 _MAX_RANKS = 1000
 _NUM_BUCKETS = 10
@@ -21,10 +22,11 @@ def split_statistics(split: str, counts: dict[str, SplitCounts]) -> statistics_p
         counts: split -> its counts.
     Returns:
         One dataset. Each column is a feature with string statistics, natural language statistics (words) and custom
-        statistics: characters, num_empty, scripts, languages (of a sample), num_repeated, share_in_<other split>. Label
-        columns have ranked labels instead of words, scripts and languages. The derived feature `row` has num_repeated,
-        share_in_<other split>, exact_share_in_<other split> (of rows that do not even differ in case or digits) and
-        share_untranslated, and with two texts also share_misaligned and length_ratio_percent.
+        statistics: characters, num_empty, scripts, languages (of a sample), num_repeated, share_in_<other split>, and
+        traces of other programs (of a sample). Label columns have ranked labels instead of words, scripts, languages
+        and traces. The derived feature `row` has num_repeated, share_in_<other split>, exact_share_in_<other split> (of
+        rows that do not even differ in case or digits) and share_untranslated, and with two texts also share_misaligned
+        and length_ratio_percent.
     """
     split_counts = counts[split]
     others = {name: other for name, other in sorted(counts.items()) if name != split}
@@ -33,7 +35,9 @@ def split_statistics(split: str, counts: dict[str, SplitCounts]) -> statistics_p
     for index, (column, column_counts) in enumerate(split_counts.columns.items()):
         feature = _column_statistics(column, column_counts)
         if column_counts.labels is None:
-            language_counts = languages(row[index] for row in split_counts.sample.values())
+            sample = [row[index] for row in split_counts.sample.values()]
+            add_traces(feature, sample)
+            language_counts = languages(sample)
             feature.custom_stats.add(name="languages", rank_histogram=_ranked(language_counts))
         other_texts = {name: other.columns[column].texts for name, other in others.items()}
         _add_overlaps(feature, column_counts.texts, other_texts)

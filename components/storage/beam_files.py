@@ -27,7 +27,7 @@ def find_files(pattern: str) -> list[dict]:
         {"path", "bytes", "sha256"} of each file, sorted by path. "sha256" is a hash of name, time and the store's own
         checksum, because hashing the content would mean reading every file twice.
     Raises:
-        UserError: no file matches, a file is empty, or the store cannot be reached.
+        UserError: no file matches, or the store cannot be reached.
     """
     try:
         (result,) = FileSystems.match([pattern])
@@ -45,8 +45,6 @@ def find_files(pattern: str) -> list[dict]:
             code="file-missing",
             path=pattern,
         )
-    if empty := next((file.path for file in files if not file.size_in_bytes), None):
-        raise UserError(f"{empty} is empty; it needs at least a header and some rows", code="file-empty", path=empty)
     return [
         {"path": file.path, "bytes": file.size_in_bytes, "sha256": hashlib.sha256(version.encode()).hexdigest()}
         for file, version in zip(files, versions, strict=True)

@@ -39,7 +39,7 @@ def print_validation(result: RunResult) -> None:
 
 
 def print_findings(result: RunResult) -> None:
-    """Prints the tables of labels, the rejected rows per reason, and every warning; nothing if there are none."""
+    """Prints tables of labels, rejected rows per reason, how files were read, and every warning; nothing without them."""
     console = Console(soft_wrap=False, highlight=False)
     for column, counts in label_totals(result.output("StatisticsGen", "statistics")).items():
         console.print(f"Labels in the column {column}: {len(counts):,}", soft_wrap=True, markup=False)
@@ -47,6 +47,8 @@ def print_findings(result: RunResult) -> None:
     examples, anomalies = result.output("ExampleGen", "examples"), result.output("ExampleValidator", "anomalies")
     for line in unused_rows(examples):
         print(f"  {line}")
+    for note in examples.properties.get("notes", []):
+        print(f"note: {note}")
     for warning in data_warnings(examples, anomalies):
         print(f"warning: {warning}")
 

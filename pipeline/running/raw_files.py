@@ -8,6 +8,7 @@ from pathlib import Path
 from seq2serve.components.base.artifact import RawFiles
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.base.uris import is_remote
+from seq2serve.components.example_gen.file_errors import for_each_file, join_errors
 from seq2serve.components.example_gen.formats import named_format, parse_roles
 from seq2serve.components.storage.files import find_files
 from seq2serve.pipeline.running.fingerprint import fingerprint
@@ -22,11 +23,15 @@ def resolve_raw_files(constant: RawFiles) -> RawFiles:
     Returns:
         The same with the property `files`, in the order of roles and paths, and a fingerprint of their contents.
     Raises:
-        UserError: no file, a folder, an empty file or one that cannot be read.
+        UserError: no file, a folder, or files that are empty or cannot be read; the message has all of them. Empty
+            files of a pattern are allowed if others have content, so that ExampleGen skips and counts them.
     """
     files, contents = [], []
-    for role in parse_roles(constant.uri):
-        for index, file in enumerate(_find(role.pattern)):
+    roles = parse_roles(constant.uri)
+    may_be_empty = type(constant) is RawFiles  # files of rows, which ExampleGen skips if they have none
+    found = for_each_file(lambda role: _find(role.pattern, may_be_empty), roles)
+    for role, role_files in zip(roles, found, strict=True):
+        for index, file in enumerate(role_files):
             properties = {"split": role.split, "column": role.column}
             files.append(file | {key: value for key, value in properties.items() if value})
             # Of a file's name only the format counts; parallel files belong together by their position.
@@ -36,9 +41,20 @@ def resolve_raw_files(constant: RawFiles) -> RawFiles:
     return type(constant)(constant.uri, {"files": files}, fingerprint(sorted(contents, key=str)))
 
 
-def _find(pattern: str) -> list[dict]:
+def _find(pattern: str, may_be_empty: bool) -> list[dict]:
     """Returns the files of a path, a pattern or a URL, hashed, in order."""
-    return find_files(pattern) if is_remote(pattern) else [_hash(Path(path).absolute()) for path in _match(pattern)]
+    if is_remote(pattern):
+        files = find_files(pattern)
+    else:
+        files = for_each_file(_hash, [Path(path).absolute() for path in _match(pattern)])
+    empty = [file["path"] for file in files if not file["bytes"]]
+    if empty and not (may_be_empty and len(empty) < len(files)):
+        raise join_errors([_empty_file(path) for path in empty])
+    return files
+
+
+def _empty_file(path: str) -> UserError:
+    return UserError(f"{path} is empty; it needs at least a header and some rows", code="file-empty", path=path)
 
 
 def _match(pattern: str) -> list[str]:
@@ -67,6 +83,4 @@ def _hash(path: Path) -> dict:
         ) from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}", code="file-unreadable", path=str(path)) from error
-    if not size:
-        raise UserError(f"{path} is empty; it needs at least a header and some rows", code="file-empty", path=str(path))
     return {"path": str(path), "bytes": size, "sha256": digest}

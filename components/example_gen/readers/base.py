@@ -11,10 +11,9 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from seq2serve.components.example_gen.formats import encoding_hint
+from seq2serve.components.example_gen.encodings import BYTE_ORDER_MARK, invalid_text
 from seq2serve.components.example_gen.text_files import MAX_LINE_BYTES, Segment, count_lines, read_lines
 
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _CONTEXT_BYTES = 200  # before and after invalid UTF-8, from which the encoding is guessed
 
 
@@ -77,11 +76,13 @@ class Layout:
         positions: example column -> 0-based position in the file's rows.
         num_columns: the number of cells of every row.
         has_header: whether the first row names the columns.
+        optional: the columns that may be empty.
     """
 
     positions: dict[str, int]
     num_columns: int
     has_header: bool = True
+    optional: tuple[str, ...] = ()
 
     def row(self, cells: list[str]) -> dict[str, str]:
         """Selects the columns from a row's cells.
@@ -91,18 +92,23 @@ class Layout:
         """
         if len(cells) != self.num_columns:
             raise RejectedRowError("wrong number of columns", f"{len(cells)} instead of {self.num_columns}")
-        return require_text({column: cells[position] for column, position in self.positions.items()})
+        return require_text({column: cells[position] for column, position in self.positions.items()}, self.optional)
 
 
-def require_text(row: dict[str, str]) -> dict[str, str]:
+def require_text(row: dict[str, str], optional: tuple[str, ...] = ()) -> dict[str, str]:
     """Returns the same row if every column has text.
 
+    Args:
+        row: column -> text.
+        optional: the columns that may be blank; they become empty.
     Raises:
-        RejectedRowError: a column is blank.
+        RejectedRowError: another column is blank.
     """
     for column, text in row.items():
         if not text or text.isspace():
-            raise RejectedRowError(f"empty {column}")
+            if column not in optional:
+                raise RejectedRowError(f"empty {column}")
+            row[column] = ""
     return row
 
 
@@ -117,8 +123,9 @@ def decode_line(line: bytes, limit: int = MAX_LINE_BYTES) -> str:
     try:
         return line.decode()
     except UnicodeDecodeError as error:
-        surrounding = line[max(0, error.start - _CONTEXT_BYTES) : error.start + _CONTEXT_BYTES]
-        raise RejectedRowError("not valid UTF-8", encoding_hint(surrounding)) from error
+        start = max(0, error.start - _CONTEXT_BYTES)
+        surrounding = line[start : error.start + _CONTEXT_BYTES]
+        raise RejectedRowError(*invalid_text(surrounding, error.start - start)) from error
 
 
 def as_text(value: Any, name: str) -> str:
@@ -145,6 +152,7 @@ class RowReader(abc.ABC):
     """Reads the rows of files of one format. It is sent to Beam's workers, so it holds only settings."""
 
     is_cut = True  # whether files are cut into segments, which several workers read
+    note = ""  # what the user should know about how a file is read
 
     def to_scan(self, segments: list[Segment]) -> list[Segment]:
         """Returns the segments that must be scanned before a file's segments can be read."""
@@ -170,7 +178,7 @@ class LineReader(RowReader):
     """Reads files in which each line is a row, which `parse` parses. Empty lines are rows unless `skips_blank`."""
 
     skips_blank = False
-    has_header = False
+    first_row = 1  # number of the first line that is a row; the lines before it are a header
 
     def to_scan(self, segments: list[Segment]) -> list[Segment]:
         return [segment for segment in segments if segment.end is not None]
@@ -184,9 +192,9 @@ class LineReader(RowReader):
 
     def read(self, segment: Segment, scans: Scans) -> Iterator[Row]:
         for number, line in enumerate(read_lines(segment), start=1 + scan_before(segment, scans).lines):
+            if number < self.first_row:
+                continue
             if number == 1:
-                if self.has_header:
-                    continue
                 line = line.removeprefix(BYTE_ORDER_MARK)
             if self.skips_blank and (not line or line.isspace()):
                 continue
@@ -215,5 +223,5 @@ def read_lines_past_end(segment: Segment) -> Iterator[tuple[bytes, bool]]:
     for line in read_lines(segment):
         yield line, True
     if segment.end is not None:
-        for line in read_lines(Segment(segment.path, segment.end, None)):
+        for line in read_lines(dataclasses.replace(segment, start=segment.end, end=None)):
             yield line, False

@@ -2,13 +2,14 @@
 
 import contextlib
 import csv
+import dataclasses
 import io
 from collections.abc import Iterator
 
 from seq2serve.components.base.errors import UserError
+from seq2serve.components.example_gen.encodings import BYTE_ORDER_MARK
 from seq2serve.components.example_gen.formats import InputConfig
 from seq2serve.components.example_gen.readers.base import (
-    BYTE_ORDER_MARK,
     Layout,
     LineReader,
     RejectedRowError,
@@ -19,8 +20,8 @@ from seq2serve.components.example_gen.readers.base import (
     read_lines_past_end,
     scan_before,
 )
-from seq2serve.components.example_gen.readers.layout import find_columns, has_column, read_header_text
-from seq2serve.components.example_gen.text_files import MAX_LINE_BYTES, Segment, read_lines
+from seq2serve.components.example_gen.readers.layout import find_columns, has_column, read_header
+from seq2serve.components.example_gen.text_files import MAX_LINE_BYTES, Segment, TextFile, read_lines
 
 MAX_HEADER_LINES = 20
 _DELIMITERS = (",", ";", "\t", "|")
@@ -33,11 +34,19 @@ class CsvReader(LineReader):
     A row ends at the first line end with an even number of quotation marks before it in the file, which is correct for
     every file that follows the RFC. If the result is not a row (an unbalanced mark, as in `5" pipe`), each line is read
     as a row. An unbalanced mark therefore damages only its own line.
+
+    Args:
+        layout: the positions of the columns.
+        delimiter: one character.
+        first_line: the number of the line with the header or, without one, with the first row.
+        note: see RowReader.
     """
 
-    def __init__(self, layout: Layout, delimiter: str):
+    def __init__(self, layout: Layout, delimiter: str, first_line: int = 1, note: str = ""):
         self._layout = layout
         self._delimiter = delimiter
+        self._first_line = first_line
+        self.note = note
 
     def scan(self, segment: Segment) -> Scan:
         lines, quotes = 0, 0
@@ -50,10 +59,12 @@ class CsvReader(LineReader):
         for first, lines in self._groups(segment, scan_before(segment, scans)):
             if first == 1:
                 lines[0] = lines[0].removeprefix(BYTE_ORDER_MARK)
-            if first == 1 and self._layout.has_header:
+            if first < self._first_line:
+                continue
+            if first == self._first_line and self._layout.has_header:
                 header_lines = [line.decode(errors="replace") for line in lines[:MAX_HEADER_LINES]]
                 _, length = csv_header(header_lines, self._delimiter)
-                yield from (self._row(number, line) for number, line in enumerate(lines[length:], start=1 + length))
+                yield from (self._row(number, line) for number, line in enumerate(lines[length:], start=first + length))
             elif len(lines) > 1 and not self._is_row(lines):
                 yield from (self._row(number, line) for number, line in enumerate(lines, start=first))
             else:
@@ -122,13 +133,32 @@ def csv_rows(text: str, delimiter: str) -> list[list[str]]:
     return list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
 
 
-def make_reader(path: str, columns: dict[str, str], input_config: InputConfig) -> CsvReader:
+def make_reader(file: TextFile, columns: dict[str, str], input_config: InputConfig) -> CsvReader:
     """Returns the reader of a file; its delimiter is detected if the config has none.
 
     Raises:
-        UserError: the delimiter has more than one character, or a column is missing.
+        UserError: the delimiter has more than one character, a column is missing, or quoting is off.
     """
     delimiter = input_config.delimiter
+    check_delimiter(file.path, delimiter)
+    if input_config.quoting == "none":
+        raise UserError(
+            f"{file.path}: setting data.quoting=none is for TSV; add --set data.format=tsv --set data.delimiter=,",
+            code="settings-conflict",
+            path=file.path,
+            setting="data.quoting",
+        )
+    header = read_header(file, MAX_HEADER_LINES)
+    delimiter = delimiter or header.separator
+    candidates = [delimiter] if delimiter else list(_DELIMITERS)
+    cells = {candidate: csv_header(header.lines, candidate)[0] for candidate in candidates}
+    best = max(candidates, key=lambda one: sum(has_column(cells[one], name, columns) for name in columns.values()))
+    layout = find_columns(header, cells[best], columns, repr(best))
+    return CsvReader(dataclasses.replace(layout, optional=input_config.optional), best, header.first)
+
+
+def check_delimiter(path: str, delimiter: str) -> None:
+    """Raises a UserError if `delimiter` cannot separate cells that may be quoted."""
     if delimiter and (len(delimiter) > 1 or delimiter in '"\r\n'):
         raise UserError(
             f"{path}: setting data.delimiter must be one character for CSV, not a quotation mark or line end, but is "
@@ -137,8 +167,3 @@ def make_reader(path: str, columns: dict[str, str], input_config: InputConfig) -
             path=path,
             setting="data.delimiter",
         )
-    lines = read_header_text(path, MAX_HEADER_LINES).split("\n")
-    candidates = [delimiter] if delimiter else list(_DELIMITERS)
-    headers = {candidate: csv_header(lines, candidate)[0] for candidate in candidates}
-    best = max(candidates, key=lambda one: sum(has_column(headers[one], name, columns) for name in columns.values()))
-    return CsvReader(find_columns(path, headers[best], columns, repr(best)), best)

@@ -1,16 +1,28 @@
-"""The reader of JSON Lines files (https://jsonlines.org)."""
+"""The readers of JSON: Lines (https://jsonlines.org), or one array."""
 
 import json
+import re
+from collections.abc import Iterator
 from typing import Any
 
+from seq2serve.components.base.errors import UserError
+from seq2serve.components.example_gen.encodings import BYTE_ORDER_MARK, SAMPLE_BYTES
 from seq2serve.components.example_gen.formats import InputConfig
 from seq2serve.components.example_gen.readers.base import (
     LineReader,
     RejectedRowError,
+    Row,
+    RowReader,
+    Scans,
     as_text,
     decode_line,
     require_text,
 )
+from seq2serve.components.example_gen.readers.json_array import read_array
+from seq2serve.components.example_gen.text_files import Segment, TextFile, read_beginning
+
+# An array of objects (lines may also be arrays, which are no rows), and an object that does not end in its line.
+_ARRAY, _OBJECT = re.compile(rb"\s*\[\s*(\{|\]|$)"), re.compile(rb"\s*\{\s*\n")
 
 
 class JsonlReader(LineReader):
@@ -18,12 +30,14 @@ class JsonlReader(LineReader):
 
     Args:
         fields: example column -> a key, or a dotted path of keys into nested objects.
+        optional: the columns that may be empty or missing.
     """
 
     skips_blank = True
 
-    def __init__(self, fields: dict[str, str]):
+    def __init__(self, fields: dict[str, str], optional: tuple[str, ...] = ()):
         self._fields = fields
+        self._optional = optional
 
     def parse(self, line: bytes) -> dict[str, str]:
         try:
@@ -34,16 +48,57 @@ class JsonlReader(LineReader):
             raise RejectedRowError("not valid JSON") from error
         if not isinstance(record, dict):
             raise RejectedRowError("not a JSON object")
-        return require_text({column: _field_text(record, field) for column, field in self._fields.items()})
+        values = {column: _value(record, field) for column, field in self._fields.items()}
+        texts = {
+            column: "" if value is None and column in self._optional else as_text(value, self._fields[column])
+            for column, value in values.items()
+        }
+        return require_text(texts, self._optional)
 
 
-def _field_text(record: dict[str, Any], field: str) -> str:
+class JsonArrayReader(RowReader):
+    """The elements of a JSON array are the rows. The file is not cut into segments.
+
+    Args:
+        rows: selects the columns of an element.
+    """
+
+    is_cut = False
+
+    def __init__(self, rows: JsonlReader):
+        self._rows = rows
+
+    def read(self, segment: Segment, scans: Scans) -> Iterator[Row]:
+        for index, (number, raw) in enumerate(read_array(segment), start=1):
+            try:
+                yield Row(number, raw, self._rows.parse(raw), "")
+            except RejectedRowError as error:
+                detail = f"element {index} of the array"
+                yield Row(number, raw, {}, str(error), f"{error.detail}; {detail}" if error.detail else detail)
+
+
+def _value(record: dict[str, Any], field: str) -> Any:
     value: Any = record
     for key in [field] if field in record else field.split("."):
         value = value.get(key) if isinstance(value, dict) else None
-    return as_text(value, field)
+    return value
 
 
-def make_reader(path: str, columns: dict[str, str], input_config: InputConfig) -> JsonlReader:
-    """Returns the reader of a file."""
-    return JsonlReader(columns)
+def make_reader(file: TextFile, columns: dict[str, str], input_config: InputConfig) -> RowReader:
+    """Returns the reader of a file: of its lines, or of the elements of its array.
+
+    Raises:
+        UserError: the file is an object over several lines.
+    """
+    reader = JsonlReader(columns, input_config.optional)
+    beginning = read_beginning(file.path, SAMPLE_BYTES, file.encoding).removeprefix(BYTE_ORDER_MARK)
+    if _ARRAY.match(beginning):
+        return JsonArrayReader(reader)
+    if _OBJECT.match(beginning):
+        raise UserError(
+            f"{file.path}: a JSON object over several lines; write one object per line, for example with "
+            "jq -c . OLD > NEW, or the rows as one array",
+            code="file-not-json-lines",
+            path=file.path,
+        )
+    return reader

@@ -1,66 +1,100 @@
 """The columns of a file: their positions in its header, or one clear error."""
 
 import difflib
+import re
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from seq2serve.components.base.errors import UserError
-from seq2serve.components.example_gen.formats import encoding_hint
-from seq2serve.components.example_gen.readers.base import BYTE_ORDER_MARK, Layout
-from seq2serve.components.example_gen.text_files import read_first_lines
+from seq2serve.components.example_gen.encodings import BYTE_ORDER_MARK, invalid_text
+from seq2serve.components.example_gen.readers.base import Layout
+from seq2serve.components.example_gen.text_files import TextFile, read_first_lines
 
 _MAX_LISTED_NAMES, _MAX_LISTED_CHARACTERS = 30, 60
+_SEPARATOR_LINE = re.compile(r'"?sep=(.)\1*"?', re.IGNORECASE)
+_INVISIBLE = "\ufeff\u200b\u2060"  # a byte order mark that became text, and spaces without a width
 
 
-def find_columns(path: str, header: list[str], columns: dict[str, str], delimiter: str) -> Layout:
-    """Finds columns in the first row of a file.
+class Header(NamedTuple):
+    """The beginning of a file of cells.
 
     Args:
         path: of the file, for error messages.
-        header: the cells of its first row.
-        columns: example column -> column of the file: a name, or a number from 1 if the file has no header.
+        lines: the first lines, without the line that names the separator.
+        first: the number of the first of them, which names the columns.
+        separator: that a first line `sep=;`, which Excel reads, names; empty without such a line.
+    """
+
+    path: str
+    lines: list[str]
+    first: int = 1
+    separator: str = ""
+
+
+def find_columns(header: Header, cells: list[str], columns: dict[str, str], delimiter: str) -> Layout:
+    """Finds columns in the first row of a file.
+
+    Args:
+        header: the beginning of the file.
+        cells: those of its first row.
+        columns: example column -> column of the file: a name, or a number from 1 if the file has no header. Spaces
+            around a name in the file have no meaning.
         delimiter: between the cells, for error messages.
     Raises:
         UserError: the file is empty, or a column is missing or there twice.
     """
-    if header == [""]:
+    path, line = header.path, header.first
+    if cells == [""]:
         raise UserError(
             f"{path} is empty; its first line must name the columns, separated by {delimiter}",
             code="file-empty",
             path=path,
         )
-    if _are_numbers(columns) and not set(columns.values()) <= set(header):
-        return _numbered_layout(path, header, columns, delimiter)
+    positions = {column: find_name(cells, name) for column, name in columns.items()}
+    if _are_numbers(columns) and not all(positions.values()):
+        return _numbered_layout(header, cells, columns, delimiter)
     for column, name in columns.items():
-        if name not in header:
-            raise column_missing(f"{path}, line 1", name, column, header, path=path, line=1)
-        if header.count(name) > 1:
+        if not positions[column]:
+            raise column_missing(f"{path}, line {line}", name, column, cells, path=path, line=line)
+        if len(positions[column]) > 1:
             raise UserError(
-                f"{path}, line 1: several columns {name!r}. The file has: {_listed(header)}. Rename all but one",
+                f"{path}, line {line}: several columns {name!r}. The file has: {_listed(cells)}. Rename all but one",
                 code="column-ambiguous",
                 path=path,
-                line=1,
+                line=line,
                 column=name,
             )
-    return Layout({column: header.index(name) for column, name in columns.items()}, len(header))
+    return Layout({column: position for column, (position,) in positions.items()}, len(cells))
 
 
-def _numbered_layout(path: str, header: list[str], columns: dict[str, str], delimiter: str) -> Layout:
+def _numbered_layout(header: Header, cells: list[str], columns: dict[str, str], delimiter: str) -> Layout:
     for column, number in columns.items():
-        if int(number) > len(header):
+        if int(number) > len(cells):
             raise UserError(
-                f"{path}, line 1: no column {number}; separated by {delimiter}, the line has {len(header)}. "
-                f"{_correction('number', number, column)}",
+                f"{header.path}, line {header.first}: no column {number}; separated by {delimiter}, the line has "
+                f"{len(cells)}. {_correction('number', number, column)}",
                 code="column-missing",
-                path=path,
-                line=1,
+                path=header.path,
+                line=header.first,
                 column=number,
             )
-    return Layout({column: int(number) - 1 for column, number in columns.items()}, len(header), has_header=False)
+    return Layout({column: int(number) - 1 for column, number in columns.items()}, len(cells), has_header=False)
 
 
-def has_column(header: list[str], name: str, columns: dict[str, str]) -> bool:
+def find_name(names: Iterable[str], name: str) -> list[int]:
+    """Returns the positions of a name among others; without it, of those that differ from it only by spaces around."""
+    names = list(names)
+    same = [index for index, other in enumerate(names) if other == name]
+    return same or [index for index, other in enumerate(names) if _bare(other) == _bare(name)]
+
+
+def _bare(name: str) -> str:
+    return name.strip().strip(_INVISIBLE).strip()
+
+
+def has_column(cells: list[str], name: str, columns: dict[str, str]) -> bool:
     """Returns whether a header has a column, by name or by number."""
-    return name in header or (_are_numbers(columns) and int(name) <= len(header))
+    return bool(find_name(cells, name)) or (_are_numbers(columns) and int(name) <= len(cells))
 
 
 def _are_numbers(columns: dict[str, str]) -> bool:
@@ -95,17 +129,30 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(quoted[:_MAX_LISTED_NAMES]) + (f" and {num_more} more" if num_more > 0 else "")
 
 
-def read_header_text(path: str, number: int) -> str:
-    """Returns the first `number` lines of a file; only line 1 must be UTF-8.
+def read_header(file: TextFile, number: int) -> Header:
+    """Reads the first `number` lines of a file; only the line that names the columns must be valid text.
 
     Raises:
-        UserError: line 1 is not UTF-8.
+        UserError: it is not, or the lines end with carriage returns only.
     """
-    first, *rest = read_first_lines(path, number) or [b""]
-    try:
-        text = first.removeprefix(BYTE_ORDER_MARK).decode()
-    except UnicodeDecodeError as error:
+    first, *rest = read_first_lines(file.path, number + 1, file.encoding) or [b""]
+    first = first.removeprefix(BYTE_ORDER_MARK)
+    if not rest and b"\r" in first:
         raise UserError(
-            f"{path}, line 1: not valid UTF-8; {encoding_hint(first)}", code="encoding-invalid", path=path, line=1
+            f"{file.path}: the lines end with carriage returns, as on old Macs; convert them, for example with "
+            "tr '\\r' '\\n' < OLD > NEW",
+            code="line-ends-unsupported",
+            path=file.path,
+        )
+    separator = _SEPARATOR_LINE.fullmatch(first.decode(errors="replace")) if rest else None
+    lines = rest if separator else [first, *rest][:number]
+    line = 2 if separator else 1
+    try:
+        names = lines[0].decode()
+    except UnicodeDecodeError as error:
+        reason, hint = invalid_text(lines[0], error.start)
+        raise UserError(
+            f"{file.path}, line {line}: {reason}; {hint}", code="encoding-invalid", path=file.path, line=line
         ) from error
-    return "\n".join([text, *(line.decode(errors="replace") for line in rest)])
+    texts = [names, *(line.decode(errors="replace") for line in lines[1:])]
+    return Header(file.path, texts, line, separator[1] if separator else "")

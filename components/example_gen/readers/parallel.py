@@ -1,10 +1,11 @@
 """The reader of parallel files: one plain text file per column, aligned line by line."""
 
+import dataclasses
 import itertools
 from collections.abc import Iterator
 
+from seq2serve.components.example_gen.encodings import BYTE_ORDER_MARK
 from seq2serve.components.example_gen.readers.base import (
-    BYTE_ORDER_MARK,
     RejectedRowError,
     Row,
     RowReader,
@@ -44,10 +45,17 @@ class ParallelReader(RowReader):
             if number == 1:
                 lines = [line.removeprefix(BYTE_ORDER_MARK) for line in lines]
             try:
-                cells = {column: decode_line(line) for column, line in zip(self._paths, lines, strict=True)}
+                cells = {column: self._decode(column, line) for column, line in zip(self._paths, lines, strict=True)}
                 yield Row(number, b"\t".join(lines), require_text(cells), "")
             except RejectedRowError as error:
                 yield Row(number, b"\t".join(lines), {}, str(error), error.detail)
+
+    def _decode(self, column: str, line: bytes) -> str:
+        try:
+            return decode_line(line)
+        except RejectedRowError as error:  # the reject has the path of the first file
+            detail = f"in {self._paths[column]}"
+            raise RejectedRowError(str(error), f"{detail}: {error.detail}" if error.detail else detail) from error
 
     def _check_lengths(self, scans: Scans) -> None:
         for segment in self._segments:
@@ -72,4 +80,4 @@ class ParallelReader(RowReader):
         while index + 1 < len(segments) and scans[segments[index]].lines <= first:
             first -= scans[segments[index]].lines
             index += 1
-        return itertools.islice(read_lines(Segment(path, segments[index].start, None)), first, None)
+        return itertools.islice(read_lines(dataclasses.replace(segments[index], end=None)), first, None)

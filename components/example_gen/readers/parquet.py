@@ -13,8 +13,8 @@ from pyarrow import compute, parquet
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.example_gen.formats import InputConfig, compression
 from seq2serve.components.example_gen.readers.base import RejectedRowError, Row, RowReader, Scans, as_text, require_text
-from seq2serve.components.example_gen.readers.layout import column_missing
-from seq2serve.components.example_gen.text_files import DamagedFileError, Segment
+from seq2serve.components.example_gen.readers.layout import column_missing, find_name
+from seq2serve.components.example_gen.text_files import DamagedFileError, Segment, TextFile
 
 _BATCH_ROWS = 1024
 _TEXT_TYPES = tuple(
@@ -28,10 +28,12 @@ class ParquetReader(RowReader):
 
     Args:
         columns: example column -> column of the file, or the dotted path of a nested field.
+        optional: the columns that may be empty.
     """
 
-    def __init__(self, columns: dict[str, str]):
+    def __init__(self, columns: dict[str, str], optional: tuple[str, ...] = ()):
         self._columns = columns
+        self._optional = optional
 
     def read(self, segment: Segment, scans: Scans) -> Iterator[Row]:
         with open_parquet(segment.path) as file:
@@ -50,7 +52,7 @@ class ParquetReader(RowReader):
                 values = [_field(batch, name).to_pylist() for name in names]
                 for row in zip(*values, strict=True):
                     number += 1
-                    yield record_row(number, dict(zip(self._columns, row, strict=True)))
+                    yield record_row(number, dict(zip(self._columns, row, strict=True)), self._optional)
         except (OSError, pyarrow.ArrowException) as error:
             raise DamagedFileError(
                 f"{path}: truncated or corrupt: {error}; download or create the file again", path=path
@@ -97,32 +99,38 @@ def _field(batch: pyarrow.RecordBatch, name: str) -> pyarrow.Array:
     return compute.struct_field(batch.column(top), path)
 
 
-def record_row(number: int, values: dict[str, Any]) -> Row:
-    """Returns the row of a record: example column -> value of any type."""
+def record_row(number: int, values: dict[str, Any], optional: tuple[str, ...] = ()) -> Row:
+    """Returns the row of a record: example column -> value of any type. `optional` columns may have none."""
     try:
-        return Row(number, b"", require_text({column: as_text(value, column) for column, value in values.items()}), "")
+        texts = {
+            column: "" if value is None and column in optional else as_text(value, column)
+            for column, value in values.items()
+        }
+        return Row(number, b"", require_text(texts, optional), "")
     except RejectedRowError as error:
         raw = json.dumps(values, ensure_ascii=False, default=repr).encode(errors="replace")
         return Row(number, raw, {}, str(error))
 
 
-def make_reader(path: str, columns: dict[str, str], input_config: InputConfig) -> ParquetReader:
+def make_reader(file: TextFile, columns: dict[str, str], input_config: InputConfig) -> ParquetReader:
     """Returns the reader of a file.
 
     Raises:
         UserError: the file cannot be read, a column is missing, or its values cannot become text.
     """
+    path = file.path
     if compression(path):
         raise UserError(
             f"{path}: Parquet has its own compression; unpack the file", code="compression-unsupported", path=path
         )
     try:
-        with open_parquet(path) as file:
-            types = parquet_columns(file.schema_arrow)
+        with open_parquet(path) as parquet_file:
+            types = parquet_columns(parquet_file.schema_arrow)
     except DamagedFileError as error:
         raise UserError(str(error), code=error.code, **error.fields) from error
     except (OSError, BeamIOError) as error:
         raise UserError(f"cannot read {path}: {error}", code="file-unreadable", path=path) from error
+    columns = {column: _name_in_file(name, list(types)) for column, name in columns.items()}
     for column, name in columns.items():
         if name not in types:
             raise column_missing(path, name, column, types, path=path)
@@ -136,4 +144,10 @@ def make_reader(path: str, columns: dict[str, str], input_config: InputConfig) -
                 column=name,
                 type=str(value_type),
             )
-    return ParquetReader(columns)
+    return ParquetReader(columns, input_config.optional)
+
+
+def _name_in_file(name: str, names: list[str]) -> str:
+    """Returns a name as it is in the file, where spaces may be around it."""
+    positions = find_name(names, name)
+    return names[positions[0]] if len(positions) == 1 else name

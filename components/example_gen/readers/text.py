@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from seq2serve.components.base.errors import UserError
+from seq2serve.components.example_gen.encodings import BYTE_ORDER_MARK
 from seq2serve.components.example_gen.formats import InputConfig
 from seq2serve.components.example_gen.readers.base import (
-    BYTE_ORDER_MARK,
     LineReader,
     Row,
     Scan,
@@ -15,7 +15,7 @@ from seq2serve.components.example_gen.readers.base import (
     require_text,
     scan_before,
 )
-from seq2serve.components.example_gen.text_files import MAX_LINE_BYTES, Segment, read_lines
+from seq2serve.components.example_gen.text_files import MAX_LINE_BYTES, Segment, TextFile, read_lines
 
 # A whole file that is one row may be longer than a line.
 MAX_FILE_BYTES = 16 << 20
@@ -87,7 +87,7 @@ class FileReader(TextReader):
 _READERS = {"line": TextReader, "paragraph": ParagraphReader, "file": FileReader}
 
 
-def make_reader(path: str, columns: dict[str, str], input_config: InputConfig) -> TextReader:
+def make_reader(file: TextFile, columns: dict[str, str], input_config: InputConfig) -> TextReader:
     """Returns the reader of a file.
 
     Raises:
@@ -95,10 +95,10 @@ def make_reader(path: str, columns: dict[str, str], input_config: InputConfig) -
     """
     if len(columns) > 1:
         raise UserError(
-            f"{path}: plain text has one column, but {' and '.join(columns)} are needed; name one file per column, "
-            f"such as {','.join(f'{column}=train.{column}' for column in columns)}",
+            f"{file.path}: plain text has one column, but {' and '.join(columns)} are needed; name one file per "
+            f"column, such as {','.join(f'{column}=train.{column}' for column in columns)}",
             code="text-columns-too-many",
-            path=path,
+            path=file.path,
             columns=list(columns),
         )
     return _READERS[input_config.unit](*columns)

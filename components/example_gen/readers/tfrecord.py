@@ -10,7 +10,7 @@ from seq2serve.components.base.errors import UserError
 from seq2serve.components.example_gen.formats import InputConfig, compression
 from seq2serve.components.example_gen.readers.base import Row, RowReader, Scans
 from seq2serve.components.example_gen.readers.parquet import record_row
-from seq2serve.components.example_gen.text_files import DamagedFileError, Segment, open_decompressed
+from seq2serve.components.example_gen.text_files import DamagedFileError, Segment, TextFile, open_decompressed
 from seq2serve.components.storage.tf_records import read_records
 
 
@@ -19,12 +19,14 @@ class TFRecordReader(RowReader):
 
     Args:
         features: example column -> feature, which has one value.
+        optional: the columns that may be empty.
     """
 
     is_cut = False
 
-    def __init__(self, features: dict[str, str]):
+    def __init__(self, features: dict[str, str], optional: tuple[str, ...] = ()):
         self._features = features
+        self._optional = optional
 
     def read(self, segment: Segment, scans: Scans) -> Iterator[Row]:
         path = segment.path
@@ -49,19 +51,20 @@ class TFRecordReader(RowReader):
             if len(values) > 1:
                 return Row(number, record, {}, f"feature {name!r} has several values")
             cells[column] = values[0] if values else None
-        return record_row(number, cells)
+        return record_row(number, cells, self._optional)
 
 
-def make_reader(path: str, columns: dict[str, str], input_config: InputConfig) -> TFRecordReader:
+def make_reader(file: TextFile, columns: dict[str, str], input_config: InputConfig) -> TFRecordReader:
     """Returns the reader of a file.
 
     Raises:
         UserError: the file has a compression that TFRecords do not have.
     """
+    path = file.path
     if compression(path) not in ("", "gzip"):
         raise UserError(
             f"{path}: TFRecords may be compressed only with gzip (.gz); unpack the file",
             code="compression-unsupported",
             path=path,
         )
-    return TFRecordReader(columns)
+    return TFRecordReader(columns, input_config.optional)

@@ -260,7 +260,8 @@ def test_slice_columns_have_metrics_for_each_value(tmp_path, evaluate, make_save
     names = [first + second for first in "abcdefghij" for second in "klmnopqr"]
     lines = [f"{word} {n}\t{word if domain == 'law' else 'X'} {n}\t{domain}" for n in names for word, domain in words]
     file = tmp_path / "pairs.tsv"
-    file.write_text("\n".join(["source\ttarget\tdomain", *lines, "a\tb\t"]) + "\n", encoding="utf-8")
+    empty = [f"lamp {name} {name}\tlamp {name} {name}\t" for name in names[:40]]
+    file.write_text("\n".join(["source\ttarget\tdomain", *lines, *empty]) + "\n", encoding="utf-8")
     files = RawFiles(str(file), {"files": [{"path": str(file), "bytes": file.stat().st_size, "sha256": ""}]})
     examples = Examples(str(tmp_path / "examples"))
     os.makedirs(examples.uri)
@@ -275,13 +276,14 @@ def test_slice_columns_have_metrics_for_each_value(tmp_path, evaluate, make_save
         slice_columns=("domain",),
     )
     assert examples.properties["columns"] == ["source", "target"]
-    assert examples.properties["num_rejected_by_reason"] == {"empty domain": 1}
+    assert examples.properties["num_rejected"] == 0
     metrics, predictions, _ = evaluate(examples, make_saved_model(tf.identity))
-    law, news = (part for part in metrics["slices"] if part["by"] == "domain")
-    assert (law["name"], news["name"]) == ("law", "news")
-    assert law["num_examples"] + news["num_examples"] == metrics["num_examples"] == len(predictions)
+    law, news, other = (part for part in metrics["slices"] if part["by"] == "domain")
+    assert (law["name"], news["name"], other["name"]) == ("law", "news", "(empty)")
+    num_examples = law["num_examples"] + news["num_examples"] + other["num_examples"]
+    assert num_examples == metrics["num_examples"] == len(predictions)
     assert law["model"]["chrf"] > news["model"]["chrf"] + 30
-    assert {row["domain"] for row in predictions} == {"law", "news"}
+    assert {row["domain"] for row in predictions} == {"law", "news", ""}
 
 
 # Other tasks have other signatures and baselines, and lower may be better.

@@ -21,14 +21,16 @@ ROWS = [(f"House {'abcdefghij'[i % 10]} {chr(97 + i // 10)}", f"Haus {i}") for i
 PAIR = {"source": "en", "target": "de"}
 
 
-def generate(files: str, folder: pathlib.Path, *flags: str, max_reject_share: float = 0.0) -> Examples:
+def generate(
+    files: str, folder: pathlib.Path, *flags: str, max_reject_share: float = 0.0, encoding: str = "auto"
+) -> Examples:
     folder.mkdir(parents=True)
     examples = Examples(str(folder))
     ExampleGen.function(
         files=resolve_raw_files(RawFiles(files)),
         examples=examples,
         columns=PAIR,
-        input_config=InputConfig(),
+        input_config=InputConfig(encoding=encoding),
         split_config=SplitConfig(0.2, 0.2),
         max_reject_share=max_reject_share,
         context=Context(beam_options=flags),
@@ -101,6 +103,55 @@ CYRILLIC = b"en,de\n\xcf\xf0\xe8\xe2\xe5\xf2,Hallo\n"  # Windows-1251
 EXCEL, OLD_EXCEL = b"PK\x03\x04\x14\0\x06\0", b"\xd0\xcf\x11\xe0\xa1\xb1"
 
 
+GOOD = "en\tde\n" + "".join(f"{en}\t{de}\n" for en, de in ROWS)
+
+
+def test_empty_files_of_a_pattern_are_skipped_and_counted(tmp_path):
+    contents = {"a.tsv": b"", "b.tsv": GOOD.encode(), "c.tsv.gz": gzip.compress(b""), "d.tsv": b"\xef\xbb\xbf\n"}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    examples = generate(f"{tmp_path}/*", tmp_path / "out")
+    assert examples.properties["num_rows"] == len(ROWS)
+    (note,) = examples.properties["notes"]
+    assert note == f"3 empty files skipped: {tmp_path}/a.tsv, {tmp_path}/c.tsv.gz, {tmp_path}/d.tsv"
+
+
+def test_an_empty_parallel_file_is_not_skipped_alone(tmp_path, monkeypatch):
+    files = {"a.en": "", "b.en": "x\n", "a.de": "y\n", "b.de": ""}
+    error = failure(tmp_path, monkeypatch, files, "source=*.en,target=*.de")
+    assert (error.code, len(error.fields["errors"])) == ("parallel-lines-mismatched", 2)
+
+
+def test_a_file_in_another_encoding_is_an_error_even_if_few_rows_show_it(tmp_path, monkeypatch):
+    rows = [*((f"row {i}", f"Zeile {i}") for i in range(2000)), *((f"tea {i}", f"größer {i}") for i in range(12))]
+    content = "".join(f"{en}\t{de}\n" for en, de in [("en", "de"), *rows])
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("a.tsv").write_bytes(content.encode("windows-1252"))
+    with pytest.raises(UserError, match="12 of 12 rows with characters beyond ASCII are not valid UTF-8; ") as error:
+        generate("a.tsv", tmp_path / "out", max_reject_share=0.01)
+    assert (error.value.code, error.value.fields["line"]) == ("encoding-invalid", 2002)
+    pathlib.Path("a.tsv").write_bytes((content + "ä\tö\n" * 20).encode() + b"caf\xe9\tx\n" * 12)
+    examples = generate("a.tsv", tmp_path / "mixed", max_reject_share=0.01)
+    assert examples.properties["num_rejected_by_reason"] == {"not valid UTF-8": 12}
+
+
+def test_how_files_are_read_is_a_note(tmp_path):
+    (tmp_path / "a.tsv").write_bytes(GOOD.encode("utf-16"))
+    (tmp_path / "b.tsv").write_text('en\tde\n"say ""hi"""\tsag\n')
+    examples = generate(f"{tmp_path}/*.tsv", tmp_path / "out")
+    notes = sorted(examples.properties["notes"])
+    assert notes[0] == f"{tmp_path}/a.tsv: read as UTF-16"
+    assert notes[1].startswith(f"{tmp_path}/b.tsv: cells are quoted, as pandas and Excel do it")
+    assert examples.properties["num_rows"] == len(ROWS) + 1
+
+
+def test_an_unknown_encoding_is_an_error(tmp_path):
+    (tmp_path / "a.tsv").write_text(GOOD)
+    with pytest.raises(UserError, match=r"^setting data\.encoding must be auto or an encoding that Pyth") as error:
+        generate(f"{tmp_path}/a.tsv", tmp_path / "out", encoding="hex")
+    assert (error.value.code, error.value.fields) == ("setting-invalid", {"setting": "data.encoding", "value": "hex"})
+
+
 @pytest.mark.parametrize(
     ("files", "roles", "code", "fields"),
     [
@@ -142,6 +193,12 @@ EXCEL, OLD_EXCEL = b"PK\x03\x04\x14\0\x06\0", b"\xd0\xcf\x11\xe0\xa1\xb1"
         ({"a.tfrecord": "no record at all"}, "a.tfrecord", "file-damaged", {"path": "a.tfrecord"}),
         ({"a.tsv.zst": "no zst"}, "a.tsv.zst", "file-unreadable", {"path": "a.tsv.zst"}),
         ({"a.tsv": "x"}, "train=a.tsv,test=b.tsv", "file-missing", {"path": "b.tsv"}),
+        ({"a.csv": EXCEL, "b.csv": "en,fr\n"}, "*.csv", "files-unusable", {"path": "a.csv"}),
+        ({"a.csv": "x,y\n", "b.csv": "en,fr\n"}, "*.csv", "column-missing", {"path": "a.csv"}),
+        ({"a.tsv": "", "b.tsv": ""}, "*.tsv", "file-empty", {"path": "a.tsv"}),
+        ({"a.tsv": ""}, "train=no.tsv,test=a.tsv", "files-unusable", {"path": "no.tsv"}),
+        ({"a.parquet": "no", "b.parquet": "no", "c.tsv": "en\tde\n"}, "*.*", "file-damaged", {"path": "a.parquet"}),
+        ({"a.json": "[{}", "b.json": "[{} {}]"}, "*.json", "file-damaged", {"path": "a.json"}),
     ],
 )
 def test_unusable_files_are_errors_with_file_and_line(tmp_path, monkeypatch, files, roles, code, fields):
@@ -190,24 +247,53 @@ def _file_names(value):
             ],
         ),
         (
-            {"a.tsv": 'en\tde\n"Two\tfountains"\tZwei\n'},
+            {"a.tsv": 'en\tde\n"Go," he said.\tGeh\n"Two\tfountains"\tZwei\n'},
             "a.tsv",
+            ["(3 instead of 2; quotation marks are read as text; if they delimit cells, use --set data.quoting=csv)"],
+        ),
+        (
+            {"a.csv": LATIN_1},
+            "a.csv",
             [
-                "(3 instead of 2; quotation marks have no meaning in TSV; ",
-                "--set data.format=csv --set 'data.delimiter=\\t')",
+                "a.csv, line 3: not valid UTF-8 (byte 0xFC; it looks like Windows-1252 or Latin-1: "
+                "use --set data.encoding=windows-1252, or save the file as UTF-8)"
             ],
         ),
-        ({"a.csv": LATIN_1}, "a.csv", ["not valid UTF-8 (save the file as UTF-8; it looks like Latin-1)"]),
-        ({"a.csv": CYRILLIC}, "a.csv", ["not valid UTF-8 (save the file as UTF-8)"]),
+        (
+            {"a.csv": CYRILLIC},
+            "a.csv",
+            ["(byte 0xCF; name its encoding, such as --set data.encoding=windows-1252, or save the file as UTF-8)"],
+        ),
         (
             {"a.csv": "en,größe\n".encode("latin-1")},
             "a.csv",
-            ["a.csv, line 1: not valid UTF-8; save the file as UTF-8; it looks like Latin-1"],
+            ["a.csv, line 1: not valid UTF-8; byte 0xF6; it looks like Windows-1252 or Latin-1: use --set "],
         ),
         (
             {"a.csv": EXCEL},
             "a.csv",
             ["a.csv is an Excel file or another zip archive; export the sheet as CSV (UTF-8), or unpack the archive"],
+        ),
+        (
+            {"a.csv": LATIN_1, "b.csv": CYRILLIC, "c.csv": "en,de\nx,y\n"},
+            "*.csv",
+            [
+                "a.csv, line 3: not valid UTF-8 (",
+                "This is the first of 10 rejected rows out of 20 (10 not valid UTF-8)",
+                "b.csv, line 2: not valid UTF-8 (",
+                "(1 of 1 rows rejected)",
+            ],
+        ),
+        (
+            {"a.csv": EXCEL, "b.csv": "en,fr\n", "c.csv": "en,fr\n", "d.csv": "en,de\nx,y\n"},
+            "*.csv",
+            [
+                "3 files cannot be used:\n  /",
+                "a.csv is an Excel file or another zip archive; ",
+                "b.csv, line 1: no column 'de', did you mean 'en'? The file has: 'en', 'fr'. Pass the right name with "
+                "--target\n    also /",
+                "/c.csv",
+            ],
         ),
         ({"a.tsv": OLD_EXCEL}, "a.tsv", ["a.tsv is an old Excel file; export the sheet as CSV (UTF-8)"]),
         ({"a.parquet": "no parquet"}, "a.parquet", ["a.parquet: not a Parquet file, or truncated: "]),

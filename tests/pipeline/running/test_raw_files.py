@@ -55,11 +55,29 @@ def test_a_pattern_ignores_folders(tmp_path):
     assert len(resolve_raw_files(RawFiles(str(tmp_path / "**"))).properties["files"]) == 1
 
 
-def test_one_empty_file_among_several_is_an_error(tmp_path):
-    write(tmp_path, a="1", b="")
+def test_empty_files_of_a_pattern_are_left_to_example_gen_unless_all_are_empty(tmp_path):
+    write(tmp_path, a="1", b="", c="")
+    resolved = resolve_raw_files(RawFiles(str(tmp_path / "*.tsv")))
+    assert [file["bytes"] for file in resolved.properties["files"]] == [1, 0, 0]
+    (tmp_path / "a.tsv").unlink()
     with pytest.raises(UserError) as error:
         resolve_raw_files(RawFiles(str(tmp_path / "*.tsv")))
-    assert (error.value.code, error.value.fields) == ("file-empty", {"path": str(tmp_path / "b.tsv")})
+    assert error.value.code == "file-empty"
+    assert [part["path"] for part in error.value.fields["errors"]] == [str(tmp_path / f"{name}.tsv") for name in "bc"]
+
+
+def test_all_unusable_files_are_in_one_error(tmp_path):
+    write(tmp_path, a="1", b="")
+    for index in range(25):
+        (tmp_path / f"x{index:02}.tsv").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError) as error:
+        resolve_raw_files(RawFiles(f"train={tmp_path}/missing.tsv,eval={tmp_path}/b.tsv,test={tmp_path}/x*.tsv"))
+    message = str(error.value)
+    assert message.startswith(f"27 files cannot be used:\n  file not found: '{tmp_path}/missing.tsv'")
+    assert f"\n  {tmp_path}/b.tsv is empty; " in message
+    assert f"\n  cannot read {tmp_path}/x00.tsv: No such file or directory\n    also {tmp_path}/x01.tsv, " in message
+    assert message.endswith("\n  and 7 more")
+    assert (error.value.code, len(error.value.fields["errors"])) == ("files-unusable", 27)
 
 
 def test_an_unreadable_file_is_an_error(tmp_path):

@@ -188,7 +188,7 @@ def test_an_invalid_csv_delimiter_is_an_error_and_tsv_supports_longer_ones(tmp_p
     assert texts(read([path], PAIR, InputConfig(format="tsv", delimiter=";;"))) == [("x", "y")]
 
 
-def test_a_quoted_tsv_is_read_with_the_settings_that_its_rejects_suggest(tmp_path):
+def test_a_reject_with_quotation_marks_names_the_setting_that_reads_them(tmp_path):
     path = write(tmp_path, "a.tsv", 'en\tde\n"Two\tfountains"\tZwei\n')
-    assert "data.format=csv" in read([path], PAIR)[0].detail
-    assert texts(read([path], PAIR, InputConfig(format="csv", delimiter="\t"))) == [("Two\tfountains", "Zwei")]
+    assert "data.quoting=csv" in read([path], PAIR, InputConfig(quoting="none"))[0].detail
+    assert texts(read([path], PAIR, InputConfig(quoting="csv"))) == [("Two\tfountains", "Zwei")]
