@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 from seq2serve.components.base.errors import UserError
 
 MAX_LISTED = 20
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def for_each_file(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:

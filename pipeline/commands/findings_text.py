@@ -39,7 +39,7 @@ def print_validation(result: RunResult) -> None:
 
 
 def print_findings(result: RunResult) -> None:
-    """Prints tables of labels, rejected rows per reason, how files were read, and every warning; nothing without them."""
+    """Prints label tables, rejected rows per reason, how files were read, and every warning; nothing without them."""
     console = Console(soft_wrap=False, highlight=False)
     for column, counts in label_totals(result.output("StatisticsGen", "statistics")).items():
         console.print(f"Labels in the column {column}: {len(counts):,}", soft_wrap=True, markup=False)
