@@ -290,7 +290,8 @@ def _file_names(value):
             [
                 "3 files cannot be used:\n  /",
                 "a.csv is an Excel file or another zip archive; ",
-                "b.csv, line 1: no column 'de'. The file has: 'en', 'fr'. Pass the right name with --target\n    also /",
+                "b.csv, line 1: no column 'de'. The file has: 'en', 'fr'. Pass the right name with --target\n",
+                "    also /",
                 "/c.csv",
             ],
         ),
