@@ -129,7 +129,7 @@ def test_a_changed_training_setting_runs_the_trainer_and_later_components_and_a_
     # before it are the progress of components that take long on a slow machine.
     *progress, message = done.stderr.splitlines()
     assert re.fullmatch(r"seq2serve: Pusher: .*Evaluator.*accuracy.*evaluation\.min_over_baseline.*", message)
-    assert all(line.split()[0] in COMPONENTS for line in progress)
+    assert all(line.split()[0].removesuffix(":") in COMPONENTS for line in progress)
     assert versions(changed) == versions(finished_run)
     assert_nothing_half_written(changed)
 
