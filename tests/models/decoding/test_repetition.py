@@ -143,9 +143,8 @@ def sample(model, source, search, temperature, maximum=MAXIMUM) -> Result:
     def run():
         lengths = LengthLimits(tf.zeros([rows], tf.int32), tf.fill([rows], maximum))
         numbers = draw_random_numbers(tf.range(rows), maximum)
-        options = SamplingOptions(
-            lengths, tf.fill([rows], temperature), tf.zeros([rows], tf.int32), tf.ones([rows]), numbers
-        )
+        top_k, top_p, begins_word = tf.zeros([rows], tf.int32), tf.ones([rows]), tf.zeros([rows], tf.bool)
+        options = SamplingOptions(lengths, tf.fill([rows], temperature), top_k, top_p, numbers, begins_word)
         return generate(model, tf.constant(source), search, options)
 
     return Result(*(tensor.numpy() for tensor in run()))

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 
 import grpc
 import keras
@@ -27,7 +28,9 @@ HOSTILE = ["", " ", "the light", "a\0b e\u0301 \U0001f469\u200d\U0001f467", "the
 def model_and_tokenizer(tmp_path_factory):
     keras.utils.set_random_seed(1)  # before loading: it discards the resources of tokenizers
     folder = str(tmp_path_factory.mktemp("tokenizer"))
-    learn_tokenizer([(word, 10) for word in WORDS], TokenizerConfig(vocab_size=320, whitespace="keep"), folder)
+    learn_tokenizer(
+        [(word, 10) for word in WORDS], TokenizerConfig(vocab_size=400, model_type="bpe", whitespace="keep"), folder
+    )
     tokenizer = load_tokenizer(folder)
     config = ModelConfig(1, 2, d_model=16, num_heads=2, dff=32, positions="rotary", max_positions=CONTEXT)
     model = DecoderLanguageModel(config, tokenizer.vocab_size)
@@ -77,10 +80,10 @@ def test_every_signature_handles_hostile_texts(serving_module, runtime, signatur
 
 
 def test_each_row_is_sampled_with_its_own_options(runtime):
-    texts = ["the light"] * 4
-    completions = sample(runtime, texts, seed=[1, 2, 1, 3])
+    completions = sample(runtime, ["the light"] * 7, seed=[1, 2, 1, 3, 4, 5, 6])
     assert completions[0] == completions[2]
-    assert len(set(completions)) == 3
+    assert len(set(completions)) > 3
+    texts = ["the light"] * 4
     assert len(set(sample(runtime, texts, seed=[1, 2, 3, 4], temperature=0.0))) == 1
     assert len(set(sample(runtime, texts, seed=[1, 2, 3, 4], top_k=1))) == 1
 
@@ -157,15 +160,16 @@ def test_a_longer_completion_starts_with_the_shorter_one(runtime):
 def test_a_completion_can_be_appended(model_and_tokenizer, runtime):
     """A completion starts with a space before a new word, because prompt and completion are decoded together."""
     _, tokenizer = model_and_tokenizer
-    for seed in range(8):
-        (completion,) = sample(runtime, ["the light"], seed=seed, max_new_tokens=5)
-        ids = tokenizer.tokenize(tf.constant([f"the light{completion}"]))
-        assert tokenizer.detokenize(ids).numpy()[0].decode() == f"the light{completion}"
+    completions = sample(runtime, ["the light"] * 50, seed=range(50), max_new_tokens=5)
+    assert any(completion.startswith(" ") for completion in completions)
+    for completion in completions:
+        text = re.sub(r"[\0-\x08\x0b-\x1f\x7f]", "", f"the light{completion}")  # tokenizers drop control characters
+        assert tokenizer.detokenize(tokenizer.tokenize(tf.constant([text]))).numpy()[0].decode() == text
 
 
 def test_a_space_at_the_end_of_a_prompt_counts_once(runtime):
     """The model reads the same ids with and without it; only the next token may differ: it must begin a word."""
-    texts = ["the light", "the lamp is", "open", "garden door", "the", "now please"]
+    texts = [f"{first} {second}" for first, second in itertools.product(WORDS, WORDS)]
     (plain, spaced) = (sample(runtime, [text + end for text in texts], temperature=0.0) for end in ("", " "))
     begins_word = [completion.startswith(" ") for completion in plain]
     assert any(begins_word)
@@ -182,7 +186,7 @@ def test_a_prompt_may_end_with_any_white_space(runtime):
 
 def test_the_score_of_a_short_text_equals_its_log_probability(model_and_tokenizer, runtime):
     model, tokenizer = model_and_tokenizer
-    text = "the\n\tlamp "
+    text = "the\n\tlam "
     ids = tokenizer.tokenize(tf.constant([text])).to_list()[0] + [3]
     assert len(ids) <= CONTEXT // 2, "the text must fit in one window"
     expected = float(tf.reduce_sum(language_model_log_probabilities(model, tf.constant([ids]))))
@@ -195,7 +199,7 @@ def test_the_score_of_a_short_text_equals_its_log_probability(model_and_tokenize
 
 def test_each_token_of_a_long_text_is_scored_given_the_previous_tokens(model_and_tokenizer, runtime):
     model, tokenizer = model_and_tokenizer
-    text = "the lamp is on and the door in the garden is off now please open"
+    text = "the lamp is on and the door in the garden is off now please open " * 3
     ids = [2, *tokenizer.tokenize(tf.constant([text])).to_list()[0], 3]
     assert len(ids) > 2 * CONTEXT
     half, total = CONTEXT // 2, 0.0

@@ -87,7 +87,8 @@ def test_a_round_trip_keeps_all_white_space(tokenizer, text):
 @pytest.mark.parametrize("text", [b"\xff a\n\xff  b", b"\n\xc3", b"\xe2\x80 \n"])
 def test_invalid_bytes_do_not_move_white_space(learn, text):
     tokenizer = load_tokenizer(learn(kind="bytes"))
-    assert round_trip(tokenizer, text) == text.decode(errors="replace")
+    # How many bytes one replacement character stands for differs between programs.
+    assert re.sub("\ufffd+", "\ufffd", round_trip(tokenizer, text)) == text.decode(errors="replace")
 
 
 def test_lines_and_tabs_are_single_pieces(tokenizer):
@@ -152,7 +153,8 @@ def test_word_starts_are_the_pieces_that_begin_with_a_space(tokenizer):
     values = tf.range(4, tokenizer.vocab_size)
     after_a_word = tf.stack([tf.fill(tf.shape(values), tokenizer.tokenize(tf.constant(["0"]))[0, -1]), values], 1)
     texts = tokenizer.detokenize(after_a_word).numpy()
-    assert starts[4:].tolist() == [text.startswith(b"0 ") for text in texts]
+    space_byte = tokenizer.id_to_piece(values).numpy() == b"<0x20>"  # no text has this piece
+    assert (starts[4:] | space_byte).tolist() == [text.startswith(b"0 ") for text in texts]
 
 
 def test_vocabularies_differ_if_only_one_keeps_white_space(learn):
