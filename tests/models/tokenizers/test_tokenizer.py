@@ -216,7 +216,7 @@ def test_words_that_sentencepiece_would_ignore_are_used_for_training(tmp_path):
         (
             WORD_COUNTS,
             TokenizerConfig(kind="wordpiece", vocab_size=30),
-            r"a vocabulary of 30 pieces is too small: .* and \d+ characters and placeholders, each as x and ##x, need \d+",
+            r"a vocabulary of 30 pieces is too small: .* characters and placeholders, each as x and ##x, need \d+",
         ),
     ],
     ids=["no words", "small sentencepiece", "small wordpiece"],
