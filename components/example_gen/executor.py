@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import functools
+import hashlib
 
 from seq2serve.components.base.artifact import SPLITS, Examples, RawFiles
 from seq2serve.components.base.component import Context
@@ -91,9 +92,19 @@ def _write(job: ShardJob, splitter: Splitter, examples: Examples, max_reject_sha
     _set_counts(examples, summaries)
     for split in split_checks.empty_splits(examples):
         raise split_checks.empty_split_error(examples, split, examples.properties["source"], splitter)
+    examples.properties["split_fingerprints"] = _split_fingerprints(summaries)
     warnings += split_checks.share_warnings(summaries, splitter)
     examples.properties.update({"warnings": warnings} if warnings else {})
     return summaries
+
+
+def _split_fingerprints(summaries: list[dict]) -> dict[str, str]:
+    """Returns split -> a hash of its records: their content, order and shards, on which training depends."""
+    digests: dict[str, list[str]] = {split: [] for split in SPLITS}
+    for summary in summaries:
+        for split, digest in summary["digests"].items():
+            digests[split].append(digest)
+    return {split: hashlib.sha256("\n".join(shards).encode()).hexdigest() for split, shards in digests.items()}
 
 
 def _make_splitter(split_config: SplitConfig, key: str, assigned_splits: set[str]) -> Splitter:

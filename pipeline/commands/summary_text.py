@@ -107,7 +107,10 @@ def _print_next_steps(console: Console, task: Task, result: RunResult, pushed: d
         task.example[0]: ["seq2serve", "predict", "--model", destination, prompt or task.example[1]],
         "Serve": ["seq2serve", "serve", folder],
     }
-    summary = f"Pushed version {pushed['pushed_version']} to {destination} ({result.seconds:.0f} s). Next:"
+    number, seconds = pushed["pushed_version"], f"({result.seconds:.0f} s)"
+    summary = f"Pushed version {number} to {destination} {seconds}. Next:"
+    if not pushed.get("pushed", True):
+        summary = f"Version {number} already has this model: {destination} {seconds}. Next:"
     if reason := unserved_reason(folder, pushed["pushed_version"]):
         console.print(f"Warning: {reason}", soft_wrap=True, markup=False)
     console.print(summary, soft_wrap=True, markup=False)
