@@ -315,6 +315,12 @@ def _remove_old(store: Store, destination: str, keep: int) -> None:
             store.remove(version.folder)
 
 
+def read_record(folder: str) -> dict[str, Any]:
+    """Returns the record of the version in a folder, given by path or URL; empty if it is not a pushed version."""
+    parent, _, name = folder.rstrip("/").rpartition("/")
+    return _read_record(open_store(parent), name) if parent else {}
+
+
 def _read_record(store: Store, folder: str) -> dict[str, Any]:
     with contextlib.suppress(OSError, ValueError):
         record = json.loads(store.read(f"{folder}/{RECORD_FILE}"))
