@@ -32,7 +32,7 @@ lint: $(VENV)/installed
 	ln -s $(CURDIR)/components $(CURDIR)/models $(wildcard $(CURDIR)/pipeline/api/*.py*) $(LINKS)
 	ln -s $(filter-out %/api,$(wildcard $(CURDIR)/pipeline/*)) $(LINKS)/pipeline
 	PYTHONPATH=$(VENV)/links $(VENV)/bin/lint-imports --no-logo
-	MYPYPATH=$(VENV)/links $(VENV)/bin/mypy -p seq2serve.models -p seq2serve.components.base -m seq2serve -m seq2serve._run -m seq2serve._load -m seq2serve._rows
+	MYPYPATH=$(VENV)/links $(VENV)/bin/mypy -p seq2serve.models -p seq2serve.components.base -m seq2serve -m seq2serve._run -m seq2serve._evaluate -m seq2serve._load -m seq2serve._rows
 
 # Agreement with the programs that users would pick instead, in a separate environment of several GB.
 test-peers: .peers/installed

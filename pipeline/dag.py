@@ -95,6 +95,19 @@ def make_validation_pipeline(config: PipelineConfig, files: str, pipeline_root: 
     return Pipeline(config.task, absolute_uri(pipeline_root), _data_nodes(config, files, schema_file)[0])
 
 
+def input_config(config: PipelineConfig) -> InputConfig:
+    """Returns how files are read."""
+    data = config.data
+    return InputConfig(
+        data.format,
+        data.delimiter.replace("\\t", "\t"),
+        data.unit,
+        encoding=data.encoding,
+        quoting=data.quoting,
+        label_columns=get_task(config.task).label_columns,
+    )
+
+
 def _data_nodes(config: PipelineConfig, files: str, schema_file: str) -> tuple[tuple[Node, ...], Channel, Channel]:
     """Returns the nodes up to ExampleValidator, and the channels of Examples and Schema."""
     task, data = get_task(config.task), config.data
@@ -102,14 +115,7 @@ def _data_nodes(config: PipelineConfig, files: str, schema_file: str) -> tuple[t
     example_gen = ExampleGen(
         files=source,
         columns={column: getattr(data, column) for column in task.columns},
-        input_config=InputConfig(
-            data.format,
-            data.delimiter.replace("\\t", "\t"),
-            data.unit,
-            encoding=data.encoding,
-            quoting=data.quoting,
-            label_columns=task.label_columns,
-        ),
+        input_config=input_config(config),
         split_config=SplitConfig(
             data.eval_share, data.test_share, data.seed, data.split_key, data.overlap == "drop_from_train"
         ),

@@ -18,11 +18,15 @@ class Artifact:
     components read them there, shard by shard; otherwise they get a local copy. If `compared` is True, components look
     for earlier artifacts of the same type next to this one, so the runner fetches those as well.
 
+    If `by_content` is True, the fingerprint covers the files instead of the execution that wrote them, so an execution
+    with the same result re-runs nothing after it. For artifacts with splits, the property `split_fingerprints` does
+    that by split, for the components that read some of them (see `component.Splits`).
+
     Args:
         uri: path or URL of the folder; for RawFiles, the user's path.
         properties: JSON values that a reader needs without opening the folder. A component sets them on its outputs
             while it runs. They are immutable once the runner has published the artifact.
-        fingerprint: hex SHA-256 of everything that determines the content; set by the runner.
+        fingerprint: hex SHA-256 of everything that determines the content, or of the content; set by the runner.
         id: number in the MetadataStore; 0 until published.
     """
 
@@ -32,6 +36,7 @@ class Artifact:
     id: int = 0
     read_in_place: ClassVar[bool] = False
     compared: ClassVar[bool] = False
+    by_content: ClassVar[bool] = False
 
     def path(self, *parts: str) -> str:
         """Returns the path of a file or folder inside the artifact."""
@@ -64,10 +69,13 @@ class Examples(Artifact):
 
     Split-<split>/data_tfrecord-SSSSS-of-NNNNN   TFRecord of tf.Example, one bytes feature per column (UTF-8)
     rejects/rejects-SSSSS-of-NNNNN.jsonl         one object per rejected row: file, line (or row), reason, detail, text
-    properties: splits (list), columns (list), source (the user's name for the files), num_rows (rows read),
-    num_examples {split: n}, num_rejected, num_rejected_by_reason {reason: n}; if columns are stored only to slice
-    metrics by, slice_columns (list); if there are any, warnings (one line each), notes (list) about how files were read
-    or skipped, and num_dropped_by_rule {setting: n}. num_rows is the sum of all examples, rejected and dropped rows.
+    properties: splits (list), split_fingerprints {split: SHA-256 of its rows, in order and by shard}, columns (list),
+    source (the user's name for the files), num_rows (rows read), num_examples {split: n}, num_rejected,
+    num_rejected_by_reason {reason: n}; if columns are stored only to slice metrics by, slice_columns (list), which only
+    the test split has; if there are any, warnings (one line each), notes (list) about how files were read or skipped,
+    and num_dropped_by_rule {setting: n}. num_rows is the sum of all examples, rejected and dropped rows.
+
+    The shards of a split with files of its own depend on these files only.
     """
 
     read_in_place = True
@@ -90,6 +98,8 @@ class Schema(Artifact):
 
     schema.pbtxt   tensorflow_metadata Schema as text, to be read, edited and kept in version control
     """
+
+    by_content = True
 
 
 class ExampleAnomalies(Artifact):
@@ -118,7 +128,8 @@ class TransformedExamples(Artifact):
 
     Split-<split>/transformed_examples-SSSSS-of-NNNNN   TFRecord of tf.Example; one int64 list feature per text
         column, named <column>_ids, without begin and end markers; for a label column the list holds one id
-    properties: splits, num_examples {split: n}, num_truncated {column: n}, num_dropped (rows), num_long {column: n}
+    properties: splits (train and eval), num_examples {split: n}, num_truncated {column: n}, num_dropped (rows),
+    num_long {column: n}
     (texts beyond the limit, cut or dropped with their row), max_length (tokens), token_lengths {column: {"median",
     "p99", "max", "total"}} before truncation; with a label column, label_counts
     {column: {label: rows of the train split}}, in the order of the label ids.
@@ -185,7 +196,8 @@ class PushedModel(Artifact):
     """The record of a push (TFX: PushedModel).
 
     pushed.json   {"destination": folder of the version, "version": n}
-    properties: pushed_destination, pushed_version.
+    properties: pushed (bool), False if a version already had the model, so that none was added; pushed_destination and
+    pushed_version, of the version that has it.
     """
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import inspect
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeVar
 
 from seq2serve.components.base.artifact import Artifact, RawFiles
@@ -19,6 +19,17 @@ ArtifactType = TypeVar("ArtifactType", bound=Artifact)
 # setting and part of the fingerprint.
 Input = Annotated[ArtifactType, "input"]
 Output = Annotated[ArtifactType, "output"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Splits:
+    """The only splits of an input that a component reads: `Annotated[Input[Examples], Splits(("train", "eval"))]`.
+
+    The component runs again only if the content of one of them changed. The artifact that it receives has only these
+    in its property `splits`.
+    """
+
+    names: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +117,7 @@ class Component:
 
     `function` is the undecorated function; unit tests call it with artifacts in temporary folders. `context` is the
     name of its Context parameter, if any. `optional` contains the names of optional inputs; `runs_beam` is True if
-    the context is a BeamContext.
+    the context is a BeamContext. `splits` has input name -> the splits that it reads, of inputs with `Splits`.
     """
 
     function: Callable[..., None]
@@ -116,6 +127,7 @@ class Component:
     context: str | None
     optional: frozenset[str] = frozenset()
     runs_beam: bool = False
+    splits: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -164,8 +176,8 @@ def component(function: Callable[..., None]) -> Component:
 
     Args:
         function: returns None. Its parameters can be passed by keyword and are annotated `Input[T]`, `Input[T] | None`,
-            `Output[T]`, `Context`, `BeamContext` or with a plain type. Values of a plain type must be serialisable as
-            JSON; frozen dataclasses of JSON values are, too. A Code is recorded by name.
+            `Output[T]`, `Context`, `BeamContext` or with a plain type; inputs also with `Splits`. Values of a plain
+            type must be serialisable as JSON; frozen dataclasses of JSON values are, too. A Code is recorded by name.
     Returns:
         A Component.
     Raises:
@@ -175,13 +187,15 @@ def component(function: Callable[..., None]) -> Component:
     outputs: dict[str, type[Artifact]] = {}
     parameters: dict[str, inspect.Parameter] = {}
     optional: set[str] = set()
+    splits: dict[str, tuple[str, ...]] = {}
     context, runs_beam = None, False
     hints = typing.get_type_hints(function, include_extras=True)
     for key, parameter in inspect.signature(function).parameters.items():
         if key not in hints:
             raise TypeError(f"{function.__name__}: parameter {key!r} has no annotation")
         hint = _without_none(hints[key])
-        role = getattr(hint, "__metadata__", ("",))[0]
+        role, *more = getattr(hint, "__metadata__", ("",))
+        splits.update((key, entry.names) for entry in more if isinstance(entry, Splits))
         if role in ("input", "output"):
             (inputs if role == "input" else outputs)[key] = typing.get_args(hint)[0]
             optional.update({key} if parameter.default is None else ())
@@ -189,7 +203,7 @@ def component(function: Callable[..., None]) -> Component:
             context, runs_beam = key, hints[key] == BeamContext
         else:
             parameters[key] = parameter
-    return Component(function, inputs, outputs, parameters, context, frozenset(optional), runs_beam)
+    return Component(function, inputs, outputs, parameters, context, frozenset(optional), runs_beam, splits)
 
 
 def _without_none(hint: Any) -> Any:

@@ -1,13 +1,15 @@
 """Evaluator: Examples and a Model to a ModelEvaluation and a ModelBlessing (TFX: Evaluator)."""
 
+from typing import Annotated
+
 from seq2serve.components.base.artifact import Examples, Model, ModelBlessing, ModelEvaluation
-from seq2serve.components.base.component import Input, Output, component
+from seq2serve.components.base.component import Input, Output, Splits, component
 from seq2serve.components.tasks.task import Task
 
 
 @component
 def Evaluator(
-    examples: Input[Examples],
+    examples: Annotated[Input[Examples], Splits(("train", "test"))],
     model: Input[Model],
     evaluation: Output[ModelEvaluation],
     blessing: Output[ModelBlessing],

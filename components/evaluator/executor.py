@@ -8,28 +8,16 @@ from typing import Any
 import tensorflow as tf
 
 from seq2serve.components.base.artifact import Examples, Model, ModelBlessing, ModelEvaluation
-from seq2serve.components.base.progress import note, progress
-from seq2serve.components.evaluator.comparison import (
-    BlessedModel,
-    blessed_by_slice,
-    compare_with,
-    last_blessed,
-    prediction_lines,
-)
-from seq2serve.components.evaluator.slices import Slice, slices
-from seq2serve.components.storage.examples_io import read_batches
-from seq2serve.components.storage.shards import shard_paths
-from seq2serve.components.tasks.bootstrap import CONFIDENCE, intervals
+from seq2serve.components.base.progress import note
+from seq2serve.components.evaluator.comparison import BlessedModel, blessed_by_slice, compare_with, last_blessed
+from seq2serve.components.evaluator.report import evaluate_rows, read_rows
+from seq2serve.components.evaluator.slices import Slice
+from seq2serve.components.tasks.bootstrap import CONFIDENCE
 from seq2serve.components.tasks.data import Answers, Row
-from seq2serve.components.tasks.implementation import Measurement
 from seq2serve.components.tasks.task import Task
-from seq2serve.models.runtime.answers import count_cuts, describe_cuts
+from seq2serve.models.runtime.answers import describe_cuts
 from seq2serve.models.runtime.runtime import SavedModelRuntime
 from seq2serve.models.tokenizers.tokenizer import load_tokenizers
-
-BATCH_ROWS = 64
-NUM_SHOWN = 10  # best and worst examples
-MAX_SHOWN_CHARACTERS = 500  # per text
 
 
 def evaluate(
@@ -42,88 +30,30 @@ def evaluate(
     num_examples: int,
 ) -> None:
     """Executes Evaluator; see component.py for the arguments."""
-    implementation = task.judge(model.properties.get("lowercase", False))
     slice_columns = examples.properties.get("slice_columns", [])
-    rows = _rows(examples, "test", [*task.columns, *slice_columns])[: num_examples or None]
-    answers = _query(model, task, [row[task.text_columns[0]] for row in rows])
-    measurement = implementation.measure(answers, rows)
-    baseline_answers = implementation.baselines(
-        train=lambda: _rows(examples, "train", task.columns),
-        rows=rows,
-        tokenizers=lambda: load_tokenizers(model.path("Format-Keras", "tokenizer"), task.text_columns),
-    )
-    baselines = {name: implementation.measure(cheap, rows) for name, cheap in baseline_answers.items()}
-    parts = slices(task, rows, slice_columns)
-    lines = list(prediction_lines(task, answers, rows))
-    report = {
-        **_report_on_split(measurement, baselines),
-        "slices": _measure_slices(parts, measurement, next(iter(baselines.values()))),
-        "examples": _best_and_worst(task, measurement, lines),
-        "num_examples": len(rows),
-        "lowercase": implementation.lowercase,
-        "num_cut": dict(zip(("texts", "answers"), count_cuts(answers), strict=True)),
-    }
-    report = json.loads(json.dumps(report))  # properties must equal the file, where tuples are lists
+    rows = read_rows(examples, "test", [*task.columns, *slice_columns])[: num_examples or None]
+    with SavedModelRuntime(model.path("Format-Serving")) as saved_model:
+        evaluated = evaluate_rows(
+            saved_model,
+            task,
+            model.properties.get("lowercase", False),
+            rows,
+            slice_columns,
+            lambda implementation: implementation.baselines(
+                train=lambda: read_rows(examples, "train", task.columns),
+                rows=rows,
+                tokenizers=lambda: load_tokenizers(model.path("Format-Keras", "tokenizer"), task.text_columns),
+            ),
+        )
+    report = evaluated.report
     _write_json(evaluation.path("metrics.json"), report)
-    _write_lines(evaluation.path("predictions.jsonl"), lines)
+    _write_lines(evaluation.path("predictions.jsonl"), evaluated.lines)
     evaluation.properties.update(report)
     for sentence in describe_cuts(**report["num_cut"], number=len(rows)):
         note(f"Evaluator: warning: {sentence}")
     blessed = last_blessed(task, model, rows, blessing)
-    comparison = _compare(task, answers, rows, parts, blessed) if blessed else None
+    comparison = _compare(task, evaluated.answers, rows, evaluated.parts, blessed) if blessed else None
     _bless(blessing, task, report, min_over_baseline, comparison)
-
-
-def _report_on_split(measurement: Measurement, baselines: dict[str, Measurement]) -> dict:
-    """Returns the part of the report that is about the whole split."""
-    return {
-        "model": measurement.metrics,
-        "baseline": next(iter(baselines.values())).metrics,
-        "baselines": {name: baseline.metrics for name, baseline in baselines.items()},
-        "intervals": {
-            "model": intervals(measurement.statistics),
-            "baselines": {name: intervals(baseline.statistics) for name, baseline in baselines.items()},
-        },
-        "signature": measurement.signature,
-        "tables": [dataclasses.asdict(table) for table in measurement.tables],
-    }
-
-
-def _measure_slices(parts: Sequence[Slice], measurement: Measurement, baseline: Measurement) -> list[dict]:
-    return [
-        {
-            "by": part.by,
-            "name": part.name,
-            "num_examples": len(part.rows),
-            "model": measurement.statistics.take(part.rows).total(),
-            "baseline": baseline.statistics.take(part.rows).total(),
-            "intervals": intervals(measurement.statistics.take(part.rows)),
-        }
-        for part in parts
-    ]
-
-
-def _best_and_worst(task: Task, measurement: Measurement, lines: Sequence[dict]) -> dict:
-    """Returns the best and the worst predictions, without duplicate rows; longer texts first among equals."""
-    sign = 1 if task.higher_is_better else -1
-    quality, text_column = measurement.quality, task.text_columns[0]
-    shown = [{name: _truncated(value) for name, value in line.items()} for line in lines]
-    keys = [tuple(line[column] for column in task.columns) for line in lines]
-    unique = {key: i for i, key in reversed(list(enumerate(keys)))}.values()
-    lengths = [len(line[text_column]) for line in lines]
-    worst = sorted(unique, key=lambda i: (sign * quality[i], -lengths[i], i))[:NUM_SHOWN]
-    best = sorted(unique, key=lambda i: (-sign * quality[i], -lengths[i], i))[:NUM_SHOWN]
-    return {
-        "quality": measurement.quality_name,
-        "worst": [{**shown[i], "quality": float(quality[i])} for i in worst],
-        "best": [{**shown[i], "quality": float(quality[i])} for i in best],
-    }
-
-
-def _truncated(value: Any) -> Any:
-    if isinstance(value, str) and len(value) > MAX_SHOWN_CHARACTERS:
-        return value[: MAX_SHOWN_CHARACTERS - 1] + "…"
-    return value
 
 
 def _compare(
@@ -133,37 +63,6 @@ def _compare(
     comparison = compare_with(task, answers, rows, blessed)
     by_slice = blessed_by_slice(task, blessed, parts)
     return {**dataclasses.asdict(comparison), "evaluation": blessed.evaluation, "slices": by_slice}
-
-
-def _rows(examples: Examples, split: str, columns: Sequence[str]) -> list[dict[str, str]]:
-    rows: list[dict[str, str]] = []
-    for path in shard_paths(examples, split):
-        for batch in read_batches(path, list(columns)):
-            texts = ((values[0].decode() for values in row) for row in zip(*batch.values(), strict=True))
-            rows += [dict(zip(batch, row, strict=True)) for row in texts]
-    return rows
-
-
-def _query(model: Model, task: Task, texts: list[str]) -> Answers:
-    """Returns the model's answers in the order of the texts. Batches have texts of similar length, to save padding."""
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-    answers: Answers = {}
-    saved_model = SavedModelRuntime(model.path("Format-Serving"))
-    with saved_model, progress("Evaluator", len(texts), "examples") as reporter:
-        for first in range(0, len(order), BATCH_ROWS):
-            batch = order[first : first + BATCH_ROWS]
-            for name, values in saved_model.run(task.judged, {"text": [texts[i] for i in batch]}).items():
-                column = answers.setdefault(name, [None] * len(texts))
-                for i, value in zip(batch, values.tolist(), strict=True):
-                    column[i] = _decoded(value)
-            reporter.update(first + len(batch))
-    return answers
-
-
-def _decoded(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_decoded(item) for item in value]
-    return value.decode() if isinstance(value, bytes) else value
 
 
 def _bless(blessing: ModelBlessing, task: Task, report: dict, margin: float, comparison: dict | None) -> None:

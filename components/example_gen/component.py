@@ -28,8 +28,8 @@ def ExampleGen(
             and which rows share a split. If all rows of a label would be in eval and test, they are moved to train.
         max_reject_share: the largest share of rows that may be rejected.
         context: Beam options.
-        slice_columns: further columns to keep under their own names. Only the Evaluator reads them, to compute metrics
-            per slice.
+        slice_columns: further columns to keep under their own names in the test split. Only the Evaluator reads them,
+            to compute metrics per slice.
     Raises:
         UserError: a column is missing, a file is damaged, there are no rows, too many rows are rejected, or a split is
             empty.

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import functools
+import hashlib
 
 from seq2serve.components.base.artifact import SPLITS, Examples, RawFiles
 from seq2serve.components.base.component import Context
@@ -51,6 +52,37 @@ def generate_examples(
         examples.properties["notes"] = notes
 
 
+def generate_test_examples(
+    files: RawFiles,
+    examples: Examples,
+    columns: dict[str, str],
+    input_config: InputConfig,
+    max_reject_share: float,
+    slice_columns: tuple[str, ...] = (),
+) -> None:
+    """Writes all rows of some files as the test split, to evaluate a finished model on them, and the rejects.
+
+    Args:
+        files, examples, columns, input_config, max_reject_share, slice_columns: as for ExampleGen.
+    Raises:
+        UserError: a column is missing, a file is damaged, there are no rows, or too many rows are rejected.
+    """
+    check_encoding(input_config.encoding)
+    test_files = [file | {"split": "test"} for file in files.properties["files"]]
+    files = RawFiles(files.uri, {"files": test_files}, files.fingerprint)
+    stored = columns | {name: name for name in slice_columns}
+    tables, empty = _make_tables(files, stored, dataclasses.replace(input_config, optional=slice_columns))
+    job = ShardJob(tables, examples.uri, tuple(columns), slice_columns, drop_overlap=False, context=Context())
+    examples.properties.update(splits=["test"], columns=list(columns), source=files.uri)
+    job.make_folders()
+    summaries = job.write(Splitter(0.0, 0.0, seed=0))
+    _set_counts(examples, summaries)
+    _check_rows(examples, summaries, max_reject_share)
+    if not examples.properties["num_examples"]["test"]:
+        raise UserError(f"{files.uri}: every row is rejected; fix the rows", code="rows-missing", path=files.uri)
+    examples.properties["notes"] = [*file_notes(tables, merged_counts(summaries)), *empty_notes(empty)]
+
+
 def _make_tables(files: RawFiles, columns: dict[str, str], input_config: InputConfig) -> tuple[list[Table], list[str]]:
     """Returns (the tables of the user's files, the paths of the empty ones)."""
     groups, empty = without_empty_files(group_files(files.properties["files"], list(columns), input_config))
@@ -91,9 +123,19 @@ def _write(job: ShardJob, splitter: Splitter, examples: Examples, max_reject_sha
     _set_counts(examples, summaries)
     for split in split_checks.empty_splits(examples):
         raise split_checks.empty_split_error(examples, split, examples.properties["source"], splitter)
+    examples.properties["split_fingerprints"] = _split_fingerprints(summaries)
     warnings += split_checks.share_warnings(summaries, splitter)
     examples.properties.update({"warnings": warnings} if warnings else {})
     return summaries
+
+
+def _split_fingerprints(summaries: list[dict]) -> dict[str, str]:
+    """Returns split -> a hash of its records: their content, order and shards, on which training depends."""
+    digests: dict[str, list[str]] = {split: [] for split in SPLITS}
+    for summary in summaries:
+        for split, digest in summary["digests"].items():
+            digests[split].append(digest)
+    return {split: hashlib.sha256("\n".join(shards).encode()).hexdigest() for split, shards in digests.items()}
 
 
 def _make_splitter(split_config: SplitConfig, key: str, assigned_splits: set[str]) -> Splitter:

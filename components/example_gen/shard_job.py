@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from typing import Any
 
 import apache_beam as beam
@@ -12,7 +13,7 @@ from seq2serve.components.base.component import Context
 from seq2serve.components.example_gen import text_files
 from seq2serve.components.example_gen.splitting import HeldOutRows, KeysOfLabels, Splitter
 from seq2serve.components.example_gen.tables import Table
-from seq2serve.components.example_gen.text_files import Segment
+from seq2serve.components.example_gen.text_files import Segment, TextFile
 from seq2serve.components.example_gen.workers import HashRows, ScanSegment, ShardFolder, WriteShard
 from seq2serve.components.storage.beam_runner import WriteJsonLines, beam_pipeline, read_json_lines
 
@@ -25,7 +26,7 @@ class ShardJob:
         tables: the user's files.
         uri: of the Examples.
         columns: of the task; they make rows equal.
-        extra_columns: to store as well.
+        slice_columns: to store as well, with the test split.
         drop_overlap: whether rows of the train split that are equal to a row of another split are dropped.
         context: Beam options.
     """
@@ -33,7 +34,7 @@ class ShardJob:
     tables: list[Table]
     uri: str
     columns: tuple[str, ...]
-    extra_columns: tuple[str, ...]
+    slice_columns: tuple[str, ...]
     drop_overlap: bool
     context: Context
 
@@ -45,7 +46,8 @@ class ShardJob:
     def write(self, splitter: Splitter) -> list[dict]:
         """Writes the shards, over those of an earlier call, and returns their summaries in order."""
         path = FileSystems.join(self.uri, "summaries.jsonl")
-        folder = ShardFolder(self.uri, self.columns + self.extra_columns, len(self._shards))
+        num_shards = {split: len(shards) for split, shards in self._plan.items()}
+        folder = ShardFolder(self.uri, self.columns, self.slice_columns, num_shards)
         # Equal texts share a split, so without groups the rows of files without a split cannot overlap each other.
         by_text = splitter.key in ("loose", "exact")
         held_out_tables = [table for table in self.tables if table.split or not by_text] if self.drop_overlap else []
@@ -68,9 +70,16 @@ class ShardJob:
         return frozenset().union(*read_json_lines(path))
 
     @functools.cached_property
+    def _plan(self) -> dict[str, list[list[Segment]]]:
+        """Returns split of some files, or "" -> their shards. Other files would change the shards of a split."""
+        files: dict[str, list[TextFile]] = {split: [] for split in sorted({table.split for table in self.tables})}
+        for table in self.tables:
+            files[table.split].append(table.file)
+        return {split: text_files.plan_shards(files[split], text_files.SHARD_BYTES) for split in files}
+
+    @property
     def _shards(self) -> list[tuple[int, list[Segment]]]:
-        files = [table.file for table in self.tables]
-        return list(enumerate(text_files.plan_shards(files, text_files.SHARD_BYTES)))
+        return list(enumerate(itertools.chain.from_iterable(self._plan.values())))
 
     def _scan(self, pipeline: beam.Pipeline) -> Any:
         """Returns the PCollection of (segment, its Scan)."""

@@ -3,8 +3,9 @@
 import collections
 import contextlib
 import dataclasses
+import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import apache_beam as beam
 from apache_beam.io.filesystem import CompressionTypes
@@ -48,12 +49,33 @@ class ShardFolder:
     Args:
         uri: its folder.
         columns: the columns of an example.
-        num_shards: the number of shards of each split.
+        slice_columns: further columns of the examples of the test split, the only ones of which metrics are sliced.
+        num_shards: split of some files, or "" for files whose rows are assigned by hash -> number of their shards. The
+            indices of shards count through all of them, in this order.
     """
 
     uri: str
     columns: tuple[str, ...]
-    num_shards: int
+    slice_columns: tuple[str, ...]
+    num_shards: Mapping[str, int]
+
+    def records(self, index: int) -> dict[str, str]:
+        """Returns split -> path of its records in a shard, for each split to which rows of its files can belong."""
+        for group, number in self.num_shards.items():
+            if index < number:
+                splits = [group] if group else [split for split in SPLITS if split not in self.num_shards]
+                name = shard_name("data_tfrecord", index, number)
+                return {split: f"{self.uri}/Split-{split}/{name}" for split in splits}
+            index -= number
+        raise IndexError("more shards than were planned")
+
+    def rejects(self, index: int) -> str:
+        """Returns the path of the rejects of a shard."""
+        return f"{self.uri}/rejects/{shard_name('rejects', index, sum(self.num_shards.values()))}.jsonl"
+
+    def split_columns(self, split: str) -> tuple[str, ...]:
+        """Returns the columns of the examples of a split."""
+        return self.columns + (self.slice_columns if split == "test" else ())
 
 
 class HashRows(beam.DoFn):
@@ -82,7 +104,7 @@ class HashRows(beam.DoFn):
 
 
 class WriteShard(beam.DoFn):
-    """(index, segments) -> summary of one shard of every split and of the rejects, which it writes.
+    """(index, segments) -> summary of a shard: the records of each split and the rejects, which it writes.
 
     Rows keep the order in which they are read, and shards depend only on the files' sizes. The bytes are therefore the
     same for any number of workers, and the same if a shard is written twice.
@@ -108,7 +130,8 @@ class WriteShard(beam.DoFn):
             scans: of earlier segments.
             held_out: hashes of rows; equal rows are dropped from the train split.
         Yields:
-            {"index", "num_examples" {split: n}, "num_hashed" {split: n} (rows of tables without a split),
+            {"index", "num_examples" {split: n}, "digests" {split: SHA-256 of its records}, "num_hashed" {split: n}
+            (rows of tables without a split),
             "num_dropped", "reasons" {reason: n}, "labels" {column: {split: {label: n}}}, "files" {path: FileCounts},
             "damages"}.
         """
@@ -151,14 +174,14 @@ class FileCounts:
 
 
 class _ShardWriter:
-    """Writes one shard of each split and of the rejects, and counts the rows."""
+    """Writes the records of each split and the rejects of a shard, and counts the rows."""
 
     def __init__(self, folder: ShardFolder, index: int):
-        name, rejects = (shard_name(stem, index, folder.num_shards) for stem in ("data_tfrecord", "rejects"))
-        self._columns, self._encoder = folder.columns, ExampleEncoder(folder.columns, "bytes")
-        self._records = {split: RecordWriter(f"{folder.uri}/Split-{split}/{name}") for split in SPLITS}
-        rejects_path = f"{folder.uri}/rejects/{rejects}.jsonl"
-        self._rejects = FileSystems.create(rejects_path, compression_type=CompressionTypes.UNCOMPRESSED)
+        self._records = {split: RecordWriter(path) for split, path in folder.records(index).items()}
+        self._columns = {split: folder.split_columns(split) for split in self._records}
+        self._encoders = {split: ExampleEncoder(columns, "bytes") for split, columns in self._columns.items()}
+        self._digests = {split: hashlib.sha256() for split in self._records}
+        self._rejects = FileSystems.create(folder.rejects(index), compression_type=CompressionTypes.UNCOMPRESSED)
         self._num_examples, self._num_hashed = collections.Counter(), collections.Counter()
         self._labels: dict[str, dict[str, collections.Counter]] = {}
         self.num_dropped = 0
@@ -173,7 +196,9 @@ class _ShardWriter:
             file.close()
 
     def write(self, split: str, row: dict[str, str], is_hashed: bool) -> None:
-        self._records[split].write(self._encoder.encode([row[column].encode() for column in self._columns]))
+        record = self._encoders[split].encode([row[column].encode() for column in self._columns[split]])
+        self._records[split].write(record)
+        self._digests[split].update(record)  # a record begins with its length, so they cannot run together
         self._num_examples[split] += 1
         self._num_hashed[split] += is_hashed
 
@@ -202,6 +227,7 @@ class _ShardWriter:
     def summary(self) -> dict:
         return {
             "num_examples": dict(self._num_examples),
+            "digests": {split: digest.hexdigest() for split, digest in self._digests.items()},
             "num_hashed": dict(self._num_hashed),
             "num_dropped": self.num_dropped,
             "labels": self._labels,

@@ -1,13 +1,15 @@
 """InfraValidator: tests a model in the model server's runtime before it is pushed."""
 
+from typing import Annotated
+
 from seq2serve.components.base.artifact import Examples, InfraBlessing, Model
-from seq2serve.components.base.component import Input, Output, component
+from seq2serve.components.base.component import Input, Output, Splits, component
 
 
 @component
 def InfraValidator(
     model: Input[Model],
-    examples: Input[Examples],
+    examples: Annotated[Input[Examples], Splits(("test",))],
     blessing: Output[InfraBlessing],
     num_sentences: int = 32,
     time_limit: int = 300,

@@ -17,8 +17,8 @@ def Pusher(
     """Pushes the exported model as a new version, which becomes visible atomically (TFX: Pusher).
 
     The version number is the time in seconds, as in TFX, or one more than the newest version if that is greater, so
-    numbers only grow. A model that is already the newest version is not pushed again, so rerunning a push that was
-    killed just before its end adds no second version.
+    numbers only grow. A model that a version already has, by the hash of its files, is not pushed again: not if only
+    its evaluation changed, not if that version is withdrawn, and not if a push was killed just before its end.
 
     Args:
         model: Format-Serving/ is pushed.

@@ -10,8 +10,9 @@ import portalocker
 
 from seq2serve.components.base.artifact import InfraBlessing, Model, ModelBlessing, PushedModel
 from seq2serve.components.base.errors import NotBlessedError, UserError
+from seq2serve.components.base.progress import note
 from seq2serve.components.base.uris import absolute_uri
-from seq2serve.components.pusher.versions import check_destination, publish
+from seq2serve.components.pusher.versions import check_destination, is_recorded, publish
 
 
 def push(
@@ -30,6 +31,7 @@ def push(
     try:
         check_destination(destination, task)
         version = publish(folder, model.path("Format-Serving"), record, keep_versions)
+        is_new = is_recorded(folder, version, record)
     except (OSError, portalocker.LockException) as error:
         raise UserError(
             f"cannot push to {destination}: {_reason(error)}; no incomplete version is visible; free disk "
@@ -37,9 +39,11 @@ def push(
             code="push-failed",
             path=destination,
         ) from error
+    if not is_new:
+        note(f"Pusher: version {version} already has this model, so no version is added to {folder}")
     pushed = {"destination": f"{folder}/{version}", "version": version}
     pathlib.Path(pushed_model.path("pushed.json")).write_text(json.dumps(pushed, indent=2) + "\n", encoding="utf-8")
-    pushed_model.properties.update(pushed_destination=pushed["destination"], pushed_version=version)
+    pushed_model.properties.update(pushed=is_new, pushed_destination=pushed["destination"], pushed_version=version)
 
 
 def _reason(error: Exception) -> str:

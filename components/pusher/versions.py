@@ -128,6 +128,11 @@ def unserved_reason(destination: str, number: int) -> str:
             f"model servers do not load version {number}: {open_store(destination).path(SERVER_SETTINGS)} lists other "
             f"versions; list {number} there, or remove model_version_policy to serve the newest version"
         )
+    if number in numbers and number not in now.numbers:
+        return (
+            f"model servers do not load version {number}, because version {now.numbers[-1]} is newer; `seq2serve "
+            f"rollback {shlex.quote(destination)} {number}` serves it again"
+        )
     if number not in numbers and f"{WITHDRAWN_PREFIX}{number}" in open_store(destination).names():
         return (
             f"version {number} is withdrawn; `seq2serve rollback {shlex.quote(destination)} {number}` serves it again"
@@ -180,7 +185,9 @@ def check_destination(destination: str, task: str) -> None:
 
 
 def publish(destination: str, source: str, record: dict[str, Any], keep: int) -> int:
-    """Adds a SavedModel as a new version unless it is already the newest, and keeps only the last `keep` versions.
+    """Adds a SavedModel as a new version unless one has it already, and keeps only the last `keep` versions.
+
+    A withdrawn version counts, too: otherwise evaluating its model on other data would undo the rollback.
 
     Args:
         destination: the serving folder, on a local disk or in an object store; created if it is missing.
@@ -188,7 +195,7 @@ def publish(destination: str, source: str, record: dict[str, Any], keep: int) ->
         record: JSON values to store with the version.
         keep: number of versions to keep, at least MIN_VERSIONS. Versions that models.config names are always kept.
     Returns:
-        The number of the version that contains the model.
+        The number of the version that contains the model, the newest if there are several; see `is_recorded`.
     Raises:
         UserError: models.config is broken; no new version is visible.
         OSError: the destination cannot be written or is full; no new version is visible.
@@ -197,9 +204,8 @@ def publish(destination: str, source: str, record: dict[str, Any], keep: int) ->
     with store.locked():
         served(destination)  # raises before anything is written
         known = read_versions(destination)
-        live = [version for version in known if not version.withdrawn]
-        if live and live[-1].record.get("sha256") == digest:
-            number = live[-1].number
+        if same := [version for version in known if version.record.get("sha256") == digest]:
+            number = same[-1].number
         else:
             # The time in seconds, as in TFX, or one more than the newest version if that is greater.
             number = max(int(time.time()), known[-1].number + 1 if known else 0)
@@ -208,6 +214,16 @@ def publish(destination: str, source: str, record: dict[str, Any], keep: int) ->
         write_server_settings(store)
         _remove_old(store, destination, keep)
     return number
+
+
+def is_recorded(destination: str, number: int, record: dict[str, Any]) -> bool:
+    """Returns whether a version was published with this record, so not by an earlier publication of the same model.
+
+    A publication that was killed and is repeated has the same record.
+    """
+    known = {version.number: version.record for version in read_versions(destination)}
+    stored = {key: value for key, value in known.get(number, {}).items() if key != "sha256"}
+    return stored == json.loads(json.dumps(record))
 
 
 def rollback(destination: str, number: int | None = None) -> tuple[int, list[int]]:
@@ -297,6 +313,12 @@ def _remove_old(store: Store, destination: str, keep: int) -> None:
     for version in known[: -max(keep, 1)]:
         if version.number not in needed:
             store.remove(version.folder)
+
+
+def read_record(folder: str) -> dict[str, Any]:
+    """Returns the record of the version in a folder, given by path or URL; empty if it is not a pushed version."""
+    parent, _, name = folder.rstrip("/").rpartition("/")
+    return _read_record(open_store(parent), name) if parent else {}
 
 
 def _read_record(store: Store, folder: str) -> dict[str, Any]:

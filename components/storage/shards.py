@@ -20,7 +20,10 @@ def shard_paths(artifact: Artifact, split: str) -> list[str]:
         split: name of the split.
     Raises:
         UserError: the split has no shards.
+        ValueError: the artifact was passed to a component that declares to read other splits.
     """
+    if split not in artifact.properties.get("splits", [split]):
+        raise ValueError(f"the component reads only the splits {artifact.properties['splits']}, not {split!r}")
     folder = artifact.path(f"Split-{split}")
     shards = [path for path in list_files(folder) if "-of-" in posixpath.basename(path)]
     if not shards:

@@ -1,14 +1,16 @@
 """Transform: Examples to a Tokenizer and token ids; TransformByTokenizer: the same with a tokenizer of the user."""
 
+from typing import Annotated
+
 from seq2serve.components.base.artifact import Examples, Schema, Tokenizer, TokenizerFiles, TransformedExamples
-from seq2serve.components.base.component import BeamContext, Input, Output, component
+from seq2serve.components.base.component import BeamContext, Input, Output, Splits, component
 from seq2serve.components.transform.preprocessing import Preprocessing
 from seq2serve.models.config import TokenizerConfig
 
 
 @component
 def Transform(
-    examples: Input[Examples],
+    examples: Annotated[Input[Examples], Splits(("train", "eval"))],
     schema: Input[Schema],
     transformed_examples: Output[TransformedExamples],
     tokenizer: Output[Tokenizer],
@@ -16,10 +18,12 @@ def Transform(
     tokenizer_config: TokenizerConfig,
     context: BeamContext,
 ) -> None:
-    """Learns a tokenizer from the train split and turns the text and labels of all splits into ids (TFX: Transform).
+    """Learns a tokenizer from the train split, and turns text and labels of train and eval into ids (TFX: Transform).
+
+    The test split isn't needed as ids: Evaluator sends its texts to the exported model.
 
     Args:
-        examples: text columns, split.
+        examples: text columns; splits `train` and `eval`.
         schema: the types of the columns, and the labels.
         transformed_examples: a shard for each shard of `examples`.
         tokenizer: the learned tokenizer, or one per column.
@@ -36,7 +40,7 @@ def Transform(
 
 @component
 def TransformByTokenizer(
-    examples: Input[Examples],
+    examples: Annotated[Input[Examples], Splits(("train", "eval"))],
     schema: Input[Schema],
     files: Input[TokenizerFiles],
     transformed_examples: Output[TransformedExamples],

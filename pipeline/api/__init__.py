@@ -14,6 +14,8 @@ _BASE = "seq2serve.components.base"
 _EXPORTS = {
     "run": "seq2serve._run",
     "Run": "seq2serve._run",
+    "evaluate": "seq2serve._evaluate",
+    "Evaluation": "seq2serve.pipeline.commands.evaluation_result",
     "load": "seq2serve._load",
     "LoadedModel": "seq2serve._load",
     "Task": "seq2serve.components.tasks.task",

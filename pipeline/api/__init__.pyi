@@ -1,5 +1,6 @@
 # The types of what __init__.py imports lazily; tests/pipeline/api/test_exports.py keeps the two equal.
 
+from seq2serve._evaluate import evaluate as evaluate
 from seq2serve._load import LoadedModel as LoadedModel
 from seq2serve._load import load as load
 from seq2serve._run import Run as Run
@@ -14,6 +15,7 @@ from seq2serve.components.base.errors import ComponentError as ComponentError
 from seq2serve.components.base.errors import Seq2ServeError as Seq2ServeError
 from seq2serve.components.base.errors import UserError as UserError
 from seq2serve.components.tasks.task import Task as Task
+from seq2serve.pipeline.commands.evaluation_result import Evaluation as Evaluation
 from seq2serve.pipeline.running.pipeline import Pipeline as Pipeline
 from seq2serve.pipeline.running.runner import Runner as Runner
 
@@ -21,6 +23,7 @@ __all__ = [
     "Artifact",
     "ComponentError",
     "Context",
+    "Evaluation",
     "Input",
     "LoadedModel",
     "Output",
@@ -31,6 +34,7 @@ __all__ = [
     "Task",
     "UserError",
     "component",
+    "evaluate",
     "load",
     "raw_files",
     "run",

@@ -2,11 +2,15 @@
 
 import typer
 
+from seq2serve.pipeline.commands.evaluate import evaluate
 from seq2serve.pipeline.commands.look import lineage, report, runs, settings, tensorboard
 from seq2serve.pipeline.commands.run import demo, run, validate
 from seq2serve.pipeline.commands.serving import chat, predict, rollback, serve, versions
 
-COMMANDS = (demo, run, validate, runs, report, lineage, settings, tensorboard, predict, chat, serve, versions, rollback)
+COMMANDS = (
+    *(demo, run, validate, evaluate, runs, report, lineage, settings, tensorboard),
+    *(predict, chat, serve, versions, rollback),
+)
 
 app = typer.Typer(
     name="seq2serve",

@@ -60,6 +60,8 @@ def run_text(store: MetadataStore, run_id: int) -> str:
 def lineage_text(store: MetadataStore, name: str) -> str:
     """Returns the lineage of an artifact, back to the raw files and forward to everything made from it.
 
+    An input of which only some splits were read is followed by these.
+
     Args:
         store: the store to search.
         name: the artifact's id or a path, see `MetadataStore.find_artifact`.
@@ -82,7 +84,8 @@ def _ancestry_table(ancestries: list[Ancestry]) -> str:
     rows = [("ID", "TYPE", "MADE BY", "INPUTS", "URI")]
     for ancestry in ancestries:
         maker = f"{ancestry.component}, run {ancestry.run_id}" if ancestry.component else "user"
-        sources = ", ".join(map(str, ancestry.sources))
+        splits = {source: f" ({', '.join(names)})" for source, names in ancestry.splits.items()}
+        sources = ", ".join(f"{source}{splits.get(source, '')}" for source in ancestry.sources)
         rows.append((str(ancestry.artifact.id), ancestry.type, maker, sources, ancestry.artifact.uri))
     return _table(rows) if ancestries else "none"
 

@@ -36,16 +36,26 @@ def print_summary(result: RunResult, config: PipelineConfig) -> None:
     print_findings(result)
     print_text_warnings(result)
     console.print(_answers(task, rows))
-    console.print(_metrics(task, evaluation.properties))
-    for name, signature in evaluation.properties["signature"].items():
-        console.print(f"  {name}: {signature}", soft_wrap=True)
+    print_metrics(console, task, evaluation.properties)
     if choice := describe_choice(result.output("Trainer", "model").properties):
         console.print(f"  {choice}", soft_wrap=True)
-    if evaluation.properties.get("lowercase"):
-        console.print("  case is ignored: the model writes lower case only (tokenizer.lowercase)", soft_wrap=True)
-    for table in evaluation.properties["tables"]:
-        console.print(_table(table["title"], table["header"], table["rows"]))
+    print_result_tables(console, evaluation.properties)
     _print_next_steps(console, task, result, pushed, _example_prompt(task, rows))
+
+
+def print_metrics(console: Console, task: Task, report: dict) -> None:
+    """Prints the metrics of a model and its baselines; `report` is the content of a ModelEvaluation."""
+    console.print(_metrics(task, report))
+    for name, signature in report["signature"].items():
+        console.print(f"  {name}: {signature}", soft_wrap=True)
+
+
+def print_result_tables(console: Console, report: dict) -> None:
+    """Prints the further tables of a ModelEvaluation."""
+    if report.get("lowercase"):
+        console.print("  case is ignored: the model writes lower case only (tokenizer.lowercase)", soft_wrap=True)
+    for result in report["tables"]:
+        console.print(text_table(result["title"], result["header"], result["rows"]))
 
 
 def _held_out(task: Task, result: RunResult) -> list[dict]:
@@ -85,10 +95,11 @@ def _answers(task: Task, rows: list[dict]) -> Table:
 def _metrics(task: Task, report: dict) -> Table:
     systems = {"model": report["model"], **report["baselines"]}
     rows = [(name, *(f"{v[name]:.{task.decimals}f}" for v in systems.values())) for name in report["model"]]
-    return _table(f"Test set, {report['num_examples']} examples", ("metric", *systems), rows)
+    return text_table(f"Test set, {report['num_examples']} examples", ("metric", *systems), rows)
 
 
-def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+def text_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Returns a table of texts, in which nothing is markup."""
     table = Table(title=title, title_justify="left")
     for name in header:
         table.add_column(Text(name))
@@ -107,7 +118,10 @@ def _print_next_steps(console: Console, task: Task, result: RunResult, pushed: d
         task.example[0]: ["seq2serve", "predict", "--model", destination, prompt or task.example[1]],
         "Serve": ["seq2serve", "serve", folder],
     }
-    summary = f"Pushed version {pushed['pushed_version']} to {destination} ({result.seconds:.0f} s). Next:"
+    number, seconds = pushed["pushed_version"], f"({result.seconds:.0f} s)"
+    summary = f"Pushed version {number} to {destination} {seconds}. Next:"
+    if not pushed.get("pushed", True):
+        summary = f"Version {number} already has this model: {destination} {seconds}. Next:"
     if reason := unserved_reason(folder, pushed["pushed_version"]):
         console.print(f"Warning: {reason}", soft_wrap=True, markup=False)
     console.print(summary, soft_wrap=True, markup=False)

@@ -81,7 +81,8 @@ class Run:
 class Ancestry:
     """An artifact and its origin: `component` made it in `run_id` from the artifacts `sources`.
 
-    Raw files have the component "" and the run 0.
+    Raw files have the component "" and the run 0. `splits` has, for sources of which only some splits were read, number
+    of the source -> these splits.
     """
 
     artifact: Artifact
@@ -89,6 +90,7 @@ class Ancestry:
     component: str
     run_id: int
     sources: tuple[int, ...]
+    splits: Mapping[int, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
 
 class MetadataStore:
@@ -315,7 +317,14 @@ class MetadataStore:
         )
         made, of = EVENTS.alias("made"), EVENTS.alias("of")
         query = (
-            sa.select(ARTIFACTS, EXECUTIONS.c.component, EXECUTIONS.c.run_id, of.c.artifact_id.label("source"))
+            sa.select(
+                ARTIFACTS,
+                EXECUTIONS.c.component,
+                EXECUTIONS.c.run_id,
+                EXECUTIONS.c.parts,
+                of.c.artifact_id.label("source"),
+                of.c.key.label("input"),
+            )
             .join(walk, walk.c.id == ARTIFACTS.c.id)
             .outerjoin(made, sa.and_(made.c.artifact_id == ARTIFACTS.c.id, made.c.role == "output"))
             .outerjoin(EXECUTIONS, EXECUTIONS.c.id == made.c.execution_id)
@@ -381,7 +390,11 @@ def _ancestries(rows: list[sa.Row]) -> list[Ancestry]:
     """Merges rows, one per artifact and source, into one Ancestry per artifact."""
     ancestries: dict[int, Ancestry] = {}
     for row in rows:
-        earlier = ancestries[row.id].sources if row.id in ancestries else ()
-        sources = earlier if row.source is None else (*earlier, row.source)
-        ancestries[row.id] = Ancestry(_artifact(row, Artifact), row.type, row.component or "", row.run_id or 0, sources)
+        if row.id not in ancestries:
+            ancestries[row.id] = Ancestry(_artifact(row, Artifact), row.type, row.component or "", row.run_id or 0, ())
+        if row.source is not None:
+            earlier, read = ancestries[row.id], row.parts.get("inputs", {}).get(row.input)
+            splits = {row.source: tuple(read)} if isinstance(read, dict) else {}
+            sources = (*earlier.sources, row.source)
+            ancestries[row.id] = dataclasses.replace(earlier, sources=sources, splits={**earlier.splits, **splits})
     return list(ancestries.values())

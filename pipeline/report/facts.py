@@ -11,6 +11,7 @@ from seq2serve.components.tasks.registry import TASKS
 from seq2serve.components.tasks.task import Task
 from seq2serve.pipeline.metadata.store import Ancestry, Execution, MetadataStore, Run
 from seq2serve.pipeline.running import history
+from seq2serve.pipeline.running.fingerprint import was_input
 from seq2serve.pipeline.running.root import PipelineRoot
 from seq2serve.pipeline.running.roots import open_root
 
@@ -115,13 +116,14 @@ def read_run(store: MetadataStore, run_id: int, root: str) -> RunFacts:
     for execution in executions:
         origin = store.execution(execution.reuses) if execution.reuses else execution
         # Inputs are matched by fingerprint, because the store has no input events of failed executions.
-        fingerprints = set(origin.parts.get("inputs", {}).values())
-        inputs = [a.component or a.type for a in lineage.values() if a.artifact.fingerprint in fingerprints]
+        inputs = [a.component or a.type for a in lineage.values() if was_input(a.artifact, origin.parts)]
         outputs = store.outputs(origin.id, {})
         for output in outputs.values():
             lineage |= {ancestry.artifact.id: ancestry for ancestry in store.lineage(output.id, "backward")}
-        files = [a.type for a in lineage.values() if not a.component and a.artifact.fingerprint in fingerprints]
+        files = [a.type for a in lineage.values() if not a.component and was_input(a.artifact, origin.parts)]
         steps[execution.component] = Step(execution, origin, outputs, tuple(dict.fromkeys([*inputs, *files])))
-    user_files = {ancestry.type: ancestry.artifact for ancestry in lineage.values() if not ancestry.component}
+    # Those of the first component that read some: results that are reused may come from earlier files.
+    files_first = [ancestry for ancestry in lineage.values() if not ancestry.component]
+    user_files = {ancestry.type: ancestry.artifact for ancestry in reversed(files_first)}
     remote_root = open_root(root) if is_remote(root) else None
     return RunFacts(run, steps, user_files, tuple(lineage[number] for number in sorted(lineage)), root, remote_root)

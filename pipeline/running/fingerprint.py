@@ -3,8 +3,10 @@
 import dataclasses
 import hashlib
 import json
+import os
 import platform
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from seq2serve.components.base.artifact import Artifact
@@ -19,20 +21,47 @@ def execution_parts(node: Node, inputs: Mapping[str, Artifact]) -> dict:
         node: a component with its parameters.
         inputs: input key -> published artifact.
     Returns:
-        JSON: component, inputs {key: fingerprint}, parameters, code {file: SHA-256}, versions {library: version}. Beam
-        options, scratch and staging folders are not part of it.
+        JSON: component, inputs {key: fingerprint, or {split: fingerprint} if it reads only some}, parameters, code
+        {file: SHA-256}, versions {library: version}. Beam options, scratch and staging folders are not part of it.
     Raises:
         TypeError: a parameter does not serialise.
     """
-    assert node.component, "raw files are not executed"
-    code, versions = code_of([node.component.function, *_functions(node)])
+    component = node.component
+    assert component, "raw files are not executed"
+    code, versions = code_of([component.function, *_functions(node)])
     return {
         "component": node.id,
-        "inputs": {key: artifact.fingerprint for key, artifact in inputs.items()},
+        "inputs": {key: _input_fingerprint(artifact, component.splits.get(key)) for key, artifact in inputs.items()},
         "parameters": {key: as_json(f"{node.id}'s parameter {key!r}", node.parameters[key]) for key in node.parameters},
         "code": code,
         "versions": {"Python": ".".join(platform.python_version_tuple()[:2]), **versions},
     }
+
+
+def _input_fingerprint(artifact: Artifact, splits: tuple[str, ...] | None) -> str | dict[str, str]:
+    contents = artifact.properties.get("split_fingerprints")
+    return {split: contents[split] for split in splits} if splits and contents else artifact.fingerprint
+
+
+def was_input(artifact: Artifact, parts: Mapping[str, Any]) -> bool:
+    """Returns whether an execution with these parts read an artifact, or one with the same content in its splits."""
+    contents = artifact.properties.get("split_fingerprints", {})
+    return any(
+        recorded
+        == ({split: contents.get(split) for split in recorded} if isinstance(recorded, dict) else artifact.fingerprint)
+        for recorded in parts.get("inputs", {}).values()
+    )
+
+
+def content_fingerprint(folder: str) -> str:
+    """Returns the fingerprint of the names and contents of all files in a local folder."""
+    files = (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
+    return fingerprint({path.relative_to(folder).as_posix(): _file_digest(path) for path in files})
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _functions(node: Node) -> Iterator[Callable]:
@@ -54,15 +83,22 @@ def changes(before: dict, after: dict) -> list[str]:
         before: `execution_parts` of the earlier one.
         after: those of the later one.
     Returns:
-        One phrase per change, such as "parameter training.steps: 100 -> 200" or "code changed: models/layers.py".
+        One phrase per change, such as "parameter training.steps: 100 -> 200", "input examples changed (test)" with the
+        splits that changed, or "code changed: models/layers.py".
     """
-    phrases = [f"input {key} changed" for key, *_ in _differences(before["inputs"], after["inputs"])]
+    phrases = [_changed_input(*change) for change in _differences(before["inputs"], after["inputs"])]
     old, new = _flat(before["parameters"]), _flat(after["parameters"])
     phrases += [f"parameter {key}: {_short(was)} -> {_short(now)}" for key, was, now in _differences(old, new)]
     files = [key for key, *_ in _differences(before["code"], after["code"])]
     phrases += [f"code changed: {', '.join(files)}"] if files else []
     versions = _differences(before["versions"], after["versions"])
     return phrases + [f"{key} {was or 'not used'} -> {now or 'not used'}" for key, was, now in versions]
+
+
+def _changed_input(key: str, before: Any, after: Any) -> str:
+    if isinstance(before, dict) and isinstance(after, dict):
+        return f"input {key} changed ({', '.join(split for split, *_ in _differences(before, after))})"
+    return f"input {key} changed"
 
 
 def as_json(name: str, value: Any) -> Any:

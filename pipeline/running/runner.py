@@ -17,9 +17,16 @@ from seq2serve.components.base.artifact import Artifact, RawFiles
 from seq2serve.components.base.component import Component, Context, Node
 from seq2serve.components.base.errors import ComponentError, Seq2ServeError, UserError
 from seq2serve.components.base.uris import is_remote
+from seq2serve.components.storage.files import local_copy
 from seq2serve.pipeline.metadata.database import absolute_url
 from seq2serve.pipeline.metadata.store import Execution, MetadataStore, Place, State
-from seq2serve.pipeline.running.fingerprint import as_json, changes, execution_parts, fingerprint
+from seq2serve.pipeline.running.fingerprint import (
+    as_json,
+    changes,
+    content_fingerprint,
+    execution_parts,
+    fingerprint,
+)
 from seq2serve.pipeline.running.listeners import ConsoleListener, RunListener
 from seq2serve.pipeline.running.pipeline import NodeResult, Pipeline, RunResult
 from seq2serve.pipeline.running.presence import is_present
@@ -216,9 +223,10 @@ class Runner:
             outputs = {key: channel.type(staged[key]) for key, channel in node.outputs.items()}
             self._call(node, inputs, outputs, self._root.scratch(digest))
             properties = {key: as_json(f"the properties of {key}", outputs[key].properties) for key in outputs}
+            fingerprints = {key: _output_fingerprint(digest, key, output) for key, output in outputs.items()}
             uris = self._root.publish(node.id, execution_id, node.outputs)
             artifacts = {
-                key: channel.type(uris[key], properties[key], fingerprint({"execution": digest, "output": key}))
+                key: channel.type(uris[key], properties[key], fingerprints[key])
                 for key, channel in node.outputs.items()
             }
             published = self._store.publish(execution_id, inputs, artifacts)
@@ -233,6 +241,7 @@ class Runner:
         if self._root.is_remote and not on_workers:
             self._copy_compared_artifacts()
         inputs = {key: self._root.local_copy(artifact, on_workers) for key, artifact in inputs.items()}
+        inputs |= {key: _with_splits(inputs[key], splits) for key, splits in component.splits.items() if key in inputs}
         context = dataclasses.replace(self._context, scratch=scratch)
         extra = {component.context: context} if component.context else {}
         try:
@@ -299,6 +308,19 @@ class Runner:
 def _component(node: Node) -> Component:
     assert node.component, f"{node.id} is not executed"
     return node.component
+
+
+def _output_fingerprint(execution: str, key: str, output: Artifact) -> str:
+    """Returns the fingerprint of an output that is not yet published; `execution` is that of its execution."""
+    if not output.by_content:
+        return fingerprint({"execution": execution, "output": key})
+    with local_copy(output.uri) as folder:
+        return content_fingerprint(folder)
+
+
+def _with_splits(artifact: Artifact, splits: tuple[str, ...]) -> Artifact:
+    """Returns an artifact for a component that reads only some splits; storage/shards.py refuses the others."""
+    return dataclasses.replace(artifact, properties=artifact.properties | {"splits": list(splits)})
 
 
 def _output_types(node: Node) -> dict[str, type[Artifact]]:

@@ -11,6 +11,14 @@ from seq2serve.models.runtime.runtime import SavedModelRuntime, TensorFlowError
 def saved_model(folder: str, version: int | str | None = None) -> contextlib.AbstractContextManager[str]:
     """Returns a context with the local folder that contains saved_model.pb; for a URL, a temporary copy.
 
+    Args, Raises: as for `find_saved_model`.
+    """
+    return local_copy(find_saved_model(folder, version))
+
+
+def find_saved_model(folder: str, version: int | str | None = None) -> str:
+    """Returns the path or URL of the folder that contains saved_model.pb.
+
     Args:
         folder: a SavedModel, the folder of a Model artifact, or a serving folder; a path or a URL.
         version: number or label of a version in a serving folder; by default the newest.
@@ -20,10 +28,10 @@ def saved_model(folder: str, version: int | str | None = None) -> contextlib.Abs
     try:
         store = open_store(folder)
         if version is not None:
-            return local_copy(store.path(str(_number(folder, version))))
+            return store.path(str(_number(folder, version)))
         for name in (".", "Format-Serving", *map(str, reversed(versions(folder)))):
             if store.has(GRAPH_FILE if name == "." else f"{name}/{GRAPH_FILE}"):
-                return local_copy(folder if name == "." else store.path(name))
+                return folder if name == "." else store.path(name)
     except OSError as error:
         raise UserError(
             f"cannot look for a SavedModel in {folder}: {error}", code="folder-unreadable", path=folder

@@ -1,5 +1,6 @@
 """The command line on a reduced demo, end to end: run, run again, change, start from an earlier model."""
 
+import csv
 import dataclasses
 import json
 import pathlib
@@ -13,10 +14,12 @@ import time
 
 import pytest
 
-from seq2serve.components.base.artifact import InfraBlessing, Model, PushedModel
+from seq2serve.components.base.artifact import SPLITS, InfraBlessing, Model, PushedModel
 from seq2serve.components.base.errors import NotBlessedError
 from seq2serve.components.infra_validator.component import InfraValidator
 from seq2serve.components.pusher.component import Pusher
+from seq2serve.components.storage.examples_io import read_batches
+from seq2serve.components.storage.shards import shard_paths
 
 COMPONENTS = [
     "ExampleGen",
@@ -136,11 +139,12 @@ def test_a_changed_training_setting_runs_the_trainer_and_later_components_and_a_
     assert_nothing_half_written(changed)
 
 
-def test_a_changed_line_of_the_text_runs_everything(finished_run, tmp_path, heeds_ctrl_c, components):
+def test_a_changed_line_of_train_runs_everything(finished_run, tmp_path, heeds_ctrl_c, components):
     """The run is interrupted in the Trainer; the test above covers the components that follow."""
     changed = finished_run.copy(tmp_path / "copy")
     text = (changed.folder / "pairs.tsv").read_text()
-    (changed.folder / "pairs.tsv").write_text(text.replace("Prüfe", "Kontrolliere", 1))
+    row = rows_of(finished_run, "train", ["source", "target"])[0]
+    (changed.folder / "pairs.tsv").write_text(text.replace("\t".join(row), f"{row[0]}\tKontrolliere"))
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(changed.command(), cwd=changed.folder, env=changed.environment, **pipes) as process:
         while not list((changed.folder / "runs").glob(".staging/*/model_run")) and process.poll() is None:
@@ -154,12 +158,59 @@ def test_a_changed_line_of_the_text_runs_everything(finished_run, tmp_path, heed
         "StatisticsGen": ("ran", "input examples changed"),
         "SchemaGen": ("ran", "input statistics changed"),
         "ExampleValidator": ("ran", "input schema changed; input statistics changed"),
-        "Transform": ("ran", "input examples changed; input schema changed"),
+        "Transform": ("ran", "input examples changed (train); input schema changed"),
     }
     command = [sys.executable, "-m", "seq2serve", "runs"]
     (number, *_) = changed.execute(command).stdout.splitlines()[-1].split()
     *_, trainer = changed.execute([*command, number]).stdout.splitlines()
     assert re.fullmatch(r"Trainer +CANCELED .* input tokenizer changed; input transformed_examples changed", trainer)
+
+
+def test_a_new_test_file_is_evaluated_without_training_and_the_same_model_is_not_pushed_twice(
+    finished_run_of, tmp_path, components, versions, assert_nothing_half_written
+):
+    """The splits of the finished run become files. With their content, not their names, its results are reused."""
+    finished_run = finished_run_of("classification")
+    run = finished_run.copy(tmp_path / "copy")
+    for split in SPLITS:
+        write_csv(run.folder / f"{split}.csv", rows_of(finished_run, split, ["text", "label"]))
+    run = dataclasses.replace(run, file=",".join(f"{split}={split}.csv" for split in SPLITS))
+    write_csv(run.folder / "test.csv", [row for row in csv_rows(run.folder / "test.csv") if row[1] != "in, out"])
+    done = run.run()
+    assert done.returncode == 0, done.stderr
+    reused = ("reused", "nothing changed since run 1")
+    lines = components(done.stdout)
+    assert lines["ExampleGen"] == ("ran", "input files changed")
+    assert (lines["Transform"], lines["Trainer"]) == (reused, reused)
+    assert lines["Evaluator"] == ("ran", "input examples changed (test)")
+    assert lines["InfraValidator"] == ("ran", "input examples changed (test)")
+    assert lines["Pusher"][1].startswith("input infra_blessing changed; input model_blessing changed")
+    assert versions(run) == versions(finished_run)
+    (version,) = versions(run)
+    assert f"Pusher: version {version} already has this model" in done.stderr
+    assert f"Version {version} already has this model" in done.stdout
+    metrics, before = (r.output("Evaluator", "evaluation").properties for r in (run, finished_run))
+    assert 0 < metrics["num_examples"] < before["num_examples"]
+    assert_nothing_half_written(run)
+
+
+def rows_of(run, split, columns):
+    """Returns the rows of a split of a run's Examples."""
+    texts = []
+    for path in shard_paths(run.output("ExampleGen", "examples"), split):
+        for batch in read_batches(path, columns):
+            texts += [tuple(value.decode() for (value,) in row) for row in zip(*map(batch.get, columns), strict=True)]
+    return texts
+
+
+def csv_rows(path):
+    with path.open(newline="") as file:
+        return list(csv.reader(file))[1:]
+
+
+def write_csv(path, rows):
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([("sentence", "label"), *rows])
 
 
 @pytest.mark.parametrize("task", ["classification", "language_model"])

@@ -13,7 +13,7 @@ from seq2serve.components.base.artifact import Examples, Model, ModelBlessing, M
 from seq2serve.components.base.component import Context
 from seq2serve.components.evaluator.comparison import last_blessed
 from seq2serve.components.evaluator.component import Evaluator
-from seq2serve.components.evaluator.executor import BATCH_ROWS
+from seq2serve.components.evaluator.report import BATCH_ROWS
 from seq2serve.components.example_gen.component import ExampleGen
 from seq2serve.components.example_gen.formats import InputConfig, SplitConfig
 from seq2serve.components.tasks.registry import get_task

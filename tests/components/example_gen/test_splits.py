@@ -4,10 +4,13 @@ import json
 
 import pytest
 
+from seq2serve.components.base.artifact import SPLITS, Examples
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.example_gen import text_files
 from seq2serve.components.example_gen.formats import InputConfig
-from tests.components.example_gen.test_example_gen import generate, rows_of, write_tsv
+from seq2serve.components.storage.examples_io import read_batches
+from seq2serve.components.storage.shards import shard_paths
+from tests.components.example_gen.test_example_gen import digest, generate, rows_of, write_tsv
 
 SUMS = [(f"{a}+{b}", str(a + b)) for a in range(30) for b in range(10)]
 
@@ -76,6 +79,60 @@ def test_rows_of_train_that_are_in_another_split_can_be_dropped(tmp_path, monkey
     assert properties["num_dropped_by_rule"] == {"data.overlap=drop_from_train": 3}
     assert properties["num_rows"] == len(train) + 5 == sum(properties["num_examples"].values()) + 3
     assert "num_dropped_by_rule" not in generate(roles, tmp_path / "kept").properties
+
+
+def shards_of(examples: Examples, *splits: str) -> dict[str, str]:
+    """Returns path -> hash of the shards of some splits."""
+    return {
+        path: value for path, value in digest(examples).items() if path.startswith(tuple(f"Split-{s}/" for s in splits))
+    }
+
+
+@pytest.mark.parametrize("eval_file", [True, False], ids=["eval from a file", "eval by hash"])
+def test_another_test_file_changes_nothing_about_the_other_splits(tmp_path, monkeypatch, eval_file):
+    """Whatever its size; also if its contents sort before or after those of the other files."""
+    monkeypatch.setattr(text_files, "SHARD_BYTES", 700)
+    for name in ("a", "b"):
+        write_tsv(tmp_path / f"train-{name}.tsv", [(f"text {name} {chr(97 + i)}", f"Text {i}") for i in range(26)])
+    write_tsv(tmp_path / "eval.tsv", SUMS[:20])
+    roles = f"train={tmp_path}/train-*.tsv,test={tmp_path}/test.tsv" + f",eval={tmp_path}/eval.tsv" * eval_file
+    results = []
+    for number in (1, 5, 250):
+        write_tsv(tmp_path / "test.tsv", SUMS[-number:])
+        results.append(generate(roles, tmp_path / f"out-{number}"))
+    assert all(shards_of(r, "train", "eval") == shards_of(results[0], "train", "eval") for r in results)
+    prints = [result.properties["split_fingerprints"] for result in results]
+    assert len({(p["train"], p["eval"]) for p in prints}) == 1
+    assert len({p["test"] for p in prints}) == 3
+    assert [result.properties["num_examples"]["test"] for result in results] == [1, 5, 250]
+
+
+def test_fingerprints_of_splits_change_with_rows_their_order_and_their_shards_only(tmp_path, monkeypatch):
+    rows = [(f"text {chr(97 + i // 26)}{chr(97 + i % 26)}", "x") for i in range(100)]
+    before = generate(write_tsv(tmp_path / "a.tsv", rows), tmp_path / "out")
+    tested = rows_of(before)["test"][0]
+
+    def changed(new_rows, name, **settings):
+        after = generate(write_tsv(tmp_path / f"{name}.tsv", new_rows), tmp_path / name, **settings)
+        old, new = (examples.properties["split_fingerprints"] for examples in (before, after))
+        return {split for split in SPLITS if old[split] != new[split]}
+
+    assert changed(rows, "same", max_reject_share=0.5) == set()
+    assert changed([(s, "y") if (s, t) == tested else (s, t) for s, t in rows], "one") == {"test"}
+    assert changed(rows[::-1], "reversed") == {"train", "eval", "test"}
+    monkeypatch.setattr(text_files, "SHARD_BYTES", 300)
+    assert "train" in changed(rows, "shards")
+
+
+def test_slice_columns_are_only_in_the_test_split_so_that_another_one_does_not_retrain(tmp_path):
+    rows = [(f"text {chr(97 + i // 26)}{chr(97 + i % 26)}", "x", f"d{i % 3}") for i in range(100)]
+    path = write_tsv(tmp_path / "a.tsv", rows, header=("en", "de", "domain"))
+    plain, sliced = generate(path, tmp_path / "plain"), generate(path, tmp_path / "sliced", slice_columns=("domain",))
+    assert shards_of(plain, "train", "eval") == shards_of(sliced, "train", "eval")
+    (shard,) = shard_paths(sliced, "test")
+    values = [value for batch in read_batches(shard, ["domain"]) for (value,) in batch["domain"]]
+    domains = {row[:2]: row[2] for row in rows}
+    assert [value.decode() for value in values] == [domains[row] for row in rows_of(sliced)["test"]]
 
 
 @pytest.mark.parametrize("split_key", ["loose", "exact", "group"])

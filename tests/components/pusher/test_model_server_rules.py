@@ -146,9 +146,9 @@ def test_a_version_that_is_withdrawn_while_it_loads_needs_a_new_push_on_that_ser
     assert server.answer() == "a"
     assert ModelServer(folder).answer() == "b"  # after a restart
     rollback(str(folder))
-    push("b")
+    push("c")
     settle(server)
-    assert server.answer() == "b"
+    assert server.answer() == "c"
 
 
 @pytest.mark.parametrize(("load_threads", "most_seconds"), [(0, MAX_RETRIES * (RETRY_SECONDS + 10)), (2, 10)])

@@ -137,17 +137,24 @@ def test_version_numbers_only_grow(push, tmp_path):
     assert push(models[2]).properties["pushed_version"] == 10**12 + 1
 
 
-def test_the_newest_model_is_not_pushed_twice_but_an_older_one_is(push, tmp_path):
+def test_a_model_is_not_pushed_twice(push, tmp_path, capsys):
+    """Also if its evaluation is another one, and if it is not the newest; but a push that was killed is repeated."""
     old, new = (make_model(tmp_path / content, content) for content in ("old", "new"))
     first = push(old)
     again = push(old)  # as when the first push was killed before the runner published it
     assert again.properties == first.properties
+    assert first.properties["pushed"]
+    evaluation = bless(ModelBlessing(str(tmp_path / "evaluation")), "BLESSED")
+    pathlib.Path(evaluation.path("BLESSED")).write_text('{"reason": "on another test file"}')
+    assert capsys.readouterr().err == ""
+    assert push(old, model_blessing=evaluation).properties == {**first.properties, "pushed": False}
+    number = first.properties["pushed_version"]
+    assert capsys.readouterr().err.startswith(f"Pusher: version {number} already has this model")
     push(new)
-    push(old)
+    assert push(old, model_blessing=evaluation).properties == {**first.properties, "pushed": False}
     pushed = versions(tmp_path / "serving")
-    assert [contents(tmp_path / "serving" / str(version))["saved_model.pb"][:3] for version in pushed] == [
-        *(b"old", b"new", b"old")
-    ]
+    models = [contents(tmp_path / "serving" / str(version))["saved_model.pb"][:3] for version in pushed]
+    assert models == [b"old", b"new"]
 
 
 def test_a_version_that_was_withdrawn_is_present_so_that_a_rerun_does_not_push_it_again(push, tmp_path):
@@ -210,6 +217,8 @@ generator, killed = random.Random(int(seed)), 0
 import seq2serve.models.runtime.protos  # imported once here rather than in every child
 for number in range(50):
     known = set(os.listdir(destination))
+    with open(uris[number % len(uris)] + "/Format-Serving/assets/number", "w") as file:
+        file.write(str(number))  # a new model: one that a version has is not pushed again
     child = os.fork()
     if not child:
         model = Model(uris[number % len(uris)])

@@ -73,7 +73,10 @@ def test_a_version_is_the_complete_model_and_its_record(destination, model):
     assert (version.number, version.record["note"], len(version.record["sha256"])) == (number, "a test", 64)
     assert contents(destination) == ["a"]
     assert push(destination, model("a")) == number  # it is already the newest
-    assert push(destination, model("b")) > number
+    newer = push(destination, model("b"))
+    assert newer > number
+    assert push(destination, model("a")) == number
+    assert versions(destination) == [number, newer]
 
 
 def test_the_last_versions_are_kept(destination, model):
@@ -112,9 +115,11 @@ def test_a_rollback_withdraws_newer_versions_and_a_withdrawn_version_can_be_serv
     ]
     assert rollback(destination, second) == (second, [third])
     assert rollback(destination, first) == (first, [second])
-    fourth = push(destination, model("c"))  # the model of a withdrawn version: it gets a number of its own
+    assert push(destination, model("c")) == third  # its model is not pushed again, which would undo the rollback
+    assert contents(destination) == ["a"]
+    fourth = push(destination, model("d"))
     assert fourth > third
-    assert contents(destination) == ["a", "c"]
+    assert contents(destination) == ["a", "d"]
     assert rollback(destination, first) == (first, [fourth])
 
 
@@ -283,7 +288,11 @@ def test_what_servers_load_follows_the_configuration(destination, model):
 
 def test_why_servers_do_not_load_a_version_is_said(destination, model):
     first, second = (push(destination, model(content)) for content in "ab")
-    assert [unserved_reason(destination, number) for number in (first, second, 7)] == ["", "", ""]
+    assert [unserved_reason(destination, number) for number in (second, 7)] == ["", ""]
+    assert unserved_reason(destination, first) == (
+        f"model servers do not load version {first}, because version {second} is newer; `seq2serve rollback "
+        f"{destination} {first}` serves it again"
+    )
     rollback(destination)
     expected = f"version {second} is withdrawn; `seq2serve rollback {destination} {second}` serves it again"
     assert unserved_reason(destination, second) == expected

@@ -10,8 +10,8 @@ import pytest
 import seq2serve
 
 NAMES = [
-    *("Artifact", "ComponentError", "Context", "Input", "LoadedModel", "Output", "Pipeline", "Run", "Runner"),
-    *("Seq2ServeError", "Task", "UserError", "component", "load", "raw_files", "run"),
+    *("Artifact", "ComponentError", "Context", "Evaluation", "Input", "LoadedModel", "Output", "Pipeline", "Run"),
+    *("Runner", "Seq2ServeError", "Task", "UserError", "component", "evaluate", "load", "raw_files", "run"),
 ]
 
 
@@ -49,6 +49,7 @@ def test_an_unknown_name_is_an_attribute_error():
         ("seq2serve.component, seq2serve.Task, seq2serve.Pipeline", {"numpy", "sqlalchemy"}),
         ("seq2serve.load", {"sqlalchemy"}),
         ("seq2serve.run", set()),
+        ("seq2serve.evaluate, seq2serve.Evaluation", set()),
     ],
 )
 def test_nothing_slow_is_imported_before_it_is_needed(use, slow):

@@ -73,7 +73,7 @@ def reported_error(exception: BaseException | None) -> Seq2ServeError | None:
 def invoke(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
     """Returns a function that runs a command in this process, with `stdin` as its standard input."""
     # It would change the log levels of the test process.
-    for module in ("run", "look", "serving"):
+    for module in ("run", "look", "serving", "evaluate"):
         monkeypatch.setattr(f"seq2serve.pipeline.commands.{module}.set_up_logs", lambda verbose: None)
 
     def invoke(*arguments: object, stdin: bytes | None = None) -> Outcome:

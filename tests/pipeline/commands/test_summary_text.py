@@ -52,13 +52,14 @@ def summary(tmp_path, monkeypatch, capsys):
     """Returns a function that prints the summary of a run with given answers, and returns the text."""
     root = tmp_path / "my runs"
 
-    def summary(rows, columns=200, rejected=(), warnings=(), transformed=None, labels=None):
+    def summary(rows, columns=200, rejected=(), warnings=(), transformed=None, labels=None, pushed=True):
         inferred, version = root / "BulkInferrer", root / "serving" / "17"
         inferred.mkdir(parents=True, exist_ok=True)
         middle = len(rows) // 2
         for shard, part in enumerate((rows[:middle], rows[middle:])):
             lines = "".join(json.dumps(row) + "\n" for row in part)
             (inferred / f"predictions-{shard:05d}-of-00002.jsonl").write_text(lines)
+        push = {"pushed": pushed, "pushed_destination": str(version), "pushed_version": 17}
         counts = {"num_rejected": len(rejected), "num_rejected_by_reason": dict(rejected)}
         outputs = {
             "ExampleGen": {"examples": Examples(str(root / "examples"), counts)},
@@ -67,7 +68,7 @@ def summary(tmp_path, monkeypatch, capsys):
             "Transform": {"transformed_examples": TransformedExamples("", TRANSFORMED | (transformed or {}))},
             "Trainer": {"model": Model("", {"exported_steps": [200], "checkpoints": CHECKPOINTS})},
             "Evaluator": {"evaluation": ModelEvaluation("", REPORT)},
-            "Pusher": {"pushed_model": PushedModel("", {"pushed_destination": str(version), "pushed_version": 17})},
+            "Pusher": {"pushed_model": PushedModel("", push)},
             "BulkInferrer": {"inference_result": InferenceResult(str(inferred))},
         }
         nodes = {name: NodeResult(output, False, "first run", 1.0) for name, output in outputs.items()}
@@ -92,6 +93,11 @@ def test_held_out_texts_are_shown_with_answer_and_reference(summary):
     assert len(shown) == NUM_SHOWN
     for i in range(NUM_SHOWN):
         assert shown[i].split() == f"│ source {3 * i} │ answer {3 * i} │ target {3 * i} │".split()
+
+
+def test_the_summary_says_whether_a_version_was_added(summary):
+    assert "\nPushed version 17 to " in summary(rows(1))
+    assert "\nVersion 17 already has this model: " in summary(rows(1), pushed=False)
 
 
 def test_rejected_rows_and_warnings_come_first(summary):

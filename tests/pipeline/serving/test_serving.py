@@ -53,7 +53,9 @@ def test_no_request_fails_under_load_while_versions_are_pushed_and_rolled_back(m
         while time.monotonic() < end - 2:
             time.sleep(0.7)
             memory.append(server.memory_mib())
-            publish(folder, models(next(tags)), {}, 3)
+            model = models(next(tags))
+            pathlib.Path(model, "assets.extra", "note").write_text(str(len(memory)))  # else it would be an old version
+            publish(folder, model, {}, 3)
         served, _ = rollback(folder)
         assert set().union(*(client.result() for client in clients)) == {"one", "two"}
         assert server.memory_mib() < memory[0] + 24

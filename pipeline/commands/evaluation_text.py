@@ -1,0 +1,50 @@
+"""Prints an evaluation: row counts, rejected rows, metrics with intervals next to the baselines, and slices."""
+
+import itertools
+
+from rich.console import Console
+
+from seq2serve.components.tasks.registry import get_task
+from seq2serve.components.tasks.task import Task
+from seq2serve.pipeline.commands.evaluation_result import Evaluation
+from seq2serve.pipeline.commands.summary_text import print_metrics, print_result_tables, text_table
+
+
+def print_evaluation(evaluation: Evaluation) -> None:
+    """Prints an evaluation, with the tables of a run's summary."""
+    console, task = Console(soft_wrap=False, highlight=False), get_task(evaluation.task)
+    counts, report = evaluation.counts, evaluation.report
+    numbers = f"{report['num_examples']:,} evaluated, {counts['num_rejected']:,} rejected"
+    unused = counts["num_examples"] - report["num_examples"]
+    numbers += f", {unused:,} beyond evaluation.num_examples" if unused else ""
+    console.print(f"{evaluation.model}: {counts['num_rows']:,} rows, {numbers}", soft_wrap=True, markup=False)
+    for reason, number in counts["num_rejected_by_reason"].items():
+        print(f"  {number:,} rejected: {reason}")
+    for reject in evaluation.rejects:
+        print(f"  {reject['file']}, line {reject['line']}: {reject['reason']}: {reject['text'][:80]!r}")
+    for note in evaluation.notes:
+        print(f"note: {note}")
+    for warning in evaluation.warnings:
+        print(f"warning: {warning}")
+    print_metrics(console, task, report)
+    for name, bounds in evaluation.intervals.items():
+        console.print(f"  {name}: {_interval(task, bounds)}, 95 % confidence interval by bootstrap", soft_wrap=True)
+    print_result_tables(console, report)
+    _print_slices(console, task, evaluation)
+
+
+def _print_slices(console: Console, task: Task, evaluation: Evaluation) -> None:
+    for by, parts in itertools.groupby(evaluation.slices, key=lambda part: part["by"]):
+        rows = []
+        for part in parts:
+            values = [
+                f"{part[name][task.headline]:.{task.decimals}f}" for name in ("model", "baseline") if name in part
+            ]
+            bounds = part["intervals"].get(task.headline)
+            rows.append((part["name"], f"{part['num_examples']:,}", *values, _interval(task, bounds) if bounds else ""))
+        systems = ["model", *list(evaluation.baselines)[:1]]
+        console.print(text_table(f"{task.headline} by {by}", (by, "rows", *systems, "95 % interval"), rows))
+
+
+def _interval(task: Task, bounds: list[float]) -> str:
+    return " to ".join(f"{bound:.{task.decimals}f}" for bound in bounds)
