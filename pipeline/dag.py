@@ -106,8 +106,8 @@ def _data_nodes(config: PipelineConfig, files: str, schema_file: str) -> tuple[t
             data.format,
             data.delimiter.replace("\\t", "\t"),
             data.unit,
-            data.encoding,
-            data.quoting,
+            encoding=data.encoding,
+            quoting=data.quoting,
             label_columns=task.label_columns,
         ),
         split_config=SplitConfig(
