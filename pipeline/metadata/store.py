@@ -249,6 +249,11 @@ class MetadataStore:
         )
         return next(iter(self._read_executions(query)), None)
 
+    def completed(self, component: str) -> list[Execution]:
+        """Returns the COMPLETE executions of a component in this root, newest first."""
+        query = _executions().where(EXECUTIONS.c.component == component, EXECUTIONS.c.state == "COMPLETE")
+        return self._read_executions(query.where(self.place.root == _ROOT).order_by(EXECUTIONS.c.id.desc()))
+
     def outputs(self, execution_id: int, types: Mapping[str, type[Artifact]]) -> dict[str, Artifact]:
         """Returns the outputs of a COMPLETE execution: output key -> artifact, of the type in `types` for the key."""
         query = (

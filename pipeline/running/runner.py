@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from seq2serve.components.base import interrupt
 from seq2serve.components.base.artifact import Artifact, RawFiles
-from seq2serve.components.base.component import Component, Context, Node
+from seq2serve.components.base.component import Component, Context, EarlierExecution, Node
 from seq2serve.components.base.errors import ComponentError, Seq2ServeError, UserError
 from seq2serve.components.base.uris import is_remote
 from seq2serve.pipeline.metadata.database import absolute_url
@@ -214,7 +214,10 @@ class Runner:
         try:
             staged = self._root.stage(node.id, execution_id, node.outputs, _component(node).runs_beam)
             outputs = {key: channel.type(staged[key]) for key, channel in node.outputs.items()}
-            self._call(node, inputs, outputs, self._root.scratch(digest))
+            context = dataclasses.replace(
+                self._context, scratch=self._root.scratch(digest), earlier=tuple(self._earlier(node, parts))
+            )
+            self._call(node, inputs, outputs, context)
             properties = {key: as_json(f"the properties of {key}", outputs[key].properties) for key in outputs}
             uris = self._root.publish(node.id, execution_id, node.outputs)
             artifacts = {
@@ -227,18 +230,32 @@ class Runner:
         self._root.remove_scratch(digest)
         return published
 
-    def _call(self, node: Node, inputs: dict[str, Artifact], outputs: dict[str, Artifact], scratch: str) -> None:
+    def _call(self, node: Node, inputs: dict[str, Artifact], outputs: dict[str, Artifact], context: Context) -> None:
         component = _component(node)
         on_workers = component.runs_beam
         if self._root.is_remote and not on_workers:
             self._copy_compared_artifacts()
         inputs = {key: self._root.local_copy(artifact, on_workers) for key, artifact in inputs.items()}
-        context = dataclasses.replace(self._context, scratch=scratch)
         extra = {component.context: context} if component.context else {}
         try:
             component.function(**inputs, **outputs, **node.parameters, **extra)
         finally:
             interrupt.check()  # even if the component swallowed the KeyboardInterrupt
+
+    def _earlier(self, node: Node, parts: dict) -> Iterator[EarlierExecution]:
+        """Yields the executions that differ from one only in parameters; none for Beam's workers, elsewhere perhaps."""
+        component = _component(node)
+        if not component.context or component.runs_beam:
+            return
+        for execution in self._store.completed(node.id):
+            if all(execution.parts[key] == parts[key] for key in parts.keys() - {"parameters"}):
+                outputs = self._store.outputs(execution.id, _output_types(node))
+                yield EarlierExecution(execution.parts["parameters"], outputs, self._read_earlier)
+
+    def _read_earlier(self, artifact: Artifact) -> Artifact | None:
+        with contextlib.suppress(FileNotFoundError):
+            return self._root.local_copy(artifact, on_workers=False) if is_present(artifact) else None
+        return None
 
     def _copy_compared_artifacts(self) -> None:
         """Copies the earlier artifacts, of every machine's runs, that some components compare their inputs with."""
