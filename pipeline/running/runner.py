@@ -8,6 +8,7 @@ that long work resumes.
 import contextlib
 import dataclasses
 import errno
+import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -16,10 +17,12 @@ from seq2serve.components.base import interrupt
 from seq2serve.components.base.artifact import Artifact, RawFiles
 from seq2serve.components.base.component import Component, Context, EarlierExecution, Node
 from seq2serve.components.base.errors import ComponentError, Seq2ServeError, UserError
+from seq2serve.components.base.progress import note
 from seq2serve.components.base.uris import is_remote
 from seq2serve.pipeline.metadata.database import absolute_url
 from seq2serve.pipeline.metadata.store import Execution, MetadataStore, Place, State
 from seq2serve.pipeline.running.fingerprint import as_json, changes, execution_parts, fingerprint
+from seq2serve.pipeline.running.integrity import find_damage, record_files
 from seq2serve.pipeline.running.listeners import ConsoleListener, RunListener
 from seq2serve.pipeline.running.pipeline import NodeResult, Pipeline, RunResult
 from seq2serve.pipeline.running.presence import is_present
@@ -171,13 +174,38 @@ class Runner:
         Artifacts of another root are reused only if that root is reached like this one: on disk, or on an object store.
         """
         if execution.root == self._store.place.root:
-            return is_present(artifact)
+            return self._is_intact(artifact)
         root = root_of(artifact.uri)
         if is_remote(root) != self._root.is_remote or identity_of(root) != execution.root:
             return False
         with contextlib.suppress(Seq2ServeError):  # another root's bucket may not be readable from here
-            return is_present(artifact)
+            return self._is_intact(artifact)
         return False
+
+    def _is_intact(self, artifact: Artifact) -> bool:
+        return is_present(artifact) and not self._damage(artifact)
+
+    def _damage(self, artifact: Artifact) -> str:
+        """Returns what is wrong with the files of a published artifact; empty if nothing is."""
+        records = self._store.files(artifact.id)
+        damage, current = find_damage(artifact, records)
+        if not damage and current != records:
+            self._store.update_files(artifact.id, current)
+        return damage
+
+    def _local_folder(self, component: str, key: str, execution_id: int) -> str:
+        """Returns the local folder of an output that was just published; empty if it is only on an object store."""
+        folder = self._root.path / component / key / str(execution_id)
+        return str(folder) if folder.is_dir() else ""
+
+    def _readable(self, artifact: Artifact, on_workers: bool) -> Artifact:
+        """Returns a published artifact with a URI that a component can read; a damaged local copy is replaced."""
+        copy = self._root.local_copy(artifact, on_workers)
+        if copy.uri != artifact.uri and (damage := find_damage(copy, self._store.files(artifact.id))[0]):
+            note(f"warning: damaged copy of {artifact.uri}, copied again: {damage}")
+            shutil.rmtree(copy.uri)
+            copy = self._root.local_copy(artifact, on_workers)
+        return copy
 
     def _reason(self, node: Node, parts: dict, digest: str) -> str:
         """Returns why a component has to run."""
@@ -186,7 +214,8 @@ class Runner:
         if own and own[0].state == "COMPLETE":
             outputs = self._store.outputs(own[0].id, _output_types(node))
             missing = [artifact.uri for artifact in outputs.values() if not is_present(artifact)]
-            return f"its output {', '.join(missing)} was deleted"
+            damages = [damage for artifact in outputs.values() if (damage := self._damage(artifact))]
+            return f"its output {', '.join(missing)} was deleted" if missing else f"damaged output: {damages[0]}"
         if own and own[0].state == "FAILED":
             return "retrying after an earlier failure"
         if own:  # CANCELED; or still RUNNING, if another machine's run of this root was killed
@@ -224,7 +253,11 @@ class Runner:
                 key: channel.type(uris[key], properties[key], fingerprint({"execution": digest, "output": key}))
                 for key, channel in node.outputs.items()
             }
-            published = self._store.publish(execution_id, inputs, artifacts)
+            files = {
+                key: record_files(artifact, self._local_folder(node.id, key, execution_id))
+                for key, artifact in artifacts.items()
+            }
+            published = self._store.publish(execution_id, inputs, artifacts, files)
         except BaseException as error:
             raise self._failure(node, execution_id, error) from error
         self._root.remove_scratch(digest)
@@ -235,7 +268,7 @@ class Runner:
         on_workers = component.runs_beam
         if self._root.is_remote and not on_workers:
             self._copy_compared_artifacts()
-        inputs = {key: self._root.local_copy(artifact, on_workers) for key, artifact in inputs.items()}
+        inputs = {key: self._readable(artifact, on_workers) for key, artifact in inputs.items()}
         extra = {component.context: context} if component.context else {}
         try:
             component.function(**inputs, **outputs, **node.parameters, **extra)
@@ -254,7 +287,7 @@ class Runner:
 
     def _read_earlier(self, artifact: Artifact) -> Artifact | None:
         with contextlib.suppress(FileNotFoundError):
-            return self._root.local_copy(artifact, on_workers=False) if is_present(artifact) else None
+            return self._readable(artifact, on_workers=False) if self._is_intact(artifact) else None
         return None
 
     def _copy_compared_artifacts(self) -> None:
