@@ -23,7 +23,7 @@ def without_empty_files(groups: list[Group]) -> tuple[list[Group], list[str]]:
     are_empty = [all(map(_is_empty, group)) for group in groups]
     filled = [group for group, is_empty in zip(groups, are_empty, strict=True) if not is_empty]
     empty = [file["path"] for group, is_empty in zip(groups, are_empty, strict=True) if is_empty for file in group]
-    return (filled, empty) if filled else (groups, [])
+    return (filled, sorted(empty)) if filled else (groups, [])
 
 
 def _is_empty(file: dict) -> bool:
@@ -47,7 +47,7 @@ def empty_notes(paths: Sequence[str]) -> list[str]:
 
 
 def merged_counts(summaries: Iterable[dict]) -> dict[str, FileCounts]:
-    """Returns path -> counts of all its rows, in reading order, from the summaries of the shards."""
+    """Returns path -> counts of all its rows, sorted by path, from the summaries of the shards."""
     result: dict[str, FileCounts] = {}
     for summary in summaries:
         for path, part in summary["files"].items():
@@ -55,7 +55,7 @@ def merged_counts(summaries: Iterable[dict]) -> dict[str, FileCounts]:
             for name in ("rows", "rejected", "beyond_ascii", "not_utf8"):
                 setattr(counts, name, getattr(counts, name) + part[name])
             counts.first_reject = counts.first_reject or part["first_reject"]
-    return result
+    return dict(sorted(result.items()))
 
 
 def check_damage(summaries: Iterable[dict]) -> None:

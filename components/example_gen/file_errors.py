@@ -39,6 +39,7 @@ def join_errors(errors: Sequence[UserError]) -> UserError:
     if len(errors) == 1:
         return errors[0]
     parts = [part for error in errors for part in error.fields.get("errors", [_part(error)])]
+    parts.sort(key=lambda part: part["path"])  # files are read in the order of their contents, which nobody sees
     by_problem: dict[str, list[dict[str, Any]]] = {}
     for part in parts[:MAX_LISTED]:
         problem = part["message"].replace(part["path"], "") if part["path"] else part["message"]
@@ -58,13 +59,13 @@ def _part(error: UserError) -> dict[str, Any]:
 
 
 def join_notes(notes: Iterable[tuple[str, str]]) -> list[str]:
-    """Returns a line for each note.
+    """Returns a line for each note, by path.
 
     Args:
         notes: (path, note about this file).
     """
     paths_by_note: dict[str, list[str]] = {}
-    for path, note in notes:
+    for path, note in sorted(notes):
         paths_by_note.setdefault(note, []).append(path)
     return [
         f"{paths[0] if len(paths) == 1 else f'{len(paths)} files, such as {paths[0]}'}: {note}"

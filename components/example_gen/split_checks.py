@@ -39,6 +39,8 @@ def empty_split_error(examples: Examples, split: str, uri: str, splitter: Splitt
     num_read, num_loose, num_exact = _count_distinct(examples)
     num_distinct = num_loose if splitter.key == "loose" else num_exact
     larger = f"set a larger share with --set data.{split}_share="
+    if split == "train":
+        larger = "set smaller shares with --set data.eval_share= and --set data.test_share="
     if splitter.key not in _SHARED:
         fix = f"rows with the same {splitter.key!r} share a split; add rows with other values, or {larger}"
     elif 2 * num_distinct > num_read:

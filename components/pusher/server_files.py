@@ -55,6 +55,8 @@ services:
     command:
       - {models}
       - --model_config_file_poll_wait_seconds=5
+      # While one thread retries a version that does not load, the other loads a newer one.
+      - --num_load_threads=2
       # With labels in models.config, a server refuses to start without this flag.
       - --allow_version_labels_for_unavailable_models=true
       - --enable_batching=true
@@ -109,7 +111,7 @@ def read_model_config(store: Store) -> Any:
     """Returns the tensorflow.serving.ModelConfig of a serving folder in its models.config; without one, the default.
 
     Raises:
-        UserError: the file cannot be parsed, or is for other models.
+        UserError: the file cannot be parsed, is for other models, or has a model that a server refuses.
         OSError: the file cannot be read.
     """
     from google.protobuf import text_format
@@ -137,7 +139,23 @@ def read_model_config(store: Store) -> Any:
             code="server-config-foreign",
             path=path,
         )
+    _check_model(matching[0], path)
     return matching[0]
+
+
+def _check_model(model: Any, path: str) -> None:
+    """Raises a UserError if a server refuses a model (server_core.cc: ValidateModelConfigList, GetPlatform)."""
+    problem = ""
+    if not (model.base_path.startswith("/") or is_remote(model.base_path)):
+        problem = f"base_path {model.base_path!r} is neither an absolute path nor a URL"
+    elif bool(model.model_platform) == bool(model.model_type):
+        problem = 'a model needs model_platform: "tensorflow", and no model_type beside it'
+    if problem:
+        raise UserError(
+            f"{path}: {problem}, so model servers refuse the file; correct it and run the command again",
+            code="server-config-invalid",
+            path=path,
+        )
 
 
 def _models_config(name: str, root: str) -> str:

@@ -57,7 +57,7 @@ class Sampler:
 
     Args:
         eos_id: the end marker.
-        word_starts: bool [V], whether a token begins a word; None if no row of any batch has `begins_word`.
+        word_starts: bool [tokens], whether a token begins a word; None if no row of any batch has `begins_word`.
     """
 
     eos_id: int = 3
@@ -80,7 +80,9 @@ class Sampler:
         """
         logits = options.lengths.mask_end(logits, step, 1, self.eos_id)
         if self.word_starts is not None:
-            can_begin = self.word_starts | (tf.range(tf.size(self.word_starts)) == self.eos_id)  # or nothing follows
+            size = tf.size(self.word_starts)
+            can_begin = self.word_starts | (tf.range(size) == self.eos_id)  # or nothing follows
+            can_begin = tf.pad(can_begin, [[0, tf.shape(logits)[1] - size]])  # logits have a rounded size
             is_free = ~options.begins_word[:, tf.newaxis] | (step > 0)
             logits = tf.where(is_free | can_begin, logits, NEG_INF)
         tokens = sample_tokens(logits, options, options.random_numbers[:, step])[:, tf.newaxis]  # [B, 1]

@@ -7,9 +7,10 @@ stopped. The names are those of vLLM and of the servers that follow OpenAI's API
 import json
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from seq2serve.models.runtime.saved_model import Signature
+if TYPE_CHECKING:  # it imports NumPy, which a run that reuses everything does not need
+    from seq2serve.models.runtime.saved_model import Signature
 
 TRUNCATED = "truncated"
 FINISH_REASON, FINISH_REASONS = "finish_reason", "finish_reasons"
@@ -34,7 +35,7 @@ def default_options(directory: str, signature: str) -> dict[str, Any]:
         return {}
 
 
-def answer_names(signature: Signature, rank: int = 1) -> list[str]:
+def answer_names(signature: "Signature", rank: int = 1) -> list[str]:
     """Returns the outputs of strings that may be the answer: one string per text, or with a rank of 2 several."""
     reasons = (FINISH_REASON, FINISH_REASONS)
     outputs = {name: spec for name, spec in signature.outputs.items() if name not in reasons}

@@ -8,6 +8,7 @@ import json
 import pathlib
 import random
 import re
+import string
 
 import pyarrow
 import pytest
@@ -313,7 +314,12 @@ def test_the_same_rows_give_the_same_bytes_in_every_format(tmp_path):
 
 
 def test_line_ends_tabs_and_spaces_in_a_text_are_kept(tmp_path):
-    texts = ["def f(x):\n\treturn x\n", "  a  b \n\n    c", "\n\tz\t"]
+    texts = [
+        "def f(x):\n\treturn x\n",
+        "  a  b \n\n    c",
+        "\n\tz\t",
+        *(f" {letter}\n" for letter in string.ascii_letters),
+    ]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"t": text}) + "\n" for text in texts))
     with (tmp_path / "a.csv").open("w", newline="") as file:
         csv.writer(file, quoting=csv.QUOTE_ALL).writerows([("t",), *((text,) for text in texts)])
@@ -321,10 +327,13 @@ def test_line_ends_tabs_and_spaces_in_a_text_are_kept(tmp_path):
     for name in ("a.jsonl", "a.csv", "a.parquet"):
         splits = rows_of(generate(tmp_path / name, tmp_path / f"{name}-out", columns={"text": "t"}))
         assert sorted(text for rows in splits.values() for (text,) in rows) == sorted(texts)
-    (tmp_path / "a.txt").write_text("".join(texts))
+    for number, text in enumerate(texts):
+        (tmp_path / f"{number}.txt").write_text(text)
     whole = {"columns": {"text": "text"}, "input_config": InputConfig(unit="file")}
-    splits = rows_of(generate(tmp_path / "a.txt", tmp_path / "txt-out", **whole))
-    assert [row for rows in splits.values() for row in rows] == [("".join(texts),)]
+    splits = rows_of(generate(f"{tmp_path}/*.txt", tmp_path / "txt-out", **whole))
+    assert sorted(text for rows in splits.values() for (text,) in rows) == sorted(
+        text.removesuffix("\n") for text in texts
+    )
 
 
 def test_files_of_a_split_keep_it_and_splits_without_files_are_taken_from_training(tmp_path):

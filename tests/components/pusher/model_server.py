@@ -44,12 +44,16 @@ class ModelServer:
         folder: the serving folder.
         root: the base_path under which the server finds the folder.
         allow_unavailable: --allow_version_labels_for_unavailable_models.
+        load_threads: --num_load_threads, as in compose.yaml. With 0, the server's default, the manager itself loads.
     Raises:
         RefusedError: the server does not start.
     """
 
-    def __init__(self, folder: pathlib.Path, root: str = "/serving", allow_unavailable: bool = True):
+    def __init__(
+        self, folder: pathlib.Path, root: str = "/serving", allow_unavailable: bool = True, load_threads: int = 2
+    ):
         self.folder, self.root, self.allow_unavailable = folder, root, allow_unavailable
+        self.load_threads = load_threads
         self.clock, self.refusals = 0, []
         self.config = self.source = None
         self.labels: dict[str, int] = {}
@@ -90,8 +94,9 @@ class ModelServer:
             except RefusedError as error:
                 self.refusals.append(str(error))
         self._poll_versions()
+        self._load()
         for _ in range(MAX_ACTIONS):
-            if self._is_loading() or not self._manage():
+            if (self._num_loading and not self.load_threads) or not self._manage():
                 break
 
     def settle(self) -> None:
@@ -110,18 +115,24 @@ class ModelServer:
             text_format.Parse(text, config)  # ParseProtoTextFile: unknown fields are errors
         except text_format.ParseError as error:
             raise RefusedError(f"Invalid protobuf file: {error}") from error
-        if not config.WhichOneof("config"):
+        if not config.WhichOneof("config") and not self.config:
             return  # "Taking no action for empty config."
+        if not config.WhichOneof("config"):
+            raise RefusedError("Cannot transition to requested config")
         _validate(config.model_config_list)
+        _check_platforms(self.config, config)
         self.config = config  # before the labels are checked, so a refused configuration replaces the old one
         self._update_labels()
         (self.source,) = config.model_config_list.config  # AddModelsViaModelConfigList; here always one model
 
     def _read_config(self) -> str:
         try:
-            return (self.folder / "models.config").read_text(encoding="utf-8")
+            text = (self.folder / "models.config").read_text(encoding="utf-8")
         except OSError as error:
             raise RefusedError(f"Failed to read ModelServerConfig file: {error}") from error
+        if not text:  # ParseProtoTextFile maps the file into memory, which fails for an empty one
+            raise RefusedError("Failed to read ModelServerConfig file: it is empty")
+        return text
 
     def _update_labels(self) -> None:
         """ServerCore::UpdateModelVersionLabelMap: called before versions are loaded."""
@@ -148,8 +159,8 @@ class ModelServer:
             numbers = sorted(names)
         self.pending = {number: self.folder / names[number] for number in numbers}  # none: all are unloaded
 
-    def _is_loading(self) -> bool:
-        """Returns whether the manager's only thread loads or waits to retry (server.h: num_load_threads is 0)."""
+    def _load(self) -> None:
+        """Lets a second of the loads pass, or of the waits for a retry."""
         for servable in self.servables.values():
             if servable.state != "loading":
                 continue
@@ -162,7 +173,10 @@ class ModelServer:
                 servable.state = "error" if servable.failures > MAX_RETRIES else "loading"
             elif is_attempt and servable.seconds <= 0:
                 servable.state, servable.content = "ready", content
-        return any(servable.state == "loading" for servable in self.servables.values())
+
+    @property
+    def _num_loading(self) -> int:
+        return sum(servable.state == "loading" for servable in self.servables.values())
 
     def _manage(self) -> bool:
         """One round of AspiredVersionsManager's loop; returns whether it did something."""
@@ -192,10 +206,11 @@ class ModelServer:
             del self.servables[leaving[0]]
             return True
         new = [servable for servable in aspired if servable.state == "new"]
-        if new:
+        if new and self._num_loading < max(self.load_threads, 1):
             servable = max(new, key=lambda servable: servable.number)
             servable.state, servable.seconds = "loading", LOAD_SECONDS
-        return bool(new)
+            return True
+        return False
 
 
 def _validate(models) -> None:
@@ -208,6 +223,14 @@ def _validate(models) -> None:
             raise RefusedError(f"Expected an absolute path or URI; got base_path()={model.base_path}")
         if not model.model_platform:
             raise RefusedError("Illegal setting neither model_type nor model_platform")
+
+
+def _check_platforms(old, new) -> None:
+    """ServerCore: ValidateNoModelsChangePlatforms."""
+    platforms = {model.name: model.model_platform for model in old.model_config_list.config} if old else {}
+    for model in new.model_config_list.config:
+        if platforms.get(model.name, model.model_platform) != model.model_platform:
+            raise RefusedError(f"Illegal to change a model's platform. For model {model.name}")
 
 
 def _content(folder: pathlib.Path) -> str:

@@ -8,7 +8,14 @@ import pytest
 
 from seq2serve.components.pusher.server_files import MAX_REQUEST_ROWS
 from seq2serve.components.pusher.versions import publish, rollback, served, versions
-from tests.components.pusher.model_server import MODEL_FILES, BatchingQueue, ModelServer, RefusedError
+from tests.components.pusher.model_server import (
+    MAX_RETRIES,
+    MODEL_FILES,
+    RETRY_SECONDS,
+    BatchingQueue,
+    ModelServer,
+    RefusedError,
+)
 
 CHANGES = ("fsync", "mkdir", "rename", "replace", "rmdir", "unlink")  # the functions of os that change the folder
 
@@ -126,7 +133,7 @@ def test_rolling_back_to_a_withdrawn_version_serves_it_again(push, folder, befor
 
 
 def test_a_version_that_is_withdrawn_while_it_loads_needs_a_new_push_on_that_server(push, folder):
-    """TF Serving tries a number that failed to load only once; the version before it stays until the next push."""
+    """TF Serving tries a number that failed to load no second time until it has served another version."""
     push("a")
     server = ModelServer(folder)
     withdrawn = push("b")
@@ -142,6 +149,25 @@ def test_a_version_that_is_withdrawn_while_it_loads_needs_a_new_push_on_that_ser
     push("b")
     settle(server)
     assert server.answer() == "b"
+
+
+@pytest.mark.parametrize(("load_threads", "most_seconds"), [(0, MAX_RETRIES * (RETRY_SECONDS + 10)), (2, 10)])
+def test_a_second_load_thread_lets_a_newer_version_load_while_a_broken_one_is_retried(
+    push, folder, load_threads, most_seconds
+):
+    push("a")
+    server = ModelServer(folder, load_threads=load_threads)
+    broken = push("b")
+    for name in MODEL_FILES:
+        (folder / str(broken) / name).unlink()
+    for _ in range(10):
+        watch(server)
+    push("c")
+    seconds = 0
+    while server.answer() != "c" and seconds < 1000:
+        watch(server)
+        seconds += 1
+    assert most_seconds / 10 < seconds <= most_seconds
 
 
 @pytest.mark.parametrize("name", ["push", "push that deletes", "rollback", "rollback over two", "rollback forward"])
@@ -249,6 +275,9 @@ def test_a_label_with_the_latest_policy_loses_its_version_at_the_next_push(push,
         ),
         ("model_config_list { config { name: 'x' base_path: 'x' model_platform: 'tensorflow' } }", "absolute path"),
         ("model_config_list { config { name: 'x' base_path: '/x' } }", "neither model_type nor model_platform"),
+        ("model_config_list { config { name: 'serving' base_path: '/serving' model_platform: 'other' } }", "platform"),
+        ("", "Failed to read"),
+        ("# Only a comment.", "Cannot transition"),
         ("model_config_list { config { name: 'x' base_path: '/x' } config { name: 'x' base_path: '/y' } }", "multiple"),
     ],
 )

@@ -312,6 +312,25 @@ def test_a_configuration_that_servers_cannot_read_is_an_error_and_nothing_is_pus
     assert versions(destination) == [first]
 
 
+@pytest.mark.parametrize(
+    ("model_config", "message"),
+    [
+        ("base_path: 'serving' model_platform: 'tensorflow'", "base_path 'serving' is neither an absolute path nor"),
+        ("model_platform: 'tensorflow'", "base_path '' is neither"),
+        ("base_path: '/serving'", "a model needs model_platform"),
+        ("base_path: '/serving' model_platform: 'tensorflow' model_type: TENSORFLOW", "no model_type beside it"),
+    ],
+)
+def test_a_model_that_servers_refuse_is_an_error_and_nothing_is_pushed(destination, model, model_config, message):
+    first = push(destination, model("a"))
+    text = f"model_config_list {{ config {{ name: 'en_de' {model_config} }} }}"
+    open_store(destination).write("models.config", text.encode())
+    with pytest.raises(UserError, match=message) as error:
+        push(destination, model("b"))
+    assert error.value.code == "server-config-invalid"
+    assert versions(destination) == [first]
+
+
 def test_the_model_of_the_folder_is_found_among_several(destination, model):
     first, second = (push(destination, model(content)) for content in "ab")
     path, policy = (
@@ -320,7 +339,8 @@ def test_the_model_of_the_folder_is_found_among_several(destination, model):
     )
     write_config(destination, policy, "config { name: 'other' base_path: '/other' model_platform: 'tensorflow' }")
     assert served(destination).numbers == (first,)
-    open_store(destination).write("models.config", b"model_config_list { config { name: 'renamed' } }")
+    renamed = b"config { name: 'renamed' base_path: '/serving' model_platform: 'tensorflow' }"
+    open_store(destination).write("models.config", b"model_config_list { " + renamed + b" }")
     assert served(destination).numbers == (second,)
     open_store(destination).write("models.config", b"model_config_list { config { name: 'b' } config { name: 'c' } }")
     with pytest.raises(UserError, match="lists 2 models, and not exactly one of them has the name en_de") as error:

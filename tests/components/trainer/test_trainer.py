@@ -340,7 +340,7 @@ def test_the_model_has_the_documented_layout_and_properties(finished_run):
 def test_the_served_model_answers_like_the_reloaded_keras_model(finished_run):
     model, texts = finished_run.output("Trainer", "model"), ["Turn on the light in the hall.", "Open", ""]
     tokenizer = load_tokenizer(finished_run.output("Transform", "tokenizer").uri)
-    module = TranslationServingModule(reload(model), tokenizer, DecodingConfig(beam_size=2), 256)
+    module = TranslationServingModule(reload(model), tokenizer, DecodingConfig(beam_size=2, length_penalty=1.0), 256)
     expected = module.serving_default(tf.constant(texts))
     with SavedModelRuntime(model.path("Format-Serving")) as served:
         answers = served.run("serving_default", {"text": texts})

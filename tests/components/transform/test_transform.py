@@ -194,7 +194,7 @@ def test_a_vocabulary_too_small_for_the_characters_has_bytes_or_grows_and_says_s
 ):
     _, tokenizer = transform(inputs, tmp_path, tokenizer_config=TokenizerConfig(**settings))
     size, errors = tokenizer.properties["vocab_size"], capsys.readouterr().err
-    assert size == 270 if len(notices) == 1 else min(size.values()) > 265
+    assert size <= 270 if len(notices) == 1 else min(size.values()) > 265
     for notice, pattern in zip(tokenizer.properties["notices"], notices, strict=True):
         assert re.match(pattern, notice)
         assert f"Transform: warning: {notice}\n" in errors

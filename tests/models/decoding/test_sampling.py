@@ -163,10 +163,14 @@ def test_length_limits_hold(noisy_reverser, source):
 
 
 def test_only_the_first_token_of_a_row_may_have_to_begin_a_word():
-    """The rows are: the most likely token begins no word, the same without the option, and the text may end."""
+    """The rows are: the most likely token begins no word, the same without the option, and the text may end.
+
+    There are more logits than tokens, as for every model whose vocabulary is no multiple of GROUP.
+    """
     word_starts = tf.constant([False, False, False, False, True, False])
     sampler = Sampler(EOS, word_starts)
     logits = tf.constant([[0.0, 0, 0, 1, 2, 9], [0, 0, 0, 1, 2, 9], [0, 0, 0, 8, 2, 9]])
+    logits = tf.pad(logits, [[0, 0], [0, 2]], constant_values=NEG_INF)
     rows = options(3, temperature=0, numbers=np.zeros([3, 2], np.float32), begins_word=[True, False, True])
     hypotheses = initial_hypotheses(tf.fill([3], 2), 1, 1, CHUNK)
     first = sampler.advance(hypotheses, logits, tf.constant(0), rows)

@@ -49,7 +49,7 @@ def test_n_best_are_the_best_translations_first(translate):
 
 
 def test_a_translator_takes_options(translate):
-    assert translate(TEXTS, length_penalty=0.6) == translate(TEXTS)  # the default
+    assert translate(TEXTS, length_penalty=1.0) == translate(TEXTS)  # the default
     text = TEXTS[0]
     one, many = translate(text, max_length=1), translate([text] * 2, min_length=[0, 12], max_length=[1, 0], beam_size=1)
     assert len(one) < len(many[1])
