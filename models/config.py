@@ -112,6 +112,8 @@ class TrainingConfig:
         precision: dtype in which the layers compute. Weights, loss and updates stay in float32 (Micikevicius et al.
             2018), and so does the exported model. float16 needs a GPU; bfloat16 is faster only where the hardware
             supports it.
+        warm_start_optimizer: a warm start also takes the state of the earlier model's optimizer, its moments of the
+            gradients. The schedule starts from its beginning. Needs a model of the same architecture and optimizer.
         seed: random seed of the initial weights, the order of the data and dropout.
         histograms: write a histogram of each weight to TensorBoard at each checkpoint.
         profile_step: step at which TensorBoard starts to profile a few steps. 0 disables it.
@@ -138,6 +140,7 @@ class TrainingConfig:
     patience: int = 0
     eval_examples: int = 200
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    warm_start_optimizer: bool = False
     seed: int = 1
     histograms: bool = False
     profile_step: int = 0

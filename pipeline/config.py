@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from seq2serve.components.base.errors import UserError
-from seq2serve.components.example_gen.formats import Format
+from seq2serve.components.example_gen.formats import Format, Unit
 from seq2serve.components.tasks.registry import TASKS
 from seq2serve.models.config import MAX_PLACEHOLDERS, DecodingConfig, ModelConfig, TokenizerConfig, TrainingConfig
 
@@ -31,7 +31,10 @@ class DataConfig:
             values.
         format: of the files; auto follows from the file extension.
         delimiter: between cells, if it is not the format's own.
-        unit: a row of plain text: a line, a paragraph or a whole file.
+        unit: a row of plain text: a line, a paragraph, a whole file, or a part of a document. A document is a file
+            whose paragraphs stay in order; the parts at its end are held out for eval and test. With auto, a single
+            file is a document, and several files are read by paragraph. With file, a single file is a document unless
+            each split has its own.
         encoding: of text files, such as windows-1252 (Python's names); auto is UTF-8, or UTF-16 if the bytes show it.
         quoting: of TSV files: csv if cells may be quoted, none if quotation marks are text; auto follows from the file.
         eval_share: share of the rows held out to evaluate the model during training.
@@ -55,7 +58,7 @@ class DataConfig:
     slices: str = ""
     format: Literal["auto", Format] = "auto"
     delimiter: str = ""
-    unit: Literal["line", "paragraph", "file"] = "line"
+    unit: Unit = "line"
     encoding: str = "auto"
     quoting: Literal["auto", "csv", "none"] = "auto"
     eval_share: float = 0.05

@@ -149,9 +149,11 @@ class Model(Artifact):
 
 
 class ModelRun(Artifact):
-    """Training logs (TFX: ModelRun).
+    """Training logs, and the state of training after its last step (TFX: ModelRun).
 
-    logs/   TensorBoard event files
+    logs/          TensorBoard event files
+    checkpoints/   a TensorFlow checkpoint ckpt-<step>, from which a longer training or the optimizer of a warm start
+        continues; kept/ has the weights of earlier checkpoints that a longer training may export
     """
 
 

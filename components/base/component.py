@@ -33,6 +33,21 @@ class Splits:
 
 
 @dataclasses.dataclass(frozen=True)
+class EarlierExecution:
+    """A completed execution of the same component with the same inputs, code and libraries, but other parameters.
+
+    Args:
+        parameters: parameter -> value as JSON.
+        outputs: output key -> artifact as it was published; its files may be at a URL, or deleted.
+        read: returns an artifact whose files can be read here; None if they were deleted.
+    """
+
+    parameters: Mapping[str, Any]
+    outputs: Mapping[str, Artifact]
+    read: Callable[[Artifact], Artifact | None]
+
+
+@dataclasses.dataclass(frozen=True)
 class Context:
     """Resources of an execution that its result must not depend on; never part of a fingerprint.
 
@@ -41,11 +56,14 @@ class Context:
         scratch: a folder that survives if the execution is killed and is removed when it completes. If the same
             execution (same fingerprint) runs again, it gets the folder with its previous content.
         verbose: whether to show output that is hidden by default.
+        earlier: executions whose work this one may continue if its result is the same, newest first (TFX: a Resolver).
+            Empty for a component that runs on Beam's workers.
     """
 
     beam_options: tuple[str, ...] = ()
     scratch: str = ""
     verbose: bool = False
+    earlier: tuple[EarlierExecution, ...] = ()
 
 
 # A component with a `BeamContext` runs on Beam's workers, which may be other machines, so artifacts on an object store

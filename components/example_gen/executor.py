@@ -20,7 +20,7 @@ from seq2serve.components.example_gen.file_checks import (
     without_empty_files,
 )
 from seq2serve.components.example_gen.file_errors import for_each_file
-from seq2serve.components.example_gen.formats import InputConfig, SplitConfig, group_files
+from seq2serve.components.example_gen.formats import InputConfig, SplitConfig, group_files, text_unit
 from seq2serve.components.example_gen.shard_job import ShardJob
 from seq2serve.components.example_gen.splitting import KeysOfLabels, Splitter
 from seq2serve.components.example_gen.tables import Table, make_table
@@ -86,6 +86,8 @@ def generate_test_examples(
 def _make_tables(files: RawFiles, columns: dict[str, str], input_config: InputConfig) -> tuple[list[Table], list[str]]:
     """Returns (the tables of the user's files, the paths of the empty ones)."""
     groups, empty = without_empty_files(group_files(files.properties["files"], list(columns), input_config))
+    unit = text_unit([group[0] for group in groups], input_config.unit)
+    input_config = dataclasses.replace(input_config, unit=unit)
     make = functools.partial(make_table, columns=columns, input_config=input_config, shard_bytes=text_files.SHARD_BYTES)
     return for_each_file(make, groups), empty
 
@@ -109,7 +111,8 @@ def _write(job: ShardJob, splitter: Splitter, examples: Examples, max_reject_sha
     _set_counts(examples, summaries)
     _check_rows(examples, summaries, max_reject_share)
     empty = split_checks.empty_splits(examples)
-    if empty and splitter.key == "loose" and split_checks.near_duplicates_fill_splits(examples):
+    by_position = any(table.reader.splits_by_position for table in job.tables)
+    if empty and not by_position and splitter.key == "loose" and split_checks.near_duplicates_fill_splits(examples):
         warnings.append(split_checks.exact_key_warning(empty))
         splitter = dataclasses.replace(splitter, key="exact")
         summaries = job.write(splitter)
@@ -122,6 +125,8 @@ def _write(job: ShardJob, splitter: Splitter, examples: Examples, max_reject_sha
         warnings += [split_checks.moved_labels_warning(column, names) for column, names in moved.items() if names]
     _set_counts(examples, summaries)
     for split in split_checks.empty_splits(examples):
+        if by_position:
+            raise split_checks.short_document_error(examples, split)
         raise split_checks.empty_split_error(examples, split, examples.properties["source"], splitter)
     examples.properties["split_fingerprints"] = _split_fingerprints(summaries)
     warnings += split_checks.share_warnings(summaries, splitter)

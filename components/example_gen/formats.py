@@ -9,6 +9,7 @@ from seq2serve.components.base.artifact import SPLITS
 from seq2serve.components.base.errors import UserError
 
 Format = Literal["tsv", "csv", "jsonl", "text", "parquet", "tfrecord", "tmx"]  # tables.READERS has their readers
+Unit = Literal["auto", "line", "paragraph", "file", "document"]
 
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 _SUFFIXES: dict[str, Format] = {
@@ -37,7 +38,8 @@ class InputConfig:
             text if there is only one column. Parallel files (one file per column) are always text.
         delimiter: separates the cells of tsv and csv. If empty, tsv uses a tab, and csv uses the one of , ; tab | with
             which the header contains the columns.
-        unit: a row of plain text: a line, a paragraph (lines up to the next empty one) or a whole file.
+        unit: a row of plain text: a line, a paragraph (lines up to the next empty one), a whole file, or a part of a
+            file that is one document (readers/document.py). For `auto`, and for single files, see `text_unit`.
         label_columns: example columns of labels. White space around a label is removed.
         encoding: of text files; `auto` is UTF-8, or UTF-16 if the bytes show it.
         quoting: of tsv. `csv`: cells may be quoted, as in CSV; `none`: quotation marks are text; `auto`: the file shows
@@ -47,7 +49,7 @@ class InputConfig:
 
     format: Literal["auto", Format] = "auto"
     delimiter: str = ""
-    unit: Literal["line", "paragraph", "file"] = "line"
+    unit: Unit = "line"
     label_columns: tuple[str, ...] = ()
     encoding: str = "auto"
     quoting: Literal["auto", "csv", "none"] = "auto"
@@ -117,6 +119,23 @@ def file_format(path: str, input_config: InputConfig, num_columns: int) -> Forma
     if input_config.format != "auto":
         return input_config.format
     return named_format(path) or ("tsv" if num_columns > 1 else "text")
+
+
+def text_unit(files: list[dict], unit: Unit) -> Unit:
+    """Returns the unit in which plain text is read.
+
+    With `auto`, a file that is the only one of its split is a document, and several are read by paragraph. With `file`,
+    a file is a document if it would be the only row from which train and another split are to be taken.
+
+    Args:
+        files: with "split" if assigned.
+        unit: the setting.
+    """
+    splits = [file.get("split", "") or "train" for file in files]
+    if unit == "auto":
+        return "document" if len(set(splits)) == len(splits) else "paragraph"
+    must_be_split = splits.count("train") == 1 and set(splits) != set(SPLITS)
+    return "document" if unit == "file" and must_be_split else unit
 
 
 def group_files(files: list[dict], columns: list[str], input_config: InputConfig) -> list[tuple[dict, ...]]:

@@ -50,7 +50,11 @@ class ShardJob:
         folder = ShardFolder(self.uri, self.columns, self.slice_columns, num_shards)
         # Equal texts share a split, so without groups the rows of files without a split cannot overlap each other.
         by_text = splitter.key in ("loose", "exact")
-        held_out_tables = [table for table in self.tables if table.split or not by_text] if self.drop_overlap else []
+        held_out_tables = [
+            table
+            for table in self.tables
+            if self.drop_overlap and (table.split or table.reader.splits_by_position or not by_text)
+        ]
         with beam_pipeline(self.context) as pipeline:
             scans = beam.pvalue.AsDict(self._scan(pipeline))
             shards = pipeline | "Shards" >> beam.Create(self._shards) | "ShareShards" >> beam.Reshuffle()

@@ -61,6 +61,19 @@ def empty_split_error(examples: Examples, split: str, uri: str, splitter: Splitt
     )
 
 
+def short_document_error(examples: Examples, split: str) -> UserError:
+    """Returns the error of a split without rows because a document has too few parts."""
+    uri, num_rows = examples.properties["source"], examples.properties["num_rows"]
+    return UserError(
+        f"{uri}: none of the {num_rows} parts of the document begins in the share that is held out for {split}; set a "
+        f"larger share with --set data.{split}_share=, or add text",
+        code="split-empty",
+        path=uri,
+        split=split,
+        num_rows=num_rows,
+    )
+
+
 def exact_key_warning(splits: Sequence[str]) -> str:
     """Returns the warning that rows are split by their exact text because `splits` would be empty otherwise."""
     return (

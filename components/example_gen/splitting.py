@@ -5,6 +5,7 @@ import functools
 import hashlib
 from collections.abc import Mapping
 
+from seq2serve.components.example_gen.readers.base import Row
 from seq2serve.components.storage.text_keys import exact_key, normalize
 
 MAX_LABELS = 1000  # a column with more values has no labels; SchemaGen says so
@@ -45,6 +46,16 @@ class Splitter:
         """Returns the split of a row."""
         return self.split(self._key_text(cells))
 
+    def at(self, position: float) -> str:
+        """Returns the split of a part of a document that begins at a share of it; the end is for eval and then test."""
+        if position < 1 - self.eval_share - self.test_share:
+            return "train"
+        return "eval" if position < 1 - self.test_share else "test"
+
+    def split_of(self, split: str, row: Row) -> str:
+        """Returns the split of a row; `split` is that of its file, or empty."""
+        return split or (self.assign(row.cells) if row.position is None else self.at(row.position))
+
     def key_hash(self, cells: Cells) -> str:
         """Returns the hash of a row's key."""
         return self._digest(self._key_text(cells)).hex()
@@ -80,10 +91,10 @@ class HeldOutRows:
     splitter: Splitter
     columns: tuple[str, ...]
 
-    def __call__(self, split: str, cells: Cells) -> str:
+    def __call__(self, split: str, row: Row) -> str:
         """Returns the hash of a held-out row; empty for other rows. `split` is that of its file, or empty."""
-        is_held_out = (split or self.splitter.assign(cells)) != "train"
-        return row_hash(cells, self.columns) if is_held_out else ""
+        is_held_out = self.splitter.split_of(split, row) != "train"
+        return row_hash(row.cells, self.columns) if is_held_out else ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +109,8 @@ class KeysOfLabels:
     splitter: Splitter
     labels: Mapping[str, frozenset[str]]
 
-    def __call__(self, split: str, cells: Cells) -> str:
+    def __call__(self, split: str, row: Row) -> str:
         """Returns the hash of a selected row's key; empty for other rows. `split` is that of its file, or empty."""
+        cells = row.cells
         has_label = not split and any(cells[column] in labels for column, labels in self.labels.items())
         return self.splitter.key_hash(cells) if has_label and self.splitter.assign(cells) != "train" else ""

@@ -14,7 +14,7 @@ from apache_beam.io.filesystems import FileSystems
 from seq2serve.components.base.artifact import SPLITS
 from seq2serve.components.example_gen.encodings import NOT_UTF8
 from seq2serve.components.example_gen.readers.base import Row, Scan, Scans
-from seq2serve.components.example_gen.splitting import MAX_LABELS, Cells, Splitter, row_hash
+from seq2serve.components.example_gen.splitting import MAX_LABELS, Splitter, row_hash
 from seq2serve.components.example_gen.tables import Table
 from seq2serve.components.example_gen.text_files import DamagedFileError, Segment
 from seq2serve.components.storage.shards import shard_name
@@ -83,10 +83,10 @@ class HashRows(beam.DoFn):
 
     Args:
         tables: path -> Table. Segments of other files are skipped.
-        select: (split of the row's file or "", cells) -> a hash of the row; empty for rows that are not selected.
+        select: (split of the row's file or "", row) -> a hash of the row; empty for rows that are not selected.
     """
 
-    def __init__(self, tables: dict[str, Table], select: Callable[[str, Cells], str]):
+    def __init__(self, tables: dict[str, Table], select: Callable[[str, Row], str]):
         self._tables = tables
         self._select = select
 
@@ -96,9 +96,7 @@ class HashRows(beam.DoFn):
             if table := self._tables.get(segment.path):
                 # The pipeline that writes the rows reports damage.
                 with contextlib.suppress(DamagedFileError):
-                    hashes.update(
-                        self._select(table.split, r.cells) for r in table.read(segment, scans) if not r.reason
-                    )
+                    hashes.update(self._select(table.split, r) for r in table.read(segment, scans) if not r.reason)
         if hashes := sorted(hashes - {""}):
             yield hashes
 
@@ -154,11 +152,11 @@ class WriteShard(beam.DoFn):
             if row.reason:
                 writer.reject(segment.path, row)
                 continue
-            split = table.split or self._splitter.assign(row.cells)
+            split = self._splitter.split_of(table.split, row)
             if dropped and split == "train" and row_hash(row.cells, self._columns) in dropped:
                 writer.num_dropped += 1
             else:
-                writer.write(split, row.cells, is_hashed=not table.split)
+                writer.write(split, row.cells, is_hashed=not table.split and row.position is None)
                 writer.count_labels(split, row.cells, table.label_columns)
 
 

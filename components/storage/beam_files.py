@@ -173,6 +173,18 @@ def remove_file(path: str) -> None:
         FileSystems.delete([path])
 
 
+def file_sizes(folder: str) -> dict[str, int]:
+    """Returns the files under a URL: path relative to it -> size in bytes.
+
+    Raises:
+        Seq2ServeError: the store cannot be reached.
+    """
+    with _store_errors(folder):
+        (result,) = FileSystems.match([f"{folder}/**"])
+    files = {file.path.removeprefix(f"{folder}/"): file.size_in_bytes for file in result.metadata_list}
+    return {name: size for name, size in files.items() if not name.endswith("/")}
+
+
 def list_files(folder: str) -> list[str]:
     """Returns the URLs of the files in a folder, sorted; an empty list if there is no such folder.
 

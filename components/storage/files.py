@@ -100,6 +100,25 @@ def remove_file(path: str) -> None:
         os.remove(path)
 
 
+def stat_files(folder: str) -> dict[str, tuple[int, int]]:
+    """Returns the files in a folder and its subfolders: path relative to the folder -> size in bytes, and time.
+
+    The time is that of the last change, in nanoseconds since 1970; 0 for URLs.
+
+    Raises:
+        Seq2ServeError: the store cannot be reached.
+    """
+    if is_remote(folder):
+        return {name: (size, 0) for name, size in _beam_files().file_sizes(folder).items()}
+    stats = {}
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(parent, name)
+            stat = os.stat(path)
+            stats[os.path.relpath(path, folder)] = stat.st_size, stat.st_mtime_ns
+    return stats
+
+
 def list_files(folder: str) -> list[str]:
     """Returns the paths of the files in a folder, sorted; an empty list if there is no such folder.
 

@@ -13,6 +13,7 @@ from seq2serve.components.base import interrupt
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.base.progress import Reporter, note
 from seq2serve.components.tasks.evaluation import Evaluation, Findings
+from seq2serve.components.trainer.checkpoints import CHECKPOINTS, KEPT, state_of
 from seq2serve.components.trainer.history import (
     DIVERGED_FLOOR,
     DIVERGED_RATIO,
@@ -205,12 +206,12 @@ class WeightSnapshots:
 
     def forget_others(self, steps: Sequence[int]) -> None:
         """Removes the weights of all steps but these."""
-        for path in Path(self._folder, "kept").glob("weights-*"):
+        for path in Path(self._folder, KEPT).glob("weights-*"):
             if int(path.name.removeprefix("weights-").partition(".")[0]) not in steps:
                 path.unlink()
 
     def _path(self, step: int) -> str:
-        return f"{self._folder}/kept/weights-{step}"
+        return f"{self._folder}/{KEPT}/weights-{step}"
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -237,11 +238,9 @@ class Checkpoint(keras.callbacks.Callback):
     ):
         super().__init__()
         self._ranking, self._snapshots, self._config, self._optimizer = ranking, snapshots, config, model.optimizer
-        # The variables themselves: a checkpoint of the model would lack the states of random generators.
-        state = [variable.value for variable in (*model.variables, *model.optimizer.variables)]
         self._history = tf.Variable("", dtype=tf.string)
-        self._checkpoint = tf.train.Checkpoint(state=state, history=self._history)
-        self._manager = tf.train.CheckpointManager(self._checkpoint, f"{folder}/checkpoints", max_to_keep=2)
+        self._checkpoint = tf.train.Checkpoint(**state_of(model), history=self._history)
+        self._manager = tf.train.CheckpointManager(self._checkpoint, f"{folder}/{CHECKPOINTS}", max_to_keep=2)
 
     def restore(self) -> int:
         """Restores the last checkpoint and returns its step; 0 if there is none."""

@@ -3,8 +3,8 @@
 See also: callbacks.py for checkpoints, evaluation and early stopping.
 """
 
+import dataclasses
 import os
-import shutil
 from typing import Any
 
 import keras
@@ -19,15 +19,16 @@ from seq2serve.components.tasks.data import DataSpec
 from seq2serve.components.tasks.evaluation import Evaluation
 from seq2serve.components.tasks.task import Task
 from seq2serve.components.trainer import callbacks
+from seq2serve.components.trainer.checkpoints import CHECKPOINTS, continue_earlier, publish_state, read_moments
 from seq2serve.components.trainer.history import CheckpointRanking, History, describe_choice
 from seq2serve.components.trainer.tensorboard import Profile, TensorBoardLog
 from seq2serve.models.config import Recipe
 from seq2serve.models.runtime.literal_path import literal_path
 from seq2serve.models.tokenizers.tokenizer import is_lowercase, load_tokenizers, same_vocabulary
 from seq2serve.models.training.batches import read_pools
-from seq2serve.models.training.optimizer import make_optimizer, precision
+from seq2serve.models.training.optimizer import continue_moments, make_optimizer, precision
 from seq2serve.models.training.saving import WEIGHTS, save_model
-from seq2serve.models.training.warm_start import start_from
+from seq2serve.models.training.warm_start import WarmStart, start_from
 
 NUM_WARMUP_TEXTS = 3  # texts of the eval split that become warm-up requests: short, medium, long
 
@@ -48,9 +49,15 @@ def train(
     total_steps = data.total_steps()
     network = _compiled_model(data, total_steps)
     if base_model:
-        model.properties["warm_start"] = _warm_start(network, base_model, tokenizer)
+        model.properties["warm_start"] = _warm_start(
+            network, base_model, tokenizer, recipe.training.warm_start_optimizer
+        )
+    parameters = {"task": task.name, "recipe": dataclasses.asdict(recipe)}
     with literal_path(context.scratch) as scratch:
-        results = _fit(network, data, total_steps, scratch)
+        continued = ""
+        if not tf.train.latest_checkpoint(f"{scratch}/{CHECKPOINTS}"):
+            continued = continue_earlier(recipe.training, int(total_steps), parameters, context.earlier, scratch)
+        results = _fit(network, data, total_steps, scratch, continued)
     _copy_files(tokenizer.uri, model.path("Format-Keras", "tokenizer"))
     save_model(network, model.path("Format-Keras"))
     # A model in float32, whatever the precision of training.
@@ -58,8 +65,7 @@ def train(
     served.set_weights(network.get_weights())
     warmup_texts = _warmup_texts([row[task.text_columns[0]] for row in data.rows])
     data.implementation.export(served, data.tokenizers, data.spec, recipe, model.path("Format-Serving"), warmup_texts)
-    # Copied, not moved: if this execution is killed before it is published, the next one needs the logs.
-    shutil.copytree(f"{context.scratch}/logs", model_run.path("logs"))
+    publish_state(context.scratch, model_run)
     lowercase = is_lowercase(data.tokenizers[task.text_columns[-1]])
     model.properties.update(num_parameters=network.count_params(), lowercase=lowercase, **results)
 
@@ -140,9 +146,13 @@ def _strategy() -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy([device.name for device in devices])
 
 
-def _fit(network: keras.Model, data: _TrainingData, total_steps: int | tf.Variable, scratch: str) -> dict[str, Any]:
+def _fit(
+    network: keras.Model, data: _TrainingData, total_steps: int | tf.Variable, scratch: str, continued: str
+) -> dict[str, Any]:
     """Trains, from the last checkpoint if there is one, and sets the weights to export.
 
+    Args:
+        continued: the ModelRun whose state is in `scratch`; empty if its state is that of this training.
     Returns:
         `steps`: number of training steps; `exported_steps`: the checkpoints whose mean is exported; `checkpoints`: see
         CheckpointRanking.last_and_best; `eval_<metric>` of
@@ -154,8 +164,12 @@ def _fit(network: keras.Model, data: _TrainingData, total_steps: int | tf.Variab
     checkpoint = callbacks.Checkpoint(network, ranking, snapshots, scratch, config)
     start = checkpoint.restore()
     if start:
-        note(f"Trainer resumes from step {start}")
+        note(
+            f"Trainer continues from step {start} of {continued}" if continued else f"Trainer resumes from step {start}"
+        )
     budget = callbacks.Budget(ranking.history, total_steps, config.minutes)
+    if not budget.is_exhausted(start):
+        ranking.history.evaluations = ranking.history.for_more_steps(config.checkpoint_steps).evaluations
     evaluate = callbacks.Evaluate(evaluation, ranking, snapshots, config)
     if not (budget.is_exhausted(start) or evaluate.should_stop_early()):
         guard = callbacks.DivergenceGuard(ranking.history, config, total_steps, data.spec.num_choices)
@@ -175,11 +189,15 @@ def _fit(network: keras.Model, data: _TrainingData, total_steps: int | tf.Variab
     return {**results, **eval_metrics}
 
 
-def _warm_start(network: keras.Model, base_model: ModelFiles, tokenizer: Tokenizer) -> dict[str, list[str]]:
+def _warm_start(
+    network: keras.Model, base_model: ModelFiles, tokenizer: Tokenizer, continues_optimizer: bool
+) -> dict[str, list[str]]:
     """Loads the weights of an earlier model; reports and returns the fields of WarmStart.
 
+    Args:
+        continues_optimizer: whether to load the state of its optimizer, too.
     Raises:
-        UserError: the vocabulary or the architecture differs.
+        UserError: the vocabulary or the architecture differs, or with `continues_optimizer` the optimizer.
     """
     paths = [file["path"] for file in base_model.properties["files"]]
     folder = next(os.path.dirname(path) for path in paths if os.path.basename(path) == WEIGHTS)
@@ -194,12 +212,34 @@ def _warm_start(network: keras.Model, base_model: ModelFiles, tokenizer: Tokeniz
         )
     try:
         started = start_from(network, folder)
+        if continues_optimizer:
+            _take_moments(network, next(path for path in paths if path.endswith(".index")), started)
     except ValueError as error:
         raise UserError(f"cannot start from {folder}: {error}", code="warm-start-impossible", path=folder) from error
     layers_by_outcome = {outcome: list(layers) for outcome, layers in vars(started).items()}
     summary = "; ".join(f"{outcome}: {', '.join(layers) or 'none'}" for outcome, layers in layers_by_outcome.items())
-    note(f"Trainer starts from {folder}; {summary}")
+    optimizer = "; with the state of its optimizer" if continues_optimizer else ""
+    note(f"Trainer starts from {folder}{optimizer}; {summary}")
     return layers_by_outcome
+
+
+def _take_moments(network: keras.Model, index: str, started: WarmStart) -> None:
+    """Continues with the moments of the earlier model's optimizer.
+
+    Args:
+        index: path of the index of its checkpoint.
+        started: the weights that have been taken.
+    Raises:
+        ValueError: the weights or the optimizers differ.
+    """
+    if others := [*started.fresh, *started.unused]:
+        raise ValueError(
+            f"training.warm_start_optimizer needs a model with the same weights, not these: {', '.join(others)}; "
+            "set it to false"
+        )
+    with literal_path(os.path.dirname(index)) as directory:
+        values, steps = read_moments(f"{directory}/{os.path.basename(index).removesuffix('.index')}", network)
+    continue_moments(network.optimizer, values, steps)
 
 
 def _make_model(data: _TrainingData) -> keras.Model:

@@ -68,6 +68,11 @@ class History:
         self.high_points = self.high_points + 1 if high else 0
         return point
 
+    def for_more_steps(self, checkpoint_steps: int) -> "History":
+        """Returns the history without the evaluation after the last step, if a longer training would not have it."""
+        regular = [evaluation for evaluation in self.evaluations if evaluation["step"] % checkpoint_steps == 0]
+        return dataclasses.replace(self, evaluations=regular)
+
     def diverges(self) -> bool:
         """Returns whether the loss stays far above its minimum, or above that of guessing."""
         return self.high_points >= DIVERGED_POINTS
@@ -131,9 +136,13 @@ class CheckpointRanking:
         return (self.best if is_best else self.last)(config.export_checkpoints)
 
     def kept(self, config: TrainingConfig) -> list[int]:
-        """Returns the steps of the checkpoints that may be exported when training ends."""
-        best, last = (choose(config.export_checkpoints) for choose in (self.best, self.last))
-        return {"best": best, "last": last, "auto": [*best, *last]}[config.export]
+        """Returns the steps of the checkpoints that may be exported when training ends, now or after more steps."""
+        later = dataclasses.replace(self, history=self.history.for_more_steps(config.checkpoint_steps))
+        steps = []
+        for ranking in (self, later):
+            best, last = (choose(config.export_checkpoints) for choose in (ranking.best, ranking.last))
+            steps += {"best": best, "last": last, "auto": [*best, *last]}[config.export]
+        return steps
 
     def is_last_worse(self) -> bool:
         """Returns whether the last evaluation is worse than the best one by more than noise."""

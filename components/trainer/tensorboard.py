@@ -44,10 +44,12 @@ class TensorBoardLog(keras.callbacks.Callback):
         for path in Path(self._logs).glob("*/*.from-*"):
             if int(path.name.rpartition("-")[2]) >= step:
                 path.unlink()
+        # In a file of their own, because the settings of a training that continues an earlier one differ from its.
+        for path in Path(self._logs).glob("validation/*.settings"):
+            path.unlink()
+        with tf.summary.create_file_writer(f"{self._logs}/validation", filename_suffix=".settings").as_default():
+            hparams.hparams(flat(dataclasses.asdict(self._recipe)))
         self._open(step)
-        if not step:
-            with self._validation.as_default():
-                hparams.hparams(flat(dataclasses.asdict(self._recipe)))
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Writes the events of this step."""

@@ -2,17 +2,23 @@
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from seq2serve.models.config import TrainingConfig
 
 
 class Adam(keras.optimizers.Adam):
-    """Keras's Adam with TensorFlow's fused kernel, which passes over a weight's memory once instead of ten times."""
+    """Keras's Adam with TensorFlow's fused kernel, which passes over a weight's memory once instead of ten times.
+
+    `earlier_steps` is the number of steps of the training whose moments it continues, see `continue_moments`.
+    """
+
+    earlier_steps = 0
 
     def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
         """Updates one variable in place (Kingma and Ba 2015, algorithm 1)."""
@@ -25,12 +31,39 @@ class Adam(keras.optimizers.Adam):
             v=self._velocities[index].value.handle,
             beta1_power=tf.pow(self.beta_1, step),
             beta2_power=tf.pow(self.beta_2, step),
-            lr=tf.cast(learning_rate, tf.float32),
+            lr=tf.cast(learning_rate, tf.float32) * _rate_ratio(step, self.earlier_steps, self.beta_1, self.beta_2),
             beta1=self.beta_1,
             beta2=self.beta_2,
             epsilon=self.epsilon,
             grad=gradient,
         )
+
+
+class Muon(keras.optimizers.Muon):
+    """Keras's Muon; `earlier_steps` is the number of steps of the training whose moments it continues."""
+
+    earlier_steps = 0
+
+    def _adamw_update_step(
+        self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor, m: Any, v: Any
+    ) -> None:
+        step = tf.cast(self.iterations + 1, tf.float32)
+        ratio = _rate_ratio(step, self.earlier_steps, self.adam_beta_1, self.adam_beta_2)
+        super()._adamw_update_step(gradient, variable, learning_rate * ratio, m, v)
+
+
+def _rate_ratio(step: tf.Tensor, earlier_steps: int, beta_1: float, beta_2: float) -> tf.Tensor | float:
+    """Returns the factor by which Adam's bias correction differs if moments have seen `earlier_steps` more gradients.
+
+    The correction scales the learning rate by sqrt(1 - beta_2^t) / (1 - beta_1^t) (Kingma and Ba 2015, section 2).
+    """
+    if not earlier_steps:
+        return 1.0
+
+    def correction(number: tf.Tensor) -> tf.Tensor:
+        return tf.sqrt(1.0 - tf.pow(beta_2, number)) / (1.0 - tf.pow(beta_1, number))
+
+    return correction(step + float(earlier_steps)) / correction(step)
 
 
 class InverseSquareRoot(keras.optimizers.schedules.LearningRateSchedule):
@@ -135,8 +168,38 @@ def make_optimizer(config: TrainingConfig, total_steps: int | tf.Variable | None
         "ema_momentum": config.average_decay or 0.99,
     }
     if config.optimizer == "muon":
-        return keras.optimizers.Muon(adam_beta_2=config.beta_2, **shared)
+        return Muon(adam_beta_2=config.beta_2, **shared)
     return Adam(beta_2=config.beta_2, epsilon=1e-9, **shared)
+
+
+def moments(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
+    """Returns an optimizer's statistics of the gradients: its variables without step count and averaged weights.
+
+    Args:
+        optimizer: built; Adam or Muon of this module, possibly in Keras's LossScaleOptimizer.
+    """
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    averages = getattr(inner, "_model_variables_moving_average", [])
+    excluded = {id(variable) for variable in (inner.iterations, *averages)}
+    return [variable for variable in inner.variables if id(variable) not in excluded]
+
+
+def continue_moments(optimizer: keras.optimizers.Optimizer, values: Sequence[np.ndarray], steps: int) -> None:
+    """Sets the statistics of the gradients to those of an earlier training of the same weights.
+
+    Args:
+        optimizer: of a model that has not been trained; see `moments`.
+        values: those of the earlier optimizer's `moments`.
+        steps: number of steps that it had made, for Adam's bias correction. The schedule does not count them.
+    Raises:
+        ValueError: the number or the shapes of the values differ.
+    """
+    variables = moments(optimizer)
+    if [tuple(variable.shape) for variable in variables] != [value.shape for value in values]:
+        raise ValueError("the optimizer has other variables")
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+    getattr(optimizer, "inner_optimizer", optimizer).earlier_steps = steps
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ from seq2serve.pipeline.running.pipeline import NodeResult, Pipeline
 from seq2serve.pipeline.running.preflight import check_serving_dir, checked_beam_options
 from seq2serve.pipeline.running.quiet import quiet_libraries
 from seq2serve.pipeline.running.runner import Runner
-from seq2serve.pipeline.running.user_models import model_files, tokenizer_files
+from seq2serve.pipeline.running.user_models import user_models
 
 _COLUMNS = ("source", "target", "text", "label")
 
@@ -213,14 +213,14 @@ def _config(task: str, preset: str, options: Mapping[str, Any]) -> PipelineConfi
 
 def _pipeline(config: PipelineConfig, source: str, root: str, destination: str, options: RunOptions) -> Pipeline:
     tokenizer = options.get("tokenizer", "")
+    path = "" if isinstance(tokenizer, Mapping) else os.fspath(tokenizer)
     return make_pipeline(
         config,
         source,
         root,
         destination,
         schema_file=os.fspath(options.get("schema", "")),
-        tokenizer="" if isinstance(tokenizer, Mapping) else tokenizer_files(os.fspath(tokenizer)),
-        warm_start=model_files(options.get("warm_start")),
+        **user_models(path, options.get("warm_start"), config.training.warm_start_optimizer),
     )
 
 

@@ -7,7 +7,8 @@ from rich.console import Console
 from seq2serve.components.tasks.registry import get_task
 from seq2serve.components.tasks.task import Task
 from seq2serve.pipeline.commands.evaluation_result import Evaluation
-from seq2serve.pipeline.commands.summary_text import print_metrics, print_result_tables, text_table
+from seq2serve.pipeline.commands.result_tables import make_table
+from seq2serve.pipeline.commands.summary_text import print_metrics, print_result_tables
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
@@ -43,7 +44,7 @@ def _print_slices(console: Console, task: Task, evaluation: Evaluation) -> None:
             bounds = part["intervals"].get(task.headline)
             rows.append((part["name"], f"{part['num_examples']:,}", *values, _interval(task, bounds) if bounds else ""))
         systems = ["model", *list(evaluation.baselines)[:1]]
-        console.print(text_table(f"{task.headline} by {by}", (by, "rows", *systems, "95 % interval"), rows))
+        console.print(make_table(f"{task.headline} by {by}", (by, "rows", *systems, "95 % interval"), rows))
 
 
 def _interval(task: Task, bounds: list[float]) -> str:

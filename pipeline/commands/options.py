@@ -55,8 +55,8 @@ WarmStartOption = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR",
-        help="Start training from the weights of an earlier model, such as runs/Trainer/model/7. Its task may differ; "
-        "its tokenizer must be the same.",
+        help="Start training from the weights of an earlier model, such as runs/Trainer/model/7. Its task may differ. "
+        "Its tokenizer is used, too, unless --tokenizer names one with the same vocabulary.",
     ),
 ]
 RootOption = Annotated[

@@ -27,7 +27,7 @@ from seq2serve.pipeline.commands.options import (
 )
 from seq2serve.pipeline.config import PipelineConfig, preset, with_settings
 from seq2serve.pipeline.running.preflight import check_serving_dir, checked_beam_options
-from seq2serve.pipeline.running.user_models import model_files, tokenizer_files
+from seq2serve.pipeline.running.user_models import user_models
 
 # Imports inside functions keep `seq2serve --help` fast. TensorFlow and Beam are imported by the components that run.
 
@@ -78,8 +78,7 @@ def demo(
             "files": corpus.fetch(language),
             "pipeline_root": pipeline_root,
             "serving_dir": folder,
-            "tokenizer": tokenizer_files(tokenizer),
-            "warm_start": model_files(warm_start),
+            **user_models(tokenizer, warm_start, config.training.warm_start_optimizer),
         }
         _run(config, arguments, options, verbose, metadata)
 
@@ -125,8 +124,7 @@ def run(
             "pipeline_root": pipeline_root,
             "serving_dir": folder,
             "schema_file": str(schema or ""),
-            "tokenizer": tokenizer_files(tokenizer),
-            "warm_start": model_files(warm_start),
+            **user_models(tokenizer, warm_start, config.training.warm_start_optimizer),
         }
         _run(config, arguments, options, verbose, metadata)
 

@@ -3,7 +3,6 @@
 import glob
 import json
 import shlex
-from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -15,6 +14,7 @@ from seq2serve.components.storage.files import local_copy
 from seq2serve.components.tasks.registry import Task, get_task
 from seq2serve.components.trainer.history import describe_choice
 from seq2serve.pipeline.commands.findings_text import print_findings, print_text_warnings
+from seq2serve.pipeline.commands.result_tables import make_table, result_tables
 from seq2serve.pipeline.config import PipelineConfig
 from seq2serve.pipeline.running.pipeline import RunResult
 
@@ -54,8 +54,8 @@ def print_result_tables(console: Console, report: dict) -> None:
     """Prints the further tables of a ModelEvaluation."""
     if report.get("lowercase"):
         console.print("  case is ignored: the model writes lower case only (tokenizer.lowercase)", soft_wrap=True)
-    for result in report["tables"]:
-        console.print(text_table(result["title"], result["header"], result["rows"]))
+    for table in result_tables(report["tables"], console):
+        console.print(table)
 
 
 def _held_out(task: Task, result: RunResult) -> list[dict]:
@@ -95,17 +95,7 @@ def _answers(task: Task, rows: list[dict]) -> Table:
 def _metrics(task: Task, report: dict) -> Table:
     systems = {"model": report["model"], **report["baselines"]}
     rows = [(name, *(f"{v[name]:.{task.decimals}f}" for v in systems.values())) for name in report["model"]]
-    return text_table(f"Test set, {report['num_examples']} examples", ("metric", *systems), rows)
-
-
-def text_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """Returns a table of texts, in which nothing is markup."""
-    table = Table(title=title, title_justify="left")
-    for name in header:
-        table.add_column(Text(name))
-    for row in rows:
-        table.add_row(*map(Text, row))
-    return table
+    return make_table(f"Test set, {report['num_examples']} examples", ("metric", *systems), rows)
 
 
 def _print_next_steps(console: Console, task: Task, result: RunResult, pushed: dict, prompt: str) -> None:

@@ -73,6 +73,13 @@ ARTIFACTS = sa.Table(
     sa.Column("properties", sa.JSON, nullable=False),
     sa.UniqueConstraint("uri", "fingerprint"),
 )
+# The files of an artifact, as FileRecords. An artifact of an earlier version has no row.
+FILES = sa.Table(
+    "files",
+    METADATA,
+    sa.Column("artifact_id", sa.ForeignKey("artifacts.id"), primary_key=True),
+    sa.Column("files", sa.JSON, nullable=False),
+)
 EVENTS = sa.Table(
     "events",
     METADATA,

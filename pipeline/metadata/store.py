@@ -8,8 +8,9 @@ import dataclasses
 import os
 import socket
 import time
+import types
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +19,16 @@ import sqlalchemy as sa
 from seq2serve.components.base.artifact import Artifact
 from seq2serve.components.base.errors import Seq2ServeError, UserError
 from seq2serve.components.base.uris import is_remote
-from seq2serve.pipeline.metadata.database import ARTIFACTS, EVENTS, EXECUTIONS, IDENTITIES, PLACES, RUNS, Database
+from seq2serve.pipeline.metadata.database import (
+    ARTIFACTS,
+    EVENTS,
+    EXECUTIONS,
+    FILES,
+    IDENTITIES,
+    PLACES,
+    RUNS,
+    Database,
+)
 
 State = Literal["RUNNING", "COMPLETE", "CACHED", "FAILED", "CANCELED"]
 Direction = Literal["backward", "forward"]
@@ -75,6 +85,20 @@ class Run:
     started: float
     finished: float | None
     place: str
+
+
+@dataclasses.dataclass(frozen=True)
+class FileRecord:
+    """A file of a published artifact.
+
+    `path` is relative to the artifact; `modified` is the time of its last change in nanoseconds since 1970, 0 if that
+    is unknown; `sha256` is empty if it was not read.
+    """
+
+    path: str
+    bytes: int
+    modified: int
+    sha256: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +166,11 @@ class MetadataStore:
         self._end(EXECUTIONS, execution_id, state, message)
 
     def publish(
-        self, execution_id: int, inputs: Mapping[str, Artifact], outputs: Mapping[str, Artifact]
+        self,
+        execution_id: int,
+        inputs: Mapping[str, Artifact],
+        outputs: Mapping[str, Artifact],
+        files: Mapping[str, Sequence[FileRecord]] = types.MappingProxyType({}),
     ) -> dict[str, Artifact]:
         """Completes an execution: state, artifacts and events in one transaction.
 
@@ -150,6 +178,7 @@ class MetadataStore:
             execution_id: a RUNNING execution.
             inputs: input key -> published artifact.
             outputs: output key -> artifact at its final location, without an id.
+            files: output key -> the files of the artifact, to find damaged ones later.
         Returns:
             The outputs with their ids.
         Raises:
@@ -172,6 +201,8 @@ class MetadataStore:
                 for role, key, artifact_id in events
             ]
             connection.execute(sa.insert(EVENTS), rows)
+            for key, records in files.items():
+                connection.execute(sa.insert(FILES), _file_row(published[key].id, records))
         return published
 
     def record_reuse(self, run_id: int, execution: Execution, reason: str) -> None:
@@ -251,6 +282,11 @@ class MetadataStore:
         )
         return next(iter(self._read_executions(query)), None)
 
+    def completed(self, component: str) -> list[Execution]:
+        """Returns the COMPLETE executions of a component in this root, newest first."""
+        query = _executions().where(EXECUTIONS.c.component == component, EXECUTIONS.c.state == "COMPLETE")
+        return self._read_executions(query.where(self.place.root == _ROOT).order_by(EXECUTIONS.c.id.desc()))
+
     def outputs(self, execution_id: int, types: Mapping[str, type[Artifact]]) -> dict[str, Artifact]:
         """Returns the outputs of a COMPLETE execution: output key -> artifact, of the type in `types` for the key."""
         query = (
@@ -259,6 +295,17 @@ class MetadataStore:
             .where(EVENTS.c.execution_id == execution_id, EVENTS.c.role == "output")
         )
         return {row.key: _artifact(row, types.get(row.key, Artifact)) for row in self._database.read(query)}
+
+    def files(self, artifact_id: int) -> list[FileRecord]:
+        """Returns the files of a published artifact; none if they were not recorded."""
+        rows = self._database.read(sa.select(FILES.c.files).where(FILES.c.artifact_id == artifact_id))
+        return [FileRecord(**file) for row in rows for file in row.files]
+
+    def update_files(self, artifact_id: int, records: Sequence[FileRecord]) -> None:
+        """Replaces the recorded files of a published artifact."""
+        with self._database.write() as connection:
+            row = _file_row(artifact_id, records)
+            connection.execute(sa.update(FILES).where(FILES.c.artifact_id == artifact_id), row)
 
     def runs(self) -> list[Run]:
         """Returns all runs, oldest first."""
@@ -365,6 +412,10 @@ def _insert_artifact(connection: sa.Connection, artifact: Artifact) -> int:
     row = dataclasses.asdict(artifact)
     del row["id"]
     return connection.execute(sa.insert(ARTIFACTS), {**row, "type": type(artifact).__name__}).inserted_primary_key[0]
+
+
+def _file_row(artifact_id: int, records: Sequence[FileRecord]) -> dict:
+    return {"artifact_id": artifact_id, "files": [dataclasses.asdict(record) for record in records]}
 
 
 def _artifact(row: sa.Row, artifact_type: type[Artifact]) -> Artifact:

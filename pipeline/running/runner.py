@@ -8,14 +8,16 @@ that long work resumes.
 import contextlib
 import dataclasses
 import errno
+import shutil
 import socket
 import time
 from collections.abc import Iterator
 
 from seq2serve.components.base import interrupt
 from seq2serve.components.base.artifact import Artifact, RawFiles
-from seq2serve.components.base.component import Component, Context, Node
+from seq2serve.components.base.component import Component, Context, EarlierExecution, Node
 from seq2serve.components.base.errors import ComponentError, Seq2ServeError, UserError
+from seq2serve.components.base.progress import note
 from seq2serve.components.base.uris import is_remote
 from seq2serve.components.storage.files import local_copy
 from seq2serve.pipeline.metadata.database import absolute_url
@@ -27,6 +29,7 @@ from seq2serve.pipeline.running.fingerprint import (
     execution_parts,
     fingerprint,
 )
+from seq2serve.pipeline.running.integrity import find_damage, record_files
 from seq2serve.pipeline.running.listeners import ConsoleListener, RunListener
 from seq2serve.pipeline.running.pipeline import NodeResult, Pipeline, RunResult
 from seq2serve.pipeline.running.presence import is_present
@@ -178,13 +181,38 @@ class Runner:
         Artifacts of another root are reused only if that root is reached like this one: on disk, or on an object store.
         """
         if execution.root == self._store.place.root:
-            return is_present(artifact)
+            return self._is_intact(artifact)
         root = root_of(artifact.uri)
         if is_remote(root) != self._root.is_remote or identity_of(root) != execution.root:
             return False
         with contextlib.suppress(Seq2ServeError):  # another root's bucket may not be readable from here
-            return is_present(artifact)
+            return self._is_intact(artifact)
         return False
+
+    def _is_intact(self, artifact: Artifact) -> bool:
+        return is_present(artifact) and not self._damage(artifact)
+
+    def _damage(self, artifact: Artifact) -> str:
+        """Returns what is wrong with the files of a published artifact; empty if nothing is."""
+        records = self._store.files(artifact.id)
+        damage, current = find_damage(artifact, records)
+        if not damage and current != records:
+            self._store.update_files(artifact.id, current)
+        return damage
+
+    def _local_folder(self, component: str, key: str, execution_id: int) -> str:
+        """Returns the local folder of an output that was just published; empty if it is only on an object store."""
+        folder = self._root.path / component / key / str(execution_id)
+        return str(folder) if folder.is_dir() else ""
+
+    def _readable(self, artifact: Artifact, on_workers: bool) -> Artifact:
+        """Returns a published artifact with a URI that a component can read; a damaged local copy is replaced."""
+        copy = self._root.local_copy(artifact, on_workers)
+        if copy.uri != artifact.uri and (damage := find_damage(copy, self._store.files(artifact.id))[0]):
+            note(f"warning: damaged copy of {artifact.uri}, copied again: {damage}")
+            shutil.rmtree(copy.uri)
+            copy = self._root.local_copy(artifact, on_workers)
+        return copy
 
     def _reason(self, node: Node, parts: dict, digest: str) -> str:
         """Returns why a component has to run."""
@@ -193,7 +221,8 @@ class Runner:
         if own and own[0].state == "COMPLETE":
             outputs = self._store.outputs(own[0].id, _output_types(node))
             missing = [artifact.uri for artifact in outputs.values() if not is_present(artifact)]
-            return f"its output {', '.join(missing)} was deleted"
+            damages = [damage for artifact in outputs.values() if (damage := self._damage(artifact))]
+            return f"its output {', '.join(missing)} was deleted" if missing else f"damaged output: {damages[0]}"
         if own and own[0].state == "FAILED":
             return "retrying after an earlier failure"
         if own:  # CANCELED; or still RUNNING, if another machine's run of this root was killed
@@ -221,7 +250,10 @@ class Runner:
         try:
             staged = self._root.stage(node.id, execution_id, node.outputs, _component(node).runs_beam)
             outputs = {key: channel.type(staged[key]) for key, channel in node.outputs.items()}
-            self._call(node, inputs, outputs, self._root.scratch(digest))
+            context = dataclasses.replace(
+                self._context, scratch=self._root.scratch(digest), earlier=tuple(self._earlier(node, parts))
+            )
+            self._call(node, inputs, outputs, context)
             properties = {key: as_json(f"the properties of {key}", outputs[key].properties) for key in outputs}
             fingerprints = {key: _output_fingerprint(digest, key, output) for key, output in outputs.items()}
             uris = self._root.publish(node.id, execution_id, node.outputs)
@@ -229,25 +261,43 @@ class Runner:
                 key: channel.type(uris[key], properties[key], fingerprints[key])
                 for key, channel in node.outputs.items()
             }
-            published = self._store.publish(execution_id, inputs, artifacts)
+            files = {
+                key: record_files(artifact, self._local_folder(node.id, key, execution_id))
+                for key, artifact in artifacts.items()
+            }
+            published = self._store.publish(execution_id, inputs, artifacts, files)
         except BaseException as error:
             raise self._failure(node, execution_id, error) from error
         self._root.remove_scratch(digest)
         return published
 
-    def _call(self, node: Node, inputs: dict[str, Artifact], outputs: dict[str, Artifact], scratch: str) -> None:
+    def _call(self, node: Node, inputs: dict[str, Artifact], outputs: dict[str, Artifact], context: Context) -> None:
         component = _component(node)
         on_workers = component.runs_beam
         if self._root.is_remote and not on_workers:
             self._copy_compared_artifacts()
-        inputs = {key: self._root.local_copy(artifact, on_workers) for key, artifact in inputs.items()}
+        inputs = {key: self._readable(artifact, on_workers) for key, artifact in inputs.items()}
         inputs |= {key: _with_splits(inputs[key], splits) for key, splits in component.splits.items() if key in inputs}
-        context = dataclasses.replace(self._context, scratch=scratch)
         extra = {component.context: context} if component.context else {}
         try:
             component.function(**inputs, **outputs, **node.parameters, **extra)
         finally:
             interrupt.check()  # even if the component swallowed the KeyboardInterrupt
+
+    def _earlier(self, node: Node, parts: dict) -> Iterator[EarlierExecution]:
+        """Yields the executions that differ from one only in parameters; none for Beam's workers, elsewhere perhaps."""
+        component = _component(node)
+        if not component.context or component.runs_beam:
+            return
+        for execution in self._store.completed(node.id):
+            if all(execution.parts[key] == parts[key] for key in parts.keys() - {"parameters"}):
+                outputs = self._store.outputs(execution.id, _output_types(node))
+                yield EarlierExecution(execution.parts["parameters"], outputs, self._read_earlier)
+
+    def _read_earlier(self, artifact: Artifact) -> Artifact | None:
+        with contextlib.suppress(FileNotFoundError):
+            return self._readable(artifact, on_workers=False) if self._is_intact(artifact) else None
+        return None
 
     def _copy_compared_artifacts(self) -> None:
         """Copies the earlier artifacts, of every machine's runs, that some components compare their inputs with."""

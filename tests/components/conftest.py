@@ -49,7 +49,7 @@ def train(finished_run, tmp_path_factory):
 
     steps = []
 
-    def train(recipe, scratch=None, task=NOT_EXPORTED, **inputs):
+    def train(recipe, scratch=None, task=NOT_EXPORTED, earlier=(), **inputs):
         folder = tmp_path_factory.mktemp("trained")
         trained = Trained(Model(f"{folder}/model"), ModelRun(f"{folder}/run"), scratch or folder / "scratch", [])
         steps.clear()  # of a training that was interrupted
@@ -61,7 +61,7 @@ def train(finished_run, tmp_path_factory):
             model_run=trained.model_run,
             task=task,
             recipe=recipe,
-            context=Context(scratch=str(trained.scratch)),
+            context=Context(scratch=str(trained.scratch), earlier=earlier),
         )
         trained.steps[:] = steps
         return trained

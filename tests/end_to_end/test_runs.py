@@ -245,7 +245,7 @@ def test_a_model_that_the_infra_validator_does_not_bless_is_not_pushed(finished_
 def test_a_classifier_starts_from_a_language_model_and_its_lineage_contains_it(finished_run_of, tmp_path, components):
     run = finished_run_of("classification").copy(tmp_path / "copy")
     folder = pathlib.Path(finished_run_of("language_model").output("Trainer", "model").path("Format-Keras"))
-    warm_start = ["--warm-start", str(folder.parent), "--tokenizer", str(folder / "tokenizer")]
+    warm_start = ["--warm-start", str(folder.parent)]
     done = run.execute([*run.command("training.steps=60", "evaluation.min_over_baseline=-100"), *warm_start])
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if str(folder) in line]

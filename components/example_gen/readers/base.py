@@ -39,6 +39,7 @@ class Row(NamedTuple):
         cells: example column -> text; empty if the row is rejected.
         reason: why the row is rejected; empty if it is not.
         detail: specific to this row, unlike the reason.
+        position: where the row begins, as a share of its document, 0 to 1, if that decides its split; else None.
     """
 
     number: int
@@ -46,6 +47,7 @@ class Row(NamedTuple):
     cells: dict[str, str]
     reason: str
     detail: str = ""
+    position: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,12 +59,14 @@ class Scan:
         quotes: the number of quotation marks in them.
         ends_blank: whether the last line is blank.
         damage: an error message if the file is damaged; empty otherwise.
+        text_bytes: their size in UTF-8, for readers that need it.
     """
 
     lines: int = 0
     quotes: int = 0
     ends_blank: bool = True
     damage: str = ""
+    text_bytes: int = 0
 
 
 Scans = Mapping[Segment, Scan]
@@ -151,6 +155,7 @@ def as_text(value: Any, name: str) -> str:
 class RowReader(abc.ABC):
     """Reads the rows of files of one format. It is sent to Beam's workers, so it holds only settings."""
 
+    splits_by_position = False  # whether a row's position decides its split, not a hash
     is_cut = True  # whether files are cut into segments, which several workers read
     note = ""  # what the user should know about how a file is read
 
@@ -215,6 +220,7 @@ def scan_before(segment: Segment, scans: Scans) -> Scan:
         sum(scan.lines for scan in earlier_scans),
         sum(scan.quotes for scan in earlier_scans),
         next((scan.ends_blank for scan in reversed(earlier_scans) if scan.lines), True),
+        text_bytes=sum(scan.text_bytes for scan in earlier_scans),
     )
 
 

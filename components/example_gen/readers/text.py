@@ -1,4 +1,4 @@
-"""The readers of plain text, in which a row is a line, a paragraph or a whole file."""
+"""The readers of plain text, in which a row is a line, a paragraph or a whole file; see also document.py."""
 
 from collections.abc import Iterator
 
@@ -15,6 +15,7 @@ from seq2serve.components.example_gen.readers.base import (
     require_text,
     scan_before,
 )
+from seq2serve.components.example_gen.readers.document import DocumentReader
 from seq2serve.components.example_gen.text_files import MAX_LINE_BYTES, Segment, TextFile, read_lines
 
 # A whole file that is one row may be longer than a line.
@@ -84,7 +85,7 @@ class FileReader(TextReader):
         yield self._row(1, text) if is_complete else Row(1, text, {}, reason)
 
 
-_READERS = {"line": TextReader, "paragraph": ParagraphReader, "file": FileReader}
+_READERS = {"line": TextReader, "paragraph": ParagraphReader, "file": FileReader, "document": DocumentReader}
 
 
 def make_reader(file: TextFile, columns: dict[str, str], input_config: InputConfig) -> TextReader:

@@ -13,10 +13,12 @@ import pytest
 import tensorflow as tf
 
 from seq2serve.components.base.artifact import ModelFiles, ModelRun, Tokenizer
+from seq2serve.components.base.component import EarlierExecution
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.tasks.evaluation import Evaluation, Findings
 from seq2serve.components.tasks.translation.implementation import TranslationImplementation
 from seq2serve.components.tasks.translation.task import TRANSLATION
+from seq2serve.components.trainer import executor
 from seq2serve.components.trainer.executor import _shards
 from seq2serve.models.config import DecodingConfig, ModelConfig, Recipe, TokenizerConfig, TrainingConfig
 from seq2serve.models.export.translation import TranslationServingModule
@@ -138,7 +140,8 @@ def test_a_killed_and_interrupted_training_has_the_weights_and_curves_of_an_unin
     assert len(trained.steps) == TINY.training.steps - interrupted_after, "does not resume from the saved step"
     assert_same_weights(trained.model, uninterrupted.model)
     assert len(list((trained.scratch / "checkpoints").glob("*.index"))) == 2, "earlier checkpoints are not removed"
-    assert len(list((trained.scratch / "kept").glob("*.index"))) == TINY.training.export_checkpoints
+    kept = sorted(path.stem for path in (trained.scratch / "kept").glob("*.index"))
+    assert kept == ["weights-3", "weights-6", "weights-8"], "a longer training would export 3 or 6, but not 8"
     assert trained.model.properties == uninterrupted.model.properties
     assert curves(trained.model_run) == curves(uninterrupted.model_run), f"{killed_after}, {interrupted_after}"
 
@@ -167,10 +170,89 @@ def test_a_run_killed_after_the_last_step_does_not_train_again(train, uninterrup
 def test_a_checkpoint_contains_every_variable_that_training_changes(uninterrupted):
     steps = TINY.training.steps
     variables = tf.train.list_variables(str(uninterrupted.scratch / "checkpoints" / f"ckpt-{steps}"))
-    sizes = [np.prod(shape, dtype=int) for name, shape in variables if name.startswith("state/")]
+    kinds = ("state/", "moments/", "iterations/")
+    sizes = [np.prod(shape, dtype=int) for name, shape in variables if name.startswith(kinds)]
     # For each weight: its value, Adam's two moments and the average. The step. Two numbers of random state for each of
     # seven dropouts: one after each of the two embeddings, two in the encoder layer, three in the decoder layer.
     assert sum(sizes) == 4 * uninterrupted.model.properties["num_parameters"] + 1 + 2 * 7
+
+
+# A longer training continues an earlier one.
+
+
+def as_earlier(trained, recipe):
+    """Returns a training as the runner passes it to a later one."""
+    parameters = {"task": "translation without export", "recipe": dataclasses.asdict(recipe)}
+    outputs = {"model": trained.model, "model_run": trained.model_run}
+    return EarlierExecution(parameters, outputs, lambda artifact: artifact if os.path.isdir(artifact.uri) else None)
+
+
+@pytest.fixture(scope="module")
+def shorter(train):
+    """TINY with five steps, the last between two checkpoints."""
+    recipe = with_training(steps=5)
+    return as_earlier(train(recipe), recipe)
+
+
+def test_a_longer_training_continues_the_longest_earlier_one_and_has_the_weights_of_an_uninterrupted_one(
+    train, uninterrupted, shorter, curves, events, capfd
+):
+    recipe = with_training(steps=2)
+    shortest = as_earlier(train(recipe), recipe)
+    capfd.readouterr()
+    trained = train(TINY, earlier=(shortest, shorter))
+    assert f"Trainer continues from step 5 of {shorter.outputs['model_run'].uri}\n" in capfd.readouterr().err
+    assert len(trained.steps) == 3
+    assert_same_weights(trained.model, uninterrupted.model)
+    assert trained.model.properties == uninterrupted.model.properties
+    points, expected = curves(trained.model_run), curves(uninterrupted.model_run)
+    assert dict(points["validation", "loss"]).items() >= dict(expected["validation", "loss"]).items()
+    settings = [path.name for path in pathlib.Path(trained.model_run.path("logs", "validation")).glob("*.settings")]
+    assert len(settings) == 1, "TensorBoard would show the settings of the earlier training"
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "reason"),
+    [
+        ({"schedule": "cosine"}, {"schedule": "cosine", "steps": 6}, "train with training.schedule=inverse_sqrt"),
+        ({}, {"steps": 3}, "it has more than the 3 steps of this training"),
+        ({}, {"patience": 2}, "with training.patience=2 it might have stopped earlier"),
+        ({}, {"minutes": 0.001}, "its length was not set in minutes"),
+    ],
+    ids=["cosine", "shorter", "patience", "minutes"],
+)
+def test_a_training_that_cannot_continue_starts_again_and_says_why(train, shorter, capfd, before, now, reason):
+    recipe = with_training(steps=5, **before)
+    earlier = dataclasses.replace(shorter, parameters={**shorter.parameters, "recipe": dataclasses.asdict(recipe)})
+    trained = train(with_training(**{"steps": 8, **now}), earlier=(earlier,))
+    assert len(trained.steps) == trained.model.properties["steps"]
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("Trainer starts at step 0")]
+    assert f"does not continue the 5 steps of {earlier.outputs['model_run'].uri}: " in line
+    assert reason in line
+
+
+def test_a_training_with_another_setting_or_a_deleted_state_does_not_continue(train, shorter, capfd):
+    trained = train(with_training(steps=6, learning_rate=0.02), earlier=(shorter,))
+    assert len(trained.steps) == 6
+    deleted = dataclasses.replace(shorter, outputs={**shorter.outputs, "model_run": ModelRun("/nowhere")})
+    assert len(train(with_training(steps=6), earlier=(deleted,)).steps) == 6
+    assert "the 5 steps of /nowhere: the folder was deleted" in capfd.readouterr().err
+
+
+def test_a_killed_continuation_resumes(train, uninterrupted, shorter, tmp_path, monkeypatch):
+    """It is killed while it copies the state, and after that."""
+    update = tf.compat.v1.train.update_checkpoint_state
+    monkeypatch.setattr(tf.compat.v1.train, "update_checkpoint_state", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train(TINY, tmp_path, earlier=(shorter,))
+    monkeypatch.setattr(tf.compat.v1.train, "update_checkpoint_state", update)
+    monkeypatch.setattr(executor, "_fit", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train(TINY, tmp_path, earlier=(shorter,))
+    monkeypatch.undo()
+    trained = train(TINY, tmp_path)
+    assert len(trained.steps) == 3
+    assert_same_weights(trained.model, uninterrupted.model)
 
 
 # Export of the averaged or best weights.
@@ -295,10 +377,15 @@ def test_float16_without_a_gpu_is_an_error(train):
 # Warm start.
 
 
-def as_files(model):
+def as_files(model, checkpoint=()):
     """Returns the files of a Model's folder as --warm-start passes them."""
-    paths = sorted(pathlib.Path(model.path("Format-Keras")).rglob("*.*"))
+    paths = [*sorted(pathlib.Path(model.path("Format-Keras")).rglob("*.*")), *checkpoint]
     return ModelFiles(model.path("Format-Keras"), {"files": [{"path": str(path)} for path in paths]})
+
+
+def optimizer_files(trained):
+    """Returns the files of the state of the optimizer after the last step of a training."""
+    return sorted(pathlib.Path(trained.model_run.path("checkpoints")).glob("ckpt-*"))
 
 
 def test_training_starts_from_the_weights_of_an_earlier_model_and_reports_them(train, uninterrupted, capfd):
@@ -317,6 +404,39 @@ def test_training_starts_from_the_weights_of_an_earlier_model_and_reports_them(t
     trained = train(TINY, uninterrupted.scratch, base_model=as_files(trained.model))
     assert not trained.steps
     assert_same_weights(trained.model, uninterrupted.model)
+
+
+def test_a_warm_start_takes_the_moments_of_the_earlier_optimizer_on_request(train, uninterrupted, capfd):
+    """The first step of a training has a learning rate near zero, so its moments are the earlier ones, decayed."""
+    recipe = with_training(steps=1, warm_start_optimizer=True, learning_rate=1e-9, clip_norm=1e-6)
+    trained = train(recipe, base_model=as_files(uninterrupted.model, optimizer_files(uninterrupted)))
+    assert "; with the state of its optimizer; taken: " in capfd.readouterr().err
+    names = [f"moments/{index}/.ATTRIBUTES/VARIABLE_VALUE" for index in range(4)]
+    before, after = (
+        tf.train.load_checkpoint(str(optimizer_files(training)[0]).rpartition(".")[0])
+        for training in (uninterrupted, trained)
+    )
+    for name in names:  # Keras adds momentum and velocity of a weight one after the other
+        earlier, later = before.get_tensor(name), after.get_tensor(name)
+        assert np.abs(earlier).max() > 1e-6
+        decay = [value for value in (0.9, 0.98) if np.allclose(later, value * earlier, atol=1e-6)]
+        assert len(decay) == 1, name
+
+
+@pytest.mark.parametrize(
+    ("training", "model", "message"),
+    [
+        ({"optimizer": "muon"}, {}, "its optimizer is adam and the new one muon; set training.optimizer$"),
+        ({}, {"num_encoder_layers": 2}, r"needs a model with the same weights, not these: encoder\.layers\.1"),
+    ],
+    ids=["another optimizer", "another architecture"],
+)
+def test_moments_of_another_optimizer_or_of_other_weights_are_an_error(train, uninterrupted, training, model, message):
+    recipe = with_training(warm_start_optimizer=True, **training)
+    recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, **model))
+    with pytest.raises(UserError, match=message) as error:
+        train(recipe, base_model=as_files(uninterrupted.model, optimizer_files(uninterrupted)))
+    assert error.value.code == "warm-start-impossible"
 
 
 def test_a_warm_start_with_another_vocabulary_is_an_error_that_suggests_the_tokenizer(train, uninterrupted, tmp_path):

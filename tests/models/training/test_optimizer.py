@@ -1,5 +1,6 @@
 """Schedules follow their formulas, the fused Adam equals Keras's, and small models learn."""
 
+import functools
 import math
 
 import keras
@@ -14,9 +15,12 @@ from seq2serve.models.training.optimizer import (
     Adam,
     AdaptiveCosine,
     InverseSquareRoot,
+    Muon,
     averaged,
+    continue_moments,
     make_optimizer,
     make_schedule,
+    moments,
     precision,
 )
 from seq2serve.models.transformer.layers import TokenEmbedding
@@ -77,6 +81,43 @@ def test_fused_adam_equals_kerass_adam_inside_fit():
 
     for left, right in zip(weights(Adam(0.05)), weights(keras.optimizers.Adam(0.05)), strict=True):
         np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [functools.partial(Adam, beta_2=0.98), functools.partial(Muon, weight_decay=0.0)])
+def test_an_optimizer_with_the_moments_of_an_earlier_one_has_its_next_updates(make):
+    """With a constant learning rate: four steps and then four of a new optimizer are eight steps of one."""
+    initial = [np.random.default_rng(seed).normal(size=(4, 3)).astype(np.float32) for seed in (0, 1)]
+    gradients = np.random.default_rng(2).normal(size=(8, 2, 4, 3)).astype(np.float32)
+    weights = [keras.Variable(value, name="embedding" * (i == 0) or "matrix") for i, value in enumerate(initial)]
+
+    def update(optimizer, steps):
+        for step in steps:
+            optimizer.apply(list(map(tf.constant, gradients[step])), weights)
+        return [weight.numpy() for weight in weights]
+
+    def make_built():
+        optimizer = make(learning_rate=0.05)
+        optimizer.build(weights)
+        return optimizer
+
+    expected = update(make_built(), range(8))
+    for weight, value in zip(weights, initial, strict=True):
+        weight.assign(value)
+    earlier, later = make_built(), make_built()
+    update(earlier, range(4))
+    continue_moments(later, [variable.numpy() for variable in moments(earlier)], 4)
+    assert int(later.iterations.numpy()) == 0, "the schedule starts from its beginning"
+    for value, right in zip(update(later, range(4, 8)), expected, strict=True):
+        np.testing.assert_allclose(value, right, rtol=1e-4, atol=1e-6)
+
+
+def test_moments_of_other_weights_are_an_error():
+    one, other = keras.Variable(np.zeros((2, 3))), keras.Variable(np.zeros((3, 2)))
+    optimizers = [Adam(0.1), Adam(0.1)]
+    for optimizer, weight in zip(optimizers, (one, other), strict=True):
+        optimizer.build([weight])
+    with pytest.raises(ValueError, match="other variables"):
+        continue_moments(optimizers[0], [variable.numpy() for variable in moments(optimizers[1])], 1)
 
 
 def test_inverse_sqrt_is_the_papers_schedule():

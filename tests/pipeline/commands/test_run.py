@@ -70,6 +70,40 @@ def test_a_warm_start_accepts_a_model_or_its_keras_folder(command, toy, tmp_path
     assert toy.arguments["tokenizer"] == "model/Format-Keras/tokenizer/*"
 
 
+@pytest.fixture
+def earlier_model(tmp_path):
+    """A Model in a pipeline root, relative to the current folder, with empty files."""
+    folder = tmp_path / "runs" / "Trainer" / "model" / "7" / "Format-Keras"
+    (folder / "tokenizer").mkdir(parents=True)
+    for name in ("config.json", "model.weights.h5", "tokenizer/tokenizer.json"):
+        (folder / name).write_text("x")
+    return "runs/Trainer/model/7"
+
+
+@pytest.mark.parametrize(
+    ("option", "pattern"),
+    [([], "runs/Trainer/model/7/Format-Keras/tokenizer/*"), (["--tokenizer", "spm.model"], "spm.model")],
+)
+def test_a_warm_start_uses_the_tokenizer_of_the_model_unless_another_one_is_named(
+    command, toy, earlier_model, option, pattern
+):
+    assert command("run", "data.tsv", "--warm-start", earlier_model, *option).exit_code == 0
+    assert toy.arguments["tokenizer"] == pattern
+
+
+def test_the_state_of_the_optimizer_is_that_of_the_same_execution(command, toy, earlier_model, tmp_path):
+    arguments = ["run", "data.tsv", "--warm-start", earlier_model, "--set", "training.warm_start_optimizer=true"]
+    outcome = command(*arguments)
+    checkpoints = tmp_path / "runs" / "Trainer" / "model_run" / "7" / "checkpoints"
+    assert (outcome.exit_code, outcome.error.code) == (2, "optimizer-missing")
+    assert outcome.error.fields == {"path": str(checkpoints)}
+    checkpoints.mkdir(parents=True)
+    (checkpoints / "ckpt-200.index").write_text("x")
+    assert command(*arguments).exit_code == 0
+    expected = f"model=runs/Trainer/model/7/Format-Keras/**,optimizer={checkpoints}/ckpt-*"
+    assert toy.arguments["warm_start"] == expected
+
+
 def test_demo_is_a_run_on_the_corpus(command, toy, tmp_path):
     outcome = command("demo", "--language", "fr", "--set", "training.steps=9", "--", "--x")
     assert outcome.exit_code == 0, outcome.stderr
@@ -101,6 +135,11 @@ def test_the_demo_of_another_task_has_its_own_preset_and_serving_folder(command,
         (["data.tsv", "--set", "training.steps=x"], "setting-invalid", {"setting": "training.steps", "value": "x"}),
         (["data.tsv", "--source", "a", "--target", "a"], "settings-conflict", {}),
         (["data.tsv", "--warm-start", "nowhere"], "model-missing", {"path": "nowhere"}),
+        (
+            ["data.tsv", "--set", "training.warm_start_optimizer=true"],
+            "warm-start-missing",
+            {"setting": "training.warm_start_optimizer"},
+        ),
     ],
 )
 def test_wrong_input_is_an_error_before_anything_runs(command, arguments, code, fields):

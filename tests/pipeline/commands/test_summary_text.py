@@ -158,6 +158,45 @@ def test_tables_of_the_evaluation_are_shown(summary):
     assert ["By", "length"] in lines
 
 
+def tables_of(number, prefix=""):
+    """Returns the tables of a classifier with some labels; each is once taken for the next one."""
+    names = [f"{prefix}{i:02d}" for i in range(number)]
+    matrix = [[str(50 if i == j else (i + 1) * (j == (i + 1) % number)) for j in range(number)] for i in range(number)]
+    return [
+        {"title": "By label", "header": ["label", "F1"], "rows": [[name, f"{i}.5"] for i, name in enumerate(names)]},
+        {
+            "title": "Confusion matrix: right label (down), predicted label (across)",
+            "header": ["", *names],
+            "rows": [[name, *row] for name, row in zip(names, matrix, strict=True)],
+            "is_matrix": True,
+        },
+    ]
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+def test_tables_of_77_labels_fit_the_terminal_as_the_worst_labels_and_pairs(summary, monkeypatch, columns):
+    prefix = "card_payment_not_recognised_or_wrong_"  # 39 characters with the number
+    monkeypatch.setitem(REPORT, "tables", tables_of(77, prefix))
+    text = summary(rows(2), columns=columns)
+    tables = text[text.index("By label") : text.index("Pushed version")].splitlines()
+    assert max(map(len, tables)) <= columns
+    assert len(tables) < 70
+    joined = " ".join(" ".join(line.replace("│", " ").split()) for line in tables)
+    assert "By label: the 15 lowest in F1 of 77; the report has all" in joined
+    assert "Confusion matrix: the 10 most frequent of 77 pairs with errors; the report has all" in joined
+    shares = [line.replace("│", " ").split()[-2:] for line in tables if line.rstrip(" │").endswith("%")]
+    assert shares == [[str(count), f"{count / (50 + count):.0%}"] for count in range(77, 67, -1)]
+    assert "…" not in joined, "labels that begin alike could not be told apart"
+
+
+def test_a_confusion_matrix_that_fits_is_shown_whole(summary, monkeypatch):
+    monkeypatch.setitem(REPORT, "tables", tables_of(3))
+    lines = [line.replace("│", " ").split() for line in summary(rows(2), columns=80).splitlines()]
+    assert ["00", "50", "1", "0"] in lines
+    monkeypatch.setitem(REPORT, "tables", tables_of(3, "x" * 25))
+    assert "3 most frequent of 3 pairs" in " ".join(summary(rows(2), columns=80).split())
+
+
 def test_commands_can_be_pasted(summary, tmp_path):
     """Each command is one line at any terminal width, and a path with a space is quoted."""
     text = summary(rows(2), columns=40)

@@ -112,6 +112,26 @@ def test_an_artifact_is_reused_while_it_exists_and_produced_again_once_deleted(r
     assert f"{ROOT}/Count/statistics/8/counts" in blobs
 
 
+def test_an_artifact_with_a_file_that_was_cut_off_is_produced_again(run_on, blobs):
+    run_on()
+    path = f"{ROOT}/Generate/examples/1/deep/second.gz"
+    blobs[path] = b"not"
+    assert reasons(run_on())["Generate"] == f"damaged output: {path} has 3 bytes instead of 10"
+
+
+def test_a_local_copy_that_was_cut_off_is_replaced_before_a_component_reads_it(run_on, tmp_path, blobs, capsys):
+    run_on()
+    copy = tmp_path / "one" / "runs-memory-bucket-runs" / "Count" / "statistics" / "2" / "counts"
+    copy.write_text("o")
+    for name in [name for name in blobs if "/Train/" in name]:
+        del blobs[name]
+    run_on()
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: damaged copy")]
+    assert f"{ROOT}/Count/statistics/2, copied again: {copy} has " in line
+    (weights,) = [blobs[name] for name in blobs if name.endswith("w.h5")]
+    assert weights == b"of 1"
+
+
 @pytest.mark.parametrize("name", ["Generate", "Train"])
 def test_a_failed_component_leaves_nothing_at_the_url(run_on, blobs, name):
     FAULTS.add(name)

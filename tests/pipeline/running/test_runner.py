@@ -146,6 +146,28 @@ def test_a_renamed_file_changes_nothing(tmp_path, data):
     assert CALLS == []
 
 
+def test_a_component_gets_the_earlier_executions_that_differ_in_parameters_newest_first(tmp_path, data):
+    seen = []
+
+    @component
+    def Grow(files: Input[RawFiles], model: Output[Model], steps: int, context: Context) -> None:
+        seen[:] = [(earlier.parameters["steps"], earlier.read(earlier.outputs["model"])) for earlier in context.earlier]
+
+    def grow(steps):
+        files = raw_files(str(data))
+        grown = Grow(files=files, steps=steps)
+        return Runner(Pipeline("toy", str(tmp_path / "root"), (files.node, grown))).run().output("Grow", "model")
+
+    models = {steps: grow(steps) for steps in (1, 2, 3)}
+    assert seen == [(2, models[2]), (1, models[1])]
+    Path(models[1].uri).rmdir()
+    grow(4)
+    assert seen == [(3, models[3]), (2, models[2]), (1, None)]
+    data.write_text("source\ttarget\na\tc\n")
+    grow(5)
+    assert seen == []
+
+
 def test_another_pipeline_on_the_same_root_reuses_what_is_the_same(tmp_path, data):
     run(tmp_path / "root", data)
     result = run(tmp_path / "root", data, name="other", training=ToyTraining(steps=1))

@@ -1,0 +1,77 @@
+"""Whether the files of a published artifact are still those that were published, so that it can be reused."""
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Iterable
+
+from seq2serve.components.base.artifact import Artifact
+from seq2serve.components.base.uris import is_remote
+from seq2serve.components.pusher.store import version_path
+from seq2serve.components.storage.files import stat_files
+from seq2serve.pipeline.metadata.store import FileRecord
+
+_PUSHED = "pushed_destination"  # property of a PushedModel; it also names its files among those of the artifact
+
+
+def record_files(artifact: Artifact, copy: str = "") -> list[FileRecord]:
+    """Returns size, time and hash of each file of an artifact; of a PushedModel, also of the pushed version.
+
+    Args:
+        artifact: as it is about to be published.
+        copy: a local folder with the same files, if the artifact is on an object store. Without it, the hashes are
+            empty: every file would have to be read twice, and a store writes an object whole or not at all.
+    Raises:
+        Seq2ServeError, OSError: a file cannot be read.
+    """
+    records = []
+    for prefix, folder in _folders(artifact).items():
+        local = copy if is_remote(folder) and not prefix else "" if is_remote(folder) else folder
+        for name, (size, modified) in sorted(stat_files(folder).items()):
+            digest = _sha256(os.path.join(local, name)) if local else ""
+            records.append(FileRecord(prefix + name, size, modified, digest))
+    return records
+
+
+def find_damage(artifact: Artifact, records: Iterable[FileRecord]) -> tuple[str, list[FileRecord]]:
+    """Compares the files of an artifact with those that were published.
+
+    A file of the same size and time is trusted; one of another time is hashed. Further files are ignored.
+
+    Args:
+        artifact: published, or a local copy of one.
+        records: of its files when it was published.
+    Returns:
+        What is wrong with the first damaged file; empty if none is. The records with the times of files whose content
+        is unchanged, so that they are not hashed again.
+    Raises:
+        Seq2ServeError, OSError: a file cannot be read.
+    """
+    folders = _folders(artifact)
+    stats = {prefix: stat_files(folder) for prefix, folder in folders.items()}
+    current = []
+    for record in records:
+        prefix = next(prefix for prefix in sorted(folders, reverse=True) if record.path.startswith(prefix))
+        name = record.path.removeprefix(prefix)
+        if name not in stats[prefix]:
+            return f"{record.path.removeprefix(prefix)} is missing in {folders[prefix]}", []
+        size, modified = stats[prefix][name]
+        path = f"{folders[prefix]}/{name}"
+        if size != record.bytes:
+            return f"{path} has {size:,} bytes instead of {record.bytes:,}", []
+        is_trusted = modified == record.modified or not record.sha256 or is_remote(path)
+        if not is_trusted and _sha256(path) != record.sha256:
+            return f"{path} has another SHA-256 than when it was published", []
+        current.append(dataclasses.replace(record, modified=modified))
+    return "", current
+
+
+def _folders(artifact: Artifact) -> dict[str, str]:
+    """Returns prefix of a record's path -> folder of the files with that prefix."""
+    pushed = artifact.properties.get(_PUSHED)
+    return {"": artifact.uri} | ({f"{_PUSHED}/": version_path(pushed)} if pushed else {})
+
+
+def _sha256(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
