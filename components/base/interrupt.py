@@ -7,9 +7,11 @@ current step is done.
 """
 
 import contextlib
+import functools
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 _pressed, _deferring = threading.Event(), threading.Event()
@@ -17,15 +19,21 @@ _pressed, _deferring = threading.Event(), threading.Event()
 
 @contextlib.contextmanager
 def listening() -> Iterator[None]:
-    """Records Ctrl-C in addition to raising it. Does nothing if SIGINT is ignored or outside the main thread."""
+    """Records Ctrl-C in addition to raising it. Does nothing if SIGINT is ignored or outside the main thread.
+
+    Python would print a stack trace where the exception is lost; it is recorded, so nothing is printed.
+    """
     is_main_thread = threading.current_thread() is threading.main_thread()
     if not is_main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
     signal.signal(signal.SIGINT, _record)
+    report = sys.unraisablehook
+    sys.unraisablehook = functools.partial(_report_others, report)
     try:
         yield
     finally:
+        sys.unraisablehook = report
         signal.signal(signal.SIGINT, signal.default_int_handler)
         _pressed.clear()
 
@@ -49,6 +57,12 @@ def check() -> None:
     """Raises KeyboardInterrupt if Ctrl-C was pressed since `listening` began, even if its exception was lost."""
     if _pressed.is_set():
         raise KeyboardInterrupt
+
+
+def _report_others(report: "Callable[[sys.UnraisableHookArgs], None]", lost: "sys.UnraisableHookArgs") -> None:
+    """Reports an exception that is lost, unless it is that of a recorded Ctrl-C."""
+    if lost.exc_type is not KeyboardInterrupt:
+        report(lost)
 
 
 def _record(number: int, frame: FrameType | None) -> None:

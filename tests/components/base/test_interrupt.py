@@ -1,6 +1,7 @@
 """Ctrl-C raises KeyboardInterrupt at once, or at the next check if the exception was lost."""
 
 import signal
+import sys
 import threading
 
 import pytest
@@ -16,19 +17,31 @@ class Destructor:
         signal.raise_signal(signal.SIGINT)
 
 
+class Failing:
+    """Fails where Python drops every exception."""
+
+    def __del__(self):
+        raise ZeroDivisionError
+
+
 def test_ctrl_c_is_raised_at_once(heeds_ctrl_c):
     with interrupt.listening(), pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_lost_interrupt_is_raised_at_the_next_update(heeds_ctrl_c):
+def test_a_lost_interrupt_is_raised_at_the_next_update_and_only_other_lost_exceptions_are_reported(
+    heeds_ctrl_c, monkeypatch
+):
+    reports = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda lost: reports.append(lost.exc_type))
     reporter = Reporter("Trainer", 10, "steps")
     with interrupt.listening():
         reporter.update(1)
         Destructor()
+        Failing()
         with pytest.raises(KeyboardInterrupt):
             reporter.update(2)
+    assert reports == [ZeroDivisionError]
 
 
 def test_a_deferred_interrupt_is_raised_by_check_and_a_second_one_at_once(heeds_ctrl_c):
