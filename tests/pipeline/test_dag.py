@@ -27,13 +27,14 @@ COMPONENTS = [
     "Pusher",
     "BulkInferrer",
 ]
-# Setting or section -> the component that uses it first; for all others it is the Trainer.
-FIRST_USE = {
-    "data": "ExampleGen",
-    "data.max_length": "Transform",
-    "data.too_long": "Transform",
-    "tokenizer": "Transform",
-    "evaluation": "Evaluator",
+# Setting or section -> the components with it as a parameter; for all others it is the Trainer.
+USERS = {
+    "data": ["ExampleGen"],
+    "data.max_length": ["Transform"],
+    "data.overlap": ["ExampleGen", "ExampleValidator"],
+    "data.too_long": ["Transform"],
+    "tokenizer": ["Transform"],
+    "evaluation": ["Evaluator"],
 }
 
 
@@ -56,7 +57,7 @@ def other_value(config: PipelineConfig, name: str) -> object:
         return not value
     if hint is int:
         return value * 2 or 1
-    return f"other_{value}" if hint is str else (value * 0.95 or 0.1)
+    return f"other_{value}" if hint is str else (value * 0.99 or 0.1)
 
 
 def test_the_components_are_in_the_order_of_the_data():
@@ -74,13 +75,15 @@ def test_the_pushed_model_is_the_evaluated_one_and_needs_both_blessings():
 
 # The two columns belong to other tasks.
 @pytest.mark.parametrize("name", sorted({*setting_names()} - {"data.text", "data.label"}))
-def test_every_setting_reaches_one_component(name):
-    # One value of tokenizer.shared needs untied embeddings.
-    config = with_settings(preset("demo", "translation"), ["model.tie_embeddings=false"])
+def test_every_setting_reaches_the_components_that_use_it(name):
+    # One value of tokenizer.shared needs untied embeddings; no repetition penalty is below 1.
+    settings = ["model.tie_embeddings=false", "decoding.repetition_penalty=2"]
+    task = "language_model" if name == "tokenizer.whitespace" else "translation"  # the only one that may keep it
+    config = with_settings(preset("demo", task), settings)
     other = with_settings(config, [f"{name}={other_value(config, name)}"])
     before, after = parameters(config), parameters(other)
     changed = [component for component in before if before[component] != after[component]]
-    assert changed == [FIRST_USE.get(name) or FIRST_USE.get(name.partition(".")[0], "Trainer")]
+    assert changed == (USERS.get(name) or USERS.get(name.partition(".")[0], ["Trainer"]))
 
 
 def test_the_columns_of_the_file_get_the_names_of_the_task():

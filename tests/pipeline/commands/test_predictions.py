@@ -73,7 +73,7 @@ def test_a_signature_with_several_inputs_takes_json_lines_of_a_file(text_model, 
 
 def test_what_was_cut_is_counted_on_standard_error(invoke, finished_run_of, tmp_path):
     """A classifier's answer is a label and a translator's a text; the reason why it ended is no answer."""
-    texts = ["Open", "Turn on the light. " * 100]
+    texts = ["Open", "Turn on the light " * 100]  # one sentence: a translator reads each by itself
     cut = "seq2serve: 1 of 2 texts were longer than the model reads, and were cut (truncated)\n"
     for task in ("classification", "translation"):
         model = finished_run_of(task).output("Trainer", "model").uri

@@ -43,13 +43,14 @@ def test_rollback_withdraws_newer_versions_and_versions_shows_it(invoke, serving
 
 def test_a_version_that_servers_do_not_load_is_reported(invoke, serving):
     folder, first, second = serving
-    config = "model_config_list {{ config {{ model_version_policy {{ specific {{ versions: {} }} }} }} }}"
-    (folder / "models.config").write_text(config.format(first), encoding="utf-8")
+    model = "base_path: '/serving' model_platform: 'tensorflow' model_version_policy { specific { versions: %d } }"
+    config = f"model_config_list {{ config {{ {model} }} }}"
+    (folder / "models.config").write_text(config % first, encoding="utf-8")
     lines = invoke("versions", folder).stdout.splitlines()
     assert [line.split()[1] for line in lines[1:3]] == ["served", "stable"]
     warning = f"model servers do not load version {second}: {folder / 'models.config'} lists other versions; "
     assert lines[3].startswith(warning)
-    (folder / "models.config").write_text(config.format(7), encoding="utf-8")
+    (folder / "models.config").write_text(config % 7, encoding="utf-8")
     assert f"model servers do not load version {first}: " in invoke("rollback", folder).stdout
 
 

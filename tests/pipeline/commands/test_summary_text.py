@@ -224,7 +224,8 @@ def test_a_version_that_servers_do_not_load_is_reported(summary, tmp_path):
     serving = tmp_path / "my runs" / "serving"
     (serving / "17").mkdir(parents=True)
     (serving / "17" / "saved_model.pb").touch()
-    config = "model_config_list { config { model_version_policy { specific { versions: 16 } } } }"
+    model = "base_path: '/serving' model_platform: 'tensorflow' model_version_policy { specific { versions: 16 } }"
+    config = f"model_config_list {{ config {{ {model} }} }}"
     (serving / "models.config").write_text(config, encoding="utf-8")
     assert "Warning: model servers do not load version 17: " in summary(rows(1))
 

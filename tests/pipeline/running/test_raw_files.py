@@ -73,7 +73,8 @@ def test_all_unusable_files_are_in_one_error(tmp_path):
     with pytest.raises(UserError) as error:
         resolve_raw_files(RawFiles(f"train={tmp_path}/missing.tsv,eval={tmp_path}/b.tsv,test={tmp_path}/x*.tsv"))
     message = str(error.value)
-    assert message.startswith(f"27 files cannot be used:\n  file not found: '{tmp_path}/missing.tsv'")
+    assert message.startswith("27 files cannot be used:\n")
+    assert f"\n  file not found: '{tmp_path}/missing.tsv'" in message
     assert f"\n  {tmp_path}/b.tsv is empty; " in message
     assert f"\n  cannot read {tmp_path}/x00.tsv: No such file or directory\n    also {tmp_path}/x01.tsv, " in message
     assert message.endswith("\n  and 7 more")
