@@ -64,10 +64,11 @@ class Examples(Artifact):
 
     Split-<split>/data_tfrecord-SSSSS-of-NNNNN   TFRecord of tf.Example, one bytes feature per column (UTF-8)
     rejects/rejects-SSSSS-of-NNNNN.jsonl         one object per rejected row: file, line (or row), reason, detail, text
-    properties: splits (list), columns (list), source (the user's name for the files), num_rows (rows read),
-    num_examples {split: n}, num_rejected, num_rejected_by_reason {reason: n}; if columns are stored only to slice
-    metrics by, slice_columns (list); if there are any, warnings (one line each), notes (list) about how files were read
-    or skipped, and num_dropped_by_rule {setting: n}. num_rows is the sum of all examples, rejected and dropped rows.
+    properties: splits (list), columns (list), source (the user's name for the files), files_read (list of {"name",
+    "bytes", "sha256"}, see storage/data_records.py), num_rows (rows read), num_examples {split: n}, num_rejected,
+    num_rejected_by_reason {reason: n}; if columns are stored only to slice metrics by, slice_columns (list); if there
+    are any, warnings (one line each), notes (list) about how files were read or skipped, and num_dropped_by_rule
+    {setting: n}. num_rows is the sum of all examples, rejected and dropped rows.
     """
 
     read_in_place = True
@@ -107,6 +108,7 @@ class Tokenizer(Artifact):
     spm.model        the SentencePiece model, for the kinds "sentencepiece", "characters" and "bytes"
     wordpieces.json  the pieces, for the kind "wordpiece"
     vocabulary.tsv   piece and id, for people
+    data.json        the data that it was learned from; see storage/data_records.py
     properties: kind, vocab_size; notices, if the vocabulary differs from the settings.
 
     If columns have separate tokenizers, each has a folder with the column's name, and `vocab_size` is {column: n}.
@@ -121,7 +123,7 @@ class TransformedExamples(Artifact):
     properties: splits, num_examples {split: n}, num_truncated {column: n}, num_dropped (rows), num_long {column: n}
     (texts beyond the limit, cut or dropped with their row), max_length (tokens), token_lengths {column: {"median",
     "p99", "max", "total"}} before truncation; with a label column, label_counts
-    {column: {label: rows of the train split}}, in the order of the label ids.
+    {column: {label: rows of the train split}}, in the order of the label ids; data, see storage/data_records.py.
     """
 
 
@@ -129,7 +131,8 @@ class Model(Artifact):
     """A trained model.
 
     Format-Serving/         the SavedModel: strings in, strings out; see models/export/
-    Format-Keras/           config.json, model.weights.h5 and tokenizer/ (a Tokenizer), for further training
+    Format-Keras/           config.json, model.weights.h5 and tokenizer/ (a Tokenizer), for further training; data.json,
+        the data that it was trained on (see storage/data_records.py), with that of its base_model
     properties: num_parameters; lowercase, whether it writes lower case only; steps; exported_steps, the steps of the
     averaged checkpoints; checkpoints {"metric", "best_step", "best", "last_step", "last", "noise", "export"}, the best
     and the last evaluation; eval_<metric>, measured on the eval split; for a warm start, warm_start {"taken", "fresh",
