@@ -70,10 +70,11 @@ class Examples(Artifact):
     Split-<split>/data_tfrecord-SSSSS-of-NNNNN   TFRecord of tf.Example, one bytes feature per column (UTF-8)
     rejects/rejects-SSSSS-of-NNNNN.jsonl         one object per rejected row: file, line (or row), reason, detail, text
     properties: splits (list), split_fingerprints {split: SHA-256 of its rows, in order and by shard}, columns (list),
-    source (the user's name for the files), num_rows (rows read), num_examples {split: n}, num_rejected,
-    num_rejected_by_reason {reason: n}; if columns are stored only to slice metrics by, slice_columns (list), which only
-    the test split has; if there are any, warnings (one line each), notes (list) about how files were read or skipped,
-    and num_dropped_by_rule {setting: n}. num_rows is the sum of all examples, rejected and dropped rows.
+    source (the user's name for the files), files_read (list of {"name", "bytes", "sha256"}, see
+    storage/data_records.py), num_rows (rows read), num_examples {split: n}, num_rejected, num_rejected_by_reason
+    {reason: n}; if columns are stored only to slice metrics by, slice_columns (list), which only the test split has; if
+    there are any, warnings (one line each), notes (list) about how files were read or skipped, and num_dropped_by_rule
+    {setting: n}. num_rows is the sum of all examples, rejected and dropped rows.
 
     The shards of a split with files of its own depend on these files only.
     """
@@ -117,6 +118,7 @@ class Tokenizer(Artifact):
     spm.model        the SentencePiece model, for the kinds "sentencepiece", "characters" and "bytes"
     wordpieces.json  the pieces, for the kind "wordpiece"
     vocabulary.tsv   piece and id, for people
+    data.json        the data that it was learned from; see storage/data_records.py
     properties: kind, vocab_size; notices, if the vocabulary differs from the settings.
 
     If columns have separate tokenizers, each has a folder with the column's name, and `vocab_size` is {column: n}.
@@ -132,7 +134,7 @@ class TransformedExamples(Artifact):
     num_long {column: n}
     (texts beyond the limit, cut or dropped with their row), max_length (tokens), token_lengths {column: {"median",
     "p99", "max", "total"}} before truncation; with a label column, label_counts
-    {column: {label: rows of the train split}}, in the order of the label ids.
+    {column: {label: rows of the train split}}, in the order of the label ids; data, see storage/data_records.py.
     """
 
 
@@ -140,7 +142,8 @@ class Model(Artifact):
     """A trained model.
 
     Format-Serving/         the SavedModel: strings in, strings out; see models/export/
-    Format-Keras/           config.json, model.weights.h5 and tokenizer/ (a Tokenizer), for further training
+    Format-Keras/           config.json, model.weights.h5 and tokenizer/ (a Tokenizer), for further training; data.json,
+        the data that it was trained on (see storage/data_records.py), with that of its base_model
     properties: num_parameters; lowercase, whether it writes lower case only; steps; exported_steps, the steps of the
     averaged checkpoints; checkpoints {"metric", "best_step", "best", "last_step", "last", "noise", "export"}, the best
     and the last evaluation; eval_<metric>, measured on the eval split; for a warm start, warm_start {"taken", "fresh",

@@ -24,6 +24,7 @@ from seq2serve.components.example_gen.formats import InputConfig, SplitConfig, g
 from seq2serve.components.example_gen.shard_job import ShardJob
 from seq2serve.components.example_gen.splitting import KeysOfLabels, Splitter
 from seq2serve.components.example_gen.tables import Table, make_table
+from seq2serve.components.storage.data_records import source_files
 
 
 def generate_examples(
@@ -46,6 +47,7 @@ def generate_examples(
     extra_columns = tuple(name for name in slice_columns if name not in columns)
     job = ShardJob(tables, examples.uri, tuple(columns), extra_columns, split_config.drop_overlap, context)
     examples.properties.update(splits=list(SPLITS), columns=list(columns), source=files.uri)
+    examples.properties["files_read"] = source_files(files.properties["files"])
     examples.properties.update({"slice_columns": list(slice_columns)} if slice_columns else {})
     summaries = _write(job, splitter, examples, max_reject_share)
     if notes := [*file_notes(tables, merged_counts(summaries)), *empty_notes(empty)]:

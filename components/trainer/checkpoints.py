@@ -3,6 +3,7 @@
 A longer training continues an earlier one only if its weights are those of an uninterrupted training.
 """
 
+import dataclasses
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ import tensorflow as tf
 from seq2serve.components.base.artifact import ModelRun
 from seq2serve.components.base.component import EarlierExecution
 from seq2serve.components.base.progress import note
-from seq2serve.models.config import TrainingConfig
+from seq2serve.models.config import Recipe, TrainingConfig
 from seq2serve.models.training.optimizer import moments
 
 CHECKPOINTS, KEPT = "checkpoints", "kept"  # folders of a scratch folder; in a ModelRun, the second is in the first
@@ -78,29 +79,23 @@ def publish_state(scratch: str, model_run: ModelRun) -> None:
         shutil.copy(path, target)
 
 
-def continue_earlier(
-    config: TrainingConfig,
-    total_steps: int,
-    parameters: Mapping[str, Any],
-    earlier: Sequence[EarlierExecution],
-    to: str,
-) -> str:
+def continue_earlier(recipe: Recipe, total_steps: int, earlier: Sequence[EarlierExecution], to: str) -> str:
     """Copies the state of the longest earlier training that a new one continues; says why if it continues none.
 
     Args:
-        config: of the new training.
+        recipe: of the new training.
         total_steps: its number of steps; not used if `minutes` limits it.
-        parameters: of the execution, as JSON.
         earlier: executions of Trainer with the same inputs, code and libraries.
         to: an empty scratch folder, in which the new training then resumes.
     Returns:
         The folder of the ModelRun that it continues; empty for none.
     """
-    similar = [execution for execution in earlier if _same_but_length(execution.parameters, parameters)]
+    wanted = _without_length(dataclasses.asdict(recipe))
+    similar = [execution for execution in earlier if _without_length(execution.parameters["recipe"]) == wanted]
     obstacles = []
     for execution in sorted(similar, key=lambda execution: -execution.outputs["model"].properties["steps"]):
         steps, before = execution.outputs["model"].properties["steps"], execution.parameters["recipe"]["training"]
-        obstacle = _obstacle(before, config, steps, total_steps)
+        obstacle = _obstacle(before, recipe.training, steps, total_steps)
         model_run = None if obstacle else execution.read(execution.outputs["model_run"])
         if model_run:
             _copy_state(model_run, to)
@@ -112,14 +107,9 @@ def continue_earlier(
     return ""
 
 
-def _same_but_length(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    return _without_length(before) == _without_length(now)
-
-
-def _without_length(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    recipe = parameters["recipe"]
+def _without_length(recipe: Mapping[str, Any]) -> dict[str, Any]:
     training = {key: value for key, value in recipe["training"].items() if key not in _LENGTH}
-    return {**parameters, "recipe": {**recipe, "training": training}}
+    return {**recipe, "training": training}
 
 
 def _obstacle(before: Mapping[str, Any], config: TrainingConfig, steps: int, total_steps: int) -> str:

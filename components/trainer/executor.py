@@ -3,7 +3,6 @@
 See also: callbacks.py for checkpoints, evaluation and early stopping.
 """
 
-import dataclasses
 import os
 from typing import Any
 
@@ -15,6 +14,7 @@ from seq2serve.components.base.artifact import Model, ModelFiles, ModelRun, Toke
 from seq2serve.components.base.component import Context
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.base.progress import note, progress
+from seq2serve.components.storage.data_records import read_record, write_record
 from seq2serve.components.tasks.data import DataSpec
 from seq2serve.components.tasks.evaluation import Evaluation
 from seq2serve.components.tasks.task import Task
@@ -52,14 +52,14 @@ def train(
         model.properties["warm_start"] = _warm_start(
             network, base_model, tokenizer, recipe.training.warm_start_optimizer
         )
-    parameters = {"task": task.name, "recipe": dataclasses.asdict(recipe)}
     with literal_path(context.scratch) as scratch:
         continued = ""
         if not tf.train.latest_checkpoint(f"{scratch}/{CHECKPOINTS}"):
-            continued = continue_earlier(recipe.training, int(total_steps), parameters, context.earlier, scratch)
+            continued = continue_earlier(recipe, int(total_steps), context.earlier, scratch)
         results = _fit(network, data, total_steps, scratch, continued)
     _copy_files(tokenizer.uri, model.path("Format-Keras", "tokenizer"))
     save_model(network, model.path("Format-Keras"))
+    write_record(model.path("Format-Keras"), _data_record(transformed_examples, base_model))
     # A model in float32, whatever the precision of training.
     served = data.implementation.make_model(recipe.model, data.spec)
     served.set_weights(network.get_weights())
@@ -200,7 +200,7 @@ def _warm_start(
         UserError: the vocabulary or the architecture differs, or with `continues_optimizer` the optimizer.
     """
     paths = [file["path"] for file in base_model.properties["files"]]
-    folder = next(os.path.dirname(path) for path in paths if os.path.basename(path) == WEIGHTS)
+    folder = _base_folder(base_model)
     earlier_tokenizer = f"{folder}/tokenizer"
     if not same_vocabulary(earlier_tokenizer, tokenizer.uri):
         raise UserError(
@@ -221,6 +221,19 @@ def _warm_start(
     optimizer = "; with the state of its optimizer" if continues_optimizer else ""
     note(f"Trainer starts from {folder}{optimizer}; {summary}")
     return layers_by_outcome
+
+
+def _data_record(transformed_examples: TransformedExamples, base_model: ModelFiles | None) -> dict[str, Any]:
+    """Returns the record of the data that the model was trained on, and of those behind its base model."""
+    record = transformed_examples.properties.get("data", {})
+    if not base_model:
+        return record
+    return {**record, "base_model": read_record(_base_folder(base_model))}
+
+
+def _base_folder(base_model: ModelFiles) -> str:
+    paths = [file["path"] for file in base_model.properties["files"]]
+    return next(os.path.dirname(path) for path in paths if os.path.basename(path) == WEIGHTS)
 
 
 def _take_moments(network: keras.Model, index: str, started: WarmStart) -> None:

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import os
 
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
@@ -13,6 +14,7 @@ from seq2serve.components.base.errors import UserError
 from seq2serve.components.base.progress import note
 from seq2serve.components.schema_gen.schema_file import MAX_UNKNOWN_LABEL_SHARE, label_domain, read_schema
 from seq2serve.components.storage.beam_runner import WriteJsonLines, beam_pipeline, read_json_lines
+from seq2serve.components.storage.data_records import describe_data, read_record, write_record
 from seq2serve.components.storage.files import filled_folder, local_file
 from seq2serve.components.storage.shards import shard_paths
 from seq2serve.components.transform.lengths import length_warnings
@@ -34,6 +36,7 @@ def transform(
     _check_columns(schema, preprocessing)
     labels = _label_counts(examples, schema, preprocessing.label_columns, transformed_examples, context)
     _write_ids(examples, transformed_examples, tokenizer, preprocessing, labels, context, tokenizer_config)
+    write_record(tokenizer.uri, transformed_examples.properties["data"])
 
 
 def transform_by_tokenizer(
@@ -151,6 +154,11 @@ def _adopt(files: TokenizerFiles, preprocessing: Preprocessing, tokenizer: Token
                 code="tokenizer-invalid",
                 path=files.uri,
             ) from error
+    folders = {os.path.dirname(path) for column_paths in paths.values() for path in column_paths}
+    if set(paths) != {""}:  # the record of a tokenizer for each column is in the folder around them
+        folders = {os.path.dirname(folder) for folder in folders}
+    if len(folders) == 1:
+        write_record(tokenizer.uri, read_record(folders.pop()) or {})
     kinds = dict.fromkeys(settings["kind"] for settings in adopted.values())
     sizes = {name: settings["vocab_size"] for name, settings in adopted.items()}
     tokenizer.properties.update(kind=" and ".join(kinds), vocab_size=sizes.get("", sizes))
@@ -196,6 +204,7 @@ def _write_ids(
     if tokenizer_config:
         _describe_learned(tokenizer, read_json_lines(learned_path), tokenizer_config)
     transformed_examples.properties.update(splits=splits, max_length=preprocessing.max_length)
+    transformed_examples.properties["data"] = describe_data(examples)
     _describe(transformed_examples, read_json_lines(counts_path), preprocessing)
 
 

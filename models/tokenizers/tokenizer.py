@@ -143,7 +143,8 @@ def same_vocabulary(one: str, other: str) -> bool:
 def _vocabulary(directory: str) -> tuple:
     """Returns everything that the ids depend on. For SentencePiece, lowercasing is part of the model."""
     if not tf.io.gfile.exists(os.path.join(directory, _SETTINGS)):
-        columns = sorted(name.rstrip("/") for name in tf.io.gfile.listdir(directory))
+        names = sorted(name.rstrip("/") for name in tf.io.gfile.listdir(directory))
+        columns = [name for name in names if tf.io.gfile.isdir(os.path.join(directory, name))]
         return tuple((column, _vocabulary(os.path.join(directory, column))) for column in columns)
     settings = json.loads(_read(os.path.join(directory, _SETTINGS)))
     if settings["kind"] == "wordpiece":

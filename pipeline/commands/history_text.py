@@ -1,10 +1,10 @@
-"""Formats the history of a MetadataStore as text: runs, the components of one run, and the lineage of an artifact."""
+"""Formats the history of a MetadataStore as text: runs, and the components of one run."""
 
 import time
 
 from seq2serve.components.base.errors import UserError
 from seq2serve.pipeline.metadata.database import sqlite_url
-from seq2serve.pipeline.metadata.store import Ancestry, Execution, MetadataStore, Run
+from seq2serve.pipeline.metadata.store import Execution, MetadataStore, Run
 from seq2serve.pipeline.running.history import read_run, read_runs
 from seq2serve.pipeline.running.root import state_folder
 
@@ -40,7 +40,7 @@ def runs_text(store: MetadataStore) -> str:
         message = run.message.partition("\n")[0]
         place = [run.place] * is_shared
         rows.append((str(run.id), run.pipeline, started, _seconds(run), run.state, *counts, *place, message))
-    return _table(rows)
+    return aligned(rows)
 
 
 def run_text(store: MetadataStore, run_id: int) -> str:
@@ -54,47 +54,14 @@ def run_text(store: MetadataStore, run_id: int) -> str:
         outputs = store.outputs(execution.reuses or execution.id, {})
         artifacts = ", ".join(f"{artifact.id} {key}" for key, artifact in outputs.items())
         rows.append((execution.component, execution.state, _seconds(execution), artifacts, execution.reason))
-    return _table(rows)
-
-
-def lineage_text(store: MetadataStore, name: str) -> str:
-    """Returns the lineage of an artifact, back to the raw files and forward to everything made from it.
-
-    An input of which only some splits were read is followed by these.
-
-    Args:
-        store: the store to search.
-        name: the artifact's id or a path, see `MetadataStore.find_artifact`.
-    Raises:
-        UserError: there is no such artifact.
-    """
-    artifact = store.find_artifact(name)
-    backward = store.lineage(artifact.id, "backward")
-    forward = store.lineage(artifact.id, "forward")
-    itself = [row for row in backward if row.artifact.id == artifact.id]
-    parts = {
-        "Artifact": itself,
-        "Made from": [row for row in backward if row not in itself],
-        "Used to make": [row for row in forward if row.artifact.id != artifact.id],
-    }
-    return "\n\n".join(f"{title}\n{_ancestry_table(rows)}" for title, rows in parts.items())
-
-
-def _ancestry_table(ancestries: list[Ancestry]) -> str:
-    rows = [("ID", "TYPE", "MADE BY", "INPUTS", "URI")]
-    for ancestry in ancestries:
-        maker = f"{ancestry.component}, run {ancestry.run_id}" if ancestry.component else "user"
-        splits = {source: f" ({', '.join(names)})" for source, names in ancestry.splits.items()}
-        sources = ", ".join(f"{source}{splits.get(source, '')}" for source in ancestry.sources)
-        rows.append((str(ancestry.artifact.id), ancestry.type, maker, sources, ancestry.artifact.uri))
-    return _table(rows) if ancestries else "none"
+    return aligned(rows)
 
 
 def _seconds(period: Execution | Run) -> str:
     return "" if period.finished is None else f"{period.finished - period.started:.1f}"
 
 
-def _table(rows: list[tuple[str, ...]]) -> str:
+def aligned(rows: list[tuple[str, ...]]) -> str:
     """Aligns columns with spaces, so that `cut` and `grep` work on the text."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(

@@ -93,6 +93,8 @@ def lineage(
 ) -> None:
     """Shows the lineage of an artifact: its inputs, back to the raw files, and everything made from it.
 
+    Also shows the data behind a base model or a tokenizer that was brought: files, hashes and rows.
+
     Examples:
 
     seq2serve lineage serving/translation/1763830000
@@ -101,9 +103,10 @@ def lineage(
     """
     with explained():
         from seq2serve.components.pusher.versions import pushed_path
-        from seq2serve.pipeline.commands import history_text
+        from seq2serve.pipeline.commands.history_text import open_store
+        from seq2serve.pipeline.commands.lineage_text import lineage_text
 
-        print(history_text.lineage_text(history_text.open_store(pipeline_root, metadata), pushed_path(artifact)))
+        print(lineage_text(open_store(pipeline_root, metadata), pushed_path(artifact)))
 
 
 def settings(

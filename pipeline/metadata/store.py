@@ -344,6 +344,16 @@ class MetadataStore:
             )
         return _artifact(rows[0], Artifact)
 
+    def made_at(self, path: str) -> Artifact | None:
+        """Returns the newest artifact of a component in a folder or a URL around `path`; None if there is none."""
+        query = (
+            sa.select(ARTIFACTS)
+            .join(EVENTS, sa.and_(EVENTS.c.artifact_id == ARTIFACTS.c.id, EVENTS.c.role == "output"))
+            .where(ARTIFACTS.c.uri.in_(_with_parents(path)))
+            .order_by(ARTIFACTS.c.id.desc())
+        )
+        return next((_artifact(row, Artifact) for row in self._database.read(query)), None)
+
     def lineage(self, artifact_id: int, direction: Direction) -> list[Ancestry]:
         """Follows an artifact through the executions, in one recursive query.
 

@@ -99,7 +99,8 @@ def _training(facts: RunFacts, model: Artifact) -> list[str]:
         "Eval split: " + ", ".join(_metric_text(name.removeprefix("eval_"), value) for name, value in metrics.items()),
     ]
     if "ModelFiles" in facts.user_files:
-        lines.append(f"Warm start from {facts.user_files['ModelFiles'].uri.removesuffix('/**')}")
+        uri = facts.user_files["ModelFiles"].uri.partition(",optimizer=")[0].removeprefix("model=")
+        lines.append(f"Warm start from {uri.removesuffix('/**')}")
     return list(filter(None, lines))
 
 

@@ -126,5 +126,7 @@ def _file_options(facts: RunFacts) -> list[str]:
     arguments = []
     for kind, option in _FILE_OPTIONS.items():
         if kind in facts.user_files:
-            arguments += [option, facts.user_files[kind].uri.replace("/**", "").replace("/*", "")]
+            # With the state of an optimizer, which a setting asks for, the model's folder is one of two parts.
+            uri = facts.user_files[kind].uri.partition(",optimizer=")[0].removeprefix("model=")
+            arguments += [option, uri.replace("/**", "").replace("/*", "")]
     return arguments

@@ -15,6 +15,7 @@ import tensorflow as tf
 from seq2serve.components.base.artifact import ModelFiles, ModelRun, Tokenizer
 from seq2serve.components.base.component import EarlierExecution
 from seq2serve.components.base.errors import UserError
+from seq2serve.components.storage.data_records import read_record
 from seq2serve.components.tasks.evaluation import Evaluation, Findings
 from seq2serve.components.tasks.translation.implementation import TranslationImplementation
 from seq2serve.components.tasks.translation.task import TRANSLATION
@@ -335,6 +336,17 @@ def test_the_model_has_the_documented_layout_and_properties(finished_run):
     assert model.properties["num_parameters"] == network.count_params()
     assert 0 < model.properties["eval_loss"] < 3
     assert 0.5 < model.properties["eval_accuracy"] < 1
+
+
+def test_the_model_has_the_record_of_its_data_and_of_its_base_models_data(train, uninterrupted, finished_run):
+    properties = finished_run.output("ExampleGen", "examples").properties
+    record = read_record(uninterrupted.model.path("Format-Keras"))
+    assert record == {name: properties[name] for name in ("files_read", "num_rows", "num_examples")}
+    (file,) = record["files_read"]
+    assert file["name"] == "pairs.tsv"
+    assert len(file["sha256"]) == 64
+    trained = train(with_training(steps=1), base_model=as_files(uninterrupted.model))
+    assert read_record(trained.model.path("Format-Keras")) == {**record, "base_model": record}
 
 
 def test_the_served_model_answers_like_the_reloaded_keras_model(finished_run):

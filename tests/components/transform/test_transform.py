@@ -12,6 +12,7 @@ import tensorflow as tf
 from seq2serve.components.base.artifact import Examples, Schema, Tokenizer, TokenizerFiles, TransformedExamples
 from seq2serve.components.base.component import Context
 from seq2serve.components.base.errors import UserError
+from seq2serve.components.storage.data_records import read_record
 from seq2serve.components.transform.component import Transform, TransformByTokenizer
 from seq2serve.components.transform.preprocessing import Preprocessing
 from seq2serve.models.config import DecodingConfig, TokenizerConfig
@@ -48,7 +49,8 @@ def write_inputs(folder, splits) -> dict:
                     example.features.feature["target"].bytes_list.value.append(target)
                     writer.write(example.SerializeToString())
     (folder / "schema.pbtxt").write_text(SCHEMA)
-    return {"examples": Examples(str(folder), {"splits": list(splits)}), "schema": Schema(str(folder))}
+    properties = {"splits": list(splits), "files_read": [{"name": "a.tsv", "bytes": 9, "sha256": "ab"}], "num_rows": 9}
+    return {"examples": Examples(str(folder), properties), "schema": Schema(str(folder))}
 
 
 def transform(inputs, folder, *flags, **changes) -> tuple[TransformedExamples, Tokenizer]:
@@ -138,6 +140,7 @@ def test_properties_count_examples_and_truncated_texts(transformed):
         "num_long": {"source": 1, "target": 1},
         "num_dropped": 0,
         "max_length": MAX_LENGTH,
+        "data": {"files_read": [{"name": "a.tsv", "bytes": 9, "sha256": "ab"}], "num_rows": 9},
     }
     ids.properties["token_lengths"] = lengths
     sources = [source for parts in SPLITS.values() for part in parts for source, _ in part]
@@ -313,6 +316,7 @@ def test_a_tokenizer_of_the_user_makes_the_same_ids_as_when_it_was_learned(input
     TransformByTokenizer.function(**inputs, **outputs, files=TokenizerFiles("t", {"files": files}), **settings)
     for learned, adopted in zip(transformed, outputs.values(), strict=True):
         assert (digest(learned), learned.properties) == (digest(adopted), adopted.properties)
+    assert read_record(outputs["tokenizer"].uri)["files_read"] == inputs["examples"].properties["files_read"]
     message = r"^t: neither a tokenizer folder nor one SentencePiece model: .*; pass the folder of a tokenizer or "
     with pytest.raises(UserError, match=message) as error:
         TransformByTokenizer.function(**inputs, **outputs, files=TokenizerFiles("t", {"files": files[:1]}), **settings)
@@ -371,7 +375,7 @@ def test_each_column_has_the_ids_of_its_separate_tokenizer(transformed_separatel
 def test_separate_tokenizers_of_the_user_make_the_same_ids_as_when_they_were_learned(
     inputs, transformed_separately, tmp_path
 ):
-    paths = sorted(path for path in pathlib.Path(transformed_separately[1].uri).rglob("*") if path.is_file())
+    paths = sorted(pathlib.Path(transformed_separately[1].uri).glob("*/*"))
     files = [{"path": str(path), "column": path.parent.name} for path in paths]
     outputs = TransformedExamples(str(tmp_path / "i")), Tokenizer(str(tmp_path / "t"))
     for artifact in outputs:

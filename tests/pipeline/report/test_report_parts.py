@@ -1,5 +1,6 @@
 """The parts of the report: the drawing of the pipeline, the plots, the model card, and the command to repeat a run."""
 
+import dataclasses
 import itertools
 import math
 import re
@@ -7,6 +8,7 @@ import shlex
 
 import pytest
 
+from seq2serve.components.base.artifact import ModelFiles
 from seq2serve.components.tasks.bootstrap import MIN_ROWS
 from seq2serve.components.tasks.classification.task import CLASSIFICATION
 from seq2serve.pipeline.config import preset, with_settings
@@ -164,6 +166,15 @@ def test_the_command_repeats_the_settings_of_the_run(any_finished_run):
     assert _settings(with_settings(preset("demo", any_finished_run.task), settings + text), facts) == run_settings(
         facts
     )
+
+
+@pytest.mark.parametrize("uri", ["{0}/Format-Keras/**", "model={0}/Format-Keras/**,optimizer={0}/checkpoints/ckpt-*"])
+def test_the_command_names_the_folder_of_the_earlier_model(finished_run, uri):
+    store = MetadataStore(f"sqlite:///{finished_run.folder / finished_run.root / 'metadata.sqlite'}")
+    facts = read_run(store, 1, str(finished_run.folder / finished_run.root))
+    user_files = {**facts.user_files, "ModelFiles": ModelFiles(uri.format("runs/7"))}
+    arguments = shlex.split(reproduction(dataclasses.replace(facts, user_files=user_files)))
+    assert arguments[arguments.index("--warm-start") + 1] == "runs/7/Format-Keras"
 
 
 def _settings(config, facts):
