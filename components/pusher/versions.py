@@ -18,7 +18,7 @@ from typing import Any
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.base.uris import is_remote
 from seq2serve.components.pusher.server_files import SERVER_SETTINGS, read_model_config, write_server_settings
-from seq2serve.components.pusher.store import STAGING_PREFIX, WITHDRAWN_PREFIX, Store, open_store
+from seq2serve.components.pusher.store import STAGING_PREFIX, WITHDRAWN_PREFIX, Store, local_copy, open_store
 
 RECORD_FILE = "assets.extra/seq2serve.json"
 STABLE = "stable"
@@ -204,7 +204,9 @@ def publish(destination: str, source: str, record: dict[str, Any], keep: int) ->
     with store.locked():
         served(destination)  # raises before anything is written
         known = read_versions(destination)
-        if same := [version for version in known if version.record.get("sha256") == digest]:
+        same = [version for version in known if version.record.get("sha256") == digest]
+        # A version whose files were damaged since is pushed again.
+        if same := [version for version in same if _is_intact(store, version.folder, digest)]:
             number = same[-1].number
         else:
             # The time in seconds, as in TFX, or one more than the newest version if that is greater.
@@ -326,6 +328,12 @@ def _read_record(store: Store, folder: str) -> dict[str, Any]:
         record = json.loads(store.read(f"{folder}/{RECORD_FILE}"))
         return record if isinstance(record, dict) else {}
     return {}
+
+
+def _is_intact(store: Store, folder: str, digest: str) -> bool:
+    """Returns whether the files of a version are those that were pushed."""
+    with local_copy(store.path(folder)) as copy:
+        return _digest(pathlib.Path(copy)) == digest
 
 
 def _digest(source: pathlib.Path) -> str:

@@ -8,6 +8,7 @@ import pathlib
 import subprocess
 
 import pytest
+import tensorflow as tf
 
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.pusher.store import open_store, version_path
@@ -101,6 +102,14 @@ def test_old_versions_are_kept_if_servers_need_them(destination, model):
     seventh = push(destination, model("g"), keep=2)
     assert [v.number for v in read_versions(destination)] == [sixth, seventh]
     assert first not in versions(destination)
+
+
+def test_a_damaged_version_is_pushed_again(destination, model):
+    number = push(destination, model("a"))
+    with tf.io.gfile.GFile(open_store(destination).path(f"{number}/{FILES[0]}"), "w") as file:
+        file.write("b")
+    assert push(destination, model("a")) > number
+    assert open_store(destination).read(f"{versions(destination)[-1]}/{FILES[0]}") == b"a"
 
 
 def test_a_rollback_withdraws_newer_versions_and_a_withdrawn_version_can_be_served_again(destination, model):

@@ -10,7 +10,7 @@ from seq2serve.components.base.artifact import Examples, Model, ModelEvaluation,
 from seq2serve.components.base.component import Input, Output, Splits, component, raw_files
 from seq2serve.components.base.errors import ComponentError
 from seq2serve.components.storage.shards import shard_paths
-from seq2serve.pipeline.commands.history_text import lineage_text
+from seq2serve.pipeline.commands.lineage_text import lineage_text
 from seq2serve.pipeline.report.facts import read_run
 from seq2serve.pipeline.running.pipeline import Pipeline, RunResult
 from seq2serve.pipeline.running.runner import Runner
