@@ -154,7 +154,8 @@ class LocalStore:
         self._folder.mkdir(parents=True, exist_ok=True)
         with portalocker.Lock(self._folder / _LOCK_NAME, flags=portalocker.LockFlags.EXCLUSIVE):
             for path in self._folder.glob(f"{STAGING_PREFIX}*"):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                with contextlib.suppress(FileNotFoundError):  # a check of another push, which removes it itself
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
             yield
 
 
