@@ -186,7 +186,7 @@ def test_tables_of_77_labels_fit_the_terminal_as_the_worst_labels_and_pairs(summ
     assert "Confusion matrix: the 10 most frequent of 77 pairs with errors; the report has all" in joined
     shares = [line.replace("│", " ").split()[-2:] for line in tables if line.rstrip(" │").endswith("%")]
     assert shares == [[str(count), f"{count / (50 + count):.0%}"] for count in range(77, 67, -1)]
-    assert "…" not in joined, "labels that begin alike could not be told apart"
+    assert "…" not in joined, "two shortened labels may look the same"
 
 
 def test_a_confusion_matrix_that_fits_is_shown_whole(summary, monkeypatch):
