@@ -45,7 +45,9 @@ def compute_statistics(
         if label_columns:
             conflicts = counts | beam.ParDo(FindConflicts())
             rows = shards | beam.ParDo(ReadConflicts(columns, label_columns), beam.pvalue.AsList(conflicts))
-            (conflicts, rows | beam.CombinePerKey(sum)) | beam.Flatten() | WriteJsonLines(conflicts_path)
+            # Flink flattens only collections of the same coder, and Beam has one of its own for key-value pairs.
+            rows = rows | beam.CombinePerKey(sum) | "AsLists" >> beam.Map(list)
+            (conflicts, rows) | beam.Flatten() | WriteJsonLines(conflicts_path)
     write_source(statistics.uri, examples.properties.get("source", ""))
     statistics.properties["splits"] = splits
     if label_columns:
