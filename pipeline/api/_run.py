@@ -21,8 +21,8 @@ from seq2serve.pipeline.commands.findings_text import (
     notices_of_tokenizers,
     unused_rows,
 )
-from seq2serve.pipeline.config import PipelineConfig, setting_names, setting_texts, with_settings
 from seq2serve.pipeline.config import preset as preset_config
+from seq2serve.pipeline.config import setting_names, setting_texts, with_settings
 from seq2serve.pipeline.dag import make_pipeline
 from seq2serve.pipeline.metadata.store import MetadataStore
 from seq2serve.pipeline.running.listeners import ConsoleListener, RunListener
@@ -90,13 +90,18 @@ def run(
         known = ", ".join(RunOptions.__annotations__)
         raise UserError(f"run() has no option {unknown!r}; it has {known}", code="option-unknown", option=unknown)
     root = os.fspath(pipeline_root)
-    config = _config(task, preset, options)
+    settings = _settings(options)
+    config = with_settings(preset_config(preset, task), settings)
     mode = _display_mode(progress)
     with progress_display.display(mode), quiet_libraries():
         source = os.fspath(rows) if isinstance(rows, str | os.PathLike) else write_rows(rows, root)
         destination = os.fspath(serving_dir) or f"serving/{task}"
         beam_options = checked_beam_options(list(options.get("beam_options", ())), source, root, destination)
-        pipeline = _pipeline(config, source, root, destination, options)
+        tokenizer = options.get("tokenizer", "")
+        path = "" if isinstance(tokenizer, Mapping) else os.fspath(tokenizer)
+        models = user_models(path, options.get("warm_start"), config, settings)
+        schema = os.fspath(options.get("schema", ""))
+        pipeline = make_pipeline(config, source, root, destination, schema_file=schema, **models)
         check_serving_dir(destination, task)
         listener = RunListener() if mode == "hidden" else ConsoleListener()
         return _run(pipeline, beam_options, options.get("metadata", ""), listener)
@@ -197,8 +202,8 @@ class _Recorder(RunListener):
         self._display.end(component, result)
 
 
-def _config(task: str, preset: str, options: Mapping[str, Any]) -> PipelineConfig:
-    """Returns the preset with the columns and settings of the options."""
+def _settings(options: Mapping[str, Any]) -> list[str]:
+    """Returns the columns and settings among the options, in the syntax of `--set`."""
     settings = list(setting_texts({"data": {column: options[column] for column in _COLUMNS if column in options}}))
     for section in dict.fromkeys(name.partition(".")[0] for name in setting_names()):
         values = options.get(section)
@@ -208,20 +213,7 @@ def _config(task: str, preset: str, options: Mapping[str, Any]) -> PipelineConfi
             raise UserError(
                 f"{section} must be a dict of settings, got {values!r}", code="settings-invalid", option=section
             )
-    return with_settings(preset_config(preset, task), settings)
-
-
-def _pipeline(config: PipelineConfig, source: str, root: str, destination: str, options: RunOptions) -> Pipeline:
-    tokenizer = options.get("tokenizer", "")
-    path = "" if isinstance(tokenizer, Mapping) else os.fspath(tokenizer)
-    return make_pipeline(
-        config,
-        source,
-        root,
-        destination,
-        schema_file=os.fspath(options.get("schema", "")),
-        **user_models(path, options.get("warm_start"), config.training.warm_start_optimizer),
-    )
+    return settings
 
 
 def _run(pipeline: Pipeline, beam_options: tuple[str, ...], metadata: str, listener: RunListener) -> Run:

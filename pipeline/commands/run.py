@@ -78,7 +78,7 @@ def demo(
             "files": corpus.fetch(language),
             "pipeline_root": pipeline_root,
             "serving_dir": folder,
-            **user_models(tokenizer, warm_start, config.training.warm_start_optimizer),
+            **user_models(tokenizer, warm_start, config, settings or []),
         }
         _run(config, arguments, options, verbose, metadata)
 
@@ -124,7 +124,7 @@ def run(
             "pipeline_root": pipeline_root,
             "serving_dir": folder,
             "schema_file": str(schema or ""),
-            **user_models(tokenizer, warm_start, config.training.warm_start_optimizer),
+            **user_models(tokenizer, warm_start, config, settings or []),
         }
         _run(config, arguments, options, verbose, metadata)
 

@@ -1,24 +1,42 @@
 """The tokenizers and models that a person passes to a run, as patterns of their files."""
 
 import glob
+import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.example_gen.formats import parse_roles
+from seq2serve.pipeline.config import PipelineConfig, value_text
 
 
-def user_models(tokenizer: str, warm_start: str | os.PathLike[str] | None, with_optimizer: bool) -> dict[str, str]:
+def user_models(
+    tokenizer: str, warm_start: str | os.PathLike[str] | None, config: PipelineConfig, settings: Iterable[str]
+) -> dict[str, str]:
     """Returns the arguments `tokenizer` and `warm_start` of `make_pipeline`, patterns of files; empty for none.
 
     Args:
         tokenizer: a Tokenizer's folder, a SentencePiece model, or one per column such as source=DIR,target=DIR. If it
             is empty, a warm start uses the tokenizer of the earlier model.
         warm_start: folder of the Model, or of its Format-Keras, whose weights training starts from.
-        with_optimizer: whether it starts from the state of the earlier model's optimizer, too.
+        config: settings of the run; with `training.warm_start_optimizer` training starts from the state of the earlier
+            model's optimizer, too.
+        settings: those that the person chose, in the syntax of `--set`; `config` contains them.
     Raises:
-        UserError: the folder has no weights, no configuration, no tokenizer, or no optimizer state where one is needed.
+        UserError: the folder has no weights, no configuration, no tokenizer, or no optimizer state where one is needed;
+            or a setting of the tokenizer differs from the tokenizer that is used.
     """
+    models = _models(tokenizer, warm_start, config.training.warm_start_optimizer)
+    if models["tokenizer"]:
+        names = [setting.partition("=")[0].strip().partition(".") for setting in settings]
+        values = {key: getattr(config.tokenizer, key) for section, _, key in names if section == "tokenizer"}
+        _check_settings(models["tokenizer"], values)
+    return models
+
+
+def _models(tokenizer: str, warm_start: str | os.PathLike[str] | None, with_optimizer: bool) -> dict[str, str]:
     if warm_start is None:
         if with_optimizer:
             raise UserError(
@@ -41,6 +59,43 @@ def _tokenizer_files(tokenizer: str) -> str:
         roles = [(path.parent.name, path.parent) for path in sorted(roles[0][1].glob("*/tokenizer.json"))] or roles
     patterns = [(column, f"{glob.escape(str(path))}/*" if path.is_dir() else path) for column, path in roles]
     return ",".join(f"{column}={pattern}" if column else str(pattern) for column, pattern in patterns)
+
+
+def _check_settings(tokenizer: str, values: dict[str, Any]) -> None:
+    """Checks settings of `[tokenizer]` against a tokenizer that is used instead of learning one.
+
+    Args:
+        tokenizer: patterns of its files.
+        values: key -> value that the person chose.
+    Raises:
+        UserError: a value differs from the tokenizer's own, or the tokenizer does not say its own.
+    """
+    roles = parse_roles(tokenizer)
+    for role in roles:
+        own = {"shared": len(roles) == 1, **_own_settings(role.pattern, values)}
+        if different := [key for key, value in values.items() if own.get(key) != value]:
+            names = " and ".join(f"tokenizer.{key}={value_text(values[key])}" for key in different)
+            facts = ", ".join(f"{key}={value_text(own[key]) if key in own else 'unknown'}" for key in different)
+            raise UserError(
+                f"{names} cannot be applied: the run uses the tokenizer {role.pattern} ({facts}) instead of learning "
+                "one. Remove the setting, or learn a tokenizer: without --tokenizer and --warm-start",
+                code="tokenizer-fixed",
+                settings=[f"tokenizer.{key}" for key in different],
+                path=role.pattern,
+            )
+
+
+def _own_settings(pattern: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Returns the settings of a tokenizer; of a SentencePiece model, its kind and those that are applied to it."""
+    paths = [Path(path) for path in sorted(glob.glob(pattern))]
+    if description := next((path for path in paths if path.name == "tokenizer.json"), None):
+        try:
+            settings = json.loads(description.read_bytes())
+        except ValueError:  # Transform reports the file
+            settings = {}
+        if isinstance(settings, dict) and "kind" in settings:  # other libraries use this name for a file, too
+            return {key: value for key, value in settings.items() if key != "shared"}
+    return {"kind": "sentencepiece"} | {key: value for key, value in values.items() if key == "placeholders"}
 
 
 def _keras_folder(folder: Path) -> Path:

@@ -136,6 +136,17 @@ def test_bad_options_are_errors_before_anything_runs(tmp_path, monkeypatch, chan
     assert not list(tmp_path.glob("runs/*/*"))
 
 
+def test_settings_of_a_tokenizer_cannot_change_that_of_an_earlier_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pairs.tsv").write_text("source\ttarget\na\tb\n")
+    (tmp_path / "model" / "tokenizer").mkdir(parents=True)
+    for name in ("config.json", "model.weights.h5", "tokenizer/tokenizer.json"):
+        (tmp_path / "model" / name).write_text('{"kind": "sentencepiece", "vocab_size": 900}')
+    with pytest.raises(seq2serve.UserError) as error:
+        seq2serve.run("pairs.tsv", warm_start="model", tokenizer={"vocab_size": 500})
+    assert (error.value.code, error.value.fields["settings"]) == ("tokenizer-fixed", ["tokenizer.vocab_size"])
+
+
 def test_bad_input_is_an_error_that_names_the_component(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(seq2serve.UserError, match=r"file not found: .missing\.tsv."):

@@ -1,10 +1,13 @@
 """demo, run and validate: options reach the pipeline, and wrong input is an error before anything runs."""
 
+import dataclasses
+import json
 import sys
 from pathlib import Path
 
 import pytest
 
+from seq2serve.models.config import TokenizerConfig
 from seq2serve.pipeline.config import preset
 
 # Options.
@@ -89,6 +92,59 @@ def test_a_warm_start_uses_the_tokenizer_of_the_model_unless_another_one_is_name
 ):
     assert command("run", "data.tsv", "--warm-start", earlier_model, *option).exit_code == 0
     assert toy.arguments["tokenizer"] == pattern
+
+
+def tokenizer_description(**changes):
+    return json.dumps({**dataclasses.asdict(TokenizerConfig(vocab_size=900, placeholders=16)), **changes})
+
+
+@pytest.mark.parametrize("setting", ["vocab_size=901", "lowercase=true", "kind=wordpiece", "shared=false"])
+@pytest.mark.parametrize("option", ["--tokenizer", "--warm-start"])
+def test_a_setting_that_differs_from_the_brought_tokenizer_is_an_error(
+    command, earlier_model, tmp_path, option, setting
+):
+    keras_folder = tmp_path / earlier_model / "Format-Keras"
+    (keras_folder / "tokenizer" / "tokenizer.json").write_text(tokenizer_description())
+    brought = earlier_model if option == "--warm-start" else str(keras_folder / "tokenizer")
+    settings = ["--set", f"tokenizer.{setting}", "--set", "model.tie_embeddings=false"]
+    outcome = command("run", "data.tsv", option, brought, *settings)
+    assert (outcome.exit_code, outcome.error.code) == (2, "tokenizer-fixed")
+    assert outcome.error.fields["settings"] == [f"tokenizer.{setting.partition('=')[0]}"]
+    assert f"tokenizer.{setting}" in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "description", "setting"),
+    [
+        ("mine/tokenizer.json", tokenizer_description(), "vocab_size=900"),
+        ("mine/tokenizer.json", tokenizer_description(), "lowercase=false"),
+        ("mine/user.model", "x", "placeholders=4"),  # applied to it
+        ("mine/user.model", "x", "kind=sentencepiece"),
+    ],
+)
+def test_a_setting_that_the_brought_tokenizer_has_is_accepted(command, tmp_path, name, description, setting):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / name).write_text(description)
+    outcome = command("run", "data.tsv", "--tokenizer", "mine", "--set", f"tokenizer.{setting}")
+    assert outcome.exit_code == 0, outcome.stderr
+
+
+def test_a_setting_is_compared_with_each_brought_tokenizer(command, tmp_path):
+    for column, changes in (("source", {}), ("target", {"lowercase": True})):
+        (tmp_path / column).mkdir()
+        (tmp_path / column / "tokenizer.json").write_text(tokenizer_description(**changes))
+    arguments = ["run", "data.tsv", "--tokenizer", "source=source,target=target"]
+    untied = ["--set", "model.tie_embeddings=false", "--set", "tokenizer.shared=false"]
+    assert command(*arguments, *untied).exit_code == 0
+    outcome = command(*arguments, *untied, "--set", "tokenizer.lowercase=false")
+    assert (outcome.exit_code, outcome.error.code) == (2, "tokenizer-fixed")
+    assert outcome.error.fields["path"] == "target/*"
+
+
+def test_a_sentencepiece_model_cannot_be_lowercased_by_a_setting(command, tmp_path):
+    (tmp_path / "user.model").write_text("x")
+    outcome = command("run", "data.tsv", "--tokenizer", "user.model", "--set", "tokenizer.lowercase=true")
+    assert (outcome.exit_code, outcome.error.code) == (2, "tokenizer-fixed")
 
 
 def test_the_state_of_the_optimizer_is_that_of_the_same_execution(command, toy, earlier_model, tmp_path):
