@@ -118,7 +118,7 @@ def _write(job: ShardJob, splitter: Splitter, examples: Examples, max_reject_sha
         warnings.append(split_checks.exact_key_warning(empty))
         splitter = dataclasses.replace(splitter, key="exact")
         summaries = job.write(splitter)
-    labels = split_checks.untrained_labels(summaries)
+    labels, hashed = split_checks.untrained_labels(summaries), summaries
     if labels and (keys := job.hashes(KeysOfLabels(splitter, labels))):
         splitter = dataclasses.replace(splitter, train_keys=keys)
         summaries = job.write(splitter)
@@ -129,6 +129,8 @@ def _write(job: ShardJob, splitter: Splitter, examples: Examples, max_reject_sha
     for split in split_checks.empty_splits(examples):
         if by_position:
             raise split_checks.short_document_error(examples, split)
+        if any(summary["num_examples"].get(split) for summary in hashed):
+            raise split_checks.rare_labels_error(examples, split, labels)
         raise split_checks.empty_split_error(examples, split, examples.properties["source"], splitter)
     examples.properties["split_fingerprints"] = _split_fingerprints(summaries)
     warnings += split_checks.share_warnings(summaries, splitter)

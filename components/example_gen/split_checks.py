@@ -61,6 +61,29 @@ def empty_split_error(examples: Examples, split: str, uri: str, splitter: Splitt
     )
 
 
+def rare_labels_error(examples: Examples, split: str, labels: Mapping[str, frozenset[str]]) -> UserError:
+    """Returns the error of a split without rows because all of them have a label that train lacks.
+
+    Args:
+        examples: with their counts.
+        split: the split without rows.
+        labels: label column -> its labels without a row in train before their rows were moved.
+    """
+    uri, num_rows = examples.properties["source"], examples.properties["num_rows"]
+    column = max(labels, key=lambda name: len(labels[name]))
+    listed = ", ".join(map(repr, sorted(labels[column])[:_NUM_SHOWN]))
+    return UserError(
+        f"{uri}: none of {num_rows} rows is left for the {split} split: {len(labels[column]):,} labels in the column "
+        f"{column!r} are so rare that their rows are needed for training, such as {listed}. Name another column with "
+        f"--{column} if these are no labels; otherwise merge rare labels, or add rows of each",
+        code="labels-too-rare",
+        path=uri,
+        split=split,
+        column=column,
+        num_labels=len(labels[column]),
+    )
+
+
 def short_document_error(examples: Examples, split: str) -> UserError:
     """Returns the error of a split without rows because a document has too few parts."""
     uri, num_rows = examples.properties["source"], examples.properties["num_rows"]

@@ -296,7 +296,7 @@ def _file_names(value):
             ],
         ),
         ({"a.xls": OLD_EXCEL}, "a.xls", ["a.xls is an old Excel file; export the sheet as CSV (UTF-8)"]),
-        ({"a.tsv": OLD_EXCEL}, "a.tsv", ["a.tsv is an old Excel or Word file; export the sheet as CSV (UTF-8), or save "]),
+        ({"a.tsv": OLD_EXCEL}, "a.tsv", ["a.tsv is an old Excel or Word file; export the sheet as CSV (UTF-8), or "]),
         ({"a.parquet": "no parquet"}, "a.parquet", ["a.parquet: not a Parquet file, or truncated: "]),
         (
             {"a.tfrecord": "no record at all"},

@@ -135,6 +135,15 @@ def test_slice_columns_are_only_in_the_test_split_so_that_another_one_does_not_r
     assert [value.decode() for value in values] == [domains[row] for row in rows_of(sliced)["test"]]
 
 
+def test_numbers_as_labels_are_an_error_that_names_the_column(tmp_path):
+    rows = [(f"text {chr(97 + i // 26)}{chr(97 + i % 26)}", f"0.{i}") for i in range(300)]
+    path = write_tsv(tmp_path / "a.tsv", rows, header=("text", "score"))
+    columns = {"text": "text", "label": "score"}
+    with pytest.raises(UserError, match=r"in the column .label. are so rare .* --label if these are no") as error:
+        generate(path, tmp_path / "out", columns=columns, input_config=InputConfig(label_columns=("label",)))
+    assert (error.value.code, error.value.fields["split"]) == ("labels-too-rare", "eval")
+
+
 @pytest.mark.parametrize("split_key", ["loose", "exact", "group"])
 def test_a_rare_label_has_rows_in_train_and_rows_that_share_a_split_stay_together(tmp_path, split_key):
     rows = [(f"text {chr(97 + i // 26)}{chr(97 + i % 26)}", ("up", "down")[i % 2], f"g{i // 4}") for i in range(400)]
