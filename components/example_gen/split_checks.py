@@ -88,8 +88,9 @@ def short_document_error(examples: Examples, split: str) -> UserError:
     """Returns the error of a split without rows because a document has too few parts."""
     uri, num_rows = examples.properties["source"], examples.properties["num_rows"]
     return UserError(
-        f"{uri}: none of the {num_rows} parts of the document begins in the share that is held out for {split}; set a "
-        f"larger share with --set data.{split}_share=, or add text",
+        f"{uri}: none of the {num_rows} parts of the document begins in the share that is held out for {split}. A part "
+        "ends at the end of a line: if the lines are long, break them, for example after sentences with "
+        f"sed 's/[.!?] /&\\n/g' OLD > NEW; otherwise add text, or set a larger share with --set data.{split}_share=",
         code="split-empty",
         path=uri,
         split=split,

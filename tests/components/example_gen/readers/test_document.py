@@ -168,6 +168,12 @@ def test_a_document_that_is_too_short_for_its_splits_is_an_error_that_names_the_
     assert error.value.code == "split-empty"
 
 
+def test_a_document_of_one_long_line_is_an_error_that_says_to_break_it(tmp_path):
+    (tmp_path / "book.txt").write_text(BOOK.replace("\n", " "))
+    with pytest.raises(UserError, match=r"none of the 1 parts .* if the lines are long, break them"):
+        generate(str(tmp_path / "book.txt"), tmp_path / "out")
+
+
 def test_parts_that_are_not_text_are_rejected_and_counted(tmp_path):
     (tmp_path / "book.txt").write_bytes(BOOK.encode().replace(b"Paragraph 40, line 1", b"Paragraph 40, \xff", 1))
     examples = generate(str(tmp_path / "book.txt"), tmp_path / "out")
