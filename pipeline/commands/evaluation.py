@@ -1,5 +1,6 @@
 """Evaluates a finished model on files, for `seq2serve evaluate` and `seq2serve.evaluate`. It pushes nothing."""
 
+import collections
 import dataclasses
 import glob
 import itertools
@@ -16,7 +17,10 @@ from seq2serve.components.example_gen.executor import generate_test_examples
 from seq2serve.components.example_gen.formats import parse_roles
 from seq2serve.components.pusher.store import local_copy as local_saved_model
 from seq2serve.components.pusher.versions import read_record
+from seq2serve.components.storage.examples_io import read_batches
 from seq2serve.components.storage.files import local_copy
+from seq2serve.components.storage.shards import shard_paths
+from seq2serve.components.storage.text_keys import exact_key
 from seq2serve.components.tasks.data import Answers, Row
 from seq2serve.components.tasks.implementation import TaskImplementation
 from seq2serve.components.tasks.registry import get_task
@@ -66,6 +70,24 @@ class FinishedModel:
         if self.examples is None:
             raise UserError(self.unknown, code="training-unknown")
         return read_rows(self.examples, "train", self.task.columns)
+
+    def num_trained(self, rows: Iterable[Row]) -> int:
+        """Returns how many rows are also in the train split, white space and Unicode form aside.
+
+        Raises:
+            UserError: the training rows are unknown or were deleted.
+        """
+        if self.examples is None:
+            raise UserError(self.unknown, code="training-unknown")
+        columns = list(self.task.columns)
+        counts = collections.Counter(tuple(exact_key(row[column]) for column in columns) for row in rows)
+        trained = set()
+        for path in shard_paths(self.examples, "train"):  # one by one: there may be more than fit into memory
+            for batch in read_batches(path, columns):
+                cells = zip(*(batch[column] for column in columns), strict=True)
+                keys = (tuple(exact_key(values[0].decode()) for values in row) for row in cells)
+                trained.update(key for key in keys if key in counts)
+        return sum(counts[key] for key in trained)
 
     def tokenizers(self) -> Mapping[str, Any]:
         """Returns text column -> tokenizer; UserError if they are unknown."""
@@ -184,7 +206,7 @@ def evaluate_files(model: FinishedModel, files: str, config: PipelineConfig) -> 
     with local_saved_model(model.folder) as folder, load_runtime(folder, model.folder) as runtime:
         evaluated = evaluate_rows(runtime, task, model.lowercase, rows, data.slice_columns, baselines)
     warnings += describe_cuts(**evaluated.report["num_cut"], number=len(rows))
-    warnings += _label_warnings(task, evaluated.answers, rows)
+    warnings += [*_label_warnings(task, evaluated.answers, rows), *_trained_warnings(model, rows)]
     names = ("num_rows", "num_rejected", "num_rejected_by_reason")
     counts = {name: examples.properties[name] for name in names}
     counts["num_examples"] = examples.properties["num_examples"]["test"]
@@ -211,6 +233,19 @@ def _first_rejects(folder: str) -> list[dict[str, Any]]:
         with open(path, encoding="utf-8") as file:
             lines += itertools.islice(file, NUM_SHOWN - len(lines))
     return [json.loads(line) for line in lines]
+
+
+def _trained_warnings(model: FinishedModel, rows: list[Row]) -> list[str]:
+    try:
+        number = model.num_trained(rows)
+    except UserError:
+        return []  # nothing to compare with
+    if not number:
+        return []
+    return [
+        f"{number:,} of {len(rows):,} rows ({number / len(rows):.1%}) are also in the data that the model was trained "
+        "on, so metrics are too optimistic; remove these rows"
+    ]
 
 
 def _label_warnings(task: Task, answers: Answers, rows: list[Row]) -> list[str]:

@@ -9,6 +9,7 @@ import pytest
 
 import seq2serve
 from seq2serve.components.base.errors import UserError
+from seq2serve.components.evaluator.report import read_rows
 from seq2serve.components.pusher.versions import versions
 from seq2serve.components.tasks.registry import get_task
 
@@ -72,6 +73,15 @@ def test_the_command_prints_the_tables_and_counts_every_row_and_pushes_nothing(f
     slices = done.stdout.partition("accuracy by side")[2]
     assert [word for word in ("(empty)", "north", "south") if word in slices] == ["(empty)", "north", "south"]
     assert files_below(root, serving) == before
+
+
+def test_rows_that_the_model_was_trained_on_are_counted_and_named(finished_run_of, tmp_path):
+    run = finished_run_of("classification")
+    trained = read_rows(run.output("ExampleGen", "examples"), "train", ("text", "label"))[:3]
+    rows = [*test_rows(run)[:5], *({**row, "text": f" {row['text']} "} for row in trained)]
+    evaluation = seq2serve.evaluate(run.folder / run.serving, rows, pipeline_root=run.folder / run.root)
+    (warning,) = [warning for warning in evaluation.warnings if "trained on" in warning]
+    assert warning.startswith("3 of 8 rows (37.5%) are also in the data that the model was trained on")
 
 
 def test_a_version_that_was_copied_is_measured_without_the_baselines_that_need_its_training(
