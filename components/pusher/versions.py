@@ -18,7 +18,14 @@ from typing import Any
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.base.uris import is_remote
 from seq2serve.components.pusher.server_files import SERVER_SETTINGS, read_model_config, write_server_settings
-from seq2serve.components.pusher.store import STAGING_PREFIX, WITHDRAWN_PREFIX, Store, local_copy, open_store
+from seq2serve.components.pusher.store import (
+    GRAPH_FILE,
+    STAGING_PREFIX,
+    WITHDRAWN_PREFIX,
+    Store,
+    local_copy,
+    open_store,
+)
 
 RECORD_FILE = "assets.extra/seq2serve.json"
 STABLE = "stable"
@@ -138,6 +145,28 @@ def unserved_reason(destination: str, number: int) -> str:
             f"version {number} is withdrawn; `seq2serve rollback {shlex.quote(destination)} {number}` serves it again"
         )
     return ""
+
+
+def damage(destination: str, version: Version) -> str:
+    """Returns why model servers cannot load a version; "" if its files are those that were pushed.
+
+    In an object store, only the presence of the graph is checked, because the files would have to be downloaded.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    store, digest = open_store(destination), version.record.get("sha256")
+    graph, reason = f"{version.folder}/{GRAPH_FILE}", ""
+    if not store.has(graph):
+        reason = f"{store.path(graph)} is missing"
+    elif digest and not is_remote(destination) and not _is_intact(store, version.folder, digest):
+        reason = f"the files in {store.path(version.folder)} are not those that were pushed"
+    if not reason:
+        return ""
+    return (
+        f"version {version.number} is damaged: {reason}; model servers keep the version that they have; delete the "
+        f"folder {store.path(version.folder)} and push again, or run `seq2serve rollback {shlex.quote(destination)}`"
+    )
 
 
 def check_destination(destination: str, task: str) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from tensorboard.compat.proto import op_def_pb2
+from tensorboard.compat.proto import config_pb2, op_def_pb2
 
 from seq2serve.models.runtime import saved_model
 from seq2serve.models.runtime.literal_path import literal_path
@@ -67,17 +67,20 @@ class SavedModelRuntime:
             for name, signature in self.signatures.items()
         }
 
-    def run(self, signature_name: str, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def run(
+        self, signature_name: str, inputs: Mapping[str, Any], timeout: float | None = None
+    ) -> dict[str, np.ndarray]:
         """Calls a signature.
 
         Args:
             signature_name: one of `signatures`.
             inputs: input name -> array or nested list, see `saved_model.convert_inputs`.
+            timeout: seconds after which the graph is stopped, in the next round of its loop; None for no limit.
         Returns:
             Output name -> array in the signature's dtype; strings as an object array of bytes.
         Raises:
             ValueError: the signature does not exist, the inputs do not fit it, or the runtime is closed.
-            TensorFlowError: the graph failed.
+            TensorFlowError: the graph failed; with the code DEADLINE_EXCEEDED, it was stopped.
         """
         if not self._finalizer.alive:
             raise ValueError("this SavedModelRuntime is closed")
@@ -90,7 +93,7 @@ class SavedModelRuntime:
             for index, (array, spec) in enumerate(zip(arrays.values(), signature.inputs.values(), strict=True)):
                 feeds[index] = _make_tensor(self._library, array, spec.dtype)
                 tensors.callback(self._library.TF_DeleteTensor, feeds[index])
-            fetches = self._session_run(signature_name, feeds)
+            fetches = self._session_run(signature_name, feeds, timeout)
             for tensor in fetches:
                 tensors.callback(self._library.TF_DeleteTensor, tensor)
             return {
@@ -98,12 +101,12 @@ class SavedModelRuntime:
                 for (name, spec), tensor in zip(signature.outputs.items(), fetches, strict=True)
             }
 
-    def _session_run(self, signature_name: str, feeds: ctypes.Array) -> ctypes.Array:
+    def _session_run(self, signature_name: str, feeds: ctypes.Array, timeout: float | None) -> ctypes.Array:
         inputs, outputs = self._endpoints[signature_name]
         fetches = (ctypes.c_void_p * len(outputs))()
-        with _status(self._library) as status:
+        with _run_options(self._library, timeout) as options, _status(self._library) as status:
             self._library.TF_SessionRun(
-                *(self._session, None, inputs, feeds, len(inputs), outputs, fetches, len(outputs)),
+                *(self._session, options, inputs, feeds, len(inputs), outputs, fetches, len(outputs)),
                 *(None, 0, None, status),
             )
         return fetches
@@ -159,6 +162,7 @@ _PROTOTYPES = {
     "TF_DeleteStatus": (None, (_pointer,)),
     "TF_GetCode": (_int, (_pointer,)),
     "TF_Message": (_text, (_pointer,)),
+    "TF_NewBufferFromString": (ctypes.POINTER(_Buffer), (_text, _size)),
     "TF_DeleteBuffer": (None, (_pointer,)),
     "TF_LoadLibrary": (_pointer, (_text, _pointer)),
     "TF_GetAllOpList": (ctypes.POINTER(_Buffer), ()),
@@ -252,6 +256,20 @@ def _status(library: ctypes.CDLL) -> Iterator[int]:
             raise TensorFlowError(code, library.TF_Message(status).decode(errors="replace"))
     finally:
         library.TF_DeleteStatus(status)
+
+
+@contextlib.contextmanager
+def _run_options(library: ctypes.CDLL, timeout: float | None) -> Iterator[Any]:
+    """Yields a TF_Buffer with RunOptions for one call, or None for the defaults."""
+    if timeout is None:
+        yield None
+        return
+    options = config_pb2.RunOptions(timeout_in_ms=max(1, round(1000 * timeout))).SerializeToString()  # 0 is no limit
+    buffer = library.TF_NewBufferFromString(options, len(options))
+    try:
+        yield buffer
+    finally:
+        library.TF_DeleteBuffer(buffer)
 
 
 def _read_buffer(library: ctypes.CDLL, buffer: Any) -> bytes:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from seq2serve.models.config import MAX_PLACEHOLDERS
-from seq2serve.models.tokenizers.base import Tokenizer
+from seq2serve.models.tokenizers.base import EOS_ID, Tokenizer
 
 _FIRST = 0xE000  # the first private-use character
 # Surrounds spans while a text is split. Tokenizers drop control characters, so no information is lost with those of a
@@ -31,10 +31,11 @@ _URL = rf"(?:\b[a-zA-Z][a-zA-Z+]*://|\bwww\.)[^\s<>\"{_NO_SPACES}]*[\p{{L}}\p{{N
 _EMAIL = r"[\p{L}\p{N}._%+\-]+@[\p{L}\p{N}\-]+(?:\.[\p{L}\p{N}\-]+)+"
 _ADDRESS = r"\b[0-9A-Fa-f]{1,4}(?::[0-9A-Fa-f]{0,4}){2,7}[0-9A-Fa-f](?:/\d+)?|::[0-9A-Fa-f]{1,4}\b"  # IPv6 and MAC
 _VARIABLE = r"\{\{[^{}]*\}\}|\{%[^{}]*%\}|[$%#@]?\{[\w.:,$#@|!=+<>()'\"/\[\]\-]*\}"
-_FORMAT = r"%\(\w+\)[a-z]|%(?:\d+\$)?[+\-#0]*\d*(?:\.\d+)?(?:ll?|hh?)?[sdiufFeEgGxXoc@]\b"
+_FORMAT = r"%%|%\(\w+\)[a-z]|%(?:\d+\$)?[+\-#0]*\d*(?:\.\d+)?(?:ll?|hh?)?[sdiufFeEgGxXoc@]\b"
 _MARKUP = r"</?[a-zA-Z][^<>]*>|<!--[^<>]*-->|&(?:[a-zA-Z]+|#\d+|#x[0-9a-fA-F]+);"
 _DATE = r"\b\d+(?:-\d+){2,}(?:T[\d:.]+Z?)?\b|\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b"  # or a UUID
-_NUMBER = r"(?:\B[+\-\x{2212}])?\b\d+(?:[.,:/'\x{2019}\x{A0}\x{202F}]\d+)*(?:\x{FE0F}?\x{20E3})?|[^\P{Nd}0-9]+"
+# Numbers with nothing but a space between them are one span: "+49 170 1234567", "10 000".
+_NUMBER = r"(?:\B[+\-\x{2212}])?\b\d+(?:[.,:/'\x{2019}\x{A0}\x{202F} ]\d+)*(?:\x{FE0F}?\x{20E3})?|[^\P{Nd}0-9]+"
 _CODE = r"\b[A-Z]{1,6}\d{2,}[A-Z0-9]*(?:\.\d+)*\b"
 # The name of a variable, a file, a host.
 _NAME = r"\b\w+(?:[.\-/]\w+)*_\w+(?:[./\-]?\w+)*|\b[a-zA-Z0-9\-]{2,}\.[a-z0-9]{2,}(?:[.\-][a-z0-9]+)*\b"
@@ -78,14 +79,15 @@ class Placeholders(tf.Module):
     """Replaces spans by M placeholders and back.
 
     Args:
-        tokenizer: that of the sources. Words with a letter that occurs in none of its pieces are spans, too.
+        tokenizer: that of the sources. Words with a letter, and symbols, that occur in none of its pieces are spans,
+            too.
     """
 
     def __init__(self, tokenizer: Tokenizer):
         super().__init__(name="placeholders")
         self._number = tokenizer.num_placeholders
         self._characters = tf.constant(placeholder_characters(self._number))
-        self._pattern = "|".join((*_SPANS, *_unseen(tokenizer.pieces())))
+        self._pattern = "|".join((*_SPANS, *_unseen(tokenizer.pieces()[EOS_ID + 1 :])))
         self._own_pattern = rf"[\x{{{_FIRST:X}}}-\x{{{_FIRST + self._number - 1:X}}}]"
 
     def mask(self, text: tf.Tensor) -> MaskedTexts:
@@ -177,7 +179,7 @@ def _unseen(pieces: Iterable[str]) -> list[str]:
     letters: list[int] = []
     symbols: list[int] = []
     groups = {"L": letters, "M": letters, "N": letters, "P": symbols, "S": symbols}
-    for character in map(chr, range(0x80, sys.maxunicode + 1)):
+    for character in map(chr, range(ord("!"), sys.maxunicode + 1)):
         group = groups.get(unicodedata.category(character)[0])
         is_seen = character in _ACCENTS or _is_seen(character, seen) or (large and _is_of(character, large))
         if group is not None and not is_seen:

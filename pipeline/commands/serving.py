@@ -167,6 +167,8 @@ def versions(folder: _ServingFolder) -> None:
     Model servers load the served versions: the newest, unless models.config selects others.
 
     The label stable marks the newest version; others are those in models.config.
+
+    A served version is shown as damaged if its files are not those that were pushed, so that no server can load it.
     """
     with explained():
         from seq2serve.components.pusher import versions as serving_folder
@@ -176,6 +178,8 @@ def versions(folder: _ServingFolder) -> None:
             served, labels = serving_folder.served(folder), serving_folder.labels(folder)
             newest = [version.number for version in pushed if not version.withdrawn][-1:]
             warnings = [reason for number in newest if (reason := serving_folder.unserved_reason(folder, number))]
+            active = [version for version in pushed if not version.withdrawn and version.number in served.numbers]
+            damaged = {version.number: serving_folder.damage(folder, version) for version in active}
         except OSError as error:
             raise UserError(f"cannot read {folder}: {error}", code="folder-unreadable", path=folder) from error
         if not pushed:
@@ -186,13 +190,14 @@ def versions(folder: _ServingFolder) -> None:
             )
         print(f"{'VERSION':<12}{'STATE':<11}{'LABELS':<16}{'TASK':<16}{'MODEL':<14}EVALUATION")
         for version in pushed:
-            state = "withdrawn" if version.withdrawn else "served" if version.number in served.numbers else ""
+            served_state = "damaged" if damaged.get(version.number) else "served"
+            state = "withdrawn" if version.withdrawn else served_state if version.number in damaged else ""
             version_labels = ", ".join(label for label, number in labels.items() if number == version.number)
             record = version.record
             columns = f"{state:<11}{version_labels:<16}{record.get('task', ''):<16}"
             columns += f"{record.get('model_fingerprint', '')[:12]:<14}{record.get('evaluation', {}).get('reason', '')}"
             print(f"{version.number:<12}{columns}".rstrip())
-        for warning in warnings:
+        for warning in [*warnings, *filter(None, damaged.values())]:
             print(warning)
 
 

@@ -3,6 +3,7 @@
 Source: https://github.com/tensorflow/serving/tree/master/tensorflow_serving/apis
 """
 
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -83,6 +84,8 @@ class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         """Ends a call that raises an error with the matching gRPC status."""
         try:
             with self._inference.answer(api, "GRPC") as job:
+                if (seconds := context.time_remaining()) is not None:
+                    job.deadline = time.monotonic() + seconds
                 job.admit()
                 job.reserve(request.ByteSize())
                 return await handle(job, request)

@@ -10,7 +10,7 @@ import grpc
 import numpy as np
 
 from seq2serve.models.runtime import saved_model
-from seq2serve.pipeline.serving.limits import MAX_BATCH_ROWS, MAX_ROWS, VALUE_BYTES
+from seq2serve.pipeline.serving.limits import MAX_BATCH_ROWS, MAX_ROWS, RUN_SECONDS, VALUE_BYTES
 from seq2serve.pipeline.serving.metrics import (
     GRAPH_RUN_TIME,
     GRAPH_RUNS,
@@ -104,7 +104,7 @@ class Inference:
     ) -> dict[str, np.ndarray]:
         def work() -> dict[str, np.ndarray]:
             start = time.perf_counter()
-            outputs = loaded.run(signature, inputs)
+            outputs = loaded.run(signature, inputs, min(RUN_SECONDS, job.deadline - time.monotonic()))
             seconds = time.perf_counter() - start
             self.metrics.count(GRAPH_RUNS)
             self.metrics.count(GRAPH_RUN_TIME, round(1e6 * seconds))

@@ -18,6 +18,7 @@ MAX_REQUESTS = 256
 MAX_TOTAL_BYTES = 512 * MIB
 WORKERS = max(8, os.cpu_count() or 1)  # threads that run the graph; each runs one batch at a time
 TEXT_WORKERS = 4  # threads that parse requests and write responses
+RUN_SECONDS = 120  # for one batch; a single row can be a text of any number of sentences
 TRIM_BYTES = 4 * MIB  # after a request of this size, free memory is returned to the system
 
 # Connections, in seconds.

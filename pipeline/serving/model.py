@@ -60,18 +60,21 @@ class LoadedVersion:
     signatures: Any
     users: int = 0
 
-    def run(self, signature: str, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """Calls a signature and returns its outputs.
+    def run(self, signature: str, inputs: Mapping[str, Any], timeout: float) -> dict[str, np.ndarray]:
+        """Calls a signature and returns its outputs; the graph is stopped after `timeout` seconds.
 
         Raises:
-            ServingError: there is no such signature, the inputs do not match it, or the graph fails.
+            ServingError: there is no such signature, the inputs do not match it, or the graph fails or is stopped.
         """
         try:
-            return self.runtime.run(signature, inputs)
+            return self.runtime.run(signature, inputs, timeout)
         except ValueError as error:
             raise ServingError(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
         except TensorFlowError as error:
-            raise ServingError(_CODES.get(error.code, grpc.StatusCode.UNKNOWN), str(error)) from error
+            code, message = _CODES.get(error.code, grpc.StatusCode.UNKNOWN), str(error)
+            if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+                message = f"the graph was stopped after {timeout:.1f} seconds; send fewer rows or shorter texts"
+            raise ServingError(code, message) from error
         except MemoryError as error:
             raise ServingError(grpc.StatusCode.RESOURCE_EXHAUSTED, "not enough memory for this request") from error
 

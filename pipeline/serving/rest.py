@@ -193,6 +193,8 @@ def _gunzip(body: bytes) -> bytes:
         raise _too_large()
     if not stream.eof:
         raise ValueError("the body cannot be decompressed: the gzip stream is incomplete")
+    if stream.unused_data:  # the model server refuses it, too; otherwise a part of the request would be ignored
+        raise ValueError("the body cannot be decompressed: data follows the gzip stream")
     return unpacked
 
 

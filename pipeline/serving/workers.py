@@ -5,6 +5,7 @@ The objects here belong to the event loop: only the work itself runs in other th
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from typing import TypeVar
@@ -85,6 +86,7 @@ class Job:
 
     def __init__(self, workers: Workers):
         self._workers = workers
+        self.deadline = math.inf  # when its client stops waiting, on the monotonic clock
         self.is_admitted = False
         self.reserved = 0
 

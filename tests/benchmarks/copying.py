@@ -12,7 +12,8 @@ import seq2serve
 
 # Kind -> its spans. None of them is in a demo corpus.
 SPANS = {
-    "numbers": ["8472", "3.14159", "-273.15", "1,048,576", "23:59", "2031-02-28", "0"],
+    "numbers": ["8472", "3.14159", "-273.15", "1,048,576", "23:59", "2031-02-28", "0", "+49 171 8234567", "73 000"],
+    "symbols": ["$", "`", "[", "^"],
     "IP and MAC addresses": ["10.87.3.254", "172.16.254.1:9443", "fe80::9c2b:41ff:fe0e:77aa", "5E:FF:56:A2:AF:15"],
     "URLs": ["https://shop.example.org/a/b?id=77&lang=xx#top", "http://localhost:9090/metrics", "www.qzx.example"],
     "e-mail addresses": ["jane.q.doe@mail.example.net", "support+eu@xyzzy.example"],

@@ -54,6 +54,18 @@ def test_a_version_that_servers_do_not_load_is_reported(invoke, serving):
     assert f"model servers do not load version {first}: " in invoke("rollback", folder).stdout
 
 
+@pytest.mark.parametrize("fault", ["cut off", "missing"])
+def test_a_version_that_no_server_can_load_is_shown_as_damaged(invoke, serving, fault):
+    folder, first, second = serving
+    graph = folder / str(second) / "saved_model.pb"
+    graph.write_text("", encoding="utf-8") if fault == "cut off" else graph.unlink()
+    lines = invoke("versions", folder).stdout.splitlines()
+    assert [line.split()[:2] for line in lines[1:3]] == [[str(first), "translation"], [str(second), "damaged"]]
+    assert lines[3].startswith(f"version {second} is damaged: ")
+    assert invoke("rollback", folder).exit_code == 0
+    assert "damaged" not in invoke("versions", folder).stdout
+
+
 def test_rollback_to_a_missing_version_changes_nothing(invoke, serving):
     folder, first, second = serving
     outcome = invoke("rollback", folder, 7)

@@ -177,10 +177,11 @@ def test_a_compressed_body_is_read(server):
     [
         (gzip.compress(b" " * (MAX_BODY_BYTES + 1)), 413),
         (gzip.compress(b'{"instances": ["hi"]}')[:-9], 400),
+        (gzip.compress(b'{"instances": ["hi"]}') + gzip.compress(b" "), 400),
         (b"{}", 400),
     ],
     # Not the bytes: they have the time in them, and all workers must collect the same names.
-    ids=["too large", "cut off", "not compressed"],
+    ids=["too large", "cut off", "data at the end", "not compressed"],
 )
 def test_a_compressed_body_that_is_too_large_or_broken_is_refused(server, body, status):
     before = server.memory_mib()

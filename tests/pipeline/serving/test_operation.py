@@ -1,5 +1,6 @@
 """`seq2serve serve` under an operator: stop, abandoned requests, status and metrics under load, addresses, messages."""
 
+import asyncio
 import http.client
 import json
 import shutil
@@ -19,7 +20,11 @@ from seq2serve.models.runtime.protos import (
     prediction_service_pb2_grpc,
     to_tensor_proto,
 )
+from seq2serve.pipeline.serving import inference
 from seq2serve.pipeline.serving.limits import MAX_ROWS, WORKERS
+from seq2serve.pipeline.serving.metrics import Metrics
+from seq2serve.pipeline.serving.model import ServedModel, ServingError, VersionSpec
+from seq2serve.pipeline.serving.workers import Workers
 
 
 def wait_by_rest(server, seconds, rows=1):
@@ -85,6 +90,29 @@ def test_a_request_whose_client_is_gone_or_whose_deadline_has_passed_runs_no_fur
         time.sleep(1)
         runs.append(graph_runs(slow))
     assert runs[-1] - before < 8 * WORKERS  # of 100 batches and 20 * WORKERS calls
+
+
+def test_a_running_batch_is_stopped_when_the_deadline_of_its_client_passes(slow):
+    with grpc.insecure_channel(f"127.0.0.1:{slow.grpc_port}") as channel:
+        calls = [wait_by_grpc(channel, 100, timeout=1) for _ in range(2 * WORKERS)]
+        assert {call.code() for call in calls} == {grpc.StatusCode.DEADLINE_EXCEEDED}
+    assert wait_by_rest(slow, 0).getresponse().status == 200  # within 30 s: the workers are free again
+
+
+def test_a_batch_that_takes_too_long_is_stopped(slow_model, monkeypatch):
+    monkeypatch.setattr(inference, "RUN_SECONDS", 0.5)
+    model = ServedModel("echo", slow_model, Metrics())
+    model.start()
+
+    async def wait():
+        answers = inference.Inference(model, Workers(), Metrics())
+        with model.use(VersionSpec()) as loaded, answers.answer("Predict", "REST") as job:
+            await answers.run(job, loaded, "wait", {"seconds": [100.0]})
+
+    with pytest.raises(ServingError, match=r"stopped after 0\.5 seconds; send fewer rows or shorter texts") as error:
+        asyncio.run(asyncio.wait_for(wait(), 30))
+    assert error.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert model.close()
 
 
 def test_status_metrics_and_page_are_answered_while_all_workers_are_busy(slow, fetch, graph_runs):
