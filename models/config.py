@@ -157,7 +157,8 @@ class DecodingConfig:
         temperature: sampling temperature of a language model. Higher values are more random; 0 always takes the most
             likely token.
         top_p: sample from the most likely tokens that together reach this probability; 1 samples from all tokens.
-        max_new_tokens: maximum number of generated tokens, unless a request sets its own.
+        max_new_tokens: maximum number of generated tokens, unless a request sets its own; at most half of
+            `model.max_positions`, because the prompt may fill the other half.
         no_repeat_ngram: no sequence of this many tokens is generated twice in a text, which ends loops. Source and
             prompt do not count. The sequence is 8 times as long if tokens are single characters or bytes. 0 disables
             it.

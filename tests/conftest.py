@@ -331,7 +331,11 @@ FILES = {
     # With the default of 256, InfraValidator decodes its longest text for 522 steps, five times.
     "translation": ("pairs.tsv", interface_text, ("--set=data.max_length=64",)),
     "classification": ("sentences.csv", labelled_text, ("--text", "sentence")),
-    "language_model": ("text.txt", plain_text, ("--set=data.unit=paragraph", "--set=model.max_positions=32")),
+    "language_model": (
+        "text.txt",
+        plain_text,
+        ("--set=data.unit=paragraph", "--set=model.max_positions=32", "--set=decoding.max_new_tokens=16"),
+    ),
 }
 
 

@@ -40,15 +40,18 @@ class LanguageModelServingModule(tf.Module):
     Args:
         model: a built model.
         tokenizer: the tokenizer of its texts.
-        decoding: defaults for requests without options of their own. Its `max_new_tokens` is at most half of the
-            context; the exported config has the number in use.
+        decoding: defaults for requests without options of their own.
+    Raises:
+        ValueError: `max_new_tokens` is more than half of the context.
     """
 
     def __init__(self, model: DecoderLanguageModel, tokenizer: Tokenizer, decoding: DecodingConfig):
         super().__init__(name="language_model")
-        self._max_length = model.config.max_positions // 2
+        self._max_length = longest = model.config.max_positions // 2
         self.tokenizer = tokenizer
-        self.decoding = dataclasses.replace(decoding, max_new_tokens=min(decoding.max_new_tokens, self._max_length))
+        self.decoding = decoding
+        if decoding.max_new_tokens > longest:
+            raise ValueError(f"max_new_tokens ({decoding.max_new_tokens}) exceeds half of the context ({longest})")
         self.weights = [variable.value for variable in model.weights]
         self.decoding_weights = weights = as_variables(prepare(model))
         self._prepare = functools.partial(prepare, model)

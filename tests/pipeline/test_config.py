@@ -179,6 +179,13 @@ def test_settings_that_contradict_each_other_are_an_error(message, settings):
     assert error.value.code == "settings-conflict"
 
 
+def test_a_completion_longer_than_half_of_the_context_is_an_error():
+    config = with_settings(preset("demo", "language_model"), ["decoding.max_new_tokens=64"])
+    message = r"^setting decoding.max_new_tokens must be at most 64, half of model.max_positions, got 65$"
+    with pytest.raises(UserError, match=message):
+        with_settings(config, ["decoding.max_new_tokens=65"])
+
+
 def test_two_tokenizers_for_a_task_with_one_text_are_an_error():
     message = r"^setting tokenizer.shared=false needs a task with two texts; classification reads one$"
     with pytest.raises(UserError, match=message) as error:

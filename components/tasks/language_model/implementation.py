@@ -8,7 +8,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from seq2serve.components.base.progress import note
 from seq2serve.components.tasks.bootstrap import Metrics, SufficientStatistics
 from seq2serve.components.tasks.data import Answers, DataSpec, Row, sample_evenly
 from seq2serve.components.tasks.evaluation import Evaluation
@@ -53,11 +52,6 @@ class LanguageModelImplementation(TaskImplementation):
         sample = sample_evenly(rows, min(NUM_COMPLETIONS, recipe.training.eval_examples))
         prompts = [make_prompt(row["text"]) for row in sample]
         serving_module = LanguageModelServingModule(model, tokenizers["text"], recipe.decoding)
-        if (limit := serving_module.decoding.max_new_tokens) < recipe.decoding.max_new_tokens:
-            note(
-                f"Trainer exports a model whose completions have at most {limit} tokens, half of model.max_positions, "
-                f"instead of decoding.max_new_tokens={recipe.decoding.max_new_tokens}"
-            )
         characters = sum(len(row["text"]) for row in rows)
         return LanguageModelEvaluation(model, batches, serving_module, prompts, characters)
 
@@ -71,11 +65,6 @@ class LanguageModelImplementation(TaskImplementation):
         samples: list[str],
     ) -> None:
         serving_module = LanguageModelServingModule(model, tokenizers["text"], recipe.decoding)
-        if (limit := serving_module.decoding.max_new_tokens) < recipe.decoding.max_new_tokens:
-            note(
-                f"Trainer exports a model whose completions have at most {limit} tokens, half of model.max_positions, "
-                f"instead of decoding.max_new_tokens={recipe.decoding.max_new_tokens}"
-            )
         export(serving_module, directory, [make_prompt(text) for text in samples])
 
     def measure(self, answers: Answers, rows: Sequence[Row]) -> Measurement:

@@ -145,10 +145,10 @@ def test_the_end_marker_is_the_finish_reason_stop(runtime):
     assert (eight["finish_reason"][ended] == b"stop").all()
 
 
-def test_a_setting_beyond_the_context_becomes_the_largest_possible(model_and_tokenizer):
-    module = LanguageModelServingModule(*model_and_tokenizer, DecodingConfig(max_new_tokens=500))
-    config = module.config()
-    assert config["decoding"]["max_new_tokens"] == config["options"]["sample"]["max_new_tokens"] == CONTEXT // 2
+def test_a_setting_beyond_the_context_is_an_error(model_and_tokenizer):
+    assert LanguageModelServingModule(*model_and_tokenizer, DecodingConfig(max_new_tokens=CONTEXT // 2))
+    with pytest.raises(ValueError, match=rf"^max_new_tokens \({CONTEXT // 2 + 1}\) exceeds half of the context"):
+        LanguageModelServingModule(*model_and_tokenizer, DecodingConfig(max_new_tokens=CONTEXT // 2 + 1))
 
 
 def test_a_longer_completion_starts_with_the_shorter_one(runtime):
@@ -235,7 +235,7 @@ def test_limits_on_repetition_affect_generation_and_not_scores(model_and_tokeniz
         "off": {"no_repeat_ngram": 0},
         "on": {"no_repeat_ngram": 1, "repetition_penalty": 1.5},
     }.items():
-        module = LanguageModelServingModule(*model_and_tokenizer, DecodingConfig(**limits))
+        module = LanguageModelServingModule(*model_and_tokenizer, DecodingConfig(max_new_tokens=8, **limits))
         export(module, str(tmp_path / name), texts[:2])
         with SavedModelRuntime(str(tmp_path / name)) as runtime:
             answers[name] = runtime.run("sample", {"text": texts, **options}), runtime.run("score", {"text": texts})
