@@ -73,16 +73,23 @@ def _check_settings(tokenizer: str, values: dict[str, Any]) -> None:
     roles = parse_roles(tokenizer)
     for role in roles:
         own = {"shared": len(roles) == 1, **_own_settings(role.pattern, values)}
-        if different := [key for key, value in values.items() if own.get(key) != value]:
+        if different := [key for key, value in values.items() if not _applies(key, value, own.get(key))]:
             names = " and ".join(f"tokenizer.{key}={value_text(values[key])}" for key in different)
             facts = ", ".join(f"{key}={value_text(own[key]) if key in own else 'unknown'}" for key in different)
             raise UserError(
-                f"{names} cannot be applied: the run uses the tokenizer {role.pattern} ({facts}) instead of learning "
+                f"{names} cannot be applied: the run uses the tokenizer {role.pattern.removesuffix('/*')} ({facts}) instead of learning "
                 "one. Remove the setting, or learn a tokenizer: without --tokenizer and --warm-start",
                 code="tokenizer-fixed",
                 settings=[f"tokenizer.{key}" for key in different],
                 path=role.pattern,
             )
+
+
+def _applies(key: str, value: Any, own: Any) -> bool:
+    """Returns whether a setting holds for a tokenizer whose own value is `own`, None if it is unknown."""
+    if key == "vocab_size":  # the most pieces that may be learned; a small corpus yields fewer
+        return own is not None and own <= value
+    return own == value
 
 
 def _own_settings(pattern: str, values: dict[str, Any]) -> dict[str, Any]:
