@@ -76,12 +76,13 @@ def _check_settings(tokenizer: str, values: dict[str, Any]) -> None:
         if different := [key for key, value in values.items() if not _applies(key, value, own.get(key))]:
             names = " and ".join(f"tokenizer.{key}={value_text(values[key])}" for key in different)
             facts = ", ".join(f"{key}={value_text(own[key]) if key in own else 'unknown'}" for key in different)
+            path = role.pattern.removesuffix("/*")
             raise UserError(
-                f"{names} cannot be applied: the run uses the tokenizer {role.pattern.removesuffix('/*')} ({facts}) instead of learning "
+                f"{names} cannot be applied: the run uses the tokenizer {path} ({facts}) instead of learning "
                 "one. Remove the setting, or learn a tokenizer: without --tokenizer and --warm-start",
                 code="tokenizer-fixed",
                 settings=[f"tokenizer.{key}" for key in different],
-                path=role.pattern,
+                path=path,
             )
 
 
