@@ -45,7 +45,7 @@ def refresh(served) -> list[int]:
 
 def translate(served) -> bytes:
     with served.use(VersionSpec()) as loaded:
-        return loaded.run("serving_default", {"text": ["hi"]})["translation"][0]
+        return loaded.run("serving_default", {"text": ["hi"]}, timeout=60)["translation"][0]
 
 
 def test_a_version_whose_files_arrive_one_by_one_is_served_when_it_is_complete(served, models):
