@@ -77,20 +77,20 @@ def last_blessed(task: Task, model: Model, rows: Sequence[Row], blessing: ModelB
     return None
 
 
-def compare_with(task: Task, answers: Answers, rows: Sequence[Row], blessed: BlessedModel) -> Comparison:
-    """Compares a model with the last blessed one by the task's headline, on the rows that both answered."""
+def compare_with(task: Task, metric: str, answers: Answers, rows: Sequence[Row], blessed: BlessedModel) -> Comparison:
+    """Compares a model with the last blessed one by a metric, on the rows that both answered."""
     stored = stored_answers(task, answers)
     selected = {name: [values[i] for i in blessed.rows] for name, values in stored.items()}
     ours = task.judge(blessed.lowercase).statistics(selected, [rows[i] for i in blessed.rows])
-    return compare(ours, blessed.statistics, task.headline, task.higher_is_better)
+    return compare(ours, blessed.statistics, metric, task.higher_is_better)
 
 
-def blessed_by_slice(task: Task, blessed: BlessedModel, slices: Sequence[Slice]) -> list[float | None]:
-    """Returns the blessed model's headline on its rows in each slice; None for a slice without any."""
+def blessed_by_slice(metric: str, blessed: BlessedModel, slices: Sequence[Slice]) -> list[float | None]:
+    """Returns a metric of the blessed model on its rows in each slice; None for a slice without any."""
     values: list[float | None] = []
     for part in slices:
         common = np.flatnonzero(np.isin(blessed.rows, part.rows))
-        values.append(blessed.statistics.take(common).total()[task.headline] if len(common) else None)
+        values.append(blessed.statistics.take(common).total()[metric] if len(common) else None)
     return values
 
 

@@ -1,11 +1,13 @@
 """Confidence intervals and paired tests by resampling the test set (the bootstrap)."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
 NUM_RESAMPLES = 1000
+NUM_RESAMPLES_OF_AN_ERROR = 100  # enough for a standard deviation
 SEED = 12345  # sacrebleu's
 CONFIDENCE = 0.95  # of an interval
 SIGNIFICANCE = 0.05  # largest p-value at which a model counts as worse
@@ -75,6 +77,12 @@ def intervals(statistics: SufficientStatistics) -> dict[str, tuple[float, float]
         return {}
     samples = [statistics.metrics(statistics.columns, weights) for weights in _resamples(len(statistics))]
     return {name: _bounds(np.array([metrics[name] for metrics in samples])) for name in samples[0]}
+
+
+def standard_error(statistics: SufficientStatistics, metric: str) -> float:
+    """Computes the bootstrap standard error of a metric: the standard deviation over resamples (Efron 1979)."""
+    resamples = itertools.islice(_resamples(len(statistics)), NUM_RESAMPLES_OF_AN_ERROR)
+    return float(np.std([statistics.metrics(statistics.columns, weights)[metric] for weights in resamples], ddof=1))
 
 
 def compare(

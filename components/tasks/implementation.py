@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from seq2serve.components.tasks.bootstrap import SufficientStatistics
-from seq2serve.components.tasks.data import Answers, DataSpec, Row
+from seq2serve.components.tasks.data import Answers, Baseline, DataSpec, Row
 from seq2serve.components.tasks.evaluation import Evaluation
 from seq2serve.models.config import ModelConfig, Recipe, TrainingConfig
 from seq2serve.models.tokenizers.base import Tokenizer
@@ -42,6 +42,7 @@ class Measurement:
         statistics: sufficient statistics of each row, from which the metrics of any subset of rows follow.
         quality: quality of each answer, float64 [rows]; higher is better if that holds for the task's headline.
         quality_name: name of the measure in `quality`.
+        is_perfect: whether every answer is right, where that can be said.
         signature: metric -> how it was computed, for metrics that need an explanation.
         tables: tables to show with the metrics.
     """
@@ -50,6 +51,7 @@ class Measurement:
     statistics: SufficientStatistics
     quality: np.ndarray
     quality_name: str
+    is_perfect: bool = False
     signature: dict[str, str] = dataclasses.field(default_factory=dict)
     tables: tuple[ResultTable, ...] = ()
 
@@ -130,8 +132,8 @@ class TaskImplementation(abc.ABC):
     @abc.abstractmethod
     def baselines(
         self, train: Callable[[], list[Row]], rows: Sequence[Row], tokenizers: Callable[[], Mapping[str, Tokenizer]]
-    ) -> dict[str, Answers]:
-        """Returns the answers of cheap baselines by name; to be blessed, a model must be better than the first one.
+    ) -> dict[str, Baseline]:
+        """Returns cheap baselines by name, at least one; see evaluator/verdict.py for their use.
 
         Args:
             train: returns the rows of the train split.

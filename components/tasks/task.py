@@ -5,7 +5,7 @@ without TensorFlow; `implementation.py` contains its model, batches, metrics and
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from seq2serve.components.base.component import Code
@@ -13,6 +13,19 @@ from seq2serve.components.tasks.data import Row
 
 if TYPE_CHECKING:
     from seq2serve.components.tasks.implementation import TaskImplementation
+
+
+@dataclasses.dataclass(frozen=True)
+class Headline:
+    """The metric that decides about a model.
+
+    Args:
+        metric: its name.
+        reason: why it is not the task's usual one; empty if it is.
+    """
+
+    metric: str
+    reason: str = ""
 
 
 def unchanged(text: str) -> str:
@@ -29,7 +42,7 @@ class Task(Code):
         text_columns: text columns of an example, in the order of the model's inputs; the first is the input of the
             served model.
         output: name of the answer among the outputs of `serving_default`.
-        headline: the metric that decides the blessing.
+        headline: the metric that usually decides the blessing and ranks checkpoints, see `headline_for`.
         unit: unit of the headline, plural, such as points of accuracy.
         implementation: imports TensorFlow and returns the TaskImplementation.
         reference: (row, prompt) -> the text to compare the answer with.
@@ -41,6 +54,7 @@ class Task(Code):
         judged: the signature that the Evaluator queries, with `text` as its only input.
         prompt: text -> the part of a held-out text that is sent to `serving_default` for an example answer.
         decimals: digits to show after the decimal point of the metrics.
+        choose_headline: (label -> rows of the train split) -> the headline for such data; None if it never changes.
         keeps_whitespace: whether line ends and indentation may be part of the text (`tokenizer.whitespace=keep`).
     """
 
@@ -60,11 +74,20 @@ class Task(Code):
     prompt: Callable[[str], str] = unchanged
     decimals: int = 1
     keeps_whitespace: bool = False
+    choose_headline: Callable[[Mapping[str, int]], Headline] | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Returns every column of an example: the served input first, the answer last."""
         return self.text_columns + self.label_columns
+
+    def headline_for(self, label_counts: Mapping[str, int]) -> Headline:
+        """Returns the metric that decides about a model of such data.
+
+        Args:
+            label_counts: label -> number of its rows in the train split; empty without labels.
+        """
+        return self.choose_headline(label_counts) if self.choose_headline else Headline(self.headline)
 
     def judge(self, lowercase: bool) -> "TaskImplementation":
         """Returns the implementation that measures answers without regard to case if `lowercase`."""

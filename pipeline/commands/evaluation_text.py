@@ -35,16 +35,15 @@ def print_evaluation(evaluation: Evaluation) -> None:
 
 
 def _print_slices(console: Console, task: Task, evaluation: Evaluation) -> None:
+    headline, strongest = evaluation.report["headline"]["metric"], evaluation.report.get("strongest")
     for by, parts in itertools.groupby(evaluation.slices, key=lambda part: part["by"]):
         rows = []
         for part in parts:
-            values = [
-                f"{part[name][task.headline]:.{task.decimals}f}" for name in ("model", "baseline") if name in part
-            ]
-            bounds = part["intervals"].get(task.headline)
+            values = [f"{part[name][headline]:.{task.decimals}f}" for name in ("model", "baseline") if name in part]
+            bounds = part["intervals"].get(headline)
             rows.append((part["name"], f"{part['num_examples']:,}", *values, _interval(task, bounds) if bounds else ""))
-        systems = ["model", *list(evaluation.baselines)[:1]]
-        console.print(make_table(f"{task.headline} by {by}", (by, "rows", *systems, "95 % interval"), rows))
+        systems = ["model", *filter(None, [strongest])]
+        console.print(make_table(f"{headline} by {by}", (by, "rows", *systems, "95 % interval"), rows))
 
 
 def _interval(task: Task, bounds: list[float]) -> str:

@@ -46,6 +46,9 @@ def print_summary(result: RunResult, config: PipelineConfig) -> None:
 def print_metrics(console: Console, task: Task, report: dict) -> None:
     """Prints the metrics of a model and its baselines; `report` is the content of a ModelEvaluation."""
     console.print(_metrics(task, report))
+    headline = report["headline"]
+    reason = f", because {headline['reason']}" if headline["reason"] else ""
+    console.print(f"  headline: {headline['metric']}{reason}", soft_wrap=True, markup=False)
     for name, signature in report["signature"].items():
         console.print(f"  {name}: {signature}", soft_wrap=True)
 

@@ -40,6 +40,7 @@ def model_card(facts: RunFacts) -> dict[str, list[str]]:
     return {
         "Size": _size(facts, model),
         "Training": _training(facts, model),
+        "Quality": _quality(facts),
         "Data": _data(facts),
         "Data licences": data_licences(facts),
         "Intended use": [_purpose(facts), _NOT_FOR],
@@ -106,6 +107,22 @@ def _training(facts: RunFacts, model: Artifact) -> list[str]:
 
 def _metric_text(name: str, value: float) -> str:
     return f"{name} {100 * value:.1f} %" if name in _FRACTIONS else f"{name} {value:.3g}"
+
+
+def _quality(facts: RunFacts) -> list[str]:
+    """Returns the headline on the test split, next to the strongest baseline, and why it is the headline."""
+    quality = describe_quality(facts)
+    if not quality:
+        return []
+    row, digits = next(row for row in quality["metrics"] if row["name"] == quality["headline"]), quality["decimals"]
+    interval = " to ".join(f"{bound:.{digits}f}" for bound in row["interval"] or ())
+    baseline = row["baselines"][quality["baselines"].index(quality["strongest"])]
+    lines = [
+        f"Test split: {row['name']} {row['value']:.{digits}f}{f' ({interval})' if interval else ''}, "
+        f"{quality['strongest']} {baseline:.{digits}f}"
+    ]
+    reason = quality["headline_reason"]
+    return lines + ([f"{row['name']} decides about the model, because {reason}"] if reason else [])
 
 
 def _data(facts: RunFacts) -> list[str]:

@@ -25,23 +25,25 @@ def describe_quality(facts: RunFacts) -> Row | None:
     Args:
         facts: facts of a run.
     Returns:
-        headline, decimals, higher_is_better, metrics (rows), baselines (names), last_blessed (a comparison, or None),
-        slices (groups), quality (name of the measure that ranks the examples), examples, tables, signature and
-        num_examples; None if no model was evaluated.
+        headline, headline_reason, decimals, higher_is_better, metrics (rows), baselines (names), strongest (name),
+        last_blessed (a comparison, or None), slices (groups), quality (name of the measure that ranks the examples),
+        examples, tables, signature and num_examples; None if no model was evaluated.
     """
     evaluation, task = facts.output("Evaluator", "evaluation"), facts.task
     if evaluation is None or task is None:
         return None
     results = evaluation.properties
-    last_blessed = _last_blessed(facts)
+    last_blessed, headline = _last_blessed(facts), results["headline"]
     return {
-        "headline": task.headline,
+        "headline": headline["metric"],
+        "headline_reason": headline["reason"],
         "decimals": task.decimals,
         "higher_is_better": task.higher_is_better,
         "metrics": _metrics(results),
         "baselines": list(results["baselines"]),
+        "strongest": results["strongest"],
         "last_blessed": last_blessed,
-        "slices": _slices(results, last_blessed, task.headline),
+        "slices": _slices(results, last_blessed, headline["metric"]),
         "quality": results["examples"]["quality"],
         "examples": {
             group: [_in_column_order(task, row) for row in results["examples"][group]] for group in ("worst", "best")
@@ -103,8 +105,9 @@ def compare_runs(first: RunFacts, second: RunFacts) -> Row | None:
     lines = [[lines_by_key[key] for key in common] for lines_by_key in predictions]
     implementation = task.judge(any(run.properties.get("lowercase") for run in evaluations))
     statistics = [implementation.statistics(answers_of(task, rows), rows) for rows in lines]
-    comparison = compare(statistics[1], statistics[0], task.headline, task.higher_is_better)
-    return {"comparison": comparison, "metric": task.headline, **_changed_answers(task, lines, statistics)}
+    metric = evaluations[1].properties["headline"]["metric"]
+    comparison = compare(statistics[1], statistics[0], metric, task.higher_is_better)
+    return {"comparison": comparison, "metric": metric, **_changed_answers(task, lines, statistics)}
 
 
 def _changed_answers(task: Task, lines: Sequence[Sequence[Row]], statistics: Sequence[SufficientStatistics]) -> Row:
@@ -153,7 +156,7 @@ def _slices(results: Row, last_blessed: Row | None, headline: str) -> list[Row]:
     groups = []
     for by, group in itertools.groupby(slices, key=lambda row: row["by"]):
         rows = list(group)
-        points = _points(rows, headline, next(iter(results["baselines"])))
+        points = _points(rows, headline, results["strongest"])
         plot = plots.by_slice(headline, points, results["model"][headline])
         groups.append({"by": by, "rows": rows, "plot": plot})
     return groups

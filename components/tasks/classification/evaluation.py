@@ -8,6 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from seq2serve.components.tasks.bootstrap import standard_error
+from seq2serve.components.tasks.classification.metrics import statistics_of
 from seq2serve.components.tasks.evaluation import (
     READABLE_TOKENS,
     Evaluation,
@@ -26,15 +28,21 @@ class ClassificationEvaluation(Evaluation):
         model, batches: see Evaluation.
         serving_module: a models.export.classification.ClassificationServingModule of the model.
         rows: sample rows with `text` and `label`, to show with their answers.
+        metric: accuracy or macro_f1, which ranks checkpoints.
     """
 
-    metric, higher_is_better = "accuracy", True
+    higher_is_better = True
 
     def __init__(
-        self, model: keras.Model, batches: Sequence[tuple], serving_module: Any, rows: Sequence[Mapping[str, str]]
+        self,
+        model: keras.Model,
+        batches: Sequence[tuple],
+        serving_module: Any,
+        rows: Sequence[Mapping[str, str]],
+        metric: str = "accuracy",
     ):
         super().__init__(model, batches)
-        self._serving_module, self._rows = serving_module, rows
+        self._serving_module, self._rows, self.metric = serving_module, rows, metric
 
     def run(self) -> Findings:
         """Evaluates the model with its current weights."""
@@ -50,13 +58,13 @@ class ClassificationEvaluation(Evaluation):
 
     def metrics(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Computes the metrics from the sums over all batches; macro_f1 covers labels that occur or are predicted."""
-        confusion = sums["confusion"]
-        counts = confusion.sum(0) + confusion.sum(1)
-        f1 = 2 * confusion.diagonal()[counts > 0] / counts[counts > 0]
-        return {**super().metrics(sums), "macro_f1": float(f1.mean())}
+        return {**super().metrics(sums), "macro_f1": statistics_of(sums["confusion"]).total()["macro_f1"] / 100}
 
     def standard_error(self, sums: Sequence[Mapping[str, np.ndarray]]) -> float:
-        """Returns that of the accuracy (Agresti and Coull 1998: never 0, also if every answer is right)."""
+        """Returns that of the metric; that of the accuracy is never 0 (Agresti and Coull 1998)."""
+        if self.metric == "macro_f1":
+            confusion = np.sum([batch["confusion"] for batch in sums], axis=0)
+            return standard_error(statistics_of(confusion), "macro_f1") / 100
         right, labels = (float(sum(batch[name] for batch in sums)) for name in ("right", "labels"))
         accuracy = (right + 2) / (labels + 4)
         return math.sqrt(accuracy * (1 - accuracy) / (labels + 4))

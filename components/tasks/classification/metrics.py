@@ -36,7 +36,8 @@ def measure(labels: Sequence[str], probabilities: Sequence[Sequence[float]], ref
     signature = {"ece": f"expected calibration error, {NUM_BINS} bins of equal width (Guo et al. 2017)"}
     quality = 100 * scores[np.arange(len(right)), right]
     tables = _tables(names, right, predicted, bins)
-    return Measurement(values, counts, quality, "probability of the right label, %", signature, tables)
+    is_perfect = bool((predicted == right).all())
+    return Measurement(values, counts, quality, "probability of the right label, %", is_perfect, signature, tables)
 
 
 def _tables(
@@ -76,6 +77,17 @@ def statistics(predicted: Sequence[str], references: Sequence[str]) -> Sufficien
     names = _names(sorted(set(predicted)), references)
     right_ids, predicted_ids = (np.array([names.index(name) for name in labels]) for labels in (references, predicted))
     return _statistics(right_ids, predicted_ids, len(names))
+
+
+def statistics_of(confusion: np.ndarray) -> SufficientStatistics:
+    """Returns the statistics of the rows that a confusion matrix counts.
+
+    Args:
+        confusion: right labels down, predicted labels across, int [labels, labels].
+    """
+    cells = np.argwhere(confusion)
+    right, predicted = np.repeat(cells, confusion[tuple(cells.T)], axis=0).T
+    return _statistics(right, predicted, len(confusion))
 
 
 def _names(labels: Sequence[str], references: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from seq2serve.components.tasks.classification.headline import choose_headline
 from seq2serve.components.tasks.data import Row
 from seq2serve.components.tasks.task import Task
 
@@ -31,4 +32,5 @@ CLASSIFICATION = Task(
     example=("Classify", "What a lovely day!"),
     purpose="Classifies texts like the training data as one of {labels}.",
     parts=("encoder",),
+    choose_headline=choose_headline,
 )

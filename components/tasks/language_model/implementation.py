@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from seq2serve.components.tasks.bootstrap import Metrics, SufficientStatistics
-from seq2serve.components.tasks.data import Answers, DataSpec, Row, sample_evenly
+from seq2serve.components.tasks.data import Answers, Baseline, DataSpec, Row, sample_evenly
 from seq2serve.components.tasks.evaluation import Evaluation
 from seq2serve.components.tasks.implementation import Measurement, TaskImplementation
 from seq2serve.components.tasks.language_model.evaluation import LanguageModelEvaluation
@@ -25,7 +25,7 @@ from seq2serve.models.transformer.models import DecoderLanguageModel
 NUM_COMPLETIONS = 5  # shown at each evaluation during training; the metric does not need them
 MAX_BASELINE_CHARACTERS = 50_000_000  # to train the baselines, which keep every n-gram in memory
 BATCH_ROWS = 256  # of texts that a tokenizer normalises together
-BASELINE_ORDERS = {"characters by frequency": 1, "5-gram of characters": 5}
+BASELINE_ORDERS = {"characters by frequency": 1, "Kneser-Ney 5-gram of characters": 5}
 
 
 class LanguageModelImplementation(TaskImplementation):
@@ -75,7 +75,9 @@ class LanguageModelImplementation(TaskImplementation):
             "bits_per_character": f"of normalised{' lower-case' * self.lowercase} text, end of document included",
             "perplexity": "per token: pieces for the model, characters for the baselines",
         }
-        return Measurement(statistics.total(), statistics, bits / characters.clip(1), "bits per character", signature)
+        return Measurement(
+            statistics.total(), statistics, bits / characters.clip(1), "bits per character", signature=signature
+        )
 
     def statistics(self, answers: Answers, rows: Sequence[Row]) -> SufficientStatistics:
         counts = [answers[name] for name in ("log_probability", "characters", "tokens")]
@@ -83,22 +85,23 @@ class LanguageModelImplementation(TaskImplementation):
 
     def baselines(
         self, train: Callable[[], list[Row]], rows: Sequence[Row], tokenizers: Callable[[], Mapping[str, Tokenizer]]
-    ) -> dict[str, Answers]:
+    ) -> dict[str, Baseline]:
         """Returns n-gram models' probabilities of the very text whose characters the model's `score` counts."""
         texts = [row["text"] for row in train()]
         ends = itertools.accumulate(map(len, texts))
         texts = [text for text, end in zip(texts, ends, strict=True) if end <= MAX_BASELINE_CHARACTERS] or texts[:1]
         tokenizer = tokenizers()["text"]
         texts, inputs = _normalized(texts, tokenizer), _normalized([row["text"] for row in rows], tokenizer)
-        answers: dict[str, Answers] = {}
+        baselines: dict[str, Baseline] = {}
         for name, order in BASELINE_ORDERS.items():
             model = NgramModel(texts, order)
-            answers[name] = {
+            answers: Answers = {
                 "log_probability": [model.log_probability(text) for text in inputs],
                 "characters": [len(text) for text in inputs],
                 "tokens": [len(text) + 1 for text in inputs],
             }
-        return answers
+            baselines[name] = Baseline(answers, is_trivial=order == 1)
+        return baselines
 
 
 def _normalized(texts: Sequence[str], tokenizer: Tokenizer) -> list[str]:

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.tasks.bootstrap import SufficientStatistics
-from seq2serve.components.tasks.data import Answers, DataSpec, Row, sample_evenly
+from seq2serve.components.tasks.data import Answers, Baseline, DataSpec, Row, sample_evenly
 from seq2serve.components.tasks.evaluation import Evaluation
 from seq2serve.components.tasks.implementation import Measurement, TaskImplementation
 from seq2serve.components.tasks.translation import metrics
@@ -73,8 +73,8 @@ class TranslationImplementation(TaskImplementation):
 
     def baselines(
         self, train: Callable[[], list[Row]], rows: Sequence[Row], tokenizers: Callable[[], Mapping[str, Tokenizer]]
-    ) -> dict[str, Answers]:
-        return {"source copied": {"translation": [row["source"] for row in rows]}}
+    ) -> dict[str, Baseline]:
+        return {"source copied": Baseline({"translation": [row["source"] for row in rows]}, is_trivial=True)}
 
 
 def _serving_module(

@@ -27,7 +27,9 @@ def measure(translations: Sequence[str], references: Sequence[str], lowercase: b
     chrf, width = metrics["chrf"], 3 * CHRF.CHAR_ORDER
     quality = [chrf._compute_score_from_stats(row).score for row in counts.columns[:, -width:].tolist()]
     signatures = {name: str(metric.get_signature()) for name, metric in metrics.items()}
-    return Measurement(counts.total(), counts, np.array(quality), "chrF of the sentence", signatures)
+    pairs = zip(translations, references, strict=True)
+    is_perfect = all(_comparable(answer, lowercase) == _comparable(right, lowercase) for answer, right in pairs)
+    return Measurement(counts.total(), counts, np.array(quality), "chrF of the sentence", is_perfect, signatures)
 
 
 def statistics(translations: Sequence[str], references: Sequence[str], lowercase: bool = False) -> SufficientStatistics:
@@ -53,6 +55,11 @@ def _statistics(
         }
 
     return SufficientStatistics(np.concatenate(counts, axis=1), scores)
+
+
+def _comparable(text: str, lowercase: bool) -> str:
+    """Returns a text without the differences that the metrics ignore."""
+    return " ".join((text.lower() if lowercase else text).split())
 
 
 def _metrics(references: Sequence[str], lowercase: bool) -> dict[str, Metric]:

@@ -37,6 +37,7 @@ def test_baselines_are_computed_on_the_text_that_the_model_reads(tmp_path, setti
     of_raw = baselines(lambda: raw, raw, lambda: tokenizers)
     of_read = baselines(lambda: read, read, lambda: tokenizers)
     assert of_raw == of_read
-    for answers in of_raw.values():
-        assert answers["characters"] == [len(normal)] * 2
-        assert answers["tokens"] == [len(normal) + 1] * 2
+    assert [baseline.is_trivial for baseline in of_raw.values()] == [True, False]
+    for baseline in of_raw.values():
+        assert baseline.answers["characters"] == [len(normal)] * 2
+        assert baseline.answers["tokens"] == [len(normal) + 1] * 2
