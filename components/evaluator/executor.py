@@ -39,7 +39,7 @@ def evaluate(
             model.properties,
             rows,
             slice_columns,
-            lambda implementation: implementation.baselines(
+            lambda: task.baselines(
                 train=lambda: read_rows(examples, "train", task.columns),
                 rows=rows,
                 tokenizers=lambda: load_tokenizers(model.path("Format-Keras", "tokenizer"), task.text_columns),
@@ -54,7 +54,7 @@ def evaluate(
     blessed = last_blessed(task, model, rows, blessing)
     comparison = compare_with(task, evaluated.metric, evaluated.answers, rows, blessed) if blessed else None
     evidence = verdict.collect(
-        task, evaluated.metric, evaluated.measurement, evaluated.baselines, evaluated.trivial, comparison
+        evaluated.metric, evaluated.measurement, evaluated.baselines, evaluated.trivial, comparison
     )
     place = f"Evaluator/evaluation/{blessed.evaluation}" if blessed else ""
     _bless(
@@ -62,7 +62,7 @@ def evaluate(
         {
             "blessed": verdict.is_blessed(evidence, bar),
             "reason": verdict.reason(evidence, bar, place, model.properties),
-            "metric": evaluated.metric,
+            "metric": evaluated.metric.name,
             "baselines": {name: dataclasses.asdict(compared) for name, compared in evidence.baselines.items()},
             **({"last_blessed": _last_blessed(evaluated, blessed, comparison)} if blessed and comparison else {}),
         },

@@ -15,8 +15,9 @@ from seq2serve.components.storage.examples_io import read_batches
 from seq2serve.components.storage.shards import shard_paths
 from seq2serve.components.tasks.bootstrap import intervals
 from seq2serve.components.tasks.data import Answers, Baseline, Row
-from seq2serve.components.tasks.implementation import Measurement, TaskImplementation
-from seq2serve.components.tasks.task import Headline, Task
+from seq2serve.components.tasks.measurement import Measurement
+from seq2serve.components.tasks.metric import Metric
+from seq2serve.components.tasks.task import Task
 from seq2serve.models.runtime.answers import count_cuts
 from seq2serve.models.runtime.runtime import SavedModelRuntime
 
@@ -31,7 +32,7 @@ class Evaluated:
 
     Args:
         answers: its answers to the task's `judged` signature.
-        metric: the headline.
+        metric: the headline, as a value of the task.
         measurement: of the answers.
         baselines: the measurements of the baselines, by name.
         trivial: the names of the trivial ones.
@@ -41,7 +42,7 @@ class Evaluated:
     """
 
     answers: Answers
-    metric: str
+    metric: Metric
     measurement: Measurement
     baselines: Mapping[str, Measurement]
     trivial: Sequence[str]
@@ -56,7 +57,7 @@ def evaluate_rows(
     properties: Mapping[str, Any],
     rows: Sequence[Row],
     slice_columns: Sequence[str],
-    baselines: Callable[[TaskImplementation], Mapping[str, Baseline]],
+    baselines: Callable[[], Mapping[str, Baseline]],
 ) -> Evaluated:
     """Queries a model with rows, and measures its answers and those of the baselines.
 
@@ -68,14 +69,15 @@ def evaluate_rows(
         slice_columns: further columns to slice the rows by.
         baselines: returns the baselines by name, or none.
     """
-    implementation = task.judge(properties.get("lowercase", False))
-    headline = properties.get("headline") or dataclasses.asdict(Headline(task.headline))
+    lowercase = properties.get("lowercase", False)
+    headline = properties.get("headline") or dataclasses.asdict(task.headline({}))
+    metric = task.metric(headline["metric"])
     answers = _query(model, task, [row[task.text_columns[0]] for row in rows])
-    measurement = implementation.measure(answers, rows)
-    cheap = baselines(implementation)
+    measurement = task.measure(answers, rows, lowercase)
+    cheap = baselines()
     trivial = [name for name, baseline in cheap.items() if baseline.is_trivial]
-    measured = {name: implementation.measure(baseline.answers, rows) for name, baseline in cheap.items()}
-    name = best(task, headline["metric"], measured) if measured else ""
+    measured = {name: task.measure(baseline.answers, rows, lowercase) for name, baseline in cheap.items()}
+    name = best(metric, measured) if measured else ""
     parts = slices(task, rows, slice_columns)
     lines = list(prediction_lines(task, answers, rows))
     report = {
@@ -84,13 +86,11 @@ def evaluate_rows(
         "slices": _measure_slices(parts, measurement, measured.get(name)),
         "examples": _best_and_worst(task, measurement, lines),
         "num_examples": len(rows),
-        "lowercase": implementation.lowercase,
+        "lowercase": lowercase,
         "num_cut": dict(zip(("texts", "answers"), count_cuts(answers), strict=True)),
     }
     # Properties of an artifact must equal its file, where tuples are lists.
-    return Evaluated(
-        answers, headline["metric"], measurement, measured, trivial, parts, lines, json.loads(json.dumps(report))
-    )
+    return Evaluated(answers, metric, measurement, measured, trivial, parts, lines, json.loads(json.dumps(report)))
 
 
 def read_rows(examples: Examples, split: str, columns: Sequence[str]) -> list[dict[str, str]]:
@@ -162,7 +162,7 @@ def _measure_slices(parts: Sequence[Slice], measurement: Measurement, baseline: 
 
 def _best_and_worst(task: Task, measurement: Measurement, lines: Sequence[dict]) -> dict:
     """Returns the best and the worst predictions, without duplicate rows; longer texts first among equals."""
-    sign = 1 if task.higher_is_better else -1
+    sign = task.metrics[0].sign
     quality, text_column = measurement.quality, task.text_columns[0]
     shown = [{name: _truncated(value) for name, value in line.items()} for line in lines]
     keys = [tuple(line[column] for column in task.columns) for line in lines]

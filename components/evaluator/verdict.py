@@ -6,8 +6,8 @@ from typing import Any
 
 from seq2serve.components.evaluator.bar import Bar
 from seq2serve.components.tasks.bootstrap import CONFIDENCE, MIN_ROWS, Comparison, compare
-from seq2serve.components.tasks.implementation import Measurement
-from seq2serve.components.tasks.task import Task
+from seq2serve.components.tasks.measurement import Measurement
+from seq2serve.components.tasks.metric import Metric
 
 _ACCEPT = "to accept it anyway, set evaluation.bar=none or use another --pipeline-root"
 
@@ -19,8 +19,6 @@ class Evidence:
     Args:
         metric: the headline.
         value: that of the model.
-        higher_is_better: whether a higher value is better.
-        digits: of a value, after the decimal point.
         num_examples: number of test rows.
         is_perfect: whether every answer is right.
         baselines: the best trivial baseline and, unless it is the same, the strongest one, by name, each compared
@@ -29,10 +27,8 @@ class Evidence:
         last_blessed: the comparison with the last blessed model; None if there is none.
     """
 
-    metric: str
+    metric: Metric
     value: float
-    higher_is_better: bool
-    digits: int
     num_examples: int
     is_perfect: bool
     baselines: Mapping[str, Comparison]
@@ -40,15 +36,13 @@ class Evidence:
     last_blessed: Comparison | None = None
 
 
-def best(task: Task, metric: str, baselines: Mapping[str, Measurement]) -> str:
+def best(metric: Metric, baselines: Mapping[str, Measurement]) -> str:
     """Returns the name of the baseline with the best value of a metric; of equal ones, the first."""
-    sign = 1 if task.higher_is_better else -1
-    return max(baselines, key=lambda name: sign * baselines[name].metrics[metric])
+    return max(baselines, key=lambda name: metric.sign * baselines[name].statistics.score(metric))
 
 
 def collect(
-    task: Task,
-    metric: str,
+    metric: Metric,
     model: Measurement,
     baselines: Mapping[str, Measurement],
     trivial: Collection[str],
@@ -57,33 +51,23 @@ def collect(
     """Compares a model with the best trivial and with the strongest baseline by the paired bootstrap.
 
     Args:
-        task: of the model.
         metric: the headline.
         model: its measurement.
         baselines: measurements on the same rows.
         trivial: the names of the trivial baselines; without any, the strongest one takes their part.
         last_blessed: the comparison with the last blessed model, if there is one.
     """
-    decisive = best(task, metric, {name: baselines[name] for name in trivial or baselines})
-    names = dict.fromkeys([decisive, best(task, metric, baselines)])
+    decisive = best(metric, {name: baselines[name] for name in trivial or baselines})
+    names = dict.fromkeys([decisive, best(metric, baselines)])
     num_examples = len(model.statistics)
     compared = {
-        name: compare(model.statistics, baselines[name].statistics, metric, task.higher_is_better)
+        name: compare(model.statistics, baselines[name].statistics, metric)
         for name in names
         if num_examples >= MIN_ROWS
     }
-    values = {name: baselines[name].metrics[metric] for name in names}
-    return Evidence(
-        metric,
-        model.metrics[metric],
-        task.higher_is_better,
-        max(2, task.decimals),
-        num_examples,
-        model.is_perfect,
-        compared,
-        values,
-        last_blessed,
-    )
+    values = {name: baselines[name].statistics.score(metric) for name in names}
+    value = model.statistics.score(metric)
+    return Evidence(metric, value, num_examples, model.is_perfect, compared, values, last_blessed)
 
 
 def is_blessed(evidence: Evidence, bar: Bar) -> bool:
@@ -115,10 +99,10 @@ def reason(evidence: Evidence, bar: Bar, last_blessed: str, properties: Mapping[
     """
     clauses = [_compared(evidence, name, comparison) for name, comparison in evidence.baselines.items()]
     if not clauses:
-        numbers = ", ".join(f"{name} {value:.{evidence.digits}f}" for name, value in evidence.values.items())
+        numbers = ", ".join(f"{name} {evidence.metric.text(value)}" for name, value in evidence.values.items())
         clauses = [f"too few to compare it with a baseline ({numbers}), which needs at least {MIN_ROWS}"]
     rows = f"{evidence.num_examples:,} test row{'s' * (evidence.num_examples != 1)}"
-    text = f"{evidence.metric} {evidence.value:.{evidence.digits}f} on {rows}: {', '.join(clauses)}"
+    text = f"{evidence.metric.name} {evidence.metric.text(evidence.value)} on {rows}: {', '.join(clauses)}"
     if evidence.is_perfect:
         text = f"every answer is right; {text}"
     if evidence.last_blessed:
@@ -133,19 +117,20 @@ def _compared(evidence: Evidence, name: str, comparison: Comparison) -> str:
     relation = "significantly worse than" if comparison.worse else "not significantly worse than"
     if comparison.better or is_trivial:
         relation = "significantly better than" if comparison.better else "not significantly better than"
-    lower, upper = (f"{bound:.{evidence.digits}f}" for bound in comparison.interval)
-    return f"{relation} {name} ({comparison.theirs:.{evidence.digits}f}; difference {lower} to {upper})"
+    text = evidence.metric.text
+    lower, upper = map(text, comparison.interval)
+    return f"{relation} {name} ({text(comparison.theirs)}; difference {lower} to {upper})"
 
 
 def _explain(evidence: Evidence, place: str) -> str:
     """Returns a sentence about the comparison with the last blessed model."""
-    comparison, digits = evidence.last_blessed, evidence.digits
+    comparison, text = evidence.last_blessed, evidence.metric.text
     assert comparison
-    lower, upper = comparison.interval
+    lower, upper = map(text, comparison.interval)
     numbers = (
-        f"{comparison.ours:.{digits}f} against {comparison.theirs:.{digits}f} of the last blessed model "
+        f"{text(comparison.ours)} against {text(comparison.theirs)} of the last blessed model "
         f"({place}) on {comparison.num_examples} shared test rows (paired bootstrap: {100 * CONFIDENCE:g} % confidence "
-        f"interval of the difference {lower:.{digits}f} to {upper:.{digits}f})"
+        f"interval of the difference {lower} to {upper})"
     )
     if comparison.worse:
         return f"significantly worse, p = {comparison.p_value:.3f}: {numbers}"
@@ -157,15 +142,15 @@ def _next_step(evidence: Evidence, bar: Bar, properties: Mapping[str, Any]) -> s
     trivial = next(iter(evidence.baselines.values()), None)
     rivals = [*evidence.baselines.values(), *filter(None, [evidence.last_blessed])]
     is_worse = any(comparison.worse for comparison in rivals)
-    sign = 1 if evidence.higher_is_better else -1
+    sign = evidence.metric.sign
     if trivial is None or (not trivial.better and not is_worse and sign * (trivial.ours - trivial.theirs) > 0):
         return "Next: more test rows (a longer test file, or a larger data.test_share), to tell it from chance"
     checkpoints, longer = properties.get("checkpoints", {}), properties.get("longer_training", "")
     advice = "train longer (training.steps), or on more rows"
     if checkpoints and checkpoints["best_step"] < checkpoints["last_step"]:
         advice = (
-            f"more training rows; longer training does not help, because {checkpoints['metric']} on the eval split was "
-            f"best at step {checkpoints['best_step']} of {checkpoints['last_step']}"
+            f"more training rows; longer training would probably not help, because {checkpoints['metric']} on the eval "
+            f"split was best at step {checkpoints['best_step']} of {checkpoints['last_step']}"
         )
     elif longer:
         advice = f"the same command with --set {longer}, because {checkpoints['metric']} on the eval split was best at "

@@ -71,7 +71,7 @@ def train(
     model.properties.update(
         num_parameters=network.count_params(),
         lowercase=lowercase,
-        headline=dataclasses.asdict(task.headline_for(data.spec.label_counts)),
+        headline=dataclasses.asdict(task.headline(data.spec.label_counts)),
         longer_training=longer_training(recipe.training),
         **results,
     )
@@ -172,7 +172,7 @@ def _fit(
         the exported weights.
     """
     config, evaluation = data.recipe.training, data.evaluation(network)
-    ranking = CheckpointRanking(History(), evaluation.metric, evaluation.higher_is_better)
+    ranking = CheckpointRanking(History(), evaluation.metric)
     snapshots = callbacks.WeightSnapshots(network, scratch)
     checkpoint = callbacks.Checkpoint(network, ranking, snapshots, scratch, config)
     start = checkpoint.restore()

@@ -22,7 +22,6 @@ from seq2serve.components.storage.files import local_copy
 from seq2serve.components.storage.shards import shard_paths
 from seq2serve.components.storage.text_keys import exact_key
 from seq2serve.components.tasks.data import Answers, Baseline, Row
-from seq2serve.components.tasks.implementation import TaskImplementation
 from seq2serve.components.tasks.registry import get_task
 from seq2serve.components.tasks.task import Task
 from seq2serve.models.runtime.answers import describe_cuts
@@ -196,9 +195,9 @@ def evaluate_files(model: FinishedModel, files: str, config: PipelineConfig) -> 
     rows = rows[: config.evaluation.num_examples or None]
     warnings: list[str] = []
 
-    def baselines(implementation: TaskImplementation) -> Mapping[str, Baseline]:
+    def baselines() -> Mapping[str, Baseline]:
         try:
-            return implementation.baselines(model.train_rows, rows, model.tokenizers)
+            return task.baselines(model.train_rows, rows, model.tokenizers)
         except UserError as error:
             warnings.append(f"no baselines: {error}")
             return {}

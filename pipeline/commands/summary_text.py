@@ -97,7 +97,7 @@ def _answers(task: Task, rows: list[dict]) -> Table:
 
 def _metrics(task: Task, report: dict) -> Table:
     systems = {"model": report["model"], **report["baselines"]}
-    rows = [(name, *(f"{v[name]:.{task.decimals}f}" for v in systems.values())) for name in report["model"]]
+    rows = [(name, *(task.metric(name).text(v[name]) for v in systems.values())) for name in report["model"]]
     return make_table(f"Test set, {report['num_examples']} examples", ("metric", *systems), rows)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from seq2serve.components.base.artifact import Artifact
 from seq2serve.components.tasks.bootstrap import MIN_ROWS
+from seq2serve.components.tasks.task import Task
 from seq2serve.components.transform.lengths import length_warnings
 from seq2serve.pipeline.config import UNCUT
 from seq2serve.pipeline.demo.corpora import licence_of
@@ -13,8 +14,6 @@ from seq2serve.pipeline.report.data import languages, warnings
 from seq2serve.pipeline.report.facts import RunFacts
 from seq2serve.pipeline.report.quality import describe_quality, folder_megabytes, infra_checks
 
-# The Trainer reports these metrics as fractions. The Evaluator reports them in percent, and so does the card.
-_FRACTIONS = ("accuracy", "macro_f1")
 _NOT_FOR = (
     "Not for decisions about people, health, law or money without human review: the model was evaluated only on texts "
     "like its training data, and its quality on other texts is unknown."
@@ -97,7 +96,8 @@ def _training(facts: RunFacts, model: Artifact) -> list[str]:
         f"{training['optimizer']}, peak learning rate {training['learning_rate']:g}, seed {training['seed']}, "
         f"{training['precision']}",
         f"{step.seconds / 60:.1f} minutes" if step.seconds is not None else "",
-        "Eval split: " + ", ".join(_metric_text(name.removeprefix("eval_"), value) for name, value in metrics.items()),
+        "Eval split: "
+        + ", ".join(_metric_text(facts.task, name.removeprefix("eval_"), value) for name, value in metrics.items()),
     ]
     if "ModelFiles" in facts.user_files:
         uri = facts.user_files["ModelFiles"].uri.partition(",optimizer=")[0].removeprefix("model=")
@@ -105,8 +105,9 @@ def _training(facts: RunFacts, model: Artifact) -> list[str]:
     return list(filter(None, lines))
 
 
-def _metric_text(name: str, value: float) -> str:
-    return f"{name} {100 * value:.1f} %" if name in _FRACTIONS else f"{name} {value:.3g}"
+def _metric_text(task: Task, name: str, value: float) -> str:
+    metric = task.metric(name)
+    return f"{name} {metric.text(value)} {metric.unit}"
 
 
 def _quality(facts: RunFacts) -> list[str]:

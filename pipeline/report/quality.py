@@ -34,16 +34,17 @@ def describe_quality(facts: RunFacts) -> Row | None:
         return None
     results = evaluation.properties
     last_blessed, headline = _last_blessed(facts), results["headline"]
+    metric = task.metric(headline["metric"])
     return {
-        "headline": headline["metric"],
+        "headline": metric.name,
         "headline_reason": headline["reason"],
-        "decimals": task.decimals,
-        "higher_is_better": task.higher_is_better,
-        "metrics": _metrics(results),
+        "decimals": metric.decimals,
+        "higher_is_better": metric.higher_is_better,
+        "metrics": _metrics(task, results),
         "baselines": list(results["baselines"]),
         "strongest": results["strongest"],
         "last_blessed": last_blessed,
-        "slices": _slices(results, last_blessed, headline["metric"]),
+        "slices": _slices(results, last_blessed, metric.name),
         "quality": results["examples"]["quality"],
         "examples": {
             group: [_in_column_order(task, row) for row in results["examples"][group]] for group in ("worst", "best")
@@ -103,11 +104,11 @@ def compare_runs(first: RunFacts, second: RunFacts) -> Row | None:
     if len(common) < MIN_ROWS:
         return None
     lines = [[lines_by_key[key] for key in common] for lines_by_key in predictions]
-    implementation = task.judge(any(run.properties.get("lowercase") for run in evaluations))
-    statistics = [implementation.statistics(answers_of(task, rows), rows) for rows in lines]
-    metric = evaluations[1].properties["headline"]["metric"]
-    comparison = compare(statistics[1], statistics[0], metric, task.higher_is_better)
-    return {"comparison": comparison, "metric": metric, **_changed_answers(task, lines, statistics)}
+    lowercase = any(run.properties.get("lowercase") for run in evaluations)
+    statistics = [task.statistics(answers_of(task, rows), rows, lowercase) for rows in lines]
+    metric = task.metric(evaluations[1].properties["headline"]["metric"])
+    comparison = compare(statistics[1], statistics[0], metric)
+    return {"comparison": comparison, "metric": metric.name, **_changed_answers(task, lines, statistics)}
 
 
 def _changed_answers(task: Task, lines: Sequence[Sequence[Row]], statistics: Sequence[SufficientStatistics]) -> Row:
@@ -117,7 +118,7 @@ def _changed_answers(task: Task, lines: Sequence[Sequence[Row]], statistics: Seq
         """Adds up all metrics of a row: BLEU alone is 0 for most sentences, which share no 4-gram with the target."""
         return sum(statistics[model].take(np.array([i])).total().values())
 
-    sign = 1 if task.higher_is_better else -1
+    sign = task.metrics[0].sign
     pairs = list(zip(*lines, strict=True))
     gains = {i: sign * (row_score(1, i) - row_score(0, i)) for i, (a, b) in enumerate(pairs) if a != b}
     order = sorted(gains, key=lambda i: (-gains[i], i))
@@ -136,10 +137,12 @@ def _last_blessed(facts: RunFacts) -> Row | None:
     return blessing.properties.get("last_blessed") if blessing else None
 
 
-def _metrics(results: Row) -> list[Row]:
+def _metrics(task: Task, results: Row) -> list[Row]:
     return [
         {
             "name": name,
+            "unit": task.metric(name).unit,
+            "decimals": task.metric(name).decimals,
             "value": value,
             "interval": results["intervals"]["model"].get(name),
             "baselines": [metrics[name] for metrics in results["baselines"].values()],

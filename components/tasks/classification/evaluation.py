@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from seq2serve.components.tasks.bootstrap import standard_error
-from seq2serve.components.tasks.classification.metrics import statistics_of
+from seq2serve.components.tasks.classification.measurement import statistics_of
+from seq2serve.components.tasks.classification.metrics import ACCURACY, MACRO_F1
 from seq2serve.components.tasks.evaluation import (
     READABLE_TOKENS,
     Evaluation,
@@ -17,6 +18,7 @@ from seq2serve.components.tasks.evaluation import (
     query_in_batches,
     readable_row,
 )
+from seq2serve.components.tasks.metric import LOSS, Metric
 from seq2serve.models.decoding import attention_maps
 from seq2serve.models.decoding.attention_maps import AttentionMap
 
@@ -28,10 +30,10 @@ class ClassificationEvaluation(Evaluation):
         model, batches: see Evaluation.
         serving_module: a models.export.classification.ClassificationServingModule of the model.
         rows: sample rows with `text` and `label`, to show with their answers.
-        metric: accuracy or macro_f1, which ranks checkpoints.
+        metric: ACCURACY or MACRO_F1, which ranks checkpoints.
     """
 
-    higher_is_better = True
+    metrics = (LOSS, ACCURACY, MACRO_F1)
 
     def __init__(
         self,
@@ -39,7 +41,7 @@ class ClassificationEvaluation(Evaluation):
         batches: Sequence[tuple],
         serving_module: Any,
         rows: Sequence[Mapping[str, str]],
-        metric: str = "accuracy",
+        metric: Metric = ACCURACY,
     ):
         super().__init__(model, batches)
         self._serving_module, self._rows, self.metric = serving_module, rows, metric
@@ -56,18 +58,17 @@ class ClassificationEvaluation(Evaluation):
         confusion = tf.math.confusion_matrix(labels, tf.argmax(logits, 1), logits.shape[1])
         return {**super().sums(labels, logits), "confusion": confusion}
 
-    def metrics(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """Computes the metrics from the sums over all batches; macro_f1 covers labels that occur or are predicted."""
-        return {**super().metrics(sums), "macro_f1": statistics_of(sums["confusion"]).total()["macro_f1"] / 100}
+    def values(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """Computes the metrics, by name, from the sums over all batches."""
+        return {**super().values(sums), **statistics_of(sums["confusion"]).total()}
 
     def standard_error(self, sums: Sequence[Mapping[str, np.ndarray]]) -> float:
         """Returns that of the metric; that of the accuracy is never 0 (Agresti and Coull 1998)."""
-        if self.metric == "macro_f1":
-            confusion = np.sum([batch["confusion"] for batch in sums], axis=0)
-            return standard_error(statistics_of(confusion), "macro_f1") / 100
+        if self.metric is not ACCURACY:
+            return standard_error(statistics_of(np.sum([batch["confusion"] for batch in sums], axis=0)), self.metric)
         right, labels = (float(sum(batch[name] for batch in sums)) for name in ("right", "labels"))
-        accuracy = (right + 2) / (labels + 4)
-        return math.sqrt(accuracy * (1 - accuracy) / (labels + 4))
+        share = (right + 2) / (labels + 4)
+        return 100 * math.sqrt(share * (1 - share) / (labels + 4))
 
     def _maps(self, text: str) -> list[AttentionMap]:
         tokenizer = self._serving_module.tokenizer

@@ -1,18 +1,14 @@
-"""The implementation of classification: an encoder with a head, compared with the majority label and with TF-IDF."""
+"""The implementation of classification: an encoder with a head."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 import tensorflow as tf
 
-from seq2serve.components.tasks.bootstrap import SufficientStatistics
-from seq2serve.components.tasks.classification import metrics
-from seq2serve.components.tasks.classification.baselines import baselines
 from seq2serve.components.tasks.classification.evaluation import ClassificationEvaluation
-from seq2serve.components.tasks.classification.headline import choose_headline
-from seq2serve.components.tasks.data import Answers, Baseline, DataSpec, Row, sample_evenly
+from seq2serve.components.tasks.data import DataSpec, Row, sample_evenly
 from seq2serve.components.tasks.evaluation import Evaluation
-from seq2serve.components.tasks.implementation import Measurement, TaskImplementation
+from seq2serve.components.tasks.task import TaskImplementation
 from seq2serve.models.config import ModelConfig, Recipe, TrainingConfig
 from seq2serve.models.export.classification import ClassificationServingModule
 from seq2serve.models.export.export import export
@@ -53,7 +49,7 @@ class ClassificationImplementation(TaskImplementation):
     ) -> Evaluation:
         serving_module = _serving_module(model, tokenizers, data)
         sample = sample_evenly(rows, recipe.training.eval_examples)
-        headline = choose_headline(data.label_counts).metric
+        headline = self.task.metric(self.task.headline(data.label_counts).metric)
         return ClassificationEvaluation(model, batches, serving_module, sample, headline)
 
     def export(
@@ -66,17 +62,6 @@ class ClassificationImplementation(TaskImplementation):
         samples: list[str],
     ) -> None:
         export(_serving_module(model, tokenizers, data), directory, samples)
-
-    def measure(self, answers: Answers, rows: Sequence[Row]) -> Measurement:
-        return metrics.measure(answers["labels"][0], answers["probabilities"], [row["label"] for row in rows])
-
-    def statistics(self, answers: Answers, rows: Sequence[Row]) -> SufficientStatistics:
-        return metrics.statistics(answers["label"], [row["label"] for row in rows])
-
-    def baselines(
-        self, train: Callable[[], list[Row]], rows: Sequence[Row], tokenizers: Callable[[], Mapping[str, Tokenizer]]
-    ) -> dict[str, Baseline]:
-        return baselines(train(), rows)
 
 
 def _serving_module(

@@ -214,9 +214,9 @@ def test_a_significantly_worse_model_is_not_blessed(evaluate_and_publish, write_
     above_baseline, comparison = verdict["reason"].split("); ", 1)
     assert "significantly better than source copied (" in above_baseline
     assert comparison.startswith(
-        f"significantly worse, p = {last['p_value']:.3f}: {last['ours']:.2f} against 100.00 of the last blessed model "
+        f"significantly worse, p = {last['p_value']:.3f}: {last['ours']:.1f} against 100.0 of the last blessed model "
         f"(Evaluator/evaluation/2) on 40 shared test rows (paired bootstrap: 95 % confidence interval of the "
-        f"difference {lower:.2f} to {upper_bound:.2f}). Next: "
+        f"difference {lower:.1f} to {upper_bound:.1f}). Next: "
     )
     assert comparison.endswith("; to accept it anyway, set evaluation.bar=none or use another --pipeline-root")
     # A model that was not blessed is ignored: the next one is compared with the first one.
@@ -229,7 +229,7 @@ def test_an_old_model_is_compared_with_newer_blessed_models(evaluate_and_publish
     better = evaluate_and_publish(3, examples, upper)
     assert better["blessed"]
     assert (better["last_blessed"]["worse"], better["last_blessed"]["better"]) == (False, True)
-    assert "; significantly better: 100.00 against " in better["reason"]
+    assert "; significantly better: 100.0 against " in better["reason"]
     again = evaluate_and_publish(5, examples, of=1)
     assert (again["blessed"], again["last_blessed"]["evaluation"]) == (False, 4)
 

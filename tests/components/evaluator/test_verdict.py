@@ -9,8 +9,9 @@ from seq2serve.components.evaluator.verdict import collect, is_blessed, reason
 from seq2serve.components.tasks.bootstrap import compare
 from seq2serve.components.tasks.classification.baselines import baselines
 from seq2serve.components.tasks.classification.headline import choose_headline
-from seq2serve.components.tasks.classification.metrics import measure
-from seq2serve.components.tasks.classification.task import CLASSIFICATION
+from seq2serve.components.tasks.classification.measurement import measure
+from seq2serve.components.tasks.classification.metrics import ACCURACY, MACRO_F1
+from seq2serve.components.tasks.classification.task import Classification
 
 STILL_RISING = {
     "checkpoints": {"metric": "accuracy", "best_step": 300, "last_step": 300},
@@ -31,15 +32,15 @@ def flipped(right, share, seed=0):
     return [{"a": "b", "b": "a"}[label] if rng.random() < share else label for label in right]
 
 
-def evidence(right, model, tf_idf=None, metric="accuracy", last=None):
+def evidence(right, model, tf_idf=None, metric=ACCURACY, last=None):
     """Returns the evidence about answers, next to those of the majority label and perhaps of TF-IDF."""
     majority = max(sorted(set(right)), key=right.count)
     cheap = {"majority label": answers(right, [majority] * len(right))}
     if tf_idf:
         cheap["TF-IDF"] = answers(right, tf_idf)
     measured = answers(right, model)
-    comparison = last and compare(measured.statistics, answers(right, last).statistics, metric, True)
-    return collect(CLASSIFICATION, metric, measured, cheap, ["majority label"], comparison)
+    comparison = last and compare(measured.statistics, answers(right, last).statistics, metric)
+    return collect(metric, measured, cheap, ["majority label"], comparison)
 
 
 def test_guessing_is_not_better_than_the_trivial_baselines_where_macro_f1_decides():
@@ -55,9 +56,9 @@ def test_guessing_is_not_better_than_the_trivial_baselines_where_macro_f1_decide
     }
     model = answers(right, guessed)
     majority = measured["majority label"].statistics
-    assert compare(model.statistics, majority, "macro_f1", True).better, "so the majority label is no bar"
+    assert compare(model.statistics, majority, MACRO_F1).better, "so the majority label is no bar"
     assert measured["random label"].metrics["macro_f1"] == pytest.approx(50, abs=3)
-    found = collect(CLASSIFICATION, "macro_f1", model, measured, list(cheap), None)
+    found = collect(MACRO_F1, model, measured, list(cheap), None)
     assert list(found.baselines) == ["random label"]
     assert not is_blessed(found, "strongest")
 
@@ -69,16 +70,16 @@ def test_a_constant_classifier_on_a_small_test_set_is_not_blessed():
     """The one of issue 18: 20 of 36 rows have the label that it always answers, not the majority of the train split."""
     right = ["a"] * 20 + ["b"] * 16
     measured, minority = answers(right, ["a"] * 36), answers(right, ["b"] * 36)
-    found = collect(CLASSIFICATION, "accuracy", measured, {"majority label": minority}, ["majority label"], None)
+    found = collect(ACCURACY, measured, {"majority label": minority}, ["majority label"], None)
     assert found.value == pytest.approx(55.6, abs=0.1)
     assert found.values["majority label"] == pytest.approx(44.4, abs=0.1)
     assert not is_blessed(found, "strongest")
     assert not is_blessed(found, "trivial")
-    assert not is_blessed(evidence(right, ["a"] * 36, metric="macro_f1"), "strongest")
+    assert not is_blessed(evidence(right, ["a"] * 36, metric=MACRO_F1), "strongest")
 
 
 @pytest.mark.parametrize("number", [9, 500])
-@pytest.mark.parametrize("metric", ["accuracy", "macro_f1"])
+@pytest.mark.parametrize("metric", [ACCURACY, MACRO_F1])
 def test_a_perfect_model_is_blessed_however_uniform_or_few_the_labels(number, metric):
     right = ["a"] * (number - 3) + ["b"] * 3
     found = evidence(right, right, right, metric)
@@ -123,14 +124,16 @@ def test_a_model_must_not_lose_to_the_last_blessed_one(bar, blessed):
 def test_the_reason_has_the_numbers_and_the_next_step():
     model, tf_idf = flipped(BALANCED, 0.2, 1), flipped(BALANCED, 0.1, 2)
     found = evidence(BALANCED, model, tf_idf)
-    interval = r"difference -?\d+\.\d\d to -?\d+\.\d\d\)"
+    interval = r"difference -?\d+\.\d to -?\d+\.\d\)"
     text = (
-        rf"accuracy {found.value:.2f} on 400 test rows: significantly better than majority label \(50\.00; {interval}, "
-        rf"significantly worse than TF-IDF \({found.values['TF-IDF']:.2f}; {interval}\. Next: "
+        rf"accuracy {found.value:.1f} on 400 test rows: significantly better than majority label \(50\.0; {interval}, "
+        rf"significantly worse than TF-IDF \({found.values['TF-IDF']:.1f}; {interval}\. Next: "
     )
     rising, overfitted = (reason(found, "strongest", "", properties) for properties in (STILL_RISING, OVERFITTED))
     assert re.fullmatch(rf"{text}the same command with --set training\.steps=600, .*evaluation\.bar=trivial .*", rising)
-    assert re.fullmatch(rf"{text}more training rows; longer training does not help.*step 50 of 300; .*", overfitted)
+    assert re.fullmatch(
+        rf"{text}more training rows; longer training would probably not help.*step 50 of 300; .*", overfitted
+    )
     assert "Next" not in reason(found, "trivial", "", STILL_RISING)
 
 
@@ -162,4 +165,4 @@ def test_the_headline_of_labels_is_macro_f1_if_one_dominates(counts, metric):
     headline = choose_headline(counts)
     assert headline.metric == metric
     assert bool(headline.reason) == (metric == "macro_f1")
-    assert CLASSIFICATION.headline_for(counts) == headline
+    assert Classification().headline(counts) == headline

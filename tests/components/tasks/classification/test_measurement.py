@@ -5,7 +5,7 @@ import pytest
 from sklearn import metrics
 
 from seq2serve.components.tasks.bootstrap import intervals
-from seq2serve.components.tasks.classification.metrics import measure, roc_auc, statistics
+from seq2serve.components.tasks.classification.measurement import measure, roc_auc, statistics
 
 LABELS = ["a", "b", "c"]
 
