@@ -103,7 +103,7 @@ lock:
 	$(PYTHON) -m venv --clear .lock
 	.lock/bin/python -m pip install --quiet uv
 	.lock/bin/uv pip compile pyproject.toml --quiet --universal --generate-hashes --no-emit-index-url \
-		--no-header --no-annotate --python-version 3.11 --extra dev --extra baselines --extra notebooks \
+		--no-header --no-annotate --python-version 3.11 --extra dev --extra notebooks \
 		--extra postgres --output-file requirements.lock
 	.lock/bin/uv pip compile pyproject.toml --quiet --universal --generate-hashes --no-emit-index-url \
 		--no-header --no-annotate --python-version 3.11 --extra peers --constraint requirements.lock \

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from seq2serve.components.base.errors import UserError
+from seq2serve.components.evaluator.bar import Bar
 from seq2serve.components.example_gen.formats import Format, Unit
 from seq2serve.components.tasks.registry import TASKS
 from seq2serve.models.config import MAX_PLACEHOLDERS, DecodingConfig, ModelConfig, TokenizerConfig, TrainingConfig
@@ -81,13 +82,14 @@ class EvaluationConfig:
     """When a model is good enough to be blessed.
 
     Args:
-        min_over_baseline: how much better than the baseline the model must be on the test split: BLEU points above
-            copying the source, points of accuracy above the majority label, bits per character below the frequencies
-            of the characters.
+        bar: what the model must reach on the test split. strongest: significantly better than the trivial baselines
+            (majority or random label, copied source, character frequencies), and not significantly worse than the
+            strongest baseline (TF-IDF with logistic regression, Kneser-Ney) and the last blessed model. trivial:
+            without the strongest baseline. none blesses every model.
         num_examples: number of test examples to evaluate; 0 is all of them.
     """
 
-    min_over_baseline: float = 1.0
+    bar: Bar = "strongest"
     num_examples: int = 0
 
 
@@ -190,7 +192,8 @@ def _sections() -> dict[str, tuple[dataclasses.Field, ...]]:
 UNCUT = 1_000_000_000  # as data.max_length: texts are not cut, but packed into rows of model.max_positions
 # Earlier setting -> the setting that decides now, and what it does.
 _REPLACED = {
-    "decoding.max_source_length": "data.max_length is the limit in training and when served. Set data.max_length"
+    "decoding.max_source_length": "data.max_length is the limit in training and when served. Set data.max_length",
+    "evaluation.min_over_baseline": "models are compared with baselines by a test of significance. Set evaluation.bar",
 }
 _INF = math.inf
 _MAX_SEED = 2**32 - 1  # NumPy's
@@ -240,7 +243,6 @@ _RANGES = {
     "decoding.max_new_tokens": (1, _INF),
     "decoding.no_repeat_ngram": (0, _INF),
     "decoding.repetition_penalty": (1, 10),
-    "evaluation.min_over_baseline": (-100, 100),
     "evaluation.num_examples": (0, _INF),
 }
 

@@ -67,7 +67,7 @@ def make_pipeline(
         examples=examples,
         model=model,
         task=task,
-        min_over_baseline=config.evaluation.min_over_baseline,
+        bar=config.evaluation.bar,
         num_examples=config.evaluation.num_examples,
     )
     infra_validator = InfraValidator(model=model, examples=examples)

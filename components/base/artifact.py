@@ -144,8 +144,10 @@ class Model(Artifact):
     Format-Serving/         the SavedModel: strings in, strings out; see models/export/
     Format-Keras/           config.json, model.weights.h5 and tokenizer/ (a Tokenizer), for further training; data.json,
         the data that it was trained on (see storage/data_records.py), with that of its base_model
-    properties: num_parameters; lowercase, whether it writes lower case only; steps; exported_steps, the steps of the
-    averaged checkpoints; checkpoints {"metric", "best_step", "best", "last_step", "last", "noise", "export"}, the best
+    properties: num_parameters; lowercase, whether it writes lower case only; headline {"metric", "reason"}, which
+    ranked the checkpoints (see Headline in tasks/task.py); steps; longer_training, the setting that doubles the length
+    of training; exported_steps, the steps of the averaged
+    checkpoints; checkpoints {"metric", "best_step", "best", "last_step", "last", "noise", "export"}, the best
     and the last evaluation; eval_<metric>, measured on the eval split; for a warm start, warm_start {"taken", "fresh",
     "unused"}, see models/training/warm_start.py.
     """
@@ -163,7 +165,8 @@ class ModelRun(Artifact):
 class ModelEvaluation(Artifact):
     """Metrics of the exported model (TFX: ModelEvaluation).
 
-    metrics.json        {"model": {metric: value}, "baseline": {...} (the one that decides), "baselines": {name: {...}},
+    metrics.json        {"headline": {"metric", "reason"} (see Headline in tasks/task.py), "model": {metric: value},
+        "baselines": {name: {...}}, "strongest": name, "baseline": metrics of the strongest one,
         "intervals": {"model": {metric: [lower, upper]}, "baselines": {name: {...}}} of 95 % (see tasks/bootstrap.py),
         "slices": [{"by", "name", "num_examples", "model", "baseline", "intervals"}] (see evaluator/slices.py),
         "examples": {"quality": name of the measure, "worst": [{column: text, "prediction", "quality"}], "best": [...]},
@@ -181,9 +184,10 @@ class ModelBlessing(Artifact):
     """The Evaluator's verdict on a model (TFX: ModelBlessing).
 
     BLESSED or NOT_BLESSED   a JSON object with the reason
-    properties: blessed (bool), reason; if an earlier blessed model answered enough of the same rows, last_blessed: a
-    bootstrap.Comparison with that model, its "evaluation" (number), and its headline in each of the ModelEvaluation's
-    "slices".
+    properties: blessed (bool), reason, metric (the headline), baselines {name: a bootstrap.Comparison with the model},
+    of the best trivial one and the strongest one, empty if the test rows are too few; if an earlier blessed model
+    answered enough of the same rows, last_blessed: a bootstrap.Comparison with that model, its "evaluation" (number),
+    and its metric in each of the ModelEvaluation's "slices".
     """
 
     compared = True

@@ -8,7 +8,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from seq2serve.components.base.artifact import Artifact, RawFiles
 
@@ -71,20 +71,14 @@ class Context:
 BeamContext = Annotated[Context, "beam"]
 
 
-@dataclasses.dataclass(frozen=True)
 class Code:
-    """A parameter that contains functions, such as a Task: a frozen dataclass with a name.
+    """A parameter that is code, such as a Task: an instance without state of a class with a name.
 
-    Executions record the name. The source of the functions, followed through their imports, is part of the fingerprint.
+    Executions record the name. The source of the class and its bases, followed through their imports, is part of the
+    fingerprint.
     """
 
-    name: str
-
-    @property
-    def functions(self) -> tuple[Callable, ...]:
-        """Returns the values of the fields that are callable."""
-        values = (getattr(self, field.name) for field in dataclasses.fields(self))
-        return tuple(value for value in values if callable(value))
+    name: ClassVar[str]
 
 
 @dataclasses.dataclass(frozen=True)

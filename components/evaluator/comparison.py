@@ -11,6 +11,7 @@ from seq2serve.components.base.artifact import Model, ModelBlessing
 from seq2serve.components.evaluator.slices import Slice
 from seq2serve.components.tasks.bootstrap import Comparison, SufficientStatistics, compare
 from seq2serve.components.tasks.data import Answers, Row
+from seq2serve.components.tasks.metric import Metric
 from seq2serve.components.tasks.task import Task
 
 MIN_COMMON_ROWS = 30
@@ -77,20 +78,22 @@ def last_blessed(task: Task, model: Model, rows: Sequence[Row], blessing: ModelB
     return None
 
 
-def compare_with(task: Task, answers: Answers, rows: Sequence[Row], blessed: BlessedModel) -> Comparison:
-    """Compares a model with the last blessed one by the task's headline, on the rows that both answered."""
+def compare_with(
+    task: Task, metric: Metric, answers: Answers, rows: Sequence[Row], blessed: BlessedModel
+) -> Comparison:
+    """Compares a model with the last blessed one by a metric, on the rows that both answered."""
     stored = stored_answers(task, answers)
     selected = {name: [values[i] for i in blessed.rows] for name, values in stored.items()}
-    ours = task.judge(blessed.lowercase).statistics(selected, [rows[i] for i in blessed.rows])
-    return compare(ours, blessed.statistics, task.headline, task.higher_is_better)
+    ours = task.statistics(selected, [rows[i] for i in blessed.rows], blessed.lowercase)
+    return compare(ours, blessed.statistics, metric)
 
 
-def blessed_by_slice(task: Task, blessed: BlessedModel, slices: Sequence[Slice]) -> list[float | None]:
-    """Returns the blessed model's headline on its rows in each slice; None for a slice without any."""
+def blessed_by_slice(metric: Metric, blessed: BlessedModel, slices: Sequence[Slice]) -> list[float | None]:
+    """Returns a metric of the blessed model on its rows in each slice; None for a slice without any."""
     values: list[float | None] = []
     for part in slices:
         common = np.flatnonzero(np.isin(blessed.rows, part.rows))
-        values.append(blessed.statistics.take(common).total()[task.headline] if len(common) else None)
+        values.append(blessed.statistics.take(common).score(metric) if len(common) else None)
     return values
 
 
@@ -108,7 +111,7 @@ def read_predictions(task: Task, evaluation: str) -> dict[tuple[str, ...], dict]
     with open(os.path.join(evaluation, "predictions.jsonl"), encoding="utf-8") as file:
         lines = [json.loads(line) for line in file]
     # The columns are not sufficient: a classifier's rows have all the columns of a language model's rows.
-    is_same_task = task.headline in metrics and lines and set(task.columns) <= set(lines[0])
+    is_same_task = task.metrics[0].name in metrics and lines and set(task.columns) <= set(lines[0])
     return {_key(task, line): line for line in lines} if is_same_task else {}
 
 
@@ -131,7 +134,7 @@ def _common_rows(
     if len(common) < max(MIN_COMMON_ROWS, MIN_COMMON_SHARE * min(len(rows), len(predictions))):
         return None
     lines = [predictions[_key(task, rows[i])] for i in common]
-    return np.array(common), task.judge(lowercase).statistics(answers_of(task, lines), lines)
+    return np.array(common), task.statistics(answers_of(task, lines), lines, lowercase)
 
 
 def _key(task: Task, row: Row) -> tuple[str, ...]:

@@ -10,11 +10,13 @@ from seq2serve.components.base.artifact import Examples
 from seq2serve.components.base.progress import progress
 from seq2serve.components.evaluator.comparison import prediction_lines
 from seq2serve.components.evaluator.slices import Slice, slices
+from seq2serve.components.evaluator.verdict import best
 from seq2serve.components.storage.examples_io import read_batches
 from seq2serve.components.storage.shards import shard_paths
 from seq2serve.components.tasks.bootstrap import intervals
-from seq2serve.components.tasks.data import Answers, Row
-from seq2serve.components.tasks.implementation import Measurement, TaskImplementation
+from seq2serve.components.tasks.data import Answers, Baseline, Row
+from seq2serve.components.tasks.measurement import Measurement
+from seq2serve.components.tasks.metric import Metric
 from seq2serve.components.tasks.task import Task
 from seq2serve.models.runtime.answers import count_cuts
 from seq2serve.models.runtime.runtime import SavedModelRuntime
@@ -30,12 +32,20 @@ class Evaluated:
 
     Args:
         answers: its answers to the task's `judged` signature.
+        metric: the headline, as a value of the task.
+        measurement: of the answers.
+        baselines: the measurements of the baselines, by name.
+        trivial: the names of the trivial ones.
         parts: the slices of the rows.
         lines: the objects of predictions.jsonl; see artifact.ModelEvaluation.
         report: the content of metrics.json; without baselines, it and its slices have no "baseline".
     """
 
     answers: Answers
+    metric: Metric
+    measurement: Measurement
+    baselines: Mapping[str, Measurement]
+    trivial: Sequence[str]
     parts: Sequence[Slice]
     lines: list[dict]
     report: dict[str, Any]
@@ -44,37 +54,43 @@ class Evaluated:
 def evaluate_rows(
     model: SavedModelRuntime,
     task: Task,
-    lowercase: bool,
+    properties: Mapping[str, Any],
     rows: Sequence[Row],
     slice_columns: Sequence[str],
-    baselines: Callable[[TaskImplementation], Mapping[str, Answers]],
+    baselines: Callable[[], Mapping[str, Baseline]],
 ) -> Evaluated:
     """Queries a model with rows, and measures its answers and those of the baselines.
 
     Args:
         model: the exported model.
         task: its task.
-        lowercase: whether it writes lower case only.
+        properties: of the Model: `lowercase`, whether it writes lower case only, and `headline`.
         rows: at least one.
         slice_columns: further columns to slice the rows by.
-        baselines: returns the baselines' answers by name, the one that decides first; or none.
+        baselines: returns the baselines by name, or none.
     """
-    implementation = task.judge(lowercase)
+    lowercase = properties.get("lowercase", False)
+    headline = properties.get("headline") or dataclasses.asdict(task.headline({}))
+    metric = task.metric(headline["metric"])
     answers = _query(model, task, [row[task.text_columns[0]] for row in rows])
-    measurement = implementation.measure(answers, rows)
-    measured = {name: implementation.measure(cheap, rows) for name, cheap in baselines(implementation).items()}
+    measurement = task.measure(answers, rows, lowercase)
+    cheap = baselines()
+    trivial = [name for name, baseline in cheap.items() if baseline.is_trivial]
+    measured = {name: task.measure(baseline.answers, rows, lowercase) for name, baseline in cheap.items()}
+    name = best(metric, measured) if measured else ""
     parts = slices(task, rows, slice_columns)
     lines = list(prediction_lines(task, answers, rows))
     report = {
-        **_report_on_split(measurement, measured),
-        "slices": _measure_slices(parts, measurement, next(iter(measured.values()), None)),
+        "headline": headline,
+        **_report_on_split(measurement, measured, name),
+        "slices": _measure_slices(parts, measurement, measured.get(name)),
         "examples": _best_and_worst(task, measurement, lines),
         "num_examples": len(rows),
-        "lowercase": implementation.lowercase,
+        "lowercase": lowercase,
         "num_cut": dict(zip(("texts", "answers"), count_cuts(answers), strict=True)),
     }
     # Properties of an artifact must equal its file, where tuples are lists.
-    return Evaluated(answers, parts, lines, json.loads(json.dumps(report)))
+    return Evaluated(answers, metric, measurement, measured, trivial, parts, lines, json.loads(json.dumps(report)))
 
 
 def read_rows(examples: Examples, split: str, columns: Sequence[str]) -> list[dict[str, str]]:
@@ -115,12 +131,11 @@ def _decoded(value: Any) -> Any:
     return value.decode() if isinstance(value, bytes) else value
 
 
-def _report_on_split(measurement: Measurement, baselines: dict[str, Measurement]) -> dict:
-    """Returns the part of the report that is about the whole split."""
-    decisive = next(iter(baselines.values()), None)
+def _report_on_split(measurement: Measurement, baselines: dict[str, Measurement], strongest: str) -> dict:
+    """Returns the part of the report that is about the whole split; `strongest` is empty without any."""
     return {
         "model": measurement.metrics,
-        **({"baseline": decisive.metrics} if decisive else {}),
+        **({"strongest": strongest, "baseline": baselines[strongest].metrics} if strongest else {}),
         "baselines": {name: baseline.metrics for name, baseline in baselines.items()},
         "intervals": {
             "model": intervals(measurement.statistics),
@@ -147,7 +162,7 @@ def _measure_slices(parts: Sequence[Slice], measurement: Measurement, baseline: 
 
 def _best_and_worst(task: Task, measurement: Measurement, lines: Sequence[dict]) -> dict:
     """Returns the best and the worst predictions, without duplicate rows; longer texts first among equals."""
-    sign = 1 if task.higher_is_better else -1
+    sign = task.metrics[0].sign
     quality, text_column = measurement.quality, task.text_columns[0]
     shown = [{name: _truncated(value) for name, value in line.items()} for line in lines]
     keys = [tuple(line[column] for column in task.columns) for line in lines]

@@ -1,18 +1,20 @@
 """Confidence intervals and paired tests by resampling the test set (the bootstrap)."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Iterator
 
 import numpy as np
 
+from seq2serve.components.tasks.metric import Metric
+
 NUM_RESAMPLES = 1000
+NUM_RESAMPLES_OF_AN_ERROR = 100  # enough for a standard deviation
 SEED = 12345  # sacrebleu's
 CONFIDENCE = 0.95  # of an interval
 SIGNIFICANCE = 0.05  # largest p-value at which a model counts as worse
 MIN_ROWS = 10  # with fewer rows, resampling says nothing about unseen rows
 _ROUNDING = 1e-9
-
-Metrics = dict[str, float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,18 +23,23 @@ class SufficientStatistics:
 
     Args:
         columns: K statistics of each row, [rows, K].
-        metrics: (columns, weights float64 [rows]) -> metrics of the rows, where row i is repeated `weights[i]` times.
+        metrics: what can be computed from them; those without a `score` are left out.
     """
 
     columns: np.ndarray
-    metrics: Callable[[np.ndarray, np.ndarray], Metrics]
+    metrics: tuple[Metric, ...]
 
     def __len__(self) -> int:
         return len(self.columns)
 
-    def total(self) -> Metrics:
-        """Returns the metrics of all rows."""
-        return self.metrics(self.columns, np.ones(len(self)))
+    def total(self) -> dict[str, float]:
+        """Returns the metrics of all rows, by name."""
+        return {metric.name: self.score(metric) for metric in self.metrics if metric.score}
+
+    def score(self, metric: Metric, weights: np.ndarray | None = None) -> float:
+        """Returns a metric of the rows, where row i is repeated `weights[i]` times; once without weights."""
+        assert metric.score, f"{metric.name} does not follow from statistics of rows"
+        return metric.score(self.columns, np.ones(len(self)) if weights is None else weights)
 
     def take(self, rows: np.ndarray) -> "SufficientStatistics":
         """Returns the statistics of the rows with these indices."""
@@ -73,13 +80,18 @@ def intervals(statistics: SufficientStatistics) -> dict[str, tuple[float, float]
     """
     if len(statistics) < MIN_ROWS:
         return {}
-    samples = [statistics.metrics(statistics.columns, weights) for weights in _resamples(len(statistics))]
-    return {name: _bounds(np.array([metrics[name] for metrics in samples])) for name in samples[0]}
+    scored = [metric for metric in statistics.metrics if metric.score]
+    samples = [[statistics.score(metric, weights) for metric in scored] for weights in _resamples(len(statistics))]
+    return {metric.name: _bounds(values) for metric, values in zip(scored, np.array(samples).T, strict=True)}
 
 
-def compare(
-    ours: SufficientStatistics, theirs: SufficientStatistics, metric: str, higher_is_better: bool
-) -> Comparison:
+def standard_error(statistics: SufficientStatistics, metric: Metric) -> float:
+    """Computes the bootstrap standard error of a metric: the standard deviation over resamples (Efron 1979)."""
+    resamples = itertools.islice(_resamples(len(statistics)), NUM_RESAMPLES_OF_AN_ERROR)
+    return float(np.std([statistics.score(metric, weights) for weights in resamples], ddof=1))
+
+
+def compare(ours: SufficientStatistics, theirs: SufficientStatistics, metric: Metric) -> Comparison:
     """Compares two models by the paired bootstrap: both are measured on the same resampled rows (Koehn 2004).
 
     The differences, shifted to mean 0, are the null distribution: how two equally good models differ by chance, as in
@@ -87,26 +99,20 @@ def compare(
 
     Args:
         ours, theirs: statistics of the same rows in the same order, at least MIN_ROWS of them.
-        metric: name of a metric that both have.
-        higher_is_better: whether a higher value of the metric is better.
+        metric: one that both have.
     Returns:
         A Comparison.
     """
-    sign = 1 if higher_is_better else -1
-    samples = [
-        statistics.metrics(statistics.columns, weights)[metric]
-        for weights in _resamples(len(ours))
-        for statistics in (ours, theirs)
-    ]
+    samples = [statistics.score(metric, weights) for weights in _resamples(len(ours)) for statistics in (ours, theirs)]
     differences = np.array(samples[0::2]) - np.array(samples[1::2])
-    our_value, their_value = ours.total()[metric], theirs.total()[metric]
+    our_value, their_value, sign = ours.score(metric), theirs.score(metric), metric.sign
     loss, losses = sign * (their_value - our_value), -sign * differences
     num_as_bad = np.count_nonzero(losses - losses.mean() >= loss - _ROUNDING)
     p_value = float((num_as_bad + 1) / (NUM_RESAMPLES + 1))
     bounds = _bounds(differences)
     worse = bool(loss > _ROUNDING and p_value <= SIGNIFICANCE)
     better = min(sign * bound for bound in bounds) > _ROUNDING
-    return Comparison(metric, len(ours), our_value, their_value, bounds, p_value, worse, better)
+    return Comparison(metric.name, len(ours), our_value, their_value, bounds, p_value, worse, better)
 
 
 def _resamples(num_rows: int) -> Iterator[np.ndarray]:

@@ -8,6 +8,19 @@ Answers = dict[str, list]  # output of a signature -> its values, one per row
 
 
 @dataclasses.dataclass(frozen=True)
+class Baseline:
+    """A cheap answer to some rows, with which a model is compared.
+
+    Args:
+        answers: to the rows.
+        is_trivial: whether it takes no look at the text; a model that is not better has learned nothing.
+    """
+
+    answers: Answers
+    is_trivial: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class DataSpec:
     """The properties of the data that a model depends on.
 

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from seq2serve.components.tasks.metric import LABEL_ACCURACY, LOSS, Metric
 from seq2serve.models.decoding.attention_maps import AttentionMap
 from seq2serve.models.transformer.train_step import loss_sums
 
@@ -18,7 +19,7 @@ class Findings(NamedTuple):
     """Results of an evaluation.
 
     Args:
-        metrics: name -> value; `loss` is in nats per label (a text has one label per token), with label smoothing.
+        metrics: name -> value; `loss` has label smoothing, and a text has one label per token.
         texts: rows to show, name -> text: the input, the reference and the answer.
         maps: attention maps of a sample text.
         standard_error: of the metric that ranks checkpoints, on the eval split; 0 if it is unknown.
@@ -33,14 +34,16 @@ class Findings(NamedTuple):
 class Evaluation:
     """Computes loss and accuracy under teacher forcing: the model sees the correct labels so far.
 
-    A task with another metric has a subclass, which names its metric.
+    A task with another metric has a subclass, which sets `metric`, by which checkpoints are ranked, and adds it to
+    `metrics`.
 
     Args:
         model: compiled with a models.training.loss.MaskedCrossEntropy; its weights may change between two evaluations.
         batches: (inputs, labels) batches of the eval split.
     """
 
-    metric, higher_is_better = "loss", False
+    metric: Metric = LOSS
+    metrics: tuple[Metric, ...] = (LOSS, LABEL_ACCURACY)
 
     def __init__(self, model: keras.Model, batches: Sequence[tuple]):
         self._model, self._batches = model, batches
@@ -54,14 +57,14 @@ class Evaluation:
         """Evaluates the model with its current weights."""
         sums = [tf.nest.map_structure(np.asarray, self._sums(inputs, labels)) for inputs, labels in self._batches]
         totals = {name: np.sum([batch[name] for batch in sums], axis=0) for name in sums[0]}
-        return Findings(self.metrics(totals), [], [], self.standard_error(sums))
+        return Findings(self.values(totals), [], [], self.standard_error(sums))
 
     def standard_error(self, sums: Sequence[Mapping[str, np.ndarray]]) -> float:
         """Returns the standard error of the metric, from the sums of each batch; here that of the loss."""
         return ratio_error([batch["loss"] for batch in sums], [batch["weight"] for batch in sums])
 
     def sums(self, labels: tf.Tensor, logits: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns the sums of a batch from which `metrics` computes the metrics.
+        """Returns the sums of a batch from which `values` computes the metrics.
 
         Args:
             labels: int32 [B, T] or [B].
@@ -69,11 +72,11 @@ class Evaluation:
         """
         return loss_sums(self._model.loss, labels, logits)._asdict()
 
-    def metrics(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """Computes the metrics from the sums over all batches."""
+    def values(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """Computes the metrics, by name, from the sums over all batches."""
         return {
-            "loss": float(sums["loss"] / sums["weight"]),
-            "accuracy": float(sums["right"] / sums["labels"]),
+            LOSS.name: float(sums["loss"] / sums["weight"]),
+            LABEL_ACCURACY.name: 100 * float(sums["right"] / sums["labels"]),
         }
 
 

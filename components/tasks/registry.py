@@ -3,12 +3,12 @@
 import difflib
 
 from seq2serve.components.base.errors import UserError
-from seq2serve.components.tasks.classification.task import CLASSIFICATION
-from seq2serve.components.tasks.language_model.task import LANGUAGE_MODEL
+from seq2serve.components.tasks.classification.task import Classification
+from seq2serve.components.tasks.language_model.task import LanguageModel
 from seq2serve.components.tasks.task import Task
-from seq2serve.components.tasks.translation.task import TRANSLATION
+from seq2serve.components.tasks.translation.task import Translation
 
-TASKS = {task.name: task for task in (TRANSLATION, CLASSIFICATION, LANGUAGE_MODEL)}
+TASKS: dict[str, Task] = {task.name: task for task in (Translation(), Classification(), LanguageModel())}
 
 
 def get_task(name: str) -> Task:

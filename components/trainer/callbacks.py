@@ -13,6 +13,7 @@ from seq2serve.components.base import interrupt
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.base.progress import Reporter, note
 from seq2serve.components.tasks.evaluation import Evaluation, Findings
+from seq2serve.components.tasks.metric import Metric
 from seq2serve.components.trainer.checkpoints import CHECKPOINTS, KEPT, state_of
 from seq2serve.components.trainer.history import (
     DIVERGED_FLOOR,
@@ -170,9 +171,14 @@ class Evaluate(keras.callbacks.Callback):
             best, number = self._ranking.best(1)[0], self._ranking.since_best()
             evaluations = f"{number} evaluation{'s' * (number > 1)}"
             note(
-                f"Trainer stops early at step {step}: {self._ranking.metric} has not improved for {evaluations}, since "
-                f"step {best} (training.patience)"
+                f"Trainer stops early at step {step}: {self._ranking.metric.name} has not improved for {evaluations}, "
+                f"since step {best} (training.patience)"
             )
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """Returns the metrics of an evaluation."""
+        return self._evaluation.metrics
 
     def should_stop_early(self) -> bool:
         """Returns whether the metric has not improved for `training.patience` evaluations."""
@@ -277,6 +283,7 @@ class ProgressBar(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Updates the progress bar."""
         last = self._ranking.history.evaluations[-1:]
-        metric = "".join(f", {self._ranking.metric} {evaluation[self._ranking.metric]:.3f}" for evaluation in last)
+        metric = self._ranking.metric
+        value = "".join(f", {metric.name} {metric.text(evaluation[metric.name])}" for evaluation in last)
         step, total = steps_done(self.model.optimizer), int(self._total_steps)
-        self._reporter.update(step, f"loss {logs['loss']:.3f}{metric}", total)
+        self._reporter.update(step, f"loss {logs['loss']:.3f}{value}", total)

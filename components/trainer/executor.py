@@ -3,6 +3,7 @@
 See also: callbacks.py for checkpoints, evaluation and early stopping.
 """
 
+import dataclasses
 import os
 from typing import Any
 
@@ -22,7 +23,7 @@ from seq2serve.components.trainer import callbacks
 from seq2serve.components.trainer.checkpoints import CHECKPOINTS, continue_earlier, publish_state, read_moments
 from seq2serve.components.trainer.history import CheckpointRanking, History, describe_choice
 from seq2serve.components.trainer.tensorboard import Profile, TensorBoardLog
-from seq2serve.models.config import Recipe
+from seq2serve.models.config import Recipe, TrainingConfig
 from seq2serve.models.runtime.literal_path import literal_path
 from seq2serve.models.tokenizers.tokenizer import is_lowercase, load_tokenizers, same_vocabulary
 from seq2serve.models.training.batches import read_pools
@@ -67,7 +68,19 @@ def train(
     data.implementation.export(served, data.tokenizers, data.spec, recipe, model.path("Format-Serving"), warmup_texts)
     publish_state(context.scratch, model_run)
     lowercase = is_lowercase(data.tokenizers[task.text_columns[-1]])
-    model.properties.update(num_parameters=network.count_params(), lowercase=lowercase, **results)
+    model.properties.update(
+        num_parameters=network.count_params(),
+        lowercase=lowercase,
+        headline=dataclasses.asdict(task.headline(data.spec.label_counts)),
+        longer_training=longer_training(recipe.training),
+        **results,
+    )
+
+
+def longer_training(config: TrainingConfig) -> str:
+    """Returns the setting with which training takes twice as long, in the syntax of `--set`."""
+    name = next(name for name in ("minutes", "epochs", "steps") if getattr(config, name))
+    return f"training.{name}={2 * getattr(config, name)}"
 
 
 class _TrainingData:
@@ -159,7 +172,7 @@ def _fit(
         the exported weights.
     """
     config, evaluation = data.recipe.training, data.evaluation(network)
-    ranking = CheckpointRanking(History(), evaluation.metric, evaluation.higher_is_better)
+    ranking = CheckpointRanking(History(), evaluation.metric)
     snapshots = callbacks.WeightSnapshots(network, scratch)
     checkpoint = callbacks.Checkpoint(network, ranking, snapshots, scratch, config)
     start = checkpoint.restore()

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from seq2serve.components.tasks.metric import LABEL_ACCURACY, Metric
 from seq2serve.models.config import TrainingConfig
 
 # Training has diverged after DIVERGED_POINTS consecutive high points. A point is high if its loss is more than
@@ -55,12 +56,12 @@ class History:
         Args:
             chance: loss of a model that guesses; infinite during the warm-up, when a loss may be far above it.
         Returns:
-            `loss` and `gradient_norm`: means over the steps; `accuracy`: share of correct labels;
+            `loss` and `gradient_norm`: means over the steps; `accuracy`: percentage of correct labels;
             `tokens_per_second`: without evaluations; `padding`: share of padding in the batches.
         """
         sums, self.sums = self.sums, {}
         point = {name: sums[name] / sums["steps"] for name in ("loss", "gradient_norm")}
-        point["accuracy"] = sums["right"] / max(sums["labels"], 1.0)
+        point[LABEL_ACCURACY.name] = 100 * sums["right"] / max(sums["labels"], 1.0)
         point["tokens_per_second"] = sums["tokens"] / sums["seconds"]
         point["padding"] = 1 - sums["tokens"] / sums["cells"]
         self.lowest_loss = min(self.lowest_loss, point["loss"])
@@ -105,19 +106,17 @@ class CheckpointRanking:
     Args:
         history: contains the evaluations.
         metric: by which checkpoints are ranked; NaN is worse than any number.
-        higher_is_better: whether a higher metric is better.
     """
 
     history: History
-    metric: str
-    higher_is_better: bool
+    metric: Metric
 
     def best(self, number: int) -> list[int]:
         """Returns the steps of the best evaluations, best first; of two equal ones, the earlier first."""
 
         def badness(evaluation: dict[str, float]) -> float:
-            value = evaluation[self.metric]
-            return math.inf if math.isnan(value) else -value if self.higher_is_better else value
+            value = evaluation[self.metric.name]
+            return math.inf if math.isnan(value) else -self.metric.sign * value
 
         return [int(evaluation["step"]) for evaluation in sorted(self.history.evaluations, key=badness)[:number]]
 
@@ -158,11 +157,11 @@ class CheckpointRanking:
         """
         steps = {"last": self.last(1)[0], "best": self.best(1)[0]}
         evaluations = {evaluation["step"]: evaluation for evaluation in self.history.evaluations}
-        values = {name: evaluations[step][self.metric] for name, step in steps.items()}
+        values = {name: evaluations[step][self.metric.name] for name, step in steps.items()}
         errors = [evaluations[step].get(STANDARD_ERROR, 0.0) for step in steps.values()]
         noise = max(math.hypot(*errors), MIN_NOISE * abs(values["best"]))
         return {
-            "metric": self.metric,
+            "metric": self.metric.name,
             **values,
             **{f"{name}_step": step for name, step in steps.items()},
             "noise": noise,

@@ -73,7 +73,8 @@ class TensorBoardLog(keras.callbacks.Callback):
         self._close()
 
     def _write_findings(self, step: int, findings: Findings) -> None:
-        _write_scalars(self._validation, step, findings.metrics)
+        units = {metric.name: metric.unit for metric in self._evaluate.metrics}
+        _write_scalars(self._validation, step, findings.metrics, units)
         with self._validation.as_default(step):
             if findings.texts:
                 tf.summary.text("answers", table(sample_evenly(findings.texts, NUM_TEXTS)))
@@ -133,7 +134,12 @@ def _cell(text: str) -> str:
     return "".join(f"\\{letter}" if letter in r"\`*_{}[]<>#|~" else letter for letter in " ".join(text.split()))
 
 
-def _write_scalars(writer: tf.summary.SummaryWriter, step: int, values: dict) -> None:
+def _write_scalars(
+    writer: tf.summary.SummaryWriter,
+    step: int,
+    values: Mapping[str, float],
+    units: Mapping[str, str] | None = None,
+) -> None:
     with writer.as_default(step):
         for name, value in values.items():
-            tf.summary.scalar(name, value)
+            tf.summary.scalar(name, value, description=(units or {}).get(name))

@@ -21,8 +21,7 @@ from seq2serve.components.storage.examples_io import read_batches
 from seq2serve.components.storage.files import local_copy
 from seq2serve.components.storage.shards import shard_paths
 from seq2serve.components.storage.text_keys import exact_key
-from seq2serve.components.tasks.data import Answers, Row
-from seq2serve.components.tasks.implementation import TaskImplementation
+from seq2serve.components.tasks.data import Answers, Baseline, Row
 from seq2serve.components.tasks.registry import get_task
 from seq2serve.components.tasks.task import Task
 from seq2serve.models.runtime.answers import describe_cuts
@@ -52,7 +51,7 @@ class FinishedModel:
     Args:
         folder: path or URL of its SavedModel.
         task: its task.
-        lowercase: whether it writes lower case only.
+        properties: of the Trainer's Model, where they are known.
         artifact: the Trainer's Model; None if its pipeline root is unknown.
         examples: the Examples it was trained on; None if its pipeline root is unknown.
         unknown: why they are unknown.
@@ -60,7 +59,7 @@ class FinishedModel:
 
     folder: str
     task: Task
-    lowercase: bool
+    properties: Mapping[str, Any]
     artifact: Artifact | None
     examples: Artifact | None
     unknown: str
@@ -129,7 +128,7 @@ def find_model(
     artifact = lineage[0].artifact if lineage else None
     properties = artifact.properties if artifact else record.get("model", {})
     examples = next((row.artifact for row in lineage if row.type == "Examples"), None)
-    return FinishedModel(folder, get_task(task), properties.get("lowercase", False), artifact, examples, unknown)
+    return FinishedModel(folder, get_task(task), properties, artifact, examples, unknown)
 
 
 def _lineage(store: MetadataStore, record: Mapping[str, Any], folder: str) -> list[Ancestry]:
@@ -196,15 +195,15 @@ def evaluate_files(model: FinishedModel, files: str, config: PipelineConfig) -> 
     rows = rows[: config.evaluation.num_examples or None]
     warnings: list[str] = []
 
-    def baselines(implementation: TaskImplementation) -> Mapping[str, Answers]:
+    def baselines() -> Mapping[str, Baseline]:
         try:
-            return implementation.baselines(model.train_rows, rows, model.tokenizers)
+            return task.baselines(model.train_rows, rows, model.tokenizers)
         except UserError as error:
             warnings.append(f"no baselines: {error}")
             return {}
 
     with local_saved_model(model.folder) as folder, load_runtime(folder, model.folder) as runtime:
-        evaluated = evaluate_rows(runtime, task, model.lowercase, rows, data.slice_columns, baselines)
+        evaluated = evaluate_rows(runtime, task, model.properties, rows, data.slice_columns, baselines)
     warnings += describe_cuts(**evaluated.report["num_cut"], number=len(rows))
     warnings += [*_label_warnings(task, evaluated.answers, rows), *_trained_warnings(model, rows)]
     names = ("num_rows", "num_rejected", "num_rejected_by_reason")

@@ -4,6 +4,7 @@ import itertools
 
 from rich.console import Console
 
+from seq2serve.components.tasks.metric import Metric
 from seq2serve.components.tasks.registry import get_task
 from seq2serve.components.tasks.task import Task
 from seq2serve.pipeline.commands.evaluation_result import Evaluation
@@ -29,23 +30,26 @@ def print_evaluation(evaluation: Evaluation) -> None:
         print(f"warning: {warning}")
     print_metrics(console, task, report)
     for name, bounds in evaluation.intervals.items():
-        console.print(f"  {name}: {_interval(task, bounds)}, 95 % confidence interval by bootstrap", soft_wrap=True)
+        console.print(
+            f"  {name}: {_interval(task.metric(name), bounds)}, 95 % confidence interval by bootstrap", soft_wrap=True
+        )
     print_result_tables(console, report)
     _print_slices(console, task, evaluation)
 
 
 def _print_slices(console: Console, task: Task, evaluation: Evaluation) -> None:
+    metric = task.metric(evaluation.report["headline"]["metric"])
+    systems = ["model", *filter(None, [evaluation.report.get("strongest")])]
     for by, parts in itertools.groupby(evaluation.slices, key=lambda part: part["by"]):
         rows = []
         for part in parts:
-            values = [
-                f"{part[name][task.headline]:.{task.decimals}f}" for name in ("model", "baseline") if name in part
-            ]
-            bounds = part["intervals"].get(task.headline)
-            rows.append((part["name"], f"{part['num_examples']:,}", *values, _interval(task, bounds) if bounds else ""))
-        systems = ["model", *list(evaluation.baselines)[:1]]
-        console.print(make_table(f"{task.headline} by {by}", (by, "rows", *systems, "95 % interval"), rows))
+            values = [metric.text(part[name][metric.name]) for name in ("model", "baseline") if name in part]
+            bounds = part["intervals"].get(metric.name)
+            rows.append(
+                (part["name"], f"{part['num_examples']:,}", *values, _interval(metric, bounds) if bounds else "")
+            )
+        console.print(make_table(f"{metric.name} by {by}", (by, "rows", *systems, "95 % interval"), rows))
 
 
-def _interval(task: Task, bounds: list[float]) -> str:
-    return " to ".join(f"{bound:.{task.decimals}f}" for bound in bounds)
+def _interval(metric: Metric, bounds: list[float]) -> str:
+    return " to ".join(map(metric.text, bounds))

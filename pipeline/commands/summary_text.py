@@ -46,6 +46,9 @@ def print_summary(result: RunResult, config: PipelineConfig) -> None:
 def print_metrics(console: Console, task: Task, report: dict) -> None:
     """Prints the metrics of a model and its baselines; `report` is the content of a ModelEvaluation."""
     console.print(_metrics(task, report))
+    headline = report["headline"]
+    reason = f", because {headline['reason']}" if headline["reason"] else ""
+    console.print(f"  headline: {headline['metric']}{reason}", soft_wrap=True, markup=False)
     for name, signature in report["signature"].items():
         console.print(f"  {name}: {signature}", soft_wrap=True)
 
@@ -94,7 +97,7 @@ def _answers(task: Task, rows: list[dict]) -> Table:
 
 def _metrics(task: Task, report: dict) -> Table:
     systems = {"model": report["model"], **report["baselines"]}
-    rows = [(name, *(f"{v[name]:.{task.decimals}f}" for v in systems.values())) for name in report["model"]]
+    rows = [(name, *(task.metric(name).text(v[name]) for v in systems.values())) for name in report["model"]]
     return make_table(f"Test set, {report['num_examples']} examples", ("metric", *systems), rows)
 
 

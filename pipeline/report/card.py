@@ -6,6 +6,7 @@ from typing import Any
 
 from seq2serve.components.base.artifact import Artifact
 from seq2serve.components.tasks.bootstrap import MIN_ROWS
+from seq2serve.components.tasks.task import Task
 from seq2serve.components.transform.lengths import length_warnings
 from seq2serve.pipeline.config import UNCUT
 from seq2serve.pipeline.demo.corpora import licence_of
@@ -13,8 +14,6 @@ from seq2serve.pipeline.report.data import languages, warnings
 from seq2serve.pipeline.report.facts import RunFacts
 from seq2serve.pipeline.report.quality import describe_quality, folder_megabytes, infra_checks
 
-# The Trainer reports these metrics as fractions. The Evaluator reports them in percent, and so does the card.
-_FRACTIONS = ("accuracy", "macro_f1")
 _NOT_FOR = (
     "Not for decisions about people, health, law or money without human review: the model was evaluated only on texts "
     "like its training data, and its quality on other texts is unknown."
@@ -40,6 +39,7 @@ def model_card(facts: RunFacts) -> dict[str, list[str]]:
     return {
         "Size": _size(facts, model),
         "Training": _training(facts, model),
+        "Quality": _quality(facts),
         "Data": _data(facts),
         "Data licences": data_licences(facts),
         "Intended use": [_purpose(facts), _NOT_FOR],
@@ -96,7 +96,8 @@ def _training(facts: RunFacts, model: Artifact) -> list[str]:
         f"{training['optimizer']}, peak learning rate {training['learning_rate']:g}, seed {training['seed']}, "
         f"{training['precision']}",
         f"{step.seconds / 60:.1f} minutes" if step.seconds is not None else "",
-        "Eval split: " + ", ".join(_metric_text(name.removeprefix("eval_"), value) for name, value in metrics.items()),
+        "Eval split: "
+        + ", ".join(_metric_text(facts.task, name.removeprefix("eval_"), value) for name, value in metrics.items()),
     ]
     if "ModelFiles" in facts.user_files:
         uri = facts.user_files["ModelFiles"].uri.partition(",optimizer=")[0].removeprefix("model=")
@@ -104,8 +105,25 @@ def _training(facts: RunFacts, model: Artifact) -> list[str]:
     return list(filter(None, lines))
 
 
-def _metric_text(name: str, value: float) -> str:
-    return f"{name} {100 * value:.1f} %" if name in _FRACTIONS else f"{name} {value:.3g}"
+def _metric_text(task: Task, name: str, value: float) -> str:
+    metric = task.metric(name)
+    return f"{name} {metric.text(value)} {metric.unit}"
+
+
+def _quality(facts: RunFacts) -> list[str]:
+    """Returns the headline on the test split, next to the strongest baseline, and why it is the headline."""
+    quality = describe_quality(facts)
+    if not quality:
+        return []
+    row, digits = next(row for row in quality["metrics"] if row["name"] == quality["headline"]), quality["decimals"]
+    interval = " to ".join(f"{bound:.{digits}f}" for bound in row["interval"] or ())
+    baseline = row["baselines"][quality["baselines"].index(quality["strongest"])]
+    lines = [
+        f"Test split: {row['name']} {row['value']:.{digits}f}{f' ({interval})' if interval else ''}, "
+        f"{quality['strongest']} {baseline:.{digits}f}"
+    ]
+    reason = quality["headline_reason"]
+    return lines + ([f"{row['name']} decides about the model, because {reason}"] if reason else [])
 
 
 def _data(facts: RunFacts) -> list[str]:

@@ -25,23 +25,26 @@ def describe_quality(facts: RunFacts) -> Row | None:
     Args:
         facts: facts of a run.
     Returns:
-        headline, decimals, higher_is_better, metrics (rows), baselines (names), last_blessed (a comparison, or None),
-        slices (groups), quality (name of the measure that ranks the examples), examples, tables, signature and
-        num_examples; None if no model was evaluated.
+        headline, headline_reason, decimals, higher_is_better, metrics (rows), baselines (names), strongest (name),
+        last_blessed (a comparison, or None), slices (groups), quality (name of the measure that ranks the examples),
+        examples, tables, signature and num_examples; None if no model was evaluated.
     """
     evaluation, task = facts.output("Evaluator", "evaluation"), facts.task
     if evaluation is None or task is None:
         return None
     results = evaluation.properties
-    last_blessed = _last_blessed(facts)
+    last_blessed, headline = _last_blessed(facts), results["headline"]
+    metric = task.metric(headline["metric"])
     return {
-        "headline": task.headline,
-        "decimals": task.decimals,
-        "higher_is_better": task.higher_is_better,
-        "metrics": _metrics(results),
+        "headline": metric.name,
+        "headline_reason": headline["reason"],
+        "decimals": metric.decimals,
+        "higher_is_better": metric.higher_is_better,
+        "metrics": _metrics(task, results),
         "baselines": list(results["baselines"]),
+        "strongest": results["strongest"],
         "last_blessed": last_blessed,
-        "slices": _slices(results, last_blessed, task.headline),
+        "slices": _slices(results, last_blessed, metric.name),
         "quality": results["examples"]["quality"],
         "examples": {
             group: [_in_column_order(task, row) for row in results["examples"][group]] for group in ("worst", "best")
@@ -101,10 +104,11 @@ def compare_runs(first: RunFacts, second: RunFacts) -> Row | None:
     if len(common) < MIN_ROWS:
         return None
     lines = [[lines_by_key[key] for key in common] for lines_by_key in predictions]
-    implementation = task.judge(any(run.properties.get("lowercase") for run in evaluations))
-    statistics = [implementation.statistics(answers_of(task, rows), rows) for rows in lines]
-    comparison = compare(statistics[1], statistics[0], task.headline, task.higher_is_better)
-    return {"comparison": comparison, "metric": task.headline, **_changed_answers(task, lines, statistics)}
+    lowercase = any(run.properties.get("lowercase") for run in evaluations)
+    statistics = [task.statistics(answers_of(task, rows), rows, lowercase) for rows in lines]
+    metric = task.metric(evaluations[1].properties["headline"]["metric"])
+    comparison = compare(statistics[1], statistics[0], metric)
+    return {"comparison": comparison, "metric": metric.name, **_changed_answers(task, lines, statistics)}
 
 
 def _changed_answers(task: Task, lines: Sequence[Sequence[Row]], statistics: Sequence[SufficientStatistics]) -> Row:
@@ -114,7 +118,7 @@ def _changed_answers(task: Task, lines: Sequence[Sequence[Row]], statistics: Seq
         """Adds up all metrics of a row: BLEU alone is 0 for most sentences, which share no 4-gram with the target."""
         return sum(statistics[model].take(np.array([i])).total().values())
 
-    sign = 1 if task.higher_is_better else -1
+    sign = task.metrics[0].sign
     pairs = list(zip(*lines, strict=True))
     gains = {i: sign * (row_score(1, i) - row_score(0, i)) for i, (a, b) in enumerate(pairs) if a != b}
     order = sorted(gains, key=lambda i: (-gains[i], i))
@@ -133,10 +137,12 @@ def _last_blessed(facts: RunFacts) -> Row | None:
     return blessing.properties.get("last_blessed") if blessing else None
 
 
-def _metrics(results: Row) -> list[Row]:
+def _metrics(task: Task, results: Row) -> list[Row]:
     return [
         {
             "name": name,
+            "unit": task.metric(name).unit,
+            "decimals": task.metric(name).decimals,
             "value": value,
             "interval": results["intervals"]["model"].get(name),
             "baselines": [metrics[name] for metrics in results["baselines"].values()],
@@ -153,7 +159,7 @@ def _slices(results: Row, last_blessed: Row | None, headline: str) -> list[Row]:
     groups = []
     for by, group in itertools.groupby(slices, key=lambda row: row["by"]):
         rows = list(group)
-        points = _points(rows, headline, next(iter(results["baselines"])))
+        points = _points(rows, headline, results["strongest"])
         plot = plots.by_slice(headline, points, results["model"][headline])
         groups.append({"by": by, "rows": rows, "plot": plot})
     return groups

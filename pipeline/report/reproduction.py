@@ -21,7 +21,7 @@ _SINGLE_SETTINGS = {
     ("ExampleGen", "slice_columns"): "data.slices",
     ("ExampleGen", "split_config.drop_overlap"): "data.overlap",
     ("ExampleValidator", "overlap"): "data.overlap",
-    ("Evaluator", "min_over_baseline"): "evaluation.min_over_baseline",
+    ("Evaluator", "bar"): "evaluation.bar",
     ("Evaluator", "num_examples"): "evaluation.num_examples",
 }
 # Artifact type of the user's files -> the option that takes them.

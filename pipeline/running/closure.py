@@ -5,6 +5,7 @@ Imports are followed as text, those inside functions too; nothing is imported. I
 """
 
 import ast
+import dataclasses
 import functools
 import hashlib
 import importlib.metadata
@@ -99,14 +100,21 @@ def _interactive_source(function: Callable) -> tuple[bytes, set[str]]:
         seen.add(id(part))
         if inspect.ismodule(part):
             modules.add(part.__name__)
+        elif dataclasses.is_dataclass(part) and not isinstance(part, type):
+            waiting += [type(part), *vars(part).values()]
         elif getattr(part, "__module__", function.__module__) != function.__module__:
             modules.add(part.__module__)
         elif inspect.isclass(part):
-            waiting += [*part.__bases__, *(value for name, value in vars(part).items() if not name.startswith("__"))]
+            waiting += [
+                *part.__bases__,
+                *(value for name, value in vars(part).items() if not name.startswith(("__", "_abc_"))),
+            ]
         elif inspect.isfunction(part):
             sources.add(_source_text(part))
             waiting += [part.__globals__[name] for name in _names(part.__code__) if name in part.__globals__]
-        elif isinstance(part, bool | int | float | str | bytes | tuple):
+        elif isinstance(part, tuple):
+            waiting += part
+        elif isinstance(part, bool | int | float | str | bytes):
             sources.add(repr(part))
     return "\n".join(sorted(sources)).encode(), modules
 

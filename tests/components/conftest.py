@@ -9,7 +9,7 @@ import pytest
 
 from seq2serve.components.base.artifact import Examples, Model, ModelRun
 from seq2serve.components.base.component import Context
-from seq2serve.components.tasks.translation.task import TRANSLATION
+from seq2serve.components.tasks.translation.task import Translation
 from seq2serve.components.trainer.component import Trainer
 
 
@@ -23,18 +23,22 @@ class Trained:
     steps: list[list[np.ndarray]]
 
 
-def not_exported():
-    """Returns the implementation of translation without the export, which is slow."""
-    from seq2serve.components.tasks.translation.implementation import TranslationImplementation
+class NotExported(Translation):
+    """Translation without the export, which is slow."""
 
-    class NotExported(TranslationImplementation):
-        def export(self, *_):
-            pass
+    name = "translation without export"
 
-    return NotExported()
+    def implementation(self):
+        from seq2serve.components.tasks.translation.implementation import TranslationImplementation
+
+        class Implementation(TranslationImplementation):
+            def export(self, *_):
+                pass
+
+        return Implementation(self)
 
 
-NOT_EXPORTED = dataclasses.replace(TRANSLATION, name="translation without export", implementation=not_exported)
+NOT_EXPORTED = NotExported()
 
 
 @pytest.fixture(scope="module")

@@ -228,10 +228,18 @@ def test_a_config_cannot_be_constructed_with_wrong_values():
     assert error.value.code == "settings-conflict"
 
 
-def test_a_setting_that_was_replaced_names_the_one_that_decides():
-    with pytest.raises(UserError, match=r"data\.max_length is the limit in training and when served") as error:
-        with_settings(BASE, ["decoding.max_source_length=512"])
-    assert (error.value.code, error.value.fields) == ("setting-replaced", {"setting": "decoding.max_source_length"})
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("decoding.max_source_length=512", r"data\.max_length is the limit in training and when served"),
+        ("evaluation.min_over_baseline=5", r"Set evaluation\.bar$"),
+    ],
+)
+def test_a_setting_that_was_replaced_names_the_one_that_decides(setting, message):
+    with pytest.raises(UserError, match=message) as error:
+        with_settings(BASE, [setting])
+    name = setting.partition("=")[0]
+    assert (error.value.code, error.value.fields) == ("setting-replaced", {"setting": name})
 
 
 def test_texts_to_generate_are_dropped_whole_and_texts_to_classify_are_cut():

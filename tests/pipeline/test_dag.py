@@ -1,6 +1,5 @@
 """The pipeline has ten components, in the order in which data meets them, and every setting reaches one of them."""
 
-import dataclasses
 import os
 import subprocess
 import sys
@@ -8,7 +7,7 @@ import typing
 
 import pytest
 
-from seq2serve.components.tasks.classification.task import CLASSIFICATION
+from seq2serve.components.tasks.classification.task import Classification
 from seq2serve.components.tasks.registry import TASKS
 from seq2serve.pipeline.config import PipelineConfig, preset, setting_names, with_settings
 from seq2serve.pipeline.dag import make_pipeline, make_validation_pipeline
@@ -130,7 +129,10 @@ def test_only_the_trainer_reads_an_earlier_model():
 
 
 def test_a_pipeline_accepts_a_new_task(monkeypatch):
-    spam = dataclasses.replace(CLASSIFICATION, name="spam", headline="macro_f1")
+    class Spam(Classification):
+        name = "spam"
+
+    spam = Spam()
     monkeypatch.setitem(TASKS, spam.name, spam)
     config = with_settings(preset("tiny", "spam"), ["data.text=mail", "data.label=verdict"])
     nodes = parameters(config)

@@ -8,6 +8,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from seq2serve.components.tasks.bootstrap import standard_error
+from seq2serve.components.tasks.classification.measurement import statistics_of
+from seq2serve.components.tasks.classification.metrics import ACCURACY, MACRO_F1
 from seq2serve.components.tasks.evaluation import (
     READABLE_TOKENS,
     Evaluation,
@@ -15,6 +18,7 @@ from seq2serve.components.tasks.evaluation import (
     query_in_batches,
     readable_row,
 )
+from seq2serve.components.tasks.metric import LOSS, Metric
 from seq2serve.models.decoding import attention_maps
 from seq2serve.models.decoding.attention_maps import AttentionMap
 
@@ -26,15 +30,21 @@ class ClassificationEvaluation(Evaluation):
         model, batches: see Evaluation.
         serving_module: a models.export.classification.ClassificationServingModule of the model.
         rows: sample rows with `text` and `label`, to show with their answers.
+        metric: ACCURACY or MACRO_F1, which ranks checkpoints.
     """
 
-    metric, higher_is_better = "accuracy", True
+    metrics = (LOSS, ACCURACY, MACRO_F1)
 
     def __init__(
-        self, model: keras.Model, batches: Sequence[tuple], serving_module: Any, rows: Sequence[Mapping[str, str]]
+        self,
+        model: keras.Model,
+        batches: Sequence[tuple],
+        serving_module: Any,
+        rows: Sequence[Mapping[str, str]],
+        metric: Metric = ACCURACY,
     ):
         super().__init__(model, batches)
-        self._serving_module, self._rows = serving_module, rows
+        self._serving_module, self._rows, self.metric = serving_module, rows, metric
 
     def run(self) -> Findings:
         """Evaluates the model with its current weights."""
@@ -48,18 +58,17 @@ class ClassificationEvaluation(Evaluation):
         confusion = tf.math.confusion_matrix(labels, tf.argmax(logits, 1), logits.shape[1])
         return {**super().sums(labels, logits), "confusion": confusion}
 
-    def metrics(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """Computes the metrics from the sums over all batches; macro_f1 covers labels that occur or are predicted."""
-        confusion = sums["confusion"]
-        counts = confusion.sum(0) + confusion.sum(1)
-        f1 = 2 * confusion.diagonal()[counts > 0] / counts[counts > 0]
-        return {**super().metrics(sums), "macro_f1": float(f1.mean())}
+    def values(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """Computes the metrics, by name, from the sums over all batches."""
+        return {**super().values(sums), **statistics_of(sums["confusion"]).total()}
 
     def standard_error(self, sums: Sequence[Mapping[str, np.ndarray]]) -> float:
-        """Returns that of the accuracy (Agresti and Coull 1998: never 0, also if every answer is right)."""
+        """Returns that of the metric; that of the accuracy is never 0 (Agresti and Coull 1998)."""
+        if self.metric is not ACCURACY:
+            return standard_error(statistics_of(np.sum([batch["confusion"] for batch in sums], axis=0)), self.metric)
         right, labels = (float(sum(batch[name] for batch in sums)) for name in ("right", "labels"))
-        accuracy = (right + 2) / (labels + 4)
-        return math.sqrt(accuracy * (1 - accuracy) / (labels + 4))
+        share = (right + 2) / (labels + 4)
+        return 100 * math.sqrt(share * (1 - share) / (labels + 4))
 
     def _maps(self, text: str) -> list[AttentionMap]:
         tokenizer = self._serving_module.tokenizer

@@ -1,18 +1,14 @@
-"""The implementation of classification: an encoder with a head, judged by accuracy against the majority label."""
+"""The implementation of classification: an encoder with a head."""
 
-import importlib.util
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 import tensorflow as tf
 
-from seq2serve.components.tasks.bootstrap import SufficientStatistics
-from seq2serve.components.tasks.classification import metrics
 from seq2serve.components.tasks.classification.evaluation import ClassificationEvaluation
-from seq2serve.components.tasks.data import Answers, DataSpec, Row, sample_evenly
+from seq2serve.components.tasks.data import DataSpec, Row, sample_evenly
 from seq2serve.components.tasks.evaluation import Evaluation
-from seq2serve.components.tasks.implementation import Measurement, TaskImplementation
+from seq2serve.components.tasks.task import TaskImplementation
 from seq2serve.models.config import ModelConfig, Recipe, TrainingConfig
 from seq2serve.models.export.classification import ClassificationServingModule
 from seq2serve.models.export.export import export
@@ -53,7 +49,8 @@ class ClassificationImplementation(TaskImplementation):
     ) -> Evaluation:
         serving_module = _serving_module(model, tokenizers, data)
         sample = sample_evenly(rows, recipe.training.eval_examples)
-        return ClassificationEvaluation(model, batches, serving_module, sample)
+        headline = self.task.metric(self.task.headline(data.label_counts).metric)
+        return ClassificationEvaluation(model, batches, serving_module, sample, headline)
 
     def export(
         self,
@@ -66,45 +63,8 @@ class ClassificationImplementation(TaskImplementation):
     ) -> None:
         export(_serving_module(model, tokenizers, data), directory, samples)
 
-    def measure(self, answers: Answers, rows: Sequence[Row]) -> Measurement:
-        return metrics.measure(answers["labels"][0], answers["probabilities"], [row["label"] for row in rows])
-
-    def statistics(self, answers: Answers, rows: Sequence[Row]) -> SufficientStatistics:
-        return metrics.statistics(answers["label"], [row["label"] for row in rows])
-
-    def baselines(
-        self, train: Callable[[], list[Row]], rows: Sequence[Row], tokenizers: Callable[[], Mapping[str, Tokenizer]]
-    ) -> dict[str, Answers]:
-        """Returns the label frequencies and, if scikit-learn is installed, TF-IDF with logistic regression."""
-        train_rows = train()
-        counts = Counter(row["label"] for row in train_rows)
-        labels = sorted(counts)
-        shares = [counts[label] / counts.total() for label in labels]
-        majority: Answers = {"labels": [labels] * len(rows), "probabilities": [shares] * len(rows)}
-        answers = {"majority label": majority}
-        if importlib.util.find_spec("sklearn") and (tf_idf := _tf_idf(train_rows, rows)):
-            answers["TF-IDF, logistic regression"] = tf_idf
-        return answers
-
 
 def _serving_module(
     model: keras.Model, tokenizers: Mapping[str, Tokenizer], data: DataSpec
 ) -> ClassificationServingModule:
     return ClassificationServingModule(model, tokenizers["text"], list(data.label_counts), data.max_length)
-
-
-def _tf_idf(train: list[Row], rows: Sequence[Row]) -> Answers | None:
-    """Returns None if no text has a word; a word has at least two characters in scikit-learn."""
-    # Imported here because scikit-learn is an optional dependency.
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-
-    words = TfidfVectorizer()
-    if not any(map(words.build_analyzer(), (row["text"] for row in train))):
-        return None
-    # With scikit-learn's default, C=1, the baseline of the demo is two points worse. Baselines should be strong.
-    model = make_pipeline(words, LogisticRegression(C=4, max_iter=1000))
-    model.fit([row["text"] for row in train], [row["label"] for row in train])
-    probabilities = model.predict_proba([row["text"] for row in rows]).tolist()
-    return {"labels": [model.classes_.tolist()] * len(rows), "probabilities": probabilities}

@@ -1,34 +1,58 @@
-"""Classification: one of a few labels for a text, judged by accuracy."""
+"""Classification: one of a few labels for a text, judged by accuracy or macro F1."""
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from seq2serve.components.tasks.data import Row
-from seq2serve.components.tasks.task import Task
+from seq2serve.components.tasks.classification.headline import choose_headline
+from seq2serve.components.tasks.classification.metrics import ACCURACY, ECE, MACRO_F1, ROC_AUC
+from seq2serve.components.tasks.data import Answers, Baseline, Row
+from seq2serve.components.tasks.task import Headline, Task, TaskImplementation
 
 if TYPE_CHECKING:
-    from seq2serve.components.tasks.implementation import TaskImplementation
+    from seq2serve.components.tasks.bootstrap import SufficientStatistics
+    from seq2serve.components.tasks.measurement import Measurement
+    from seq2serve.models.tokenizers.base import Tokenizer
 
 
-def _implementation() -> "TaskImplementation":
-    from seq2serve.components.tasks.classification.implementation import ClassificationImplementation
+class Classification(Task):
+    """Classification of `text` into one of the values of `label`, compared with guessing and with TF-IDF."""
 
-    return ClassificationImplementation()
+    name = "classification"
+    text_columns = ("text",)
+    label_columns = ("label",)
+    output = "label"
+    metrics = (ACCURACY, MACRO_F1, ROC_AUC, ECE)
+    purpose = "Classifies texts like the training data as one of {labels}."
+    parts = ("encoder",)
+    example = ("Classify", "What a lovely day!")
 
+    def headline(self, label_counts: Mapping[str, int]) -> Headline:
+        return choose_headline(label_counts)
 
-def _reference(row: Row, prompt: str) -> str:
-    return row["label"]
+    def reference(self, row: Row, prompt: str) -> str:
+        return row["label"]
 
+    def implementation(self) -> TaskImplementation:
+        from seq2serve.components.tasks.classification.implementation import ClassificationImplementation
 
-CLASSIFICATION = Task(
-    name="classification",
-    text_columns=("text",),
-    label_columns=("label",),
-    output="label",
-    headline="accuracy",
-    unit="points of accuracy",
-    implementation=_implementation,
-    reference=_reference,
-    example=("Classify", "What a lovely day!"),
-    purpose="Classifies texts like the training data as one of {labels}.",
-    parts=("encoder",),
-)
+        return ClassificationImplementation(self)
+
+    def statistics(self, answers: Answers, rows: Sequence[Row], lowercase: bool = False) -> "SufficientStatistics":
+        from seq2serve.components.tasks.classification import measurement
+
+        return measurement.statistics(answers["label"], [row["label"] for row in rows])
+
+    def measure(self, answers: Answers, rows: Sequence[Row], lowercase: bool = False) -> "Measurement":
+        from seq2serve.components.tasks.classification import measurement
+
+        return measurement.measure(answers["labels"][0], answers["probabilities"], [row["label"] for row in rows])
+
+    def baselines(
+        self,
+        train: Callable[[], list[Row]],
+        rows: Sequence[Row],
+        tokenizers: "Callable[[], Mapping[str, Tokenizer]]",
+    ) -> dict[str, Baseline]:
+        from seq2serve.components.tasks.classification.baselines import baselines
+
+        return baselines(train(), rows)

@@ -8,7 +8,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from seq2serve.components.tasks.bootstrap import SufficientStatistics
 from seq2serve.components.tasks.evaluation import READABLE_TOKENS, Evaluation, Findings, query_in_batches, ratio_error
+from seq2serve.components.tasks.language_model.metrics import BITS_PER_CHARACTER
 from seq2serve.models.decoding import attention_maps
 from seq2serve.models.decoding.attention_maps import AttentionMap
 
@@ -23,7 +25,8 @@ class LanguageModelEvaluation(Evaluation):
         characters: number of characters in all texts of the split.
     """
 
-    metric, higher_is_better = "bits_per_character", False
+    metric = BITS_PER_CHARACTER
+    metrics = (*Evaluation.metrics, BITS_PER_CHARACTER)
 
     def __init__(
         self,
@@ -49,10 +52,11 @@ class LanguageModelEvaluation(Evaluation):
         nats = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)  # [B, T]
         return {**super().sums(labels, logits), "nats": tf.reduce_sum(tf.where(labels == 0, 0.0, nats))}
 
-    def metrics(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """Computes the metrics from the sums over all batches."""
-        bits = float(sums["nats"]) / math.log(2) / max(1, self._characters)
-        return {**super().metrics(sums), "bits_per_character": bits}
+    def values(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """Computes the metrics, by name, from the sums over all batches."""
+        counts = np.array([[float(sums["nats"]) / math.log(2), self._characters, float(sums["labels"])]])
+        bits = SufficientStatistics(counts, (BITS_PER_CHARACTER,)).total()
+        return {**super().values(sums), **bits}
 
     def standard_error(self, sums: Sequence[Mapping[str, np.ndarray]]) -> float:
         """Returns that of the bits per character; a batch has as many characters as its share of the labels."""

@@ -1,20 +1,15 @@
-"""The implementation of language modelling: a decoder, judged by bits per character against n-grams."""
+"""The implementation of language modelling: a decoder, trained on packed text."""
 
-import itertools
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from seq2serve.components.tasks.bootstrap import Metrics, SufficientStatistics
-from seq2serve.components.tasks.data import Answers, DataSpec, Row, sample_evenly
+from seq2serve.components.tasks.data import DataSpec, Row, sample_evenly
 from seq2serve.components.tasks.evaluation import Evaluation
-from seq2serve.components.tasks.implementation import Measurement, TaskImplementation
 from seq2serve.components.tasks.language_model.evaluation import LanguageModelEvaluation
-from seq2serve.components.tasks.language_model.ngrams import NgramModel
 from seq2serve.components.tasks.language_model.prompts import make_prompt
+from seq2serve.components.tasks.task import TaskImplementation
 from seq2serve.models.config import ModelConfig, Recipe
 from seq2serve.models.export.export import export
 from seq2serve.models.export.language_model import LanguageModelServingModule
@@ -23,9 +18,6 @@ from seq2serve.models.training.batches import packed_batches
 from seq2serve.models.transformer.models import DecoderLanguageModel
 
 NUM_COMPLETIONS = 5  # shown at each evaluation during training; the metric does not need them
-MAX_BASELINE_CHARACTERS = 50_000_000  # to train the baselines, which keep every n-gram in memory
-BATCH_ROWS = 256  # of texts that a tokenizer normalises together
-BASELINE_ORDERS = {"characters by frequency": 1, "5-gram of characters": 5}
 
 
 class LanguageModelImplementation(TaskImplementation):
@@ -66,50 +58,3 @@ class LanguageModelImplementation(TaskImplementation):
     ) -> None:
         serving_module = LanguageModelServingModule(model, tokenizers["text"], recipe.decoding)
         export(serving_module, directory, [make_prompt(text) for text in samples])
-
-    def measure(self, answers: Answers, rows: Sequence[Row]) -> Measurement:
-        """Computes the metrics over the sums of all documents, so long documents weigh more."""
-        statistics = self.statistics(answers, rows)
-        bits, characters, _ = statistics.columns.T
-        signature = {
-            "bits_per_character": f"of normalised{' lower-case' * self.lowercase} text, end of document included",
-            "perplexity": "per token: pieces for the model, characters for the baselines",
-        }
-        return Measurement(statistics.total(), statistics, bits / characters.clip(1), "bits per character", signature)
-
-    def statistics(self, answers: Answers, rows: Sequence[Row]) -> SufficientStatistics:
-        counts = [answers[name] for name in ("log_probability", "characters", "tokens")]
-        return SufficientStatistics(np.array(counts, float).T / [-math.log(2), 1, 1], _bits)
-
-    def baselines(
-        self, train: Callable[[], list[Row]], rows: Sequence[Row], tokenizers: Callable[[], Mapping[str, Tokenizer]]
-    ) -> dict[str, Answers]:
-        """Returns n-gram models' probabilities of the very text whose characters the model's `score` counts."""
-        texts = [row["text"] for row in train()]
-        ends = itertools.accumulate(map(len, texts))
-        texts = [text for text, end in zip(texts, ends, strict=True) if end <= MAX_BASELINE_CHARACTERS] or texts[:1]
-        tokenizer = tokenizers()["text"]
-        texts, inputs = _normalized(texts, tokenizer), _normalized([row["text"] for row in rows], tokenizer)
-        answers: dict[str, Answers] = {}
-        for name, order in BASELINE_ORDERS.items():
-            model = NgramModel(texts, order)
-            answers[name] = {
-                "log_probability": [model.log_probability(text) for text in inputs],
-                "characters": [len(text) for text in inputs],
-                "tokens": [len(text) + 1 for text in inputs],
-            }
-        return answers
-
-
-def _normalized(texts: Sequence[str], tokenizer: Tokenizer) -> list[str]:
-    """Returns texts with the white space, case and Unicode forms that the model reads."""
-    normalized: list[str] = []
-    for first in range(0, len(texts), BATCH_ROWS):
-        ids = tokenizer.tokenize(tf.constant(texts[first : first + BATCH_ROWS]))
-        normalized += [text.decode() for text in tokenizer.detokenize(ids).numpy()]
-    return normalized
-
-
-def _bits(columns: np.ndarray, weights: np.ndarray) -> Metrics:
-    bits, characters, tokens = map(float, weights @ columns)
-    return {"bits_per_character": bits / max(1, characters), "perplexity": 2 ** (bits / max(1, tokens))}

@@ -1,41 +1,61 @@
 """Language modelling: the continuation of a text (Radford et al. 2018), judged by bits per character."""
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from seq2serve.components.tasks.data import Row
+from seq2serve.components.tasks.data import Answers, Baseline, Row
+from seq2serve.components.tasks.language_model.metrics import BITS_PER_CHARACTER, PERPLEXITY
 from seq2serve.components.tasks.language_model.prompts import make_prompt
-from seq2serve.components.tasks.task import Task
+from seq2serve.components.tasks.task import Task, TaskImplementation
 
 if TYPE_CHECKING:
-    from seq2serve.components.tasks.implementation import TaskImplementation
+    from seq2serve.components.tasks.bootstrap import SufficientStatistics
+    from seq2serve.components.tasks.measurement import Measurement
+    from seq2serve.models.tokenizers.base import Tokenizer
 
 NUM_REFERENCE_CHARACTERS = 300
 
 
-def _implementation() -> "TaskImplementation":
-    from seq2serve.components.tasks.language_model.implementation import LanguageModelImplementation
+class LanguageModel(Task):
+    """Language modelling of `text`, compared with n-grams of characters."""
 
-    return LanguageModelImplementation()
+    name = "language_model"
+    text_columns = ("text",)
+    output = "completion"
+    metrics = (BITS_PER_CHARACTER, PERPLEXITY)
+    judged = "score"
+    purpose = "Continues and scores texts like the training data."
+    parts = ("decoder",)
+    example = ("Complete", "The people of the United States")
+    keeps_whitespace = True
 
+    def prompt(self, text: str) -> str:
+        return make_prompt(text)
 
-def _reference(row: Row, prompt: str) -> str:
-    return row["text"][len(prompt) :][:NUM_REFERENCE_CHARACTERS].lstrip()
+    def reference(self, row: Row, prompt: str) -> str:
+        return row["text"][len(prompt) :][:NUM_REFERENCE_CHARACTERS].lstrip()
 
+    def implementation(self) -> TaskImplementation:
+        from seq2serve.components.tasks.language_model.implementation import LanguageModelImplementation
 
-LANGUAGE_MODEL = Task(
-    name="language_model",
-    text_columns=("text",),
-    output="completion",
-    headline="bits_per_character",
-    unit="bits per character",
-    higher_is_better=False,
-    implementation=_implementation,
-    judged="score",
-    prompt=make_prompt,
-    reference=_reference,
-    example=("Complete", "The people of the United States"),
-    purpose="Continues and scores texts like the training data.",
-    parts=("decoder",),
-    decimals=3,
-    keeps_whitespace=True,
-)
+        return LanguageModelImplementation(self)
+
+    def statistics(self, answers: Answers, rows: Sequence[Row], lowercase: bool = False) -> "SufficientStatistics":
+        from seq2serve.components.tasks.language_model import measurement
+
+        return measurement.statistics(answers)
+
+    def measure(self, answers: Answers, rows: Sequence[Row], lowercase: bool = False) -> "Measurement":
+        from seq2serve.components.tasks.language_model import measurement
+
+        return measurement.measure(answers, lowercase)
+
+    def baselines(
+        self,
+        train: Callable[[], list[Row]],
+        rows: Sequence[Row],
+        tokenizers: "Callable[[], Mapping[str, Tokenizer]]",
+    ) -> dict[str, Baseline]:
+        from seq2serve.components.tasks.language_model.baselines import baselines
+
+        return baselines([row["text"] for row in train()], [row["text"] for row in rows], tokenizers()["text"])

@@ -1,17 +1,15 @@
-"""The implementation of translation: a Transformer, judged by BLEU and chrF against copying the source."""
+"""The implementation of translation: a Transformer."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 import tensorflow as tf
 
 from seq2serve.components.base.errors import UserError
-from seq2serve.components.tasks.bootstrap import SufficientStatistics
-from seq2serve.components.tasks.data import Answers, DataSpec, Row, sample_evenly
+from seq2serve.components.tasks.data import DataSpec, Row, sample_evenly
 from seq2serve.components.tasks.evaluation import Evaluation
-from seq2serve.components.tasks.implementation import Measurement, TaskImplementation
-from seq2serve.components.tasks.translation import metrics
+from seq2serve.components.tasks.task import TaskImplementation
 from seq2serve.components.tasks.translation.evaluation import TranslationEvaluation
 from seq2serve.models.config import DecodingConfig, ModelConfig, Recipe
 from seq2serve.models.export.export import export
@@ -52,7 +50,8 @@ class TranslationImplementation(TaskImplementation):
         if not sample:
             return Evaluation(model, batches)
         greedy = dataclasses.replace(recipe.decoding, beam_size=1)
-        return TranslationEvaluation(model, batches, _serving_module(model, tokenizers, data, greedy), sample)
+        serving_module = _serving_module(model, tokenizers, data, greedy)
+        return TranslationEvaluation(model, batches, serving_module, sample, self.task)
 
     def export(
         self,
@@ -64,17 +63,6 @@ class TranslationImplementation(TaskImplementation):
         samples: list[str],
     ) -> None:
         export(_serving_module(model, tokenizers, data, recipe.decoding), directory, samples)
-
-    def measure(self, answers: Answers, rows: Sequence[Row]) -> Measurement:
-        return metrics.measure(answers["translation"], [row["target"] for row in rows], self.lowercase)
-
-    def statistics(self, answers: Answers, rows: Sequence[Row]) -> SufficientStatistics:
-        return metrics.statistics(answers["translation"], [row["target"] for row in rows], self.lowercase)
-
-    def baselines(
-        self, train: Callable[[], list[Row]], rows: Sequence[Row], tokenizers: Callable[[], Mapping[str, Tokenizer]]
-    ) -> dict[str, Answers]:
-        return {"source copied": {"translation": [row["source"] for row in rows]}}
 
 
 def _serving_module(

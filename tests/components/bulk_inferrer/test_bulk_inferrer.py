@@ -12,7 +12,7 @@ from seq2serve.components.base.component import Context
 from seq2serve.components.base.errors import ComponentError
 from seq2serve.components.bulk_inferrer.component import BulkInferrer
 from seq2serve.components.bulk_inferrer.workers import BATCH_ROWS
-from seq2serve.components.tasks.translation.task import TRANSLATION
+from seq2serve.components.tasks.translation.task import Translation
 
 BAD = "a text that the model cannot answer"
 SHARDS = [
@@ -31,7 +31,7 @@ def infer(tmp_path):
             examples=examples,
             pushed_model=PushedModel("", {"pushed_destination": os.path.join(saved_model, "Format-Serving")}),
             inference_result=result,
-            task=TRANSLATION,
+            task=Translation(),
             split="test",
             num_examples=num_examples,
             context=Context(tuple(beam_options)),

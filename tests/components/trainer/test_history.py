@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from seq2serve.components.tasks.metric import Metric
 from seq2serve.components.trainer.history import DIVERGED_POINTS, CheckpointRanking, History
 from seq2serve.models.config import TrainingConfig
 
@@ -12,7 +13,7 @@ STEP = {"loss": 2.0, "gradient_norm": 0.5, "right": 6.0, "labels": 8.0, "tokens"
 
 def ranking(*values, higher_is_better=True):
     history = History([{"step": 10 * number, "bleu": value} for number, value in enumerate(values, 1)])
-    return CheckpointRanking(history, "bleu", higher_is_better)
+    return CheckpointRanking(history, Metric("bleu", "", higher_is_better=higher_is_better))
 
 
 def test_a_restored_history_equals_the_saved_one_and_continues_identically():
@@ -35,7 +36,7 @@ def test_a_point_summarises_only_the_steps_since_the_last_point():
     assert history.make_point() == {
         "loss": 3.0,
         "gradient_norm": 0.5,
-        "accuracy": 0.75,
+        "accuracy": 75.0,
         "tokens_per_second": 120.0,
         "padding": 0.25,
     }

@@ -31,7 +31,7 @@ def test_event_files_contain_every_tag(train, events):
         by_plugin.setdefault((run, plugin), set()).add(tag)
     train_tags = {"loss", "accuracy", "learning_rate", "gradient_norm", "tokens_per_second", "padding"}
     assert by_plugin["train", "scalars"] == train_tags
-    assert by_plugin["validation", "scalars"] == {"loss", "accuracy", "bleu"}
+    assert by_plugin["validation", "scalars"] == {"loss", "accuracy", "bleu", "chrf"}
     assert by_plugin["validation", "text"] == {"answers"}
     assert by_plugin["validation", "images"] == {
         f"attention/{kind} layer 1" for kind in ("encoder", "decoder", "cross")

@@ -3,7 +3,6 @@
 The argument is a JSON list of trainings. For each, a line of JSON has the exit code and stderr.
 """
 
-import dataclasses
 import json
 import os
 import signal
@@ -16,7 +15,7 @@ from seq2serve.components.base import interrupt
 from seq2serve.components.base.artifact import Artifact
 from seq2serve.components.base.component import Context
 from seq2serve.components.tasks.translation.implementation import TranslationImplementation
-from seq2serve.components.tasks.translation.task import TRANSLATION
+from seq2serve.components.tasks.translation.task import Translation
 from seq2serve.components.trainer import callbacks as trainer_callbacks
 from seq2serve.components.trainer.component import Trainer
 from seq2serve.models.config import DecodingConfig, ModelConfig, Recipe, TrainingConfig
@@ -25,11 +24,16 @@ check_loss = trainer_callbacks.DivergenceGuard.on_train_batch_end
 update_bar = trainer_callbacks.ProgressBar.on_train_batch_end
 
 
-class NotExported(TranslationImplementation):
-    """Translation without the export, which is slow."""
-
+class Implementation(TranslationImplementation):
     def export(self, *_):
         pass
+
+
+class NotExported(Translation):
+    """Translation without the export, which is slow."""
+
+    def implementation(self):
+        return Implementation(self)
 
 
 def schedule_signals(training: dict) -> None:
@@ -70,7 +74,7 @@ def run(training: dict) -> None:
     with interrupt.listening():
         Trainer.function(
             **{key: Artifact(**artifact) for key, artifact in training["artifacts"].items()},
-            task=dataclasses.replace(TRANSLATION, implementation=NotExported),
+            task=NotExported(),
             recipe=recipe,
             context=Context(scratch=training["scratch"]),
         )

@@ -101,12 +101,13 @@ def test_a_report_is_written(pairs, options, tmp_path):
 
 
 def test_a_model_that_is_not_blessed_is_a_run_with_a_reason(pairs, options, tmp_path):
-    options |= {"serving_dir": tmp_path / "other"}
-    run = seq2serve.run(pairs, **options, evaluation={"min_over_baseline": 100})
+    options |= {"serving_dir": tmp_path / "other", "training": {**options["training"], "steps": 2}}
+    run = seq2serve.run(pairs, **options)
     assert not run.blessed
     assert run.pushed is None
-    assert "below the baseline" in run.reason
-    assert run.metrics["bleu"] > 0
+    assert "not significantly better than source copied" in run.reason
+    assert "Next: " in run.reason
+    assert run.metrics["chrf"] > 0
     assert seq2serve.load(run)("Open")
     assert not (tmp_path / "other").exists()
 

@@ -21,6 +21,7 @@ from seq2serve.pipeline.running.pipeline import NodeResult, Pipeline, RunResult
 
 CONFIG = preset("demo", "translation")
 REPORT = {
+    "headline": {"metric": "bleu", "reason": ""},
     "model": {"bleu": 25.04, "chrf": 50.06},
     "baseline": {"bleu": 3.14, "chrf": 20.0},
     "baselines": {"source copied": {"bleu": 3.14, "chrf": 20.0}},
@@ -150,6 +151,12 @@ def test_metrics_are_shown_next_to_the_baselines_with_their_signatures(summary):
     assert ["bleu", "25.0", "3.1"] in lines
     assert ["chrf", "50.1", "20.0"] in lines
     assert "bleu: nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0\n" in text
+
+
+def test_the_metric_that_decides_is_shown_with_the_reason_if_it_is_not_the_usual_one(summary, monkeypatch):
+    assert "  headline: bleu\n" in summary(rows(2))
+    monkeypatch.setitem(REPORT, "headline", {"metric": "chrf", "reason": "texts are [short]"})
+    assert "  headline: chrf, because texts are [short]\n" in summary(rows(2))
 
 
 def test_tables_of_the_evaluation_are_shown(summary):

@@ -125,7 +125,7 @@ def test_the_page_shows_the_results_of_the_run(any_page):
         assert " ".join(next(iter(row.values())).split()) in page.texts["examples"]
     assert f"{finished_run.output('Trainer', 'model').properties['num_parameters']:,} parameters" in page.texts["card"]
     accuracy = finished_run.output("Trainer", "model").properties["eval_accuracy"]
-    assert f"accuracy {100 * accuracy:.1f} %" in page.texts["card"]
+    assert f"accuracy {accuracy:.1f} %" in page.texts["card"]
     assert "1 encoder layers" not in page.texts["card"]
     assert "RawFiles" in page.texts["lineage"]
     assert "seq2serve run " in page.texts["reproduce"]

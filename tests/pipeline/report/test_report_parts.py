@@ -10,7 +10,7 @@ import pytest
 
 from seq2serve.components.base.artifact import ModelFiles
 from seq2serve.components.tasks.bootstrap import MIN_ROWS
-from seq2serve.components.tasks.classification.task import CLASSIFICATION
+from seq2serve.components.tasks.classification.task import Classification
 from seq2serve.pipeline.config import preset, with_settings
 from seq2serve.pipeline.dag import make_pipeline
 from seq2serve.pipeline.metadata.store import MetadataStore
@@ -162,7 +162,7 @@ def test_the_command_repeats_the_settings_of_the_run(any_finished_run):
     changed += [f"data.{column}={dict(options).get(f'--{column}', column)}" for column in facts.task.columns]
     assert _settings(with_settings(preset(name, any_finished_run.task), changed), facts) == run_settings(facts)
     settings = [word.removeprefix("--set=") for word in any_finished_run.command() if word.startswith("--set=")]
-    text = ["data.text=sentence"] if facts.task is CLASSIFICATION else []
+    text = ["data.text=sentence"] if isinstance(facts.task, Classification) else []
     assert _settings(with_settings(preset("demo", any_finished_run.task), settings + text), facts) == run_settings(
         facts
     )

@@ -1,6 +1,5 @@
 """The code behind a result: imports are followed without importing anything, and only the code that runs counts."""
 
-import dataclasses
 import importlib
 import itertools
 import linecache
@@ -130,49 +129,52 @@ def test_imports_for_type_checkers_alone_are_not_followed(shop, guard):
 # Parameters that are code.
 
 
-@dataclasses.dataclass(frozen=True)
-class Recipe(Code):
-    """A parameter with two functions."""
-
-    name: str
-    bake: Callable
-    cool: Callable | None = None
-
-
 @component
-def Bake(model: Output[Model], recipe: Recipe) -> None:
+def Bake(model: Output[Model], recipe: Code) -> None:
     """Does nothing."""
+
+
+BAKERY = """
+from seq2serve.components.base.component import Code
+
+class Rye(Code):
+    name = "rye"
+
+    def bake(self):
+        from shop import oven
+
+class Wheat(Rye):
+    name = "wheat"
+"""
 
 
 @pytest.fixture
 def bakery(shop) -> types.ModuleType:
-    """A module with two functions, one of which imports another module."""
-    (shop / "shop/bakery.py").write_text("def bake():\n    from shop import oven\n\ndef cool():\n    pass\n")
+    """A module with two classes, one of which imports another module when it is used."""
+    (shop / "shop/bakery.py").write_text(BAKERY)
     (shop / "shop/oven.py").write_text("HEAT = 200\n")
     return importlib.import_module("shop.bakery")
 
 
-def test_a_parameter_that_is_code_is_recorded_by_name_and_adds_the_modules_of_its_functions(bakery):
-    parts = execution_parts(Bake(recipe=Recipe("rye", bakery.bake)), {})
+def test_a_parameter_that_is_code_is_recorded_by_name_and_adds_the_modules_of_its_class(bakery):
+    parts = execution_parts(Bake(recipe=bakery.Rye()), {})
     assert parts["parameters"] == {"recipe": "rye"}
     own = {name for name in parts["code"] if name.startswith("shop/")}
     assert own == {"shop/__init__.py", "shop/bakery.py", "shop/oven.py"}
 
 
-def test_each_function_of_a_parameter_counts(bakery, shop):
-    (shop / "shop/freezer.py").write_text("def cool():\n    pass\n")
+def test_the_bases_of_a_class_count_wherever_they_are(bakery, shop):
+    (shop / "shop/freezer.py").write_text("from shop.bakery import Rye\n\nclass Cooled(Rye):\n    pass\n")
     freezer = importlib.import_module("shop.freezer")
-    before = execution_parts(Bake(recipe=Recipe("rye", bakery.bake)), {})
-    after = execution_parts(Bake(recipe=Recipe("rye", bakery.bake, freezer.cool)), {})
+    before = execution_parts(Bake(recipe=bakery.Rye()), {})
+    after = execution_parts(Bake(recipe=freezer.Cooled()), {})
     assert changes(before, after) == ["code changed: shop/freezer.py"]
 
 
 def test_a_change_in_the_code_of_a_parameter_or_its_name_is_described(bakery, shop):
-    rye = Bake(recipe=Recipe("rye", bakery.bake))
+    rye = Bake(recipe=bakery.Rye())
     before = execution_parts(rye, {})
-    assert changes(before, execution_parts(Bake(recipe=Recipe("wheat", bakery.bake)), {})) == [
-        "parameter recipe: rye -> wheat"
-    ]
+    assert changes(before, execution_parts(Bake(recipe=bakery.Wheat()), {})) == ["parameter recipe: rye -> wheat"]
     (shop / "shop/oven.py").write_text("HEAT = 250\n")
     assert changes(before, execution_parts(rye, {})) == ["code changed: shop/oven.py"]
 
@@ -247,12 +249,29 @@ def test_imports_in_a_notebook_are_followed(notebook, shop):
     assert versions.keys() == {"portalocker"}
 
 
-def test_a_parameter_may_come_from_a_notebook(notebook, shop):
-    before, after = (
-        execution_parts(Bake(recipe=Recipe("rye", notebook(source).answer)), {})
-        for source in (CELL, CELL.replace("2 * number", "3 * number"))
+# A parameter whose class has values that refer to functions, such as the metrics of a task.
+RYE = """
+from seq2serve.components.base.component import Code
+from seq2serve.components.tasks.metric import Metric
+
+def share(columns, weights):
+    return double(columns.mean())
+
+class Rye(Code):
+    name = "rye"
+    metrics = (Metric("share", "%", share, decimals=2),)
+"""
+
+
+@pytest.mark.parametrize("change", [("2 * number", "3 * number"), ("columns.mean()", "columns.sum()"), ('"%"', '"g"')])
+def test_a_parameter_may_come_from_a_notebook(notebook, change):
+    first, again, changed = (
+        execution_parts(Bake(recipe=notebook(source).Rye()), {})
+        for source in (CELL + RYE, CELL + RYE, (CELL + RYE).replace(*change))
     )
-    assert changes(before, after) == ["code changed: __main__:answer"]
+    assert first == again
+    assert changes(first, changed) == ["code changed: __main__:Rye"]
+    assert "seq2serve/components/tasks/metric.py" in first["code"]
 
 
 def test_a_function_without_source_is_an_error(notebook):

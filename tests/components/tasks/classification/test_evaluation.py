@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from seq2serve.components.tasks.classification.evaluation import ClassificationEvaluation
-from seq2serve.components.tasks.classification.metrics import measure
+from seq2serve.components.tasks.classification.measurement import measure
 from seq2serve.models.export.classification import ClassificationServingModule
 from seq2serve.models.transformer.models import EncoderClassifier
 
@@ -21,8 +21,8 @@ def test_metrics_agree_with_those_of_the_evaluator(tokenizer, tiny_config, build
     findings = ClassificationEvaluation(model, [(ids[:4], labels[:4]), (ids[4:], labels[4:])], module, ROWS).run()
     probabilities = tf.nn.softmax(model(ids)).numpy().tolist()
     expected = measure(NAMES, probabilities, [NAMES[label] for label in labels]).metrics
-    assert 100 * findings.metrics["accuracy"] == pytest.approx(expected["accuracy"])
-    assert 100 * findings.metrics["macro_f1"] == pytest.approx(expected["macro_f1"])
+    assert findings.metrics["accuracy"] == pytest.approx(expected["accuracy"])
+    assert findings.metrics["macro_f1"] == pytest.approx(expected["macro_f1"])
     assert [row["answer"] for row in findings.texts] == [NAMES[int(np.argmax(row))] for row in probabilities]
     (attention_map,) = findings.maps
     assert attention_map.weights.shape == (2, len(attention_map.rows), len(attention_map.rows))
@@ -33,4 +33,4 @@ def test_macro_f1_ignores_labels_that_do_not_occur(tokenizer, tiny_config, build
     batch = padded_ids(tokenizer, ["a"], end=True), np.array([0], np.int32)
     module = ClassificationServingModule(model, tokenizer, NAMES, 256)
     perfect = {"confusion": np.array([[5, 0], [0, 0]]), "loss": 1, "weight": 1, "right": 5, "labels": 5}
-    assert ClassificationEvaluation(model, [batch], module, ROWS).metrics(perfect)["macro_f1"] == 1
+    assert ClassificationEvaluation(model, [batch], module, ROWS).values(perfect)["macro_f1"] == 100

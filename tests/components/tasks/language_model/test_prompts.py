@@ -1,7 +1,7 @@
 """A prompt is the beginning of a text, with its white space."""
 
 from seq2serve.components.tasks.language_model.prompts import NUM_PROMPT_WORDS, make_prompt
-from seq2serve.components.tasks.language_model.task import LANGUAGE_MODEL
+from seq2serve.components.tasks.language_model.task import LanguageModel
 
 
 def test_a_prompt_is_the_beginning_of_the_text():
@@ -19,4 +19,4 @@ def test_a_short_text_is_its_own_prompt():
 
 def test_the_reference_is_what_follows_the_prompt():
     text = "a  b\n" + "c " * 11 + "\n    d\n  e"
-    assert LANGUAGE_MODEL.reference({"text": text}, make_prompt(text)) == "c \n    d\n  e"
+    assert LanguageModel().reference({"text": text}, make_prompt(text)) == "c \n    d\n  e"

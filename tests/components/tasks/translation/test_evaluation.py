@@ -8,6 +8,7 @@ import tensorflow as tf
 from sacrebleu.metrics import BLEU
 
 from seq2serve.components.tasks.translation.evaluation import TranslationEvaluation
+from seq2serve.components.tasks.translation.task import Translation
 from seq2serve.models.config import DecodingConfig, TokenizerConfig
 from seq2serve.models.decoding.step import prepare
 from seq2serve.models.export.translation import TranslationServingModule
@@ -47,7 +48,7 @@ def serving_module(model, tokenizer):
 
 
 def test_metrics_are_those_of_the_current_weights(model, batch, serving_module):
-    findings = TranslationEvaluation(model, [batch], serving_module, ROWS).run()
+    findings = TranslationEvaluation(model, [batch], serving_module, ROWS, Translation()).run()
     for variable, weight in zip(*map(tf.nest.flatten, (serving_module.decoding_weights, prepare(model))), strict=True):
         np.testing.assert_array_equal(variable, weight)
     sources = [row["source"] for row in findings.texts]
@@ -61,11 +62,11 @@ def test_metrics_are_those_of_the_current_weights(model, batch, serving_module):
     inputs, labels = batch
     logits, is_token = model(inputs), labels != 0
     assert findings.metrics["loss"] == pytest.approx(float(model.loss(labels, logits)), rel=1e-5)
-    assert findings.metrics["accuracy"] == pytest.approx((np.argmax(logits, -1) == labels)[is_token].mean())
+    assert findings.metrics["accuracy"] == pytest.approx(100 * (np.argmax(logits, -1) == labels)[is_token].mean())
 
 
 def test_attention_maps_are_labelled_with_tokens(model, batch, serving_module, tokenizer):
-    findings = TranslationEvaluation(model, [batch], serving_module, ROWS).run()
+    findings = TranslationEvaluation(model, [batch], serving_module, ROWS, Translation()).run()
     pieces = [*tokenizer.id_to_piece(tokenizer.tokenize(["the light is on now"]))[0].numpy(), b"</s>"]
     pieces = [piece.decode() for piece in pieces]
     maps = {attention_map.title: attention_map for attention_map in findings.maps}
@@ -92,6 +93,8 @@ def test_each_side_is_labelled_by_its_own_tokenizer(tokenizer, tiny_config, buil
     }
     assert inputs["source"].max() >= tokenizer.vocab_size
     labels = padded_ids(tokenizer, [row["target"]], end=True)
-    encoder, decoder, _ = TranslationEvaluation(model, [(inputs, labels)], serving_module, [row]).run().maps
+    encoder, decoder, _ = (
+        TranslationEvaluation(model, [(inputs, labels)], serving_module, [row], Translation()).run().maps
+    )
     assert "".join(encoder.rows) == "▁" + row["source"].replace(" ", "▁") + "</s>"
     assert "".join(decoder.rows) == "▁the▁light</s>"

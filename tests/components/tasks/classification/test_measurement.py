@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from sklearn import metrics
 
 from seq2serve.components.tasks.bootstrap import intervals
-from seq2serve.components.tasks.classification.metrics import measure, roc_auc, statistics
+from seq2serve.components.tasks.classification.measurement import measure, roc_auc, statistics
 
 LABELS = ["a", "b", "c"]
 
@@ -18,7 +19,6 @@ def answers():
 
 
 def test_metrics_agree_with_scikit_learn(answers):
-    metrics = pytest.importorskip("sklearn.metrics", reason="the extra `baselines` is not installed")
     probabilities, right = answers
     predicted = [LABELS[i] for i in probabilities.argmax(1)]
     measured = measure(LABELS, probabilities.tolist(), right).metrics
