@@ -7,17 +7,11 @@ import pytest
 
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.tasks.registry import TASKS
-from seq2serve.models.config import ModelConfig
-from seq2serve.pipeline import config as config_module
+from seq2serve.models.config import ModelConfig, Range
 from seq2serve.pipeline.commands.settings_text import settings_text
-from seq2serve.pipeline.config import PRESETS, PipelineConfig, preset, setting_names, with_settings
+from seq2serve.pipeline.config import PRESETS, PipelineConfig, preset, setting_names, setting_type, with_settings
 
 BASE = PipelineConfig()
-
-
-def value_of(config: PipelineConfig, name: str) -> object:
-    section, key = name.split(".")
-    return getattr(getattr(config, section), key)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +30,7 @@ def value_of(config: PipelineConfig, name: str) -> object:
     ],
 )
 def test_a_setting_is_parsed_as_the_type_of_its_field(setting, expected):
-    value = value_of(with_settings(BASE, [setting]), setting.partition("=")[0].strip())
+    value = with_settings(BASE, [setting]).value(setting.partition("=")[0].strip())
     assert value == expected
     assert type(value) is type(expected)
 
@@ -247,21 +241,24 @@ def test_a_language_model_may_learn_the_positions_of_its_rows():
     assert config.model.max_positions < config.data.max_length
 
 
-def test_every_number_has_bounds():
-    numbers = {name for name in setting_names() if type(value_of(BASE, name)) in (int, float)}
-    assert numbers == config_module._RANGES.keys()
+@pytest.mark.parametrize("name", setting_names())
+def test_every_setting_has_a_type_that_can_be_parsed_and_a_range_if_it_is_a_number(name):
+    kind, allowed = setting_type(name)
+    assert kind in (int, float, bool, str) or typing.get_origin(kind) is typing.Literal
+    assert (allowed is not None) == (kind in (int, float))
+    assert type(BASE.value(name)) is (str if typing.get_origin(kind) else kind)
 
 
-def test_every_field_has_a_type_that_can_be_parsed():
-    for name in setting_names():
-        section, key = name.split(".")
-        hint = typing.get_type_hints(type(getattr(BASE, section)))[key]
-        assert hint in (int, float, bool, str) or typing.get_origin(hint) is typing.Literal, name
+def test_both_ends_of_a_range_are_allowed_and_nothing_beyond():
+    for value, allowed in ((0, True), (0.9, True), (-1e-9, False), (0.9 + 1e-9, False)):
+        assert Range(0, 0.9).allows(value) is allowed
+    assert Range(1).allows(1e300)
+    assert [str(Range(1)), str(Range(1e-6, 4294967295))] == ["at least 1", "between 1e-06 and 4294967295"]
 
 
 @pytest.mark.parametrize("name", setting_names())
 def test_every_setting_can_be_set_to_its_current_value(name):
-    assert with_settings(BASE, [f"{name}={value_of(BASE, name)}"]) == BASE
+    assert with_settings(BASE, [f"{name}={BASE.value(name)}"]) == BASE
 
 
 # Presets.

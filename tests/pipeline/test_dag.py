@@ -10,7 +10,7 @@ import pytest
 
 from seq2serve.components.tasks.classification.task import CLASSIFICATION
 from seq2serve.components.tasks.registry import TASKS
-from seq2serve.pipeline.config import PipelineConfig, preset, setting_names, with_settings
+from seq2serve.pipeline.config import PipelineConfig, preset, setting_names, setting_type, with_settings
 from seq2serve.pipeline.dag import make_pipeline, make_validation_pipeline
 from seq2serve.pipeline.running.fingerprint import as_json
 from seq2serve.pipeline.running.pipeline import Pipeline
@@ -48,9 +48,7 @@ def parameters(config: PipelineConfig) -> dict[str, dict]:
 
 def other_value(config: PipelineConfig, name: str) -> object:
     """Returns a value that a setting may have and that differs from its current one."""
-    section, key = name.split(".")
-    value = getattr(getattr(config, section), key)
-    hint = typing.get_type_hints(type(getattr(config, section)))[key]
+    value, (hint, _) = config.value(name), setting_type(name)
     if typing.get_origin(hint) is typing.Literal:
         return next(choice for choice in typing.get_args(hint) if choice != value)
     if hint is bool:

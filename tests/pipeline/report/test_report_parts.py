@@ -178,4 +178,4 @@ def test_the_command_names_the_folder_of_the_earlier_model(finished_run, uri):
 
 
 def _settings(config, facts):
-    return {name: getattr(getattr(config, name.split(".")[0]), name.split(".")[1]) for name in run_settings(facts)}
+    return {name: config.value(name) for name in run_settings(facts)}
