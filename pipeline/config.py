@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.example_gen.formats import Format, Unit
-from seq2serve.components.tasks.registry import TASKS
+from seq2serve.components.tasks.registry import DEFAULT_TASK, TASKS
 from seq2serve.models.config import (
     MAX_SEED,
     DecodingConfig,
@@ -36,20 +36,7 @@ _REPLACED = {
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Which columns are read, and how rows are split."""
-
-    source: str = "source"
-    """The file's column to translate from: a name, a number from 1 if there is no header, or for JSON a field or a path
-    of fields joined by dots."""
-
-    target: str = "target"
-    """The file's column to translate into."""
-
-    text: str = "text"
-    """The file's column of texts, for tasks that read one text."""
-
-    label: str = "label"
-    """The file's column of labels."""
+    """How files are read, and how rows are split."""
 
     slices: str = ""
     """Further columns of the file, joined by commas; the Evaluator also computes its metrics for each of their
@@ -123,11 +110,17 @@ class EvaluationConfig:
 class PipelineConfig:
     """All settings of one pipeline, in sections. Constructing one checks every value.
 
+    Args:
+        task: name of the task.
+        columns: column of the task -> column of the file: a name, a number from 1 if there is no header, or for JSON a
+            field or a path of fields joined by dots. Others have the same name in the file.
+        data, tokenizer, model, training, decoding, evaluation: the sections.
     Raises:
         UserError: a value is out of its range, or two values contradict each other.
     """
 
-    task: str = "translation"
+    task: str = DEFAULT_TASK
+    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     tokenizer: TokenizerConfig = dataclasses.field(default_factory=TokenizerConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
@@ -136,11 +129,16 @@ class PipelineConfig:
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
-        _check_known("task", self.task, tuple(TASKS))
+        check_known("task", self.task, tuple(TASKS))
         for name, (_, allowed) in _setting_types().items():
             if allowed:
                 _check_range(name, self.value(name), allowed)
         _check_together(self)
+
+    @property
+    def file_columns(self) -> dict[str, str]:
+        """Returns every column of the task -> column of the file."""
+        return {column: self.columns.get(column, column) for column in TASKS[self.task].columns}
 
     def value(self, name: str) -> Any:
         """Returns the value of a setting, such as "training.steps"."""
@@ -154,7 +152,7 @@ def preset(name: str, task: str) -> PipelineConfig:
     Raises:
         UserError: no such preset or task; the message names the closest match and lists them all.
     """
-    _check_known("preset", name, tuple(PRESETS))
+    check_known("preset", name, tuple(PRESETS))
     settings = (*_task_settings("common", task), *_task_settings(name, task))
     return with_settings(dataclasses.replace(PRESETS[name], task=task), settings)
 
@@ -173,22 +171,52 @@ def with_settings(config: PipelineConfig, settings: Iterable[str]) -> PipelineCo
     """
     changes: dict[str, dict[str, Any]] = {}
     for setting in settings:
-        name, equals, text = setting.partition("=")
-        section, dot, key = name.strip().partition(".")
-        if not (equals and dot):
-            raise UserError(
-                f"setting {setting!r}: write SECTION.KEY=VALUE{_closest(name.strip(), setting_names())}",
-                code="setting-malformed",
-                setting=setting,
-            )
-        _check_known("section of settings", section, tuple(sections()))
-        siblings = [known for known in setting_names() if known.startswith(f"{section}.")]
-        _check_current(name.strip())
-        _check_known("setting", name.strip(), setting_names(), listed=siblings)
-        value = text.strip() or text  # a delimiter may be a blank
-        changes.setdefault(section, {})[key] = _parse(name.strip(), value, setting_type(name.strip())[0])
+        name, value = parse_setting(setting)
+        section, _, key = name.partition(".")
+        changes.setdefault(section, {})[key] = value
     changed = {section: dataclasses.replace(getattr(config, section), **keys) for section, keys in changes.items()}
     return dataclasses.replace(config, **changed)
+
+
+def parse_setting(setting: str) -> tuple[str, Any]:
+    """Parses a text such as "training.steps=500".
+
+    Returns:
+        The name of the setting, and its value, which is in its range.
+    Raises:
+        UserError: no such section or key, a value of the wrong type or out of range; the message lists what is
+            possible.
+    """
+    name, equals, text = setting.partition("=")
+    name = name.strip()
+    section, dot, _ = name.partition(".")
+    if not (equals and dot):
+        raise UserError(
+            f"setting {setting!r}: write SECTION.KEY=VALUE{_closest(name, setting_names())}",
+            code="setting-malformed",
+            setting=setting,
+        )
+    check_known("section of settings", section, tuple(sections()))
+    _check_current(name)
+    siblings = [known for known in setting_names() if known.startswith(f"{section}.")]
+    check_known("setting", name, setting_names(), listed=siblings)
+    kind, allowed = setting_type(name)
+    value = _parse(name, text.strip() or text, kind)  # a delimiter may be a blank
+    if allowed:
+        _check_range(name, value, allowed)
+    return name, value
+
+
+def with_columns(config: PipelineConfig, columns: Mapping[str, str]) -> PipelineConfig:
+    """Names columns of the file.
+
+    Args:
+        config: to start from.
+        columns: column of the task -> column of the file.
+    Raises:
+        UserError: the task has no such column, or two are the same in the file.
+    """
+    return dataclasses.replace(config, columns={**config.columns, **columns})
 
 
 def setting_texts(values: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
@@ -306,22 +334,23 @@ def _check_tokenizer(config: PipelineConfig) -> None:
 
 
 def _check_columns(config: PipelineConfig) -> None:
-    columns = TASKS[config.task].columns
+    columns = config.file_columns
+    for column in config.columns:
+        check_known(f"column of {config.task}", column, tuple(columns))
     if clash := next((name for name in config.data.slice_columns if name in columns), None):
         raise _conflict(f"setting data.slices: the task has its own column {clash!r}; rename the column in the file")
     key = config.data.split_key
-    if key in columns and getattr(config.data, key) != key:
+    if columns.get(key, key) != key:
         raise _conflict(f"setting data.split_key: the task has its own column {key!r}; rename the column in the file")
-    names = [getattr(config.data, column) for column in columns]
+    names = list(columns.values())
     if same := next((name for name in names if names.count(name) > 1), None):
-        settings = " and ".join(f"data.{column}" for column in columns)
-        raise _conflict(f"{settings} are both {same!r}: name two columns")
+        raise _conflict(f"columns {' and '.join(columns)} are both {same!r} in the file: name two columns")
 
 
 def _parse(name: str, text: str, hint: Any) -> Any:
     """Parses the text of a setting as the type of its field."""
     if typing.get_origin(hint) is Literal:
-        _check_known(f"value of {name}", text, typing.get_args(hint))
+        check_known(f"value of {name}", text, typing.get_args(hint))
         return text
     if hint is bool:
         if text.lower() not in ("true", "false"):
@@ -337,7 +366,11 @@ def _parse(name: str, text: str, hint: Any) -> Any:
 
 
 def _check_current(name: str) -> None:
-    if current := _REPLACED.get(name):
+    section, _, key = name.partition(".")
+    current = _REPLACED.get(name, "")
+    if section == "data" and any(key in task.columns for task in TASKS.values()):
+        current = f"name the column of the file with --column {key}=NAME"
+    if current:
         raise UserError(f"setting {name} no longer exists: {current}", code="setting-replaced", setting=name)
 
 
@@ -347,7 +380,8 @@ def _invalid(name: str, expected: str, value: Any) -> UserError:
     )
 
 
-def _check_known(kind: str, name: str, names: Sequence[str], listed: Sequence[str] = ()) -> None:
+def check_known(kind: str, name: str, names: Sequence[str], listed: Sequence[str] = ()) -> None:
+    """Raises a UserError unless a name is one of several; it suggests the closest one and lists `listed`, or all."""
     if name not in names:
         raise UserError(
             f"unknown {kind} {name!r}{_closest(name, names) or '.'} There are: {', '.join(listed or names)}",
@@ -358,8 +392,9 @@ def _check_known(kind: str, name: str, names: Sequence[str], listed: Sequence[st
 
 
 def _closest(name: str, names: Sequence[str]) -> str:
-    """Returns a hint at the closest name; a bare key such as "steps" finds the sections that have it."""
-    same_key = [candidate for candidate in names if candidate.partition(".")[2] == name]
+    """Returns a hint at the closest name; a key such as "steps" finds the sections that have it."""
+    key = name.rpartition(".")[2]
+    same_key = [candidate for candidate in names if key and candidate.partition(".")[2] == key]
     closest = same_key or difflib.get_close_matches(name, names, n=1)
     return f" (did you mean {' or '.join(closest)}?)." if closest else ""
 

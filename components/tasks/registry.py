@@ -9,6 +9,7 @@ from seq2serve.components.tasks.task import Task
 from seq2serve.components.tasks.translation.task import TRANSLATION
 
 TASKS = {task.name: task for task in (TRANSLATION, CLASSIFICATION, LANGUAGE_MODEL)}
+DEFAULT_TASK = TRANSLATION.name
 
 
 def get_task(name: str) -> Task:

@@ -9,7 +9,15 @@ from seq2serve.components.base.errors import UserError
 from seq2serve.components.tasks.registry import TASKS
 from seq2serve.models.config import ModelConfig, Range
 from seq2serve.pipeline.commands.settings_text import settings_text
-from seq2serve.pipeline.config import PRESETS, PipelineConfig, preset, setting_names, setting_type, with_settings
+from seq2serve.pipeline.config import (
+    PRESETS,
+    PipelineConfig,
+    preset,
+    setting_names,
+    setting_type,
+    with_columns,
+    with_settings,
+)
 
 BASE = PipelineConfig()
 
@@ -24,7 +32,7 @@ BASE = PipelineConfig()
         ("model.norm_first=False", False),
         ("model.norm_first=true", True),
         ("model.positions=rotary", "rotary"),
-        ("data.source=a=b", "a=b"),
+        ("data.split_key=a=b", "a=b"),
         ("data.delimiter= ", " "),
         ("data.delimiter=\t", "\t"),
     ],
@@ -156,7 +164,6 @@ CONFLICTS = {
     ],
     r"^setting tokenizer.shared=false needs model.tie_embeddings=false: two vocabularies": ["tokenizer.shared=false"],
     r"^setting data.slices: the task has its own column 'target'; rename the column": ["data.slices=topic, target"],
-    r"^data.source and data.target are both 'source': name two columns$": ["data.target=source"],
     r"^settings training.epochs and training.minutes both limit training: set one": [
         "training.epochs=2",
         "training.minutes=5",
@@ -171,6 +178,26 @@ def test_settings_that_contradict_each_other_are_an_error(message, settings):
     with pytest.raises(UserError, match=message) as error:
         with_settings(BASE, settings)
     assert error.value.code == "settings-conflict"
+
+
+def test_columns_have_the_name_of_the_task_unless_they_are_named():
+    config = with_columns(BASE, {"source": "english"})
+    assert config.file_columns == {"source": "english", "target": "target"}
+    assert with_columns(config, {"target": "2"}).file_columns == {"source": "english", "target": "2"}
+
+
+def test_two_columns_with_one_name_are_an_error():
+    message = r"^columns source and target are both 'source' in the file: name two columns$"
+    with pytest.raises(UserError, match=message) as error:
+        with_columns(BASE, {"target": "source"})
+    assert error.value.code == "settings-conflict"
+
+
+def test_a_column_that_the_task_does_not_have_is_an_error():
+    message = r"^unknown column of translation 'sourse' \(did you mean source\?\). There are: source, target$"
+    with pytest.raises(UserError, match=message) as error:
+        with_columns(BASE, {"sourse": "english"})
+    assert error.value.fields == {"kind": "column of translation", "name": "sourse"}
 
 
 def test_a_completion_longer_than_half_of_the_context_is_an_error():
@@ -196,7 +223,10 @@ def test_two_tokenizers_for_a_task_with_one_text_are_an_error():
             "training.step=5",
             r"^unknown setting 'training.step' \(did you mean training.steps\?\). There are: training.s",
         ),
-        ("model.steps=5", r"^unknown setting 'model.steps'.* There are: model.num_encoder_layers"),
+        (
+            "model.steps=5",
+            r"^unknown setting 'model.steps' \(did you mean training.steps\?\). There are: model.num_encoder_layers",
+        ),
         (
             "trainig.steps=5",
             r"^unknown section of settings 'trainig' \(did you mean training\?\). There are: data, tok",
@@ -223,9 +253,13 @@ def test_a_config_cannot_be_constructed_with_wrong_values():
 
 
 def test_a_setting_that_was_replaced_names_the_one_that_decides():
-    with pytest.raises(UserError, match=r"data\.max_length is the limit in training and when served") as error:
-        with_settings(BASE, ["decoding.max_source_length=512"])
-    assert (error.value.code, error.value.fields) == ("setting-replaced", {"setting": "decoding.max_source_length"})
+    for name, message in (
+        ("decoding.max_source_length", r"data\.max_length is the limit in training and when served"),
+        ("data.label", r"name the column of the file with --column label=NAME"),
+    ):
+        with pytest.raises(UserError, match=message) as error:
+            with_settings(BASE, [f"{name}=512"])
+        assert (error.value.code, error.value.fields) == ("setting-replaced", {"setting": name})
 
 
 def test_texts_to_generate_are_dropped_whole_and_texts_to_classify_are_cut():
