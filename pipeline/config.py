@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.example_gen.formats import Format, Unit
-from seq2serve.components.tasks.registry import DEFAULT_TASK, TASKS
+from seq2serve.components.tasks.registry import DEFAULT_TASK, TASKS, presets_of
 from seq2serve.models.config import (
     MAX_SEED,
     DecodingConfig,
@@ -153,7 +153,8 @@ def preset(name: str, task: str) -> PipelineConfig:
         UserError: no such preset or task; the message names the closest match and lists them all.
     """
     check_known("preset", name, tuple(PRESETS))
-    settings = (*_task_settings("common", task), *_task_settings(name, task))
+    own = presets_of(task)
+    settings = (text for kind in ("common", name) for text in setting_texts(own.get(kind, {})))
     return with_settings(dataclasses.replace(PRESETS[name], task=task), settings)
 
 
@@ -399,20 +400,10 @@ def _closest(name: str, names: Sequence[str]) -> str:
     return f" (did you mean {' or '.join(closest)}?)." if closest else ""
 
 
-@functools.cache
-def _preset_file(name: str) -> Mapping[str, Any]:
-    """Returns presets/<name>.toml: sections of settings, and under `tasks` what a task needs instead."""
-    path = pathlib.Path(__file__).parent / "presets" / f"{name}.toml"
-    return tomllib.loads(path.read_text(encoding="utf-8"))
-
-
-def _task_settings(name: str, task: str) -> Iterator[str]:
-    return setting_texts(_preset_file(name).get("tasks", {}).get(task, {}))
-
-
 def _read_preset(name: str) -> PipelineConfig:
-    settings = {section: keys for section, keys in _preset_file(name).items() if section != "tasks"}
-    return with_settings(PipelineConfig(), setting_texts(settings))
+    """Returns the settings in presets/<name>.toml."""
+    path = pathlib.Path(__file__).parent / "presets" / f"{name}.toml"
+    return with_settings(PipelineConfig(), setting_texts(tomllib.loads(path.read_text(encoding="utf-8"))))
 
 
 PRESETS = {name: _read_preset(name) for name in ("tiny", "demo", "small", "base", "big")}

@@ -55,7 +55,7 @@ def demo(
     seq2serve demo --task classification --set training.steps=3000
     """
     with explained(execution.verbose):
-        from seq2serve.pipeline.demo.corpora import get_corpus
+        from seq2serve.components.tasks.corpora import get_corpus
 
         chosen = config.run_config(tokenizer=start.tokenizer, warm_start=str(start.warm_start or ""))
         if chosen.data or chosen.schema or chosen.columns:

@@ -1,13 +1,17 @@
 """Settings: every one has a type, bounds and an error message; presets have the documented sizes."""
 
+import ast
 import dataclasses
+import pathlib
+import tomllib
 import typing
 
 import pytest
 
 from seq2serve.components.base.errors import UserError
-from seq2serve.components.tasks.registry import TASKS
+from seq2serve.components.tasks.registry import TASKS, presets_of
 from seq2serve.models.config import ModelConfig, Range
+from seq2serve.pipeline import config as config_module
 from seq2serve.pipeline.commands.settings_text import settings_text
 from seq2serve.pipeline.config import (
     PRESETS,
@@ -304,6 +308,27 @@ def test_base_and_big_have_the_sizes_of_the_paper():
     sizes = ("num_encoder_layers", "num_decoder_layers", "d_model", "num_heads", "dff", "dropout")
     assert [getattr(base.model, size) for size in sizes] == [6, 6, 512, 8, 2048, 0.1]
     assert [getattr(big.model, size) for size in sizes] == [6, 6, 1024, 16, 4096, 0.3]
+
+
+def test_presets_of_a_task_change_presets_that_exist():
+    for task in TASKS:
+        assert set(presets_of(task)) <= {"common", *PRESETS}
+    assert presets_of("a task of somebody else") == {}
+
+
+def test_no_file_of_the_pipeline_names_a_task():
+    """Examples in help texts and README files may; `classification` also names a protocol of TensorFlow Serving."""
+    folder = pathlib.Path(config_module.__file__).parent
+    protocol = [folder / "serving" / name for name in ("grpc_api.py", "inference.py")]
+    files = [path for kind in ("*.py", "*.toml") for path in folder.rglob(kind) if path not in protocol]
+    assert len(files) > 50
+    for path in files:
+        if path.suffix == ".toml":
+            named = {value for value in tomllib.loads(path.read_text()) if value in TASKS}
+        else:
+            strings = (node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant))
+            named = {value for value in strings if value in TASKS}
+        assert not named, path
 
 
 def test_every_task_has_every_preset():

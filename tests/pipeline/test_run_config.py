@@ -131,9 +131,10 @@ def test_values_win_over_those_below_them_one_by_one():
         ("[files]\ndata = ['a']", "setting-invalid", r": files.data must be a text, got \['a'\]$"),
         ("[columns]\ntext = true", "setting-invalid", r": columns.text must be the name or the number of a column"),
         ("[data]\nlabel = 'x'", "setting-replaced", r": setting data.label no longer exists: name the column of the"),
-        ("\ntask = ", "config-malformed", r", line 2, column 8: not TOML: invalid value$"),
+        ("\ntask = ", "config-malformed", r", line 2: not TOML: invalid value$"),
+        ("\ntask = \npreset = 'x'", "config-malformed", r", line 2, column 8: not TOML: invalid value$"),
         ("\n\ntask = 'x", "config-malformed", r", line 3(, column \d+)?: not TOML: "),
-        ("task = 'a'\ntask = 'b'", "config-malformed", r", line 2, column \d+: not TOML: cannot overwrite a value$"),
+        ("task = 'a'\ntask = 'b'", "config-malformed", r", line 2: not TOML: cannot overwrite a value$"),
     ],
 )
 def test_a_wrong_config_file_is_one_message_that_names_it(write, text, code, message):
@@ -207,7 +208,7 @@ def test_settings_that_a_brought_tokenizer_does_not_use_are_left_out(brought):
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text_can_be_written(write, name):
     config = RunConfig(columns={"source": name, "target": f"not {name}"})
     assert read_run_config(write(config.effective_text())).columns == config.columns
