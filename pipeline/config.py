@@ -1,4 +1,7 @@
-"""The settings of a pipeline: every section as a frozen dataclass, with bounds, and presets to start from."""
+"""The settings of a pipeline: every section as a frozen dataclass, and presets to start from.
+
+A setting is one field: type with range, default, and below it the meaning, which `seq2serve settings` prints.
+"""
 
 import dataclasses
 import difflib
@@ -9,67 +12,83 @@ import pathlib
 import tomllib
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.evaluator.bar import Bar
 from seq2serve.components.example_gen.formats import Format, Unit
-from seq2serve.components.tasks.registry import TASKS
-from seq2serve.models.config import MAX_PLACEHOLDERS, DecodingConfig, ModelConfig, TokenizerConfig, TrainingConfig
+from seq2serve.components.tasks.registry import DEFAULT_TASK, TASKS, presets_of
+from seq2serve.models.config import (
+    MAX_SEED,
+    DecodingConfig,
+    ModelConfig,
+    Range,
+    TokenizerConfig,
+    TrainingConfig,
+    number_text,
+)
+
+UNCUT = 1_000_000_000  # as data.max_length: texts are not cut, but packed into rows of model.max_positions
+# Earlier setting -> the setting that decides now, and what it does.
+_REPLACED = {
+    "decoding.max_source_length": "data.max_length is the limit in training and when served. Set data.max_length",
+    "evaluation.min_over_baseline": "models are compared with baselines by a test of significance. Set evaluation.bar",
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Which columns are read, and how rows are split.
+    """How files are read, and how rows are split."""
 
-    Args:
-        source: the file's column to translate from: a name, a number from 1 if there is no header, or for JSON a field
-            or a path of fields joined by dots.
-        target: the file's column to translate into.
-        text: the file's column of texts, for tasks that read one text.
-        label: the file's column of labels.
-        slices: further columns of the file, joined by commas; the Evaluator also computes its metrics for each of their
-            values.
-        format: of the files; auto follows from the file extension.
-        delimiter: between cells, if it is not the format's own.
-        unit: a row of plain text: a line, a paragraph, a whole file, or a part of a document. A document is a file
-            whose paragraphs stay in order; the parts at its end are held out for eval and test. With auto, a single
-            file is a document, and several files are read by paragraph. With file, a single file is a document unless
-            each split has its own.
-        encoding: of text files, such as windows-1252 (Python's names); auto is UTF-8, or UTF-16 if the bytes show it.
-        quoting: of TSV files: csv if cells may be quoted, none if quotation marks are text; auto follows from the file.
-        eval_share: share of the rows held out to evaluate the model during training.
-        test_share: share of the rows held out to evaluate the exported model.
-        seed: of the hash that splits rows.
-        split_key: rows with the same key share a split. `loose` is the text without case, digits and spaces, so
-            near-duplicates share a split; `exact` is the text; any other value is a column of the file, such as the
-            document or the speaker of a row.
-        overlap: what to do if rows of eval or test are also in train: an error if they are more than 1 % of the split,
-            drop them from train, or only warn.
-        max_reject_share: the run stops if a larger share of the rows is unusable.
-        max_length: most tokens of a text, in training and when served. The served model cuts a longer text there.
-        too_long: whether a row with a longer text is dropped, or the text cut; both are counted. A model that learns
-            to write texts that were cut learns to stop in the middle of a sentence.
-    """
-
-    source: str = "source"
-    target: str = "target"
-    text: str = "text"
-    label: str = "label"
     slices: str = ""
+    """Further columns of the file, joined by commas; the Evaluator also computes its metrics for each of their
+    values."""
+
     format: Literal["auto", Format] = "auto"
+    """Format of the files; auto follows from the file extension."""
+
     delimiter: str = ""
+    """Text between two cells, if it is not the format's own."""
+
     unit: Unit = "line"
+    """A row of plain text: a line, a paragraph, a whole file, or a part of a document. A document is a file whose
+    paragraphs stay in order; the parts at its end are held out for eval and test. With auto, a single file is a
+    document, and several files are read by paragraph. With file, a single file is a document unless each split has its
+    own."""
+
     encoding: str = "auto"
+    """Encoding of text files, such as windows-1252 (Python's names); auto is UTF-8, or UTF-16 if the bytes show it."""
+
     quoting: Literal["auto", "csv", "none"] = "auto"
-    eval_share: float = 0.05
-    test_share: float = 0.05
-    seed: int = 1
+    """Quoting in TSV files: csv if cells may be quoted, none if quotation marks are text; auto follows the file."""
+
+    eval_share: Annotated[float, Range(1e-6, 0.5)] = 0.05  # not 0: no split may be empty
+    """Share of the rows held out to evaluate the model during training."""
+
+    test_share: Annotated[float, Range(1e-6, 0.5)] = 0.05
+    """Share of the rows held out to evaluate the exported model."""
+
+    seed: Annotated[int, Range(0, MAX_SEED)] = 1
+    """Seed of the hash that splits rows."""
+
     split_key: str = "loose"
+    """Rows with the same key share a split. `loose` is the text without case, digits and spaces, so near-duplicates
+    share a split; `exact` is the text; any other value is a column of the file, such as the document or the speaker of
+    a row."""
+
     overlap: Literal["error", "drop_from_train", "warn"] = "error"
-    max_reject_share: float = 0.01
-    max_length: int = 256
+    """What to do if rows of eval or test are also in train: an error if they are more than 1 % of the split, drop them
+    from train, or only warn."""
+
+    max_reject_share: Annotated[float, Range(0, 1)] = 0.01
+    """The run stops if a larger share of the rows is unusable."""
+
+    max_length: Annotated[int, Range(1, UNCUT)] = 256
+    """Most tokens of a text, in training and when served. The served model cuts a longer text there."""
+
     too_long: Literal["cut", "drop"] = "drop"
+    """Whether a row with a longer text is dropped, or the text cut; both are counted. A model that learns to write
+    texts that were cut learns to stop in the middle of a sentence."""
 
     @property
     def slice_columns(self) -> tuple[str, ...]:
@@ -79,29 +98,33 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
-    """When a model is good enough to be blessed.
-
-    Args:
-        bar: what the model must reach on the test split. strongest: significantly better than the trivial baselines
-            (majority or random label, copied source, character frequencies), and not significantly worse than the
-            strongest baseline (TF-IDF with logistic regression, Kneser-Ney) and the last blessed model. trivial:
-            without the strongest baseline. none blesses every model.
-        num_examples: number of test examples to evaluate; 0 is all of them.
-    """
+    """When a model is good enough to be blessed."""
 
     bar: Bar = "strongest"
-    num_examples: int = 0
+    """What the model must reach on the test split. strongest: significantly better than the trivial baselines (majority
+    or random label, copied source, character frequencies), and not significantly worse than the strongest baseline
+    (TF-IDF with logistic regression, Kneser-Ney) and the last blessed model. trivial: without the strongest baseline.
+    none blesses every model."""
+
+    num_examples: Annotated[int, Range(0)] = 0
+    """Number of test examples to evaluate; 0 is all of them."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PipelineConfig:
     """All settings of one pipeline, in sections. Constructing one checks every value.
 
+    Args:
+        task: name of the task.
+        columns: column of the task -> column of the file: a name, a number from 1 if there is no header, or for JSON a
+            field or a path of fields joined by dots. Others have the same name in the file.
+        data, tokenizer, model, training, decoding, evaluation: the sections.
     Raises:
         UserError: a value is out of its range, or two values contradict each other.
     """
 
-    task: str = "translation"
+    task: str = DEFAULT_TASK
+    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     tokenizer: TokenizerConfig = dataclasses.field(default_factory=TokenizerConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
@@ -110,11 +133,21 @@ class PipelineConfig:
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
-        _check_known("task", self.task, tuple(TASKS))
-        for name, bounds in _RANGES.items():
-            section, key = name.split(".")
-            _check_range(name, getattr(getattr(self, section), key), *bounds)
+        check_known("task", self.task, tuple(TASKS))
+        for name, (_, allowed) in _setting_types().items():
+            if allowed:
+                _check_range(name, self.value(name), allowed)
         _check_together(self)
+
+    @property
+    def file_columns(self) -> dict[str, str]:
+        """Returns every column of the task -> column of the file."""
+        return {column: self.columns.get(column, column) for column in TASKS[self.task].columns}
+
+    def value(self, name: str) -> Any:
+        """Returns the value of a setting, such as "training.steps"."""
+        section, _, key = name.partition(".")
+        return getattr(getattr(self, section), key)
 
 
 def preset(name: str, task: str) -> PipelineConfig:
@@ -123,8 +156,9 @@ def preset(name: str, task: str) -> PipelineConfig:
     Raises:
         UserError: no such preset or task; the message names the closest match and lists them all.
     """
-    _check_known("preset", name, tuple(PRESETS))
-    settings = (*_task_settings("common", task), *_task_settings(name, task))
+    check_known("preset", name, tuple(PRESETS))
+    own = presets_of(task)
+    settings = (text for kind in ("common", name) for text in setting_texts(own.get(kind, {})))
     return with_settings(dataclasses.replace(PRESETS[name], task=task), settings)
 
 
@@ -142,33 +176,62 @@ def with_settings(config: PipelineConfig, settings: Iterable[str]) -> PipelineCo
     """
     changes: dict[str, dict[str, Any]] = {}
     for setting in settings:
-        name, equals, text = setting.partition("=")
-        section, dot, key = name.strip().partition(".")
-        if not (equals and dot):
-            raise UserError(
-                f"setting {setting!r}: write SECTION.KEY=VALUE{_closest(name.strip(), setting_names())}",
-                code="setting-malformed",
-                setting=setting,
-            )
-        _check_known("section of settings", section, tuple(_sections()))
-        siblings = [known for known in setting_names() if known.startswith(f"{section}.")]
-        _check_current(name.strip())
-        _check_known("setting", name.strip(), setting_names(), listed=siblings)
-        hint = typing.get_type_hints(type(getattr(config, section)))[key]
-        value = text.strip() or text  # a delimiter may be a blank
-        changes.setdefault(section, {})[key] = _parse(name.strip(), value, hint)
-    sections = {section: dataclasses.replace(getattr(config, section), **keys) for section, keys in changes.items()}
-    return dataclasses.replace(config, **sections)
+        name, value = parse_setting(setting)
+        section, _, key = name.partition(".")
+        changes.setdefault(section, {})[key] = value
+    changed = {section: dataclasses.replace(getattr(config, section), **keys) for section, keys in changes.items()}
+    return dataclasses.replace(config, **changed)
 
 
-def setting_texts(sections: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+def parse_setting(setting: str) -> tuple[str, Any]:
+    """Parses a text such as "training.steps=500".
+
+    Returns:
+        The name of the setting, and its value, which is in its range.
+    Raises:
+        UserError: no such section or key, a value of the wrong type or out of range; the message lists what is
+            possible.
+    """
+    name, equals, text = setting.partition("=")
+    name = name.strip()
+    section, dot, _ = name.partition(".")
+    if not (equals and dot):
+        raise UserError(
+            f"setting {setting!r}: write SECTION.KEY=VALUE{_closest(name, setting_names())}",
+            code="setting-malformed",
+            setting=setting,
+        )
+    check_known("section of settings", section, tuple(sections()))
+    _check_current(name)
+    siblings = [known for known in setting_names() if known.startswith(f"{section}.")]
+    check_known("setting", name, setting_names(), listed=siblings)
+    kind, allowed = setting_type(name)
+    value = _parse(name, text.strip() or text, kind)  # a delimiter may be a blank
+    if allowed:
+        _check_range(name, value, allowed)
+    return name, value
+
+
+def with_columns(config: PipelineConfig, columns: Mapping[str, str]) -> PipelineConfig:
+    """Names columns of the file.
+
+    Args:
+        config: to start from.
+        columns: column of the task -> column of the file.
+    Raises:
+        UserError: the task has no such column, or two are the same in the file.
+    """
+    return dataclasses.replace(config, columns={**config.columns, **columns})
+
+
+def setting_texts(values: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """Yields sections of settings, such as {"training": {"steps": 500}}, in the syntax of `with_settings`.
 
     Raises:
         UserError: a value is neither a text nor a number nor a truth value.
     """
-    for section, values in sections.items():
-        for key, value in values.items():
+    for section, keys in values.items():
+        for key, value in keys.items():
             if not isinstance(value, str | numbers.Real):  # of NumPy too
                 raise _invalid(f"{section}.{key}", "a text, a number, True or False", value)
             yield f"{section}.{key}={value_text(value)}"
@@ -181,90 +244,39 @@ def value_text(value: Any) -> str:
 
 def setting_names() -> tuple[str, ...]:
     """Returns the name of every setting, such as "training.steps"."""
-    return tuple(f"{section}.{key.name}" for section, fields in _sections().items() for key in fields)
+    return tuple(_setting_types())
 
 
-def _sections() -> dict[str, tuple[dataclasses.Field, ...]]:
-    sections = {field.name: field.type for field in dataclasses.fields(PipelineConfig)}
-    return {name: dataclasses.fields(kind) for name, kind in sections.items() if dataclasses.is_dataclass(kind)}
+def setting_type(name: str) -> tuple[Any, Range | None]:
+    """Returns the type of a setting (int, float, bool, str or a Literal), and the range of a number."""
+    return _setting_types()[name]
 
 
-UNCUT = 1_000_000_000  # as data.max_length: texts are not cut, but packed into rows of model.max_positions
-# Earlier setting -> the setting that decides now, and what it does.
-_REPLACED = {
-    "decoding.max_source_length": "data.max_length is the limit in training and when served. Set data.max_length",
-    "evaluation.min_over_baseline": "models are compared with baselines by a test of significance. Set evaluation.bar",
-}
-_INF = math.inf
-_MAX_SEED = 2**32 - 1  # NumPy's
-# setting -> smallest and largest value, both allowed. A share of exactly 0 or 1 would leave a split empty.
-_RANGES = {
-    "data.eval_share": (1e-6, 0.5),
-    "data.test_share": (1e-6, 0.5),
-    "data.seed": (0, _MAX_SEED),
-    "data.max_reject_share": (0, 1),
-    "data.max_length": (1, UNCUT),
-    "tokenizer.vocab_size": (8, 1_000_000),
-    "tokenizer.placeholders": (0, MAX_PLACEHOLDERS),
-    "tokenizer.character_coverage": (0.98, 1),  # SentencePiece's
-    "model.num_encoder_layers": (1, _INF),
-    "model.num_decoder_layers": (1, _INF),
-    "model.d_model": (2, _INF),
-    "model.num_heads": (1, _INF),
-    "model.dff": (1, _INF),
-    "model.dropout": (0, 0.9),
-    "model.attention_dropout": (0, 0.9),
-    "model.activation_dropout": (0, 0.9),
-    "model.max_positions": (1, _INF),
-    "training.steps": (1, _INF),
-    "training.epochs": (0, _INF),
-    "training.minutes": (0, _INF),
-    "training.batch_tokens": (1, _INF),
-    "training.batch_parts": (1, 1024),
-    "training.learning_rate": (1e-9, 10),
-    "training.warmup_steps": (0, _INF),
-    "training.label_smoothing": (0, 0.9),
-    "training.token_dropout": (0, 0.9),
-    "training.beta_2": (0, 0.999999),
-    "training.clip_norm": (1e-6, _INF),
-    "training.average_decay": (0, 0.999999),
-    "training.checkpoint_steps": (1, _INF),
-    "training.export_checkpoints": (1, 100),
-    "training.patience": (0, _INF),
-    "training.eval_examples": (0, _INF),
-    "training.seed": (0, _MAX_SEED),
-    "training.profile_step": (0, _INF),
-    "decoding.beam_size": (1, 64),
-    "decoding.length_penalty": (0, 10),
-    "decoding.max_length_ratio": (0, 10),
-    "decoding.max_length_extra": (1, _INF),
-    "decoding.temperature": (0, 100),
-    "decoding.top_p": (1e-6, 1),
-    "decoding.max_new_tokens": (1, _INF),
-    "decoding.no_repeat_ngram": (0, _INF),
-    "decoding.repetition_penalty": (1, 10),
-    "evaluation.num_examples": (0, _INF),
-}
+def sections() -> dict[str, type]:
+    """Returns the name of every section of settings, such as "training" -> its dataclass."""
+    return {
+        field.name: field.type for field in dataclasses.fields(PipelineConfig) if dataclasses.is_dataclass(field.type)
+    }
 
 
-def _check_range(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
+@functools.cache
+def _setting_types() -> dict[str, tuple[Any, Range | None]]:
+    types = {}
+    for section, kind in sections().items():
+        for key, hint in typing.get_type_hints(kind, include_extras=True).items():
+            is_number = typing.get_origin(hint) is Annotated
+            types[f"{section}.{key}"] = typing.get_args(hint)[:2] if is_number else (hint, None)
+    return types
+
+
+def _check_range(name: str, value: float, allowed: Range) -> None:
+    if not allowed.allows(value):
         raise UserError(
-            f"setting {name} must be {allowed_range(name)}, got {_number_text(value)}",
+            f"setting {name} must be {allowed}, got {number_text(value)}",
             code="setting-out-of-range",
             setting=name,
             value=value,
         )
-
-
-def allowed_range(name: str) -> str:
-    """Returns the range of a numeric setting in words."""
-    low, high = _RANGES[name]
-    return f"at least {low:g}" if high == _INF else f"between {low:g} and {_number_text(high)}"
-
-
-def _number_text(value: float) -> str:
-    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 def _check_together(config: PipelineConfig) -> None:
@@ -327,22 +339,23 @@ def _check_tokenizer(config: PipelineConfig) -> None:
 
 
 def _check_columns(config: PipelineConfig) -> None:
-    columns = TASKS[config.task].columns
+    columns = config.file_columns
+    for column in config.columns:
+        check_known(f"column of {config.task}", column, tuple(columns))
     if clash := next((name for name in config.data.slice_columns if name in columns), None):
         raise _conflict(f"setting data.slices: the task has its own column {clash!r}; rename the column in the file")
     key = config.data.split_key
-    if key in columns and getattr(config.data, key) != key:
+    if columns.get(key, key) != key:
         raise _conflict(f"setting data.split_key: the task has its own column {key!r}; rename the column in the file")
-    names = [getattr(config.data, column) for column in columns]
+    names = list(columns.values())
     if same := next((name for name in names if names.count(name) > 1), None):
-        settings = " and ".join(f"data.{column}" for column in columns)
-        raise _conflict(f"{settings} are both {same!r}: name two columns")
+        raise _conflict(f"columns {' and '.join(columns)} are both {same!r} in the file: name two columns")
 
 
 def _parse(name: str, text: str, hint: Any) -> Any:
     """Parses the text of a setting as the type of its field."""
     if typing.get_origin(hint) is Literal:
-        _check_known(f"value of {name}", text, typing.get_args(hint))
+        check_known(f"value of {name}", text, typing.get_args(hint))
         return text
     if hint is bool:
         if text.lower() not in ("true", "false"):
@@ -358,7 +371,11 @@ def _parse(name: str, text: str, hint: Any) -> Any:
 
 
 def _check_current(name: str) -> None:
-    if current := _REPLACED.get(name):
+    section, _, key = name.partition(".")
+    current = _REPLACED.get(name, "")
+    if section == "data" and any(key in task.columns for task in TASKS.values()):
+        current = f"name the column of the file with --column {key}=NAME"
+    if current:
         raise UserError(f"setting {name} no longer exists: {current}", code="setting-replaced", setting=name)
 
 
@@ -368,7 +385,8 @@ def _invalid(name: str, expected: str, value: Any) -> UserError:
     )
 
 
-def _check_known(kind: str, name: str, names: Sequence[str], listed: Sequence[str] = ()) -> None:
+def check_known(kind: str, name: str, names: Sequence[str], listed: Sequence[str] = ()) -> None:
+    """Raises a UserError unless a name is one of several; it suggests the closest one and lists `listed`, or all."""
     if name not in names:
         raise UserError(
             f"unknown {kind} {name!r}{_closest(name, names) or '.'} There are: {', '.join(listed or names)}",
@@ -379,26 +397,17 @@ def _check_known(kind: str, name: str, names: Sequence[str], listed: Sequence[st
 
 
 def _closest(name: str, names: Sequence[str]) -> str:
-    """Returns a hint at the closest name; a bare key such as "steps" finds the sections that have it."""
-    same_key = [candidate for candidate in names if candidate.partition(".")[2] == name]
+    """Returns a hint at the closest name; a key such as "steps" finds the sections that have it."""
+    key = name.rpartition(".")[2]
+    same_key = [candidate for candidate in names if key and candidate.partition(".")[2] == key]
     closest = same_key or difflib.get_close_matches(name, names, n=1)
     return f" (did you mean {' or '.join(closest)}?)." if closest else ""
 
 
-@functools.cache
-def _preset_file(name: str) -> Mapping[str, Any]:
-    """Returns presets/<name>.toml: sections of settings, and under `tasks` what a task needs instead."""
-    path = pathlib.Path(__file__).parent / "presets" / f"{name}.toml"
-    return tomllib.loads(path.read_text(encoding="utf-8"))
-
-
-def _task_settings(name: str, task: str) -> Iterator[str]:
-    return setting_texts(_preset_file(name).get("tasks", {}).get(task, {}))
-
-
 def _read_preset(name: str) -> PipelineConfig:
-    sections = {section: keys for section, keys in _preset_file(name).items() if section != "tasks"}
-    return with_settings(PipelineConfig(), setting_texts(sections))
+    """Returns the settings in presets/<name>.toml."""
+    path = pathlib.Path(__file__).parent / "presets" / f"{name}.toml"
+    return with_settings(PipelineConfig(), setting_texts(tomllib.loads(path.read_text(encoding="utf-8"))))
 
 
 PRESETS = {name: _read_preset(name) for name in ("tiny", "demo", "small", "base", "big")}

@@ -3,6 +3,8 @@
 Each component is a typed function in `components/<name>/component.py`; running/runner.py runs them.
 """
 
+import dataclasses
+
 from seq2serve.components.base.artifact import ModelFiles, SchemaFile, TokenizerFiles
 from seq2serve.components.base.component import Channel, Node, raw_files
 from seq2serve.components.base.uris import absolute_uri
@@ -21,7 +23,9 @@ from seq2serve.components.transform.component import Transform, TransformByToken
 from seq2serve.components.transform.preprocessing import Preprocessing
 from seq2serve.models.config import Recipe
 from seq2serve.pipeline.config import PipelineConfig
+from seq2serve.pipeline.run_config import RunConfig
 from seq2serve.pipeline.running.pipeline import Pipeline
+from seq2serve.pipeline.running.user_models import user_models
 
 NUM_SAMPLES = 64  # rows of each shard of the test split that the pushed model answers, for people to look at
 
@@ -90,6 +94,21 @@ def make_pipeline(
     return Pipeline(task.name, absolute_uri(pipeline_root), nodes)
 
 
+def make_configured_pipeline(chosen: RunConfig, pipeline_root: str, serving_dir: str) -> Pipeline:
+    """Joins the components for what a person chose; the pipeline has the config file that repeats it.
+
+    Args:
+        chosen: files, columns and settings.
+        pipeline_root, serving_dir: as for `make_pipeline`.
+    Raises:
+        UserError: a setting is wrong, or a tokenizer or an earlier model cannot be used.
+    """
+    config = chosen.pipeline_config()
+    models = user_models(chosen.tokenizer, chosen.warm_start, config, chosen.settings)
+    pipeline = make_pipeline(config, chosen.data, pipeline_root, serving_dir, schema_file=chosen.schema, **models)
+    return dataclasses.replace(pipeline, config=chosen.effective_text())
+
+
 def make_validation_pipeline(config: PipelineConfig, files: str, pipeline_root: str, schema_file: str = "") -> Pipeline:
     """Joins the components that check the data, with which `make_pipeline` begins; see there for the arguments."""
     return Pipeline(config.task, absolute_uri(pipeline_root), _data_nodes(config, files, schema_file)[0])
@@ -114,7 +133,7 @@ def _data_nodes(config: PipelineConfig, files: str, schema_file: str) -> tuple[t
     source = raw_files(files)
     example_gen = ExampleGen(
         files=source,
-        columns={column: getattr(data, column) for column in task.columns},
+        columns=config.file_columns,
         input_config=input_config(config),
         split_config=SplitConfig(
             data.eval_share, data.test_share, data.seed, data.split_key, data.overlap == "drop_from_train"

@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from seq2serve.pipeline.config import preset, with_settings
+from seq2serve.pipeline.config import preset, with_columns, with_settings
 
 FOLDER = pathlib.Path(__file__).parent / "benchmarks" / "quality"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.toml"))
@@ -19,7 +19,9 @@ def quality(load_script):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_config_is_valid_for_the_pipeline(quality, name):
     benchmark = quality.load(name)
-    config = with_settings(preset(benchmark.preset, benchmark.task), benchmark.settings)
+    config = with_columns(
+        with_settings(preset(benchmark.preset, benchmark.task), benchmark.settings), benchmark.columns
+    )
     assert config.task == benchmark.task
     for file in benchmark.files:
         role, path = file.split("=")

@@ -19,9 +19,11 @@ import typer
 from google.protobuf import text_format
 
 from seq2serve.components.infra_validator.client import ServingClient, free_port
+from seq2serve.components.tasks.registry import DEFAULT_TASK
 from seq2serve.models.runtime.server_config import model_server_config_pb2
 from seq2serve.pipeline.commands.app import app
 from seq2serve.pipeline.config import PRESETS, preset, with_settings
+from seq2serve.pipeline.run_config import DEFAULT_PRESET, read_run_config
 
 ROOT = pathlib.Path(__file__).parents[1]
 FOLDERS = ("", "pipeline", "components", "models", "tests", "tests/benchmarks", "notebooks")
@@ -91,7 +93,7 @@ def test_every_readme_is_listed_here_and_linked_from_the_top():
 
 def test_every_block_is_tested():
     languages = {language for page in READMES for language, _ in FENCE.findall(read(page))}
-    assert languages <= {"sh", "python", "text"}, "add a test for the others"
+    assert languages <= {"sh", "python", "toml", "text"}, "add a test for the others"
     assert {command[0] for command in commands()} <= PROGRAMS | ELSEWHERE, "add a test for the others"
 
 
@@ -100,9 +102,18 @@ def test_the_command_line_accepts_the_commands(arguments):
     known = typer.main.get_command(app).commands
     name, *rest = arguments
     parameters = known[name].make_context(name, rest).params
+    name = parameters.get("preset_name") or DEFAULT_PRESET
+    assert name in PRESETS
     if parameters.get("settings"):
-        with_settings(preset(parameters.get("preset_name", "demo"), parameters["task"]), parameters["settings"])
-    assert parameters.get("preset_name", "demo") in PRESETS
+        with_settings(preset(name, parameters.get("task") or DEFAULT_TASK), parameters["settings"])
+
+
+def test_the_config_file_is_valid(tmp_path):
+    (block,) = blocks("toml")
+    (tmp_path / "config.toml").write_text(block, encoding="utf-8")
+    config = read_run_config(tmp_path / "config.toml")
+    assert config.data.startswith(str(tmp_path))
+    assert config.pipeline_config().task == config.task
 
 
 @pytest.mark.parametrize("arguments", commands_of("make"), ids=" ".join)

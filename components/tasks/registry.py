@@ -1,6 +1,11 @@
 """The registry of tasks. Components receive the Task itself, so their fingerprints do not follow the other tasks."""
 
 import difflib
+import functools
+import pathlib
+import tomllib
+from collections.abc import Mapping
+from typing import Any
 
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.tasks.classification.task import Classification
@@ -9,6 +14,14 @@ from seq2serve.components.tasks.task import Task
 from seq2serve.components.tasks.translation.task import Translation
 
 TASKS: dict[str, Task] = {task.name: task for task in (Translation(), Classification(), LanguageModel())}
+DEFAULT_TASK = Translation.name
+
+
+@functools.cache
+def presets_of(task: str) -> Mapping[str, Any]:
+    """Returns preset -> sections of settings that a task needs in it, and under `common` those it needs in all."""
+    path = pathlib.Path(__file__).parent / task / "presets.toml"
+    return tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def get_task(name: str) -> Task:

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
-from seq2serve._rows import write_rows
+from seq2serve._rows import columns_of, write_rows
 from seq2serve.components.base import progress as progress_display
 from seq2serve.components.base.errors import UserError
 from seq2serve.pipeline.commands.evaluation_result import Evaluation
@@ -15,16 +15,15 @@ from seq2serve.pipeline.running.quiet import quiet_libraries
 if TYPE_CHECKING:
     from seq2serve._run import Run
 
-_COLUMNS = ("source", "target", "text", "label")
-
 
 class EvaluateOptions(TypedDict, total=False):
     """Options of `evaluate`, each like the option of `seq2serve evaluate` of that name; settings as for `run`."""
 
-    source: str  # translation: the column to translate from
-    target: str  # translation: the column of references
-    text: str  # other tasks: the column of texts
-    label: str  # classification: the column of labels
+    columns: Mapping[str, str]  # column of the task -> column of the rows
+    source: str  # short for columns={"source": ...}, the texts to translate
+    target: str  # as `source`: the references
+    text: str  # as `source`: the texts of other tasks
+    label: str  # as `source`: the labels
     pipeline_root: str | os.PathLike[str]  # where the model was trained; by default "runs", or that of the model
     metadata: str  # URL of a metadata store that several pipeline roots share
     data: Mapping[str, Any]
@@ -68,11 +67,10 @@ def evaluate(
         path = os.fspath(model) if isinstance(model, str | os.PathLike) else model.model
         finished = find_model(path, version, root, options.get("metadata", ""))
         source = os.fspath(rows) if isinstance(rows, str | os.PathLike) else write_rows(rows, scratch)
-        return evaluate_files(finished, source, evaluation_config(finished.task, _settings(options)))
+        config = evaluation_config(finished.task, columns_of(options), _settings(options))
+        return evaluate_files(finished, source, config)
 
 
 def _settings(options: Mapping[str, Any]) -> list[str]:
-    """Returns the columns and the settings among the options, in the syntax of `--set`."""
-    columns = {"data": {column: options[column] for column in _COLUMNS if column in options}}
-    sections = {name: options[name] for name in ("data", "evaluation") if name in options}
-    return [*setting_texts(columns), *setting_texts(sections)]
+    """Returns the settings among the options, in the syntax of `--set`."""
+    return list(setting_texts({name: options[name] for name in ("data", "evaluation") if name in options}))

@@ -1,4 +1,4 @@
-"""Rows in memory, written to a file that a pipeline reads like any other."""
+"""What `run` and `evaluate` read: rows in memory, written to a file like any other, and the columns of rows."""
 
 import hashlib
 import json
@@ -12,9 +12,23 @@ import pyarrow
 from pyarrow import parquet
 
 from seq2serve.components.base.errors import UserError
+from seq2serve.pipeline.run_config import SHORT_COLUMNS, named_columns
 from seq2serve.pipeline.running.root import state_folder
 
 FOLDER = "inputs"  # in the pipeline root: lineage leads here
+
+
+def columns_of(options: Mapping[str, Any]) -> dict[str, str]:
+    """Returns column of the task -> column of the rows, from the option `columns` and its short forms.
+
+    Raises:
+        UserError: `columns` is not a dict, or a column has two names.
+    """
+    columns = options.get("columns", {})
+    if not isinstance(columns, Mapping):
+        raise UserError(f"columns must be a dict of names, got {columns!r}", code="settings-invalid", option="columns")
+    short = [(column, options[column]) for column in SHORT_COLUMNS if column in options]
+    return named_columns((column, str(name)) for column, name in [*columns.items(), *short])
 
 
 def write_rows(rows: Any, pipeline_root: str) -> str:

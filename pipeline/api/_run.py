@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from seq2serve._rows import write_rows
+from seq2serve._rows import columns_of, write_rows
 from seq2serve.components.base import progress as progress_display
 from seq2serve.components.base.artifact import Artifact
 from seq2serve.components.base.errors import NotBlessedError, UserError
@@ -21,18 +21,16 @@ from seq2serve.pipeline.commands.findings_text import (
     notices_of_tokenizers,
     unused_rows,
 )
-from seq2serve.pipeline.config import preset as preset_config
-from seq2serve.pipeline.config import setting_names, setting_texts, with_settings
-from seq2serve.pipeline.dag import make_pipeline
+from seq2serve.pipeline.config import sections, setting_texts
+from seq2serve.pipeline.dag import make_configured_pipeline
 from seq2serve.pipeline.metadata.store import MetadataStore
+from seq2serve.pipeline.run_config import NO_DATA, RunConfig, read_run_config
 from seq2serve.pipeline.running.listeners import ConsoleListener, RunListener
 from seq2serve.pipeline.running.pipeline import NodeResult, Pipeline
 from seq2serve.pipeline.running.preflight import check_serving_dir, checked_beam_options
 from seq2serve.pipeline.running.quiet import quiet_libraries
+from seq2serve.pipeline.running.root import config_path
 from seq2serve.pipeline.running.runner import Runner
-from seq2serve.pipeline.running.user_models import user_models
-
-_COLUMNS = ("source", "target", "text", "label")
 
 
 class RunOptions(TypedDict, total=False):
@@ -42,10 +40,12 @@ class RunOptions(TypedDict, total=False):
     the path of a tokenizer to use instead of learning one.
     """
 
-    source: str  # translation: the column to translate from
-    target: str  # translation: the column to translate into
-    text: str  # other tasks: the column of texts
-    label: str  # classification: the column of labels
+    config: str | os.PathLike[str]  # a TOML file with any of the others; these win over it
+    columns: Mapping[str, str]  # column of the task -> column of the rows
+    source: str  # short for columns={"source": ...}, the texts to translate
+    target: str  # as `source`: the translations
+    text: str  # as `source`: the texts of other tasks
+    label: str  # as `source`: the labels
     schema: str | os.PathLike[str]  # a schema.pbtxt to validate the data against
     tokenizer: Mapping[str, Any] | str | os.PathLike[str]
     warm_start: str | os.PathLike[str]  # a Trainer's model, whose weights training starts from
@@ -59,11 +59,11 @@ class RunOptions(TypedDict, total=False):
 
 
 def run(
-    rows: Any,
+    rows: Any = None,
     /,
     *,
-    task: str = "translation",
-    preset: str = "small",
+    task: str = "",
+    preset: str = "",
     pipeline_root: str | os.PathLike[str] = "runs",
     serving_dir: str | os.PathLike[str] = "",
     progress: bool | None = None,
@@ -73,9 +73,9 @@ def run(
 
     Args:
         rows: path, pattern or URL of files; or rows in memory: dicts of column -> text, or a pandas, Polars or Arrow
-            table.
-        task: "translation", "classification" or "language_model".
-        preset: settings to start from, "tiny" to "big".
+            table. Not needed if `config` names files.
+        task: name of the task; by default, translation of texts.
+        preset: settings to start from, "tiny" to "big"; by default "small".
         pipeline_root: where artifacts, metadata and logs are kept, a path or a URL.
         serving_dir: where versions are pushed; by default serving/<task>.
         progress: whether to show progress; by default only in a notebook.
@@ -90,19 +90,20 @@ def run(
         known = ", ".join(RunOptions.__annotations__)
         raise UserError(f"run() has no option {unknown!r}; it has {known}", code="option-unknown", option=unknown)
     root = os.fspath(pipeline_root)
-    settings = _settings(options)
-    config = with_settings(preset_config(preset, task), settings)
+    chosen = _chosen(task, preset, options)
+    chosen.pipeline_config()  # before anything is written
+    if rows is None and not chosen.data:
+        raise UserError(NO_DATA, code="data-missing")
     mode = _display_mode(progress)
     with progress_display.display(mode), quiet_libraries():
-        source = os.fspath(rows) if isinstance(rows, str | os.PathLike) else write_rows(rows, root)
-        destination = os.fspath(serving_dir) or f"serving/{task}"
-        beam_options = checked_beam_options(list(options.get("beam_options", ())), source, root, destination)
-        tokenizer = options.get("tokenizer", "")
-        path = "" if isinstance(tokenizer, Mapping) else os.fspath(tokenizer)
-        models = user_models(path, options.get("warm_start"), config, settings)
-        schema = os.fspath(options.get("schema", ""))
-        pipeline = make_pipeline(config, source, root, destination, schema_file=schema, **models)
-        check_serving_dir(destination, task)
+        if rows is not None:
+            source = os.fspath(rows) if isinstance(rows, str | os.PathLike) else write_rows(rows, root)
+            chosen = dataclasses.replace(chosen, data=source)
+        config = chosen.pipeline_config()
+        destination = os.fspath(serving_dir) or f"serving/{config.task}"
+        beam_options = checked_beam_options(list(options.get("beam_options", ())), chosen.data, root, destination)
+        pipeline = make_configured_pipeline(chosen, root, destination)
+        check_serving_dir(destination, config.task)
         listener = RunListener() if mode == "hidden" else ConsoleListener()
         return _run(pipeline, beam_options, options.get("metadata", ""), listener)
 
@@ -170,6 +171,11 @@ class Run:
             return None
         return version_path(self.output("Pusher", "pushed_model").properties["pushed_destination"])
 
+    @property
+    def config(self) -> Path:
+        """Returns the path of the file that has everything the run used; `run(config=...)` repeats it."""
+        return config_path(self.pipeline_root, self.id)
+
     def report(self, path: str | os.PathLike[str]) -> Path:
         """Writes the HTML report of the run (`seq2serve report`) and returns its path.
 
@@ -202,10 +208,29 @@ class _Recorder(RunListener):
         self._display.end(component, result)
 
 
+def _chosen(task: str, preset: str, options: RunOptions) -> RunConfig:
+    """Returns what the options name, over the config file.
+
+    Raises:
+        UserError: the config file or an option is wrong.
+    """
+    tokenizer = options.get("tokenizer", "")
+    given = RunConfig(
+        schema=os.fspath(options.get("schema") or ""),
+        tokenizer="" if isinstance(tokenizer, Mapping) else os.fspath(tokenizer),
+        warm_start=os.fspath(options.get("warm_start") or ""),
+        task=task,
+        preset=preset,
+        columns=columns_of(options),
+        settings=tuple(_settings(options)),
+    )
+    return given.over(read_run_config(options["config"])) if options.get("config") else given
+
+
 def _settings(options: Mapping[str, Any]) -> list[str]:
-    """Returns the columns and settings among the options, in the syntax of `--set`."""
-    settings = list(setting_texts({"data": {column: options[column] for column in _COLUMNS if column in options}}))
-    for section in dict.fromkeys(name.partition(".")[0] for name in setting_names()):
+    """Returns the settings among the options, in the syntax of `--set`."""
+    settings: list[str] = []
+    for section in sections():
         values = options.get(section)
         if isinstance(values, Mapping):
             settings += setting_texts({section: values})

@@ -7,18 +7,17 @@ import typer
 from seq2serve.pipeline.commands.exits import explained
 from seq2serve.pipeline.commands.logs import set_up_logs
 from seq2serve.pipeline.commands.options import (
-    LabelOption,
+    ColumnOptions,
     MetadataOption,
     SettingsOption,
-    SourceOption,
-    TargetOption,
-    TextOption,
     VerboseOption,
+    grouped,
 )
 
 # The imports inside the function keep help instant: they load TensorFlow and Beam.
 
 
+@grouped
 def evaluate(
     model: Annotated[
         str,
@@ -36,10 +35,7 @@ def evaluate(
             "source=a.en,target=a.de.",
         ),
     ],
-    source: SourceOption = "source",
-    target: TargetOption = "target",
-    text: TextOption = "text",
-    label: LabelOption = "label",
+    columns: ColumnOptions,
     pipeline_root: Annotated[
         str,
         typer.Option(
@@ -69,8 +65,7 @@ def evaluate(
         from seq2serve.pipeline.commands.evaluation import evaluate_files, evaluation_config, find_model
         from seq2serve.pipeline.commands.evaluation_text import print_evaluation
 
-        columns = {"source": source, "target": target, "text": text, "label": label}
+        names = columns.columns()
         finished = find_model(model, None, pipeline_root, metadata)
-        column_settings = [f"data.{column}={name}" for column, name in columns.items()]
-        config = evaluation_config(finished.task, [*column_settings, *(settings or [])])
+        config = evaluation_config(finished.task, names, settings or [])
         print_evaluation(evaluate_files(finished, file, config))

@@ -28,7 +28,7 @@ from seq2serve.models.runtime.answers import describe_cuts
 from seq2serve.models.tokenizers.tokenizer import load_tokenizers
 from seq2serve.pipeline.commands.evaluation_result import Evaluation
 from seq2serve.pipeline.commands.history_text import open_store
-from seq2serve.pipeline.config import PipelineConfig, preset, with_settings
+from seq2serve.pipeline.config import PipelineConfig, preset, with_columns, with_settings
 from seq2serve.pipeline.dag import input_config
 from seq2serve.pipeline.metadata.store import Ancestry, MetadataStore
 from seq2serve.pipeline.running.raw_files import resolve_raw_files
@@ -39,8 +39,8 @@ DEFAULT_ROOT = "runs"
 NUM_SHOWN = 5  # rejected rows, and unknown labels
 # The settings that have an effect; those of training are in the model.
 SETTINGS = (
-    *("data.source", "data.target", "data.text", "data.label", "data.slices", "data.format", "data.delimiter"),
-    *("data.unit", "data.encoding", "data.quoting", "data.max_reject_share", "evaluation.num_examples"),
+    *("data.slices", "data.format", "data.delimiter", "data.unit", "data.encoding", "data.quoting"),
+    *("data.max_reject_share", "evaluation.num_examples"),
 )
 
 
@@ -147,17 +147,18 @@ def _task_of(store: MetadataStore, model: Ancestry) -> str:
     return parts.get(model.component, {}).get("parameters", {}).get("task", "")
 
 
-def evaluation_config(task: Task, settings: Iterable[str]) -> PipelineConfig:
+def evaluation_config(task: Task, columns: Mapping[str, str], settings: Iterable[str]) -> PipelineConfig:
     """Returns the settings with which files are read and rows are measured.
 
     Args:
         task: of the model.
+        columns: column of the task -> column of the file.
         settings: in the syntax of `--set`; only SETTINGS.
     Raises:
-        UserError: a setting is unknown, or has no effect on an evaluation.
+        UserError: a column or a setting is unknown, or a setting has no effect on an evaluation.
     """
     settings = list(settings)
-    config = with_settings(preset("small", task.name), settings)
+    config = with_settings(with_columns(preset("small", task.name), columns), settings)
     names = [setting.partition("=")[0].strip() for setting in settings]
     if unused := next((name for name in names if name not in SETTINGS), ""):
         raise UserError(
@@ -185,7 +186,7 @@ def evaluate_files(model: FinishedModel, files: str, config: PipelineConfig) -> 
         generate_test_examples(
             resolve_raw_files(RawFiles(files)),
             examples,
-            {column: getattr(data, column) for column in task.columns},
+            config.file_columns,
             input_config(config),
             data.max_reject_share,
             data.slice_columns,

@@ -9,11 +9,13 @@ import typer
 
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.base.uris import absolute_uri
+from seq2serve.components.tasks.registry import DEFAULT_TASK
 from seq2serve.pipeline.commands.exits import explained
 from seq2serve.pipeline.commands.logs import set_up_logs
-from seq2serve.pipeline.commands.options import DEFAULT_TASK, MetadataOption, PresetOption, RootOption, TaskOption
+from seq2serve.pipeline.commands.options import MetadataOption, PresetOption, RootOption, TaskOption
 from seq2serve.pipeline.commands.settings_text import settings_text
 from seq2serve.pipeline.config import preset
+from seq2serve.pipeline.run_config import DEFAULT_PRESET
 
 # The imports inside functions keep help instant: they load SQLAlchemy, portalocker and NumPy.
 
@@ -35,9 +37,12 @@ def runs(
     """
     with explained():
         from seq2serve.pipeline.commands import history_text
+        from seq2serve.pipeline.running.root import config_path
 
         store = history_text.open_store(pipeline_root, metadata)
         print(history_text.runs_text(store) if run_id is None else history_text.run_text(store, run_id))
+        if run_id is not None and (path := config_path(pipeline_root, run_id)).is_file():
+            print(f"Config, for `seq2serve run --config`: {path}")
 
 
 def report(
@@ -113,7 +118,7 @@ def settings(
     only: Annotated[
         str, typer.Argument(metavar="NAME", help="Show the settings whose name contains this, such as training.")
     ] = "",
-    preset_name: PresetOption = "small",
+    preset_name: PresetOption = DEFAULT_PRESET,
     task: TaskOption = DEFAULT_TASK,
 ) -> None:
     """Lists every setting that [bold]--set[/bold] can change, with its value in a preset and its meaning.

@@ -1,20 +1,60 @@
 """Arguments and options that several commands share, as types of the commands' parameters."""
 
+import dataclasses
+import functools
+import inspect
+import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from seq2serve.components.tasks.registry import TASKS
-from seq2serve.pipeline.config import PipelineConfig
+from seq2serve.components.base.errors import UserError
+from seq2serve.components.tasks.registry import DEFAULT_TASK, TASKS
+from seq2serve.pipeline.run_config import DEFAULT_PRESET, SHORT_COLUMNS, RunConfig, named_columns, read_run_config
 
-DEFAULT_TASK = PipelineConfig.task
+Command = Callable[..., None]
+
+
+def grouped(command: Command) -> Command:
+    """Lets a command take groups of options: a parameter whose type is a dataclass becomes an option per field.
+
+    Args:
+        command: its parameters are annotated with groups, or as for typer.
+    Returns:
+        The command with the signature that typer reads.
+    """
+    hints = typing.get_type_hints(command, include_extras=True)
+    groups = {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(command).parameters.items():
+        if name in groups:
+            types = typing.get_type_hints(groups[name], include_extras=True)
+            parameters += [
+                inspect.Parameter(
+                    field.name, parameter.KEYWORD_ONLY, default=field.default, annotation=types[field.name]
+                )
+                for field in dataclasses.fields(groups[name])
+            ]
+        else:
+            parameters.append(parameter.replace(kind=parameter.KEYWORD_ONLY))
+
+    @functools.wraps(command)
+    def with_groups(**values: Any) -> None:
+        for name, group in groups.items():
+            values[name] = group(**{field.name: values.pop(field.name) for field in dataclasses.fields(group)})
+        command(**values)
+
+    with_groups.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return with_groups
 
 
 def _column_option(column: str, contents: str) -> Any:
-    """Returns the option for the name of a column in the user's file; its help lists the tasks that use the column."""
+    """Returns the short form of --column for a column; its help lists the tasks that have it."""
     tasks = ", ".join(name for name, task in TASKS.items() if column in task.columns)
-    return typer.Option(metavar="COLUMN", help=f"The column with the {contents} (for {tasks}).")
+    help_text = f"Short for --column {column}=NAME: the column with the {contents} (for {tasks})."
+    return typer.Option(metavar="NAME", help=help_text, show_default=column)
 
 
 FileArgument = Annotated[
@@ -22,18 +62,24 @@ FileArgument = Annotated[
     typer.Argument(
         metavar="FILE",
         help="TSV, CSV, JSON lines, Parquet, TFRecord or plain text, optionally .gz, .bz2 or .zst. Also a quoted "
-        "pattern, or several files with roles, such as train=a.tsv,test=b.tsv or source=a.en,target=a.de.",
+        "pattern, or several files with roles, such as train=a.tsv,test=b.tsv or source=a.en,target=a.de. Not needed "
+        "if --config names data.",
     ),
 ]
 _PRESETS = (
     "Settings to start from: tiny (seconds, to try a file), demo (minutes), small (hours on a laptop), base and big "
     "(the sizes in Vaswani et al. 2017). [bold]seq2serve settings[/bold] shows them."
 )
-PresetOption = Annotated[str, typer.Option("--preset", metavar="NAME", help=_PRESETS)]
-SourceOption = Annotated[str, _column_option("source", "texts to translate")]
-TargetOption = Annotated[str, _column_option("target", "translations")]
-TextOption = Annotated[str, _column_option("text", "texts")]
-LabelOption = Annotated[str, _column_option("label", "labels")]
+PresetOption = Annotated[str, typer.Option("--preset", metavar="NAME", help=_PRESETS, show_default=DEFAULT_PRESET)]
+ColumnOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column",
+        metavar="COLUMN=NAME",
+        help="The name of a column of the task in your file, such as source=english; or its number if the file has no "
+        "header. Repeatable.",
+    ),
+]
 SchemaOption = Annotated[
     Path | None,
     typer.Option(
@@ -87,8 +133,20 @@ SettingsOption = Annotated[
         "[bold]seq2serve settings[/bold] lists all settings with their meaning.",
     ),
 ]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="A TOML file with any of: files, columns, task, preset and settings. Options on the command line win over "
+        "it. Every run writes such a file, which repeats it.",
+        show_default=False,
+    ),
+]
 PUSHED = "Where model versions are pushed: a folder, or an object store such as gs://bucket/models/en_de."
-TaskOption = Annotated[str, typer.Option(metavar="TASK", help=f"The task of the model: {', '.join(TASKS)}.")]
+TaskOption = Annotated[
+    str,
+    typer.Option(metavar="TASK", help=f"The task of the model: {', '.join(TASKS)}.", show_default=DEFAULT_TASK),
+]
 VerboseOption = Annotated[
     bool, typer.Option("--verbose", "-v", help="Show the logs of libraries, and stack traces of failures.")
 ]
@@ -100,3 +158,76 @@ BeamArguments = Annotated[
         show_default=False,
     ),
 ]
+
+
+@dataclasses.dataclass(frozen=True)
+class ColumnOptions:
+    """The columns of the user's file."""
+
+    column: ColumnOption = None
+    source: Annotated[str | None, _column_option("source", "texts to translate")] = None
+    target: Annotated[str | None, _column_option("target", "translations")] = None
+    text: Annotated[str | None, _column_option("text", "texts")] = None
+    label: Annotated[str | None, _column_option("label", "labels")] = None
+
+    def columns(self) -> dict[str, str]:
+        """Returns column of the task -> column of the file, of those that were named.
+
+        Raises:
+            UserError: an option has no name, or a column has two.
+        """
+        pairs = [(column, name) for column in SHORT_COLUMNS if (name := getattr(self, column)) is not None]
+        for text in self.column or ():
+            column, equals, name = text.partition("=")
+            if not (column and equals and name):
+                raise UserError(
+                    f"--column {text}: write COLUMN=NAME, such as source=english", code="column-malformed", column=text
+                )
+            pairs.append((column, name))
+        return named_columns(pairs)
+
+
+@dataclasses.dataclass(frozen=True)
+class InputOptions(ColumnOptions):
+    """The user's file, with its columns and its schema."""
+
+    file: FileArgument = ""
+    schema: SchemaOption = None
+
+
+@dataclasses.dataclass(frozen=True)
+class StartOptions:
+    """What training starts from."""
+
+    tokenizer: TokenizerOption = ""
+    warm_start: WarmStartOption = None
+
+
+@dataclasses.dataclass(frozen=True)
+class ConfigOptions:
+    """Task and settings."""
+
+    config: ConfigOption = None
+    task: TaskOption = ""
+    settings: SettingsOption = None
+
+    def run_config(self, **values: Any) -> RunConfig:
+        """Returns these options and `values` over those of the config file.
+
+        Args:
+            **values: fields of a RunConfig.
+        Raises:
+            UserError: the config file is wrong.
+        """
+        given = RunConfig(task=self.task, settings=tuple(self.settings or ()), **values)
+        return given.over(read_run_config(self.config)) if self.config else given
+
+
+@dataclasses.dataclass(frozen=True)
+class ExecutionOptions:
+    """Where and how components run; nothing here changes a result."""
+
+    beam_options: BeamArguments = None
+    pipeline_root: RootOption = "runs"
+    metadata: MetadataOption = ""
+    verbose: VerboseOption = False

@@ -1,55 +1,42 @@
 """The commands that run a pipeline: demo, run, validate."""
 
+import dataclasses
 from typing import Annotated
 
 import typer
 
+from seq2serve.components.base.errors import UserError
 from seq2serve.pipeline.commands.exits import explained
 from seq2serve.pipeline.commands.logs import set_up_logs
 from seq2serve.pipeline.commands.options import (
-    DEFAULT_TASK,
     PUSHED,
-    BeamArguments,
-    FileArgument,
-    LabelOption,
-    MetadataOption,
+    ConfigOptions,
+    ExecutionOptions,
+    InputOptions,
     PresetOption,
-    RootOption,
-    SchemaOption,
-    SettingsOption,
-    SourceOption,
-    TargetOption,
-    TaskOption,
-    TextOption,
-    TokenizerOption,
-    VerboseOption,
-    WarmStartOption,
+    StartOptions,
+    grouped,
 )
-from seq2serve.pipeline.config import PipelineConfig, preset, with_settings
+from seq2serve.pipeline.run_config import NO_DATA, RunConfig
 from seq2serve.pipeline.running.preflight import check_serving_dir, checked_beam_options
-from seq2serve.pipeline.running.user_models import user_models
 
 # Imports inside functions keep `seq2serve --help` fast. TensorFlow and Beam are imported by the components that run.
 
 
+@grouped
 def demo(
-    beam_options: BeamArguments = None,
-    task: TaskOption = DEFAULT_TASK,
+    config: ConfigOptions,
+    start: StartOptions,
+    execution: ExecutionOptions,
     language: Annotated[
         str,
         typer.Option(
             metavar="CODE", help="Translation: the target language, such as fr, pl or ja; the source is English."
         ),
     ] = "de",
-    tokenizer: TokenizerOption = "",
-    warm_start: WarmStartOption = None,
-    pipeline_root: RootOption = "runs",
-    metadata: MetadataOption = "",
     serving_dir: Annotated[
         str, typer.Option(metavar="DIR|URL", help=PUSHED, show_default="serving/en-<language> or <task>")
     ] = "",
-    settings: SettingsOption = None,
-    verbose: VerboseOption = False,
 ) -> None:
     """Trains, evaluates and pushes a model of a demo corpus, then prints some of its answers.
 
@@ -67,39 +54,33 @@ def demo(
 
     seq2serve demo --task classification --set training.steps=3000
     """
-    with explained(verbose):
-        from seq2serve.pipeline.demo.corpora import get_corpus
+    with explained(execution.verbose):
+        from seq2serve.components.tasks.corpora import get_corpus
 
-        config, corpus = with_settings(preset("demo", task), settings or []), get_corpus(task)
+        chosen = config.run_config(tokenizer=start.tokenizer, warm_start=str(start.warm_start or ""))
+        if chosen.data or chosen.schema or chosen.columns:
+            raise UserError(
+                f"{config.config} names data, a schema or columns, and the demo has its own: remove them, or use "
+                f"`seq2serve run --config {config.config}`",
+                code="data-unexpected",
+                path=str(config.config),
+            )
+        chosen = dataclasses.replace(chosen, preset=chosen.preset or "demo")
+        corpus = get_corpus(chosen.pipeline_config().task)
         folder = serving_dir or f"serving/{corpus.serving_name(language)}"
-        options = checked_beam_options(beam_options, "the demo corpus", pipeline_root, folder)
-        set_up_logs(verbose)
-        arguments = {
-            "files": corpus.fetch(language),
-            "pipeline_root": pipeline_root,
-            "serving_dir": folder,
-            **user_models(tokenizer, warm_start, config, settings or []),
-        }
-        _run(config, arguments, options, verbose, metadata)
+        beam_options = checked_beam_options(execution.beam_options, "the demo corpus", execution.pipeline_root, folder)
+        set_up_logs(execution.verbose)
+        _run(dataclasses.replace(chosen, data=corpus.fetch(language)), folder, execution, beam_options)
 
 
+@grouped
 def run(
-    file: FileArgument,
-    beam_options: BeamArguments = None,
-    task: TaskOption = DEFAULT_TASK,
-    preset_name: PresetOption = "small",
-    source: SourceOption = "source",
-    target: TargetOption = "target",
-    text: TextOption = "text",
-    label: LabelOption = "label",
-    schema: SchemaOption = None,
-    tokenizer: TokenizerOption = "",
-    warm_start: WarmStartOption = None,
-    pipeline_root: RootOption = "runs",
-    metadata: MetadataOption = "",
+    inputs: InputOptions,
+    config: ConfigOptions,
+    start: StartOptions,
+    execution: ExecutionOptions,
+    preset_name: PresetOption = "",
     serving_dir: Annotated[str, typer.Option(metavar="DIR|URL", help=PUSHED, show_default="serving/<task>")] = "",
-    settings: SettingsOption = None,
-    verbose: VerboseOption = False,
 ) -> None:
     """Trains, evaluates and pushes a model of your own text.
 
@@ -113,36 +94,17 @@ def run(
 
     seq2serve run 'books/*.txt' --task language_model --preset tiny
     """
-    with explained(verbose):
-        columns = {"source": source, "target": target, "text": text, "label": label}
-        config = _config(preset_name, task, columns, settings)
-        folder = serving_dir or f"serving/{task}"
-        options = checked_beam_options(beam_options, file, pipeline_root, folder)
-        set_up_logs(verbose)
-        arguments = {
-            "files": file,
-            "pipeline_root": pipeline_root,
-            "serving_dir": folder,
-            "schema_file": str(schema or ""),
-            **user_models(tokenizer, warm_start, config, settings or []),
-        }
-        _run(config, arguments, options, verbose, metadata)
+    with explained(execution.verbose):
+        chosen, beam_arguments = _chosen(inputs, config, execution, preset_name, start)
+        folder = serving_dir or f"serving/{chosen.pipeline_config().task}"
+        beam_options = checked_beam_options(beam_arguments, chosen.data, execution.pipeline_root, folder)
+        set_up_logs(execution.verbose)
+        _run(chosen, folder, execution, beam_options)
 
 
+@grouped
 def validate(
-    file: FileArgument,
-    beam_options: BeamArguments = None,
-    task: TaskOption = DEFAULT_TASK,
-    preset_name: PresetOption = "small",
-    source: SourceOption = "source",
-    target: TargetOption = "target",
-    text: TextOption = "text",
-    label: LabelOption = "label",
-    schema: SchemaOption = None,
-    pipeline_root: RootOption = "runs",
-    metadata: MetadataOption = "",
-    settings: SettingsOption = None,
-    verbose: VerboseOption = False,
+    inputs: InputOptions, config: ConfigOptions, execution: ExecutionOptions, preset_name: PresetOption = ""
 ) -> None:
     """Checks your data without training: statistics, schema, warnings and errors.
 
@@ -152,33 +114,55 @@ def validate(
 
     seq2serve validate pairs.tsv --source english --target german
     """
-    with explained(verbose):
-        columns = {"source": source, "target": target, "text": text, "label": label}
-        config = _config(preset_name, task, columns, settings)
-        options = checked_beam_options(beam_options, file, pipeline_root)
-        set_up_logs(verbose)
+    with explained(execution.verbose):
+        chosen, beam_arguments = _chosen(inputs, config, execution, preset_name, StartOptions())
+        effective = chosen.pipeline_config()
+        beam_options = checked_beam_options(beam_arguments, chosen.data, execution.pipeline_root)
+        set_up_logs(execution.verbose)
         from seq2serve.pipeline.commands.findings_text import print_validation
         from seq2serve.pipeline.dag import make_validation_pipeline
         from seq2serve.pipeline.running.runner import Runner
 
-        pipeline = make_validation_pipeline(config, file, pipeline_root, str(schema or ""))
-        print_validation(Runner(pipeline, options, verbose, metadata).run())
+        pipeline = make_validation_pipeline(effective, chosen.data, execution.pipeline_root, chosen.schema)
+        print_validation(Runner(pipeline, beam_options, execution.verbose, execution.metadata).run())
 
 
-def _config(preset_name: str, task: str, columns: dict[str, str], settings: list[str] | None) -> PipelineConfig:
-    """Returns a preset with the file's columns and the changes of --set."""
-    column_settings = [f"data.{column}={name}" for column, name in columns.items()]
-    return with_settings(preset(preset_name, task), [*column_settings, *(settings or [])])
+def _chosen(
+    inputs: InputOptions,
+    config: ConfigOptions,
+    execution: ExecutionOptions,
+    preset_name: str,
+    start: StartOptions,
+) -> tuple[RunConfig, list[str]]:
+    """Returns what the command line and the config file name, and the arguments for Beam.
+
+    Raises:
+        UserError: the config file or an option is wrong, or neither names data.
+    """
+    file, beam_arguments = inputs.file, list(execution.beam_options or ())
+    if file.startswith("-"):  # with --config and without FILE, the first argument after a bare --
+        file, beam_arguments = "", [file, *beam_arguments]
+    chosen = config.run_config(
+        data=file,
+        schema=str(inputs.schema or ""),
+        tokenizer=start.tokenizer,
+        warm_start=str(start.warm_start or ""),
+        preset=preset_name,
+        columns=inputs.columns(),
+    )
+    if not chosen.data:
+        raise UserError(NO_DATA, code="data-missing")
+    return chosen, beam_arguments
 
 
-def _run(
-    config: PipelineConfig, arguments: dict[str, str], beam_options: tuple[str, ...], verbose: bool, metadata: str
-) -> None:
-    """Runs the whole pipeline and prints its summary; `arguments` are those of `make_pipeline`."""
+def _run(chosen: RunConfig, serving_dir: str, execution: ExecutionOptions, beam_options: tuple[str, ...]) -> None:
+    """Runs the whole pipeline and prints its summary."""
     from seq2serve.pipeline.commands.summary_text import print_summary
-    from seq2serve.pipeline.dag import make_pipeline
+    from seq2serve.pipeline.dag import make_configured_pipeline
     from seq2serve.pipeline.running.runner import Runner
 
-    pipeline = make_pipeline(config, **arguments)
-    check_serving_dir(arguments["serving_dir"], config.task)
-    print_summary(Runner(pipeline, beam_options, verbose, metadata).run(), config)
+    config = chosen.pipeline_config()
+    pipeline = make_configured_pipeline(chosen, execution.pipeline_root, serving_dir)
+    check_serving_dir(serving_dir, config.task)
+    runner = Runner(pipeline, beam_options, execution.verbose, execution.metadata)
+    print_summary(runner.run(), config)

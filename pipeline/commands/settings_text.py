@@ -1,16 +1,16 @@
 """Formats the settings as text: each with its value in a preset, its allowed values and its meaning.
 
-The dataclasses in pipeline/config.py and their docstrings are the only source.
+The fields of the dataclasses in pipeline/config.py and models/config.py are the only source.
 """
 
+import ast
+import functools
 import inspect
-import re
+import itertools
 import textwrap
 import typing
 
-from seq2serve.pipeline.config import PipelineConfig, allowed_range, setting_names, value_text
-
-_ENTRY = re.compile(r" {4}(\w[\w, ]*): (.+)")  # an entry of a docstring's "Args:"
+from seq2serve.pipeline.config import PipelineConfig, sections, setting_names, setting_type, value_text
 
 
 def settings_text(config: PipelineConfig, only: str = "", width: int = 100) -> str:
@@ -26,32 +26,29 @@ def settings_text(config: PipelineConfig, only: str = "", width: int = 100) -> s
     paragraphs = []
     for name in matching or [name for name in setting_names() if only in name]:
         section, key = name.split(".")
-        values = getattr(config, section)
-        description = f"{_meaning(type(values), key)} {_choice(name, type(values), key)}"
+        description = f"{_meanings(sections()[section])[key]} {_choice(name)}"
         wrapped = textwrap.fill(description.strip(), width, initial_indent="    ", subsequent_indent="    ")
-        paragraphs.append(f"{name}={value_text(getattr(values, key))}\n{wrapped}")
+        paragraphs.append(f"{name}={value_text(config.value(name))}\n{wrapped}")
     return "\n".join(paragraphs)
 
 
-def _meaning(kind: type, key: str) -> str:
-    """Returns the description of a field in its dataclass's docstring, capitalised."""
-    meanings: dict[str, str] = {}
-    names: list[str] = []
-    for line in inspect.getdoc(kind).partition("Args:\n")[2].splitlines():
-        if entry := _ENTRY.fullmatch(line):
-            names = entry[1].split(", ")
-            meanings |= dict.fromkeys(names, entry[2])
-        else:
-            meanings |= {name: f"{meanings[name]} {line.strip()}" for name in names}
-    text = meanings.get(key, "")
-    return text[:1].upper() + text[1:]
+@functools.cache
+def _meanings(kind: type) -> dict[str, str]:
+    """Returns field -> the string below it in the source of a dataclass."""
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    meanings = {}
+    for field, below in itertools.pairwise(definition.body):
+        match field, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                meanings[name] = " ".join(text.split())
+    return meanings
 
 
-def _choice(name: str, kind: type, key: str) -> str:
+def _choice(name: str) -> str:
     """Returns the allowed values of a setting, as a sentence; empty for free text."""
-    hint = typing.get_type_hints(kind)[key]
-    if typing.get_origin(hint) is typing.Literal:
-        return f"One of: {', '.join(typing.get_args(hint))}."
-    if hint is bool:
+    kind, allowed = setting_type(name)
+    if typing.get_origin(kind) is typing.Literal:
+        return f"One of: {', '.join(typing.get_args(kind))}."
+    if kind is bool:
         return "true or false."
-    return f"{allowed_range(name).capitalize()}." if hint in (int, float) else ""
+    return f"{allowed}.".capitalize() if allowed else ""

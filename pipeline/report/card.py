@@ -6,10 +6,10 @@ from typing import Any
 
 from seq2serve.components.base.artifact import Artifact
 from seq2serve.components.tasks.bootstrap import MIN_ROWS
+from seq2serve.components.tasks.corpora import licence_of
 from seq2serve.components.tasks.task import Task
 from seq2serve.components.transform.lengths import length_warnings
 from seq2serve.pipeline.config import UNCUT
-from seq2serve.pipeline.demo.corpora import licence_of
 from seq2serve.pipeline.report.data import languages, warnings
 from seq2serve.pipeline.report.facts import RunFacts
 from seq2serve.pipeline.report.quality import describe_quality, folder_megabytes, infra_checks

@@ -16,7 +16,7 @@ from seq2serve.pipeline.report.card import counted, model_card
 from seq2serve.pipeline.report.data import describe_data
 from seq2serve.pipeline.report.facts import RunFacts, Step, read_run
 from seq2serve.pipeline.report.quality import compare_runs, describe_quality, describe_verdicts
-from seq2serve.pipeline.report.reproduction import reproduction, run_settings, setting_of
+from seq2serve.pipeline.report.reproduction import effective_config, reproduction, setting_of
 from seq2serve.pipeline.report.training import draw_curves
 from seq2serve.pipeline.running.fingerprint import changes
 
@@ -105,7 +105,8 @@ def _page(facts: RunFacts) -> dict[str, Any]:
         "card": model_card(facts),
         "lineage": facts.lineage,
         "command": reproduction(facts),
-        "is_repeatable": not run_settings(facts).get("training.minutes"),
+        "config": effective_config(facts),
+        "is_repeatable": not facts.parameters("Trainer").get("recipe", {}).get("training", {}).get("minutes"),
         "versions": {name: v for step in facts.steps.values() for name, v in step.origin.parts["versions"].items()},
     }
 

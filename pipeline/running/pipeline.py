@@ -14,6 +14,7 @@ class Pipeline:
         name: executions are compared with earlier ones of the pipeline of this name.
         pipeline_root: the folder of artifacts and metadata, or a URL for the artifacts.
         nodes: every node, raw files included, each after the nodes that feed it.
+        config: content of a config file that makes the same pipeline; the runner keeps it with the run. Empty for none.
     Raises:
         TypeError: two nodes share an id, or a node comes before one that feeds it.
     """
@@ -21,6 +22,7 @@ class Pipeline:
     name: str
     pipeline_root: str
     nodes: tuple[Node, ...]
+    config: str = ""
 
     def __post_init__(self) -> None:
         earlier: dict[str, Node] = {}

@@ -2,6 +2,7 @@
 
 <Component>/<output key>/<execution id>   a published artifact (TFX's layout)
 logs/<Component>-<execution id>.log       the stack trace of a failed execution
+configs/<run id>.toml                     files, columns and settings of a run; `seq2serve run --config` repeats it
 metadata.sqlite                           the MetadataStore, unless it is shared
 .identity                                 the root's identifier in a MetadataStore that it shares with others
 .staging/<execution id>/<output key>      an output that a running execution writes
@@ -186,6 +187,15 @@ class PipelineRoot:
         path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
         return str(path)
 
+    def write_config(self, run_id: int, text: str) -> None:
+        """Writes the effective config of a run."""
+        path = self.path / "configs" / f"{run_id}.toml"
+        with _writable(self.path):
+            path.parent.mkdir(exist_ok=True)
+            staging = self.path / ".staging" / f"{run_id}.toml"
+            staging.write_text(text, encoding="utf-8")
+            os.replace(staging, path)
+
     @contextlib.contextmanager
     def _lock_file(self, name: str) -> Iterator[TextIO]:
         with _writable(self.path):
@@ -235,6 +245,11 @@ def state_folder(root: str) -> Path:
     """Returns the local folder of a pipeline root, given as a path or a URL."""
     # Two URLs with the same folder do no harm: they share a store, which never issues a number twice.
     return Path(os.path.abspath(re.sub(r"[^\w.-]+", "-", f"runs-{root.rstrip('/')}") if is_remote(root) else root))
+
+
+def config_path(root: str, run_id: int) -> Path:
+    """Returns the path of the effective config of a run, of a pipeline root given as a path or a URL."""
+    return state_folder(root) / "configs" / f"{run_id}.toml"
 
 
 @contextlib.contextmanager

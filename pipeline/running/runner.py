@@ -85,6 +85,8 @@ class Runner:
         """
         start, results = time.monotonic(), {}
         with interrupt.listening(), self._recorded_run() as run_id:
+            if self.pipeline.config:
+                self._root.write_config(run_id, self.pipeline.config)
             self._listener.begin(run_id, [node.id for node in self.pipeline.nodes if node.component])
             published: dict[Node, dict[str, Artifact]] = {}
             for node in self.pipeline.nodes:

@@ -2,7 +2,6 @@
 
 import glob
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,13 @@ from seq2serve.components.example_gen.formats import parse_roles
 from seq2serve.pipeline.config import PipelineConfig, value_text
 
 
-def user_models(
-    tokenizer: str, warm_start: str | os.PathLike[str] | None, config: PipelineConfig, settings: Iterable[str]
-) -> dict[str, str]:
+def user_models(tokenizer: str, warm_start: str, config: PipelineConfig, settings: Iterable[str]) -> dict[str, str]:
     """Returns the arguments `tokenizer` and `warm_start` of `make_pipeline`, patterns of files; empty for none.
 
     Args:
         tokenizer: a Tokenizer's folder, a SentencePiece model, or one per column such as source=DIR,target=DIR. If it
             is empty, a warm start uses the tokenizer of the earlier model.
-        warm_start: folder of the Model, or of its Format-Keras, whose weights training starts from.
+        warm_start: folder of the Model, or of its Format-Keras, whose weights training starts from; empty for none.
         config: settings of the run; with `training.warm_start_optimizer` training starts from the state of the earlier
             model's optimizer, too.
         settings: those that the person chose, in the syntax of `--set`; `config` contains them.
@@ -36,8 +33,8 @@ def user_models(
     return models
 
 
-def _models(tokenizer: str, warm_start: str | os.PathLike[str] | None, with_optimizer: bool) -> dict[str, str]:
-    if warm_start is None:
+def _models(tokenizer: str, warm_start: str, with_optimizer: bool) -> dict[str, str]:
+    if not warm_start:
         if with_optimizer:
             raise UserError(
                 "setting training.warm_start_optimizer needs an earlier model: pass its folder with --warm-start",

@@ -27,12 +27,12 @@ from seq2serve.components.example_gen.component import ExampleGen
 from seq2serve.components.example_gen.formats import InputConfig, SplitConfig
 from seq2serve.components.tasks.data import DataSpec
 from seq2serve.components.tasks.registry import get_task
+from seq2serve.components.tasks.translation.demo import fetch_pairs
 from seq2serve.components.transform.component import Transform
 from seq2serve.components.transform.preprocessing import Preprocessing
 from seq2serve.models.config import Recipe, TrainingConfig
 from seq2serve.models.training.optimizer import make_optimizer
 from seq2serve.pipeline.config import preset
-from seq2serve.pipeline.demo.corpora import fetch_translation
 from seq2serve.pipeline.running.raw_files import resolve_raw_files
 
 STEPS, WARMUP_STEPS = 30, 10
@@ -104,7 +104,7 @@ def main() -> None:
     """Prints one line per value of training.batch_tokens."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="?", help="as for `seq2serve run`; columns source and target")
-    files = parser.parse_args().files or str(fetch_translation("de"))
+    files = parser.parse_args().files or str(fetch_pairs("de"))
     with tempfile.TemporaryDirectory() as folder:
         ids, vocab_size = make_ids(files, folder)
         small = preset("small", "translation").training

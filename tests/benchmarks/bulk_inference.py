@@ -24,15 +24,15 @@ from seq2serve.components.bulk_inferrer.workers import BATCH_ROWS
 from seq2serve.components.storage.examples_io import read_batches
 from seq2serve.components.storage.shards import shard_name, shard_paths
 from seq2serve.components.tasks.registry import get_task
+from seq2serve.components.tasks.translation.demo import fetch_pairs
 from seq2serve.models.runtime.runtime import SavedModelRuntime
-from seq2serve.pipeline.demo.corpora import fetch_translation
 
 SHARDS = 4
 
 
 def write_examples(folder: pathlib.Path, num_rows: int) -> Examples:
     """Writes the demo corpus, repeated up to a number of rows, as the test split of Examples."""
-    _, *lines = pathlib.Path(fetch_translation("de")).read_text(encoding="utf-8").splitlines()
+    _, *lines = pathlib.Path(fetch_pairs("de")).read_text(encoding="utf-8").splitlines()
     rows = [line.split("\t") for line in itertools.islice(itertools.cycle(lines), num_rows)]
     (folder / "Split-test").mkdir(parents=True)
     for shard in range(SHARDS):

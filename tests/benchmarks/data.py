@@ -25,9 +25,9 @@ COLUMNS = ("source", "target")
 
 def grow(path: str, num_pairs: int) -> None:
     """Writes a file of `num_pairs` pairs: the demo corpus, repeated."""
-    from seq2serve.pipeline.demo.corpora import fetch_translation
+    from seq2serve.components.tasks.translation.demo import fetch_pairs
 
-    header, *rows = pathlib.Path(fetch_translation("de")).read_text(encoding="utf-8").splitlines()
+    header, *rows = pathlib.Path(fetch_pairs("de")).read_text(encoding="utf-8").splitlines()
     with open(path, "w", encoding="utf-8") as file:
         file.write(f"{header}\n")
         for number in range(num_pairs):

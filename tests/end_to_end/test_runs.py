@@ -72,6 +72,27 @@ def test_the_same_command_works_for_the_other_tasks(
     assert is_better[task](metrics["model"], next(iter(metrics["baselines"].values()))), metrics
 
 
+def test_the_config_of_a_run_repeats_it_on_its_root_and_trains_the_same_weights_on_another(
+    finished_run_of, tmp_path, components
+):
+    """Of a classifier, because it is trained in a fraction of a translator's time."""
+    run = finished_run_of("classification")
+    copy = run.copy(tmp_path / "copy")
+    repeat = [sys.executable, "-m", "seq2serve", "run", "--config", str(copy.folder / copy.root / "configs" / "1.toml")]
+    serving = ["--serving-dir", str(run.folder / run.serving)]
+    again = copy.execute([*repeat, "--pipeline-root", copy.root, *serving])
+    assert again.returncode == 0, again.stderr
+    assert components(again.stdout) == dict.fromkeys(COMPONENTS, ("reused", "nothing changed since run 1"))
+    (tmp_path / "elsewhere").mkdir()
+    fresh = dataclasses.replace(copy, folder=tmp_path / "elsewhere")
+    done = fresh.execute([*repeat, "--pipeline-root", fresh.root])
+    assert done.returncode == 0, done.stderr
+    assert components(done.stdout) == FIRST_RUN
+    weights = [each.output("Trainer", "model").path("Format-Keras", "model.weights.h5") for each in (run, fresh)]
+    first, second = (pathlib.Path(path).read_bytes() for path in weights)
+    assert first == second
+
+
 def test_a_second_run_reuses_everything_and_imports_nothing_heavy(any_finished_run, tmp_path, components, versions):
     # In a copy, because other tests read the last run of the original; pushed versions stay there.
     serving = str(any_finished_run.folder / any_finished_run.serving)

@@ -1,23 +1,29 @@
 """Settings: every one has a type, bounds and an error message; presets have the documented sizes."""
 
+import ast
 import dataclasses
+import pathlib
+import tomllib
 import typing
 
 import pytest
 
 from seq2serve.components.base.errors import UserError
-from seq2serve.components.tasks.registry import TASKS
-from seq2serve.models.config import ModelConfig
+from seq2serve.components.tasks.registry import TASKS, presets_of
+from seq2serve.models.config import ModelConfig, Range
 from seq2serve.pipeline import config as config_module
 from seq2serve.pipeline.commands.settings_text import settings_text
-from seq2serve.pipeline.config import PRESETS, PipelineConfig, preset, setting_names, with_settings
+from seq2serve.pipeline.config import (
+    PRESETS,
+    PipelineConfig,
+    preset,
+    setting_names,
+    setting_type,
+    with_columns,
+    with_settings,
+)
 
 BASE = PipelineConfig()
-
-
-def value_of(config: PipelineConfig, name: str) -> object:
-    section, key = name.split(".")
-    return getattr(getattr(config, section), key)
 
 
 @pytest.mark.parametrize(
@@ -30,13 +36,13 @@ def value_of(config: PipelineConfig, name: str) -> object:
         ("model.norm_first=False", False),
         ("model.norm_first=true", True),
         ("model.positions=rotary", "rotary"),
-        ("data.source=a=b", "a=b"),
+        ("data.split_key=a=b", "a=b"),
         ("data.delimiter= ", " "),
         ("data.delimiter=\t", "\t"),
     ],
 )
 def test_a_setting_is_parsed_as_the_type_of_its_field(setting, expected):
-    value = value_of(with_settings(BASE, [setting]), setting.partition("=")[0].strip())
+    value = with_settings(BASE, [setting]).value(setting.partition("=")[0].strip())
     assert value == expected
     assert type(value) is type(expected)
 
@@ -162,7 +168,6 @@ CONFLICTS = {
     ],
     r"^setting tokenizer.shared=false needs model.tie_embeddings=false: two vocabularies": ["tokenizer.shared=false"],
     r"^setting data.slices: the task has its own column 'target'; rename the column": ["data.slices=topic, target"],
-    r"^data.source and data.target are both 'source': name two columns$": ["data.target=source"],
     r"^settings training.epochs and training.minutes both limit training: set one": [
         "training.epochs=2",
         "training.minutes=5",
@@ -177,6 +182,26 @@ def test_settings_that_contradict_each_other_are_an_error(message, settings):
     with pytest.raises(UserError, match=message) as error:
         with_settings(BASE, settings)
     assert error.value.code == "settings-conflict"
+
+
+def test_columns_have_the_name_of_the_task_unless_they_are_named():
+    config = with_columns(BASE, {"source": "english"})
+    assert config.file_columns == {"source": "english", "target": "target"}
+    assert with_columns(config, {"target": "2"}).file_columns == {"source": "english", "target": "2"}
+
+
+def test_two_columns_with_one_name_are_an_error():
+    message = r"^columns source and target are both 'source' in the file: name two columns$"
+    with pytest.raises(UserError, match=message) as error:
+        with_columns(BASE, {"target": "source"})
+    assert error.value.code == "settings-conflict"
+
+
+def test_a_column_that_the_task_does_not_have_is_an_error():
+    message = r"^unknown column of translation 'sourse' \(did you mean source\?\). There are: source, target$"
+    with pytest.raises(UserError, match=message) as error:
+        with_columns(BASE, {"sourse": "english"})
+    assert error.value.fields == {"kind": "column of translation", "name": "sourse"}
 
 
 def test_a_completion_longer_than_half_of_the_context_is_an_error():
@@ -202,7 +227,10 @@ def test_two_tokenizers_for_a_task_with_one_text_are_an_error():
             "training.step=5",
             r"^unknown setting 'training.step' \(did you mean training.steps\?\). There are: training.s",
         ),
-        ("model.steps=5", r"^unknown setting 'model.steps'.* There are: model.num_encoder_layers"),
+        (
+            "model.steps=5",
+            r"^unknown setting 'model.steps' \(did you mean training.steps\?\). There are: model.num_encoder_layers",
+        ),
         (
             "trainig.steps=5",
             r"^unknown section of settings 'trainig' \(did you mean training\?\). There are: data, tok",
@@ -229,16 +257,16 @@ def test_a_config_cannot_be_constructed_with_wrong_values():
 
 
 @pytest.mark.parametrize(
-    ("setting", "message"),
+    ("name", "message"),
     [
-        ("decoding.max_source_length=512", r"data\.max_length is the limit in training and when served"),
-        ("evaluation.min_over_baseline=5", r"Set evaluation\.bar$"),
+        ("decoding.max_source_length", r"data\.max_length is the limit in training and when served"),
+        ("data.label", r"name the column of the file with --column label=NAME"),
+        ("evaluation.min_over_baseline", r"Set evaluation\.bar$"),
     ],
 )
-def test_a_setting_that_was_replaced_names_the_one_that_decides(setting, message):
+def test_a_setting_that_was_replaced_names_the_one_that_decides(name, message):
     with pytest.raises(UserError, match=message) as error:
-        with_settings(BASE, [setting])
-    name = setting.partition("=")[0]
+        with_settings(BASE, [f"{name}=5"])
     assert (error.value.code, error.value.fields) == ("setting-replaced", {"setting": name})
 
 
@@ -255,21 +283,24 @@ def test_a_language_model_may_learn_the_positions_of_its_rows():
     assert config.model.max_positions < config.data.max_length
 
 
-def test_every_number_has_bounds():
-    numbers = {name for name in setting_names() if type(value_of(BASE, name)) in (int, float)}
-    assert numbers == config_module._RANGES.keys()
+@pytest.mark.parametrize("name", setting_names())
+def test_every_setting_has_a_type_that_can_be_parsed_and_a_range_if_it_is_a_number(name):
+    kind, allowed = setting_type(name)
+    assert kind in (int, float, bool, str) or typing.get_origin(kind) is typing.Literal
+    assert (allowed is not None) == (kind in (int, float))
+    assert type(BASE.value(name)) is (str if typing.get_origin(kind) else kind)
 
 
-def test_every_field_has_a_type_that_can_be_parsed():
-    for name in setting_names():
-        section, key = name.split(".")
-        hint = typing.get_type_hints(type(getattr(BASE, section)))[key]
-        assert hint in (int, float, bool, str) or typing.get_origin(hint) is typing.Literal, name
+def test_both_ends_of_a_range_are_allowed_and_nothing_beyond():
+    for value, allowed in ((0, True), (0.9, True), (-1e-9, False), (0.9 + 1e-9, False)):
+        assert Range(0, 0.9).allows(value) is allowed
+    assert Range(1).allows(1e300)
+    assert [str(Range(1)), str(Range(1e-6, 4294967295))] == ["at least 1", "between 1e-06 and 4294967295"]
 
 
 @pytest.mark.parametrize("name", setting_names())
 def test_every_setting_can_be_set_to_its_current_value(name):
-    assert with_settings(BASE, [f"{name}={value_of(BASE, name)}"]) == BASE
+    assert with_settings(BASE, [f"{name}={BASE.value(name)}"]) == BASE
 
 
 # Presets.
@@ -281,6 +312,27 @@ def test_base_and_big_have_the_sizes_of_the_paper():
     sizes = ("num_encoder_layers", "num_decoder_layers", "d_model", "num_heads", "dff", "dropout")
     assert [getattr(base.model, size) for size in sizes] == [6, 6, 512, 8, 2048, 0.1]
     assert [getattr(big.model, size) for size in sizes] == [6, 6, 1024, 16, 4096, 0.3]
+
+
+def test_presets_of_a_task_change_presets_that_exist():
+    for task in TASKS:
+        assert set(presets_of(task)) <= {"common", *PRESETS}
+    assert presets_of("a task of somebody else") == {}
+
+
+def test_no_file_of_the_pipeline_names_a_task():
+    """Examples in help texts and README files may; `classification` also names a protocol of TensorFlow Serving."""
+    folder = pathlib.Path(config_module.__file__).parent
+    protocol = [folder / "serving" / name for name in ("grpc_api.py", "inference.py")]
+    files = [path for kind in ("*.py", "*.toml") for path in folder.rglob(kind) if path not in protocol]
+    assert len(files) > 50
+    for path in files:
+        if path.suffix == ".toml":
+            named = {value for value in tomllib.loads(path.read_text()) if value in TASKS}
+        else:
+            strings = (node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant))
+            named = {value for value in strings if value in TASKS}
+        assert not named, path
 
 
 def test_every_task_has_every_preset():

@@ -9,7 +9,7 @@ import pytest
 
 from seq2serve.components.tasks.classification.task import Classification
 from seq2serve.components.tasks.registry import TASKS
-from seq2serve.pipeline.config import PipelineConfig, preset, setting_names, with_settings
+from seq2serve.pipeline.config import PipelineConfig, preset, setting_names, setting_type, with_columns, with_settings
 from seq2serve.pipeline.dag import make_pipeline, make_validation_pipeline
 from seq2serve.pipeline.running.fingerprint import as_json
 from seq2serve.pipeline.running.pipeline import Pipeline
@@ -47,9 +47,7 @@ def parameters(config: PipelineConfig) -> dict[str, dict]:
 
 def other_value(config: PipelineConfig, name: str) -> object:
     """Returns a value that a setting may have and that differs from its current one."""
-    section, key = name.split(".")
-    value = getattr(getattr(config, section), key)
-    hint = typing.get_type_hints(type(getattr(config, section)))[key]
+    value, (hint, _) = config.value(name), setting_type(name)
     if typing.get_origin(hint) is typing.Literal:
         return next(choice for choice in typing.get_args(hint) if choice != value)
     if hint is bool:
@@ -72,8 +70,7 @@ def test_the_pushed_model_is_the_evaluated_one_and_needs_both_blessings():
     assert nodes["BulkInferrer"].inputs["pushed_model"] == nodes["Pusher"].outputs["pushed_model"]
 
 
-# The two columns belong to other tasks.
-@pytest.mark.parametrize("name", sorted({*setting_names()} - {"data.text", "data.label"}))
+@pytest.mark.parametrize("name", setting_names())
 def test_every_setting_reaches_the_components_that_use_it(name):
     # One value of tokenizer.shared needs untied embeddings; no repetition penalty is below 1.
     settings = ["model.tie_embeddings=false", "decoding.repetition_penalty=2"]
@@ -86,7 +83,7 @@ def test_every_setting_reaches_the_components_that_use_it(name):
 
 
 def test_the_columns_of_the_file_get_the_names_of_the_task():
-    config = with_settings(preset("demo", "translation"), ["data.source=english", "data.target=german"])
+    config = with_columns(preset("demo", "translation"), {"source": "english", "target": "german"})
     assert parameters(config)["ExampleGen"]["columns"] == {"source": "english", "target": "german"}
 
 
@@ -134,7 +131,7 @@ def test_a_pipeline_accepts_a_new_task(monkeypatch):
 
     spam = Spam()
     monkeypatch.setitem(TASKS, spam.name, spam)
-    config = with_settings(preset("tiny", "spam"), ["data.text=mail", "data.label=verdict"])
+    config = with_columns(preset("tiny", "spam"), {"text": "mail", "label": "verdict"})
     nodes = parameters(config)
     assert nodes["ExampleGen"]["columns"] == {"text": "mail", "label": "verdict"}
     assert nodes["Transform"]["preprocessing"]["label_columns"] == ["label"]

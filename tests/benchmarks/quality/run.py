@@ -20,7 +20,7 @@ from typing import Any
 from sacrebleu.metrics import BLEU
 
 from seq2serve.pipeline.commands.logs import set_up_logs
-from seq2serve.pipeline.config import preset, with_settings
+from seq2serve.pipeline.config import preset, with_columns, with_settings
 from seq2serve.pipeline.dag import make_pipeline
 from seq2serve.pipeline.running.runner import Runner, RunResult
 
@@ -76,6 +76,7 @@ class Benchmark:
         files: as on the command line; {data} and {work} are replaced by the folders.
         seeds: of the runs, one each.
         cut: a file to cut in two, written to {work}.
+        columns: column of the task -> column of the files.
     """
 
     title: str
@@ -88,6 +89,7 @@ class Benchmark:
     settings: list[str]
     seeds: list[int]
     cut: Cut | None = None
+    columns: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def load(name: str) -> Benchmark:
@@ -101,7 +103,8 @@ def run(benchmark: Benchmark, seed: int, data: pathlib.Path, work: pathlib.Path)
     work.mkdir(parents=True, exist_ok=True)
     if benchmark.cut:
         benchmark.cut.make(data, work)
-    config = with_settings(preset(benchmark.preset, benchmark.task), [*benchmark.settings, f"training.seed={seed}"])
+    config = with_columns(preset(benchmark.preset, benchmark.task), benchmark.columns)
+    config = with_settings(config, [*benchmark.settings, f"training.seed={seed}"])
     files = ",".join(benchmark.files).format(data=data, work=work)
     start = time.monotonic()
     root = work / f"seed-{seed}"  # one per seed: a model that is worse than the last one of its root is not pushed

@@ -56,6 +56,23 @@ def test_a_run_has_the_results_of_the_command_line_and_reuses_them(finished_run,
     assert capfd.readouterr() == ("", "")
 
 
+def test_the_config_of_a_run_repeats_it_and_options_win_over_it(pairs, options, tmp_path):
+    folders = {name: options[name] for name in ("pipeline_root", "serving_dir")}
+    first = seq2serve.run(pairs, **options)
+    assert first.config.read_text() == (options["pipeline_root"] / "configs" / f"{first.id}.toml").read_text()
+    run = seq2serve.run(config=first.config, **folders)
+    assert all(node.reused for node in run.nodes.values())
+    with pytest.raises(seq2serve.UserError) as error:
+        seq2serve.run(config=first.config, source="english", preset="tiny", **folders)
+    assert error.value.code == "column-missing"
+
+
+def test_a_run_without_rows_and_without_data_in_a_config_is_an_error(tmp_path):
+    with pytest.raises(seq2serve.UserError, match=r"^no data: name a file, or a config file whose table") as error:
+        seq2serve.run(pipeline_root=tmp_path)
+    assert error.value.code == "data-missing"
+
+
 def test_a_run_can_be_loaded(pairs, options):
     run = seq2serve.run(pairs, **options)
     with seq2serve.load(run) as translate:
@@ -124,6 +141,10 @@ def test_a_model_that_is_not_blessed_is_a_run_with_a_reason(pairs, options, tmp_
         ({"data": {"delimiter": None}}, "setting-invalid"),
         ({"data": {"slices": ["a", "b"]}}, "setting-invalid"),
         ({"warm_start": "nowhere"}, "model-missing"),
+        ({"config": "nowhere.toml"}, "file-missing"),
+        ({"columns": {"sourse": "a"}}, "name-unknown"),
+        ({"columns": ["a", "b"]}, "settings-invalid"),
+        ({"columns": {"source": "a"}, "source": "b"}, "column-repeated"),
         ({"beam_options": ["stray"]}, "beam-option-malformed"),
         ({"serving_dir": "pairs.tsv"}, "serving-dir-unwritable"),
     ],

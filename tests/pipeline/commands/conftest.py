@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 from seq2serve.components.base.artifact import Model
 from seq2serve.components.base.component import Context, Output, component, raw_files
 from seq2serve.components.base.errors import Seq2ServeError
+from seq2serve.components.tasks import corpora
 from seq2serve.pipeline.commands import summary_text
 from seq2serve.pipeline.commands.app import app
 from seq2serve.pipeline.config import PipelineConfig
 from seq2serve.pipeline.dag import make_pipeline
-from seq2serve.pipeline.demo import corpora
 from seq2serve.pipeline.running.pipeline import Pipeline, RunResult
 
 

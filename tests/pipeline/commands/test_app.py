@@ -54,9 +54,9 @@ def test_without_a_command_help_is_shown(invoke):
 
 
 def test_a_missing_argument_is_a_usage_error(invoke):
-    outcome = invoke("run")
+    outcome = invoke("lineage")
     assert (outcome.exit_code, outcome.error) == (2, None)
-    assert "Missing argument 'FILE'" in outcome.message
+    assert "Missing argument 'ARTIFACT'" in outcome.message
 
 
 def test_an_unknown_option_is_a_usage_error(invoke):

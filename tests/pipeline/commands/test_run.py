@@ -19,7 +19,7 @@ def test_run_passes_all_options_to_the_pipeline(command, toy, tmp_path):
     outcome = command(*arguments, *settings, "--", "--runner=FlinkRunner", "--set", "--", "x")
     assert outcome.exit_code == 0, outcome.stderr
     config = toy.arguments["config"]
-    assert (config.data.source, config.data.target) == ("en", "de")
+    assert config.file_columns == {"source": "en", "target": "de"}
     assert (config.training.steps, config.model.dff, config.model.d_model) == (7, 32, 64)
     assert (toy.arguments["files"], toy.arguments["serving_dir"]) == ("data.tsv", "there")
     assert toy.beam_options == ("--runner=FlinkRunner", "--set", "--", "x")
@@ -28,11 +28,13 @@ def test_run_passes_all_options_to_the_pipeline(command, toy, tmp_path):
     assert "summary of run 1" in outcome.stdout
 
 
-def test_column_names_of_a_labelled_file_are_options(command, toy):
-    outcome = command("run", "data.tsv", "--task", "classification", "--text", "review", "--label", "stars")
+@pytest.mark.parametrize(
+    "options", [["--text=review", "--label=stars"], ["--column=text=review", "--column", "label=stars"]]
+)
+def test_column_names_of_a_labelled_file_are_options(command, toy, options):
+    outcome = command("run", "data.tsv", "--task", "classification", *options)
     assert outcome.exit_code == 0, outcome.stderr
-    data = toy.arguments["config"].data
-    assert (data.text, data.label) == ("review", "stars")
+    assert toy.arguments["config"].file_columns == {"text": "review", "label": "stars"}
     assert toy.arguments["serving_dir"] == "serving/classification"
 
 
@@ -179,6 +181,107 @@ def test_the_demo_of_another_task_has_its_own_preset_and_serving_folder(command,
     assert toy.arguments["serving_dir"] == f"serving/{task}"
 
 
+# Config files.
+
+CONFIG = """
+task = "classification"
+preset = "tiny"
+[files]
+data = "../data.tsv"
+[columns]
+text = "review"
+label = "stars"
+[training]
+steps = 7
+patience = 3
+"""
+
+
+@pytest.fixture
+def config_file(tmp_path):
+    """A config file in a folder below the current one."""
+    path = tmp_path / "conf" / "reviews.toml"
+    path.parent.mkdir()
+    path.write_text(CONFIG)
+    return path
+
+
+def test_a_config_file_names_data_columns_task_preset_and_settings(command, toy, config_file, tmp_path):
+    outcome = command("run", "--config", config_file)
+    assert outcome.exit_code == 0, outcome.stderr
+    config = toy.arguments["config"]
+    assert toy.arguments["files"] == str(tmp_path / "data.tsv")
+    assert config.file_columns == {"text": "review", "label": "stars"}
+    assert (config.task, config.training.steps, config.training.patience) == ("classification", 7, 3)
+    assert config.model == preset("tiny", "classification").model
+    assert toy.arguments["serving_dir"] == "serving/classification"
+
+
+def test_the_command_line_wins_over_the_config_file(command, toy, config_file):
+    options = ["--preset", "demo", "--label", "grade", "--set", "training.steps=9"]
+    outcome = command("run", "data.tsv", "--config", config_file, *options, "--", "--runner=FlinkRunner")
+    assert outcome.exit_code == 0, outcome.stderr
+    config = toy.arguments["config"]
+    assert toy.arguments["files"] == "data.tsv"
+    assert config.file_columns == {"text": "review", "label": "grade"}
+    assert (config.training.steps, config.training.patience) == (9, 3)
+    assert config.model == preset("demo", "classification").model
+    assert toy.beam_options == ("--runner=FlinkRunner",)
+
+
+def test_beam_options_may_follow_a_config_file_that_names_the_data(command, toy, config_file, tmp_path):
+    outcome = command("run", "--config", config_file, "--", "--runner=FlinkRunner", "--x")
+    assert outcome.exit_code == 0, outcome.stderr
+    assert toy.arguments["files"] == str(tmp_path / "data.tsv")
+    assert toy.beam_options == ("--runner=FlinkRunner", "--x")
+
+
+def test_a_demo_takes_task_and_settings_from_a_config_file_but_no_data(command, toy, config_file):
+    outcome = command("demo", "--config", config_file)
+    assert (outcome.exit_code, outcome.error.code) == (2, "data-unexpected")
+    assert f"seq2serve run --config {config_file}" in outcome.stderr
+    config_file.write_text("task = 'classification'\n[training]\npatience = 3")
+    assert command("demo", "--config", config_file).exit_code == 0
+    demo = preset("demo", "classification")
+    expected = dataclasses.replace(demo, training=dataclasses.replace(demo.training, patience=3))
+    assert toy.arguments["config"] == expected
+
+
+@pytest.mark.parametrize("name", ["demo", "run", "validate"])
+def test_a_wrong_config_file_is_an_error_before_anything_runs(command, config_file, tmp_path, name):
+    config_file.write_text("[training]\nsteppes = 7")
+    outcome = command(name, "--config", config_file)
+    assert (outcome.exit_code, outcome.error.code) == (2, "name-unknown")
+    assert outcome.stderr.startswith(f"seq2serve: {config_file}: unknown setting 'training.steppes' (did you mean tra")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["conf", "data.tsv"]
+
+
+@pytest.mark.parametrize("options", [[], ["--tokenizer", "mine", "--set", "tokenizer.placeholders=4"]])
+def test_a_run_writes_a_config_that_repeats_it_in_any_folder(command, toy, tmp_path, monkeypatch, options):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "spm.model").write_text("x")
+    more = ["--preset", "tiny", "--source", "en", "--set", "training.steps=7", "--schema", "edited.pbtxt", *options]
+    outcome = command("run", "data.tsv", *more)
+    assert outcome.exit_code == 0, outcome.stderr
+    first = toy.arguments
+    path = tmp_path / "runs" / "configs" / "1.toml"
+    assert f"{path}" in command("runs", "1").stdout
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    outcome = command("run", "--config", path, "--pipeline-root", "../runs")
+    assert outcome.exit_code == 0, outcome.stderr
+    assert toy.arguments["config"] == dataclasses.replace(
+        first["config"], columns=first["config"].file_columns, tokenizer=toy.arguments["config"].tokenizer
+    )
+    assert toy.arguments["config"].tokenizer.placeholders == first["config"].tokenizer.placeholders
+    absolute = {
+        name: str(tmp_path / first[name]) if first[name] else "" for name in ("files", "schema_file", "tokenizer")
+    }
+    assert {name: toy.arguments[name] for name in absolute} == absolute
+    again = (tmp_path / "runs" / "configs" / "2.toml").read_text()
+    assert again == path.read_text()
+
+
 # Wrong input.
 
 
@@ -191,6 +294,11 @@ def test_the_demo_of_another_task_has_its_own_preset_and_serving_folder(command,
         (["data.tsv", "--set", "model.dfff=1"], "name-unknown", {"kind": "setting", "name": "model.dfff"}),
         (["data.tsv", "--set", "training.steps=x"], "setting-invalid", {"setting": "training.steps", "value": "x"}),
         (["data.tsv", "--source", "a", "--target", "a"], "settings-conflict", {}),
+        (["data.tsv", "--source", "a", "--column", "source=b"], "column-repeated", {"column": "source"}),
+        (["data.tsv", "--column", "source"], "column-malformed", {"column": "source"}),
+        (["data.tsv", "--label", "a"], "name-unknown", {"kind": "column of translation", "name": "label"}),
+        ([], "data-missing", {}),
+        (["--", "--runner=DirectRunner"], "data-missing", {}),
         (["data.tsv", "--warm-start", "nowhere"], "model-missing", {"path": "nowhere"}),
         (
             ["data.tsv", "--set", "training.warm_start_optimizer=true"],

@@ -1,4 +1,4 @@
-"""`seq2serve settings` lists every setting with the docstring of its config, and its output can be passed to --set."""
+"""`seq2serve settings` lists every setting with the text below its field, and its output can be passed to --set."""
 
 import pytest
 
@@ -26,6 +26,15 @@ def test_listed_values_can_be_passed_to_set(task):
     config = preset("demo", task)
     listed = paragraphs(settings_text(config))
     assert with_settings(config, [f"{name}={value}" for name, (value, _) in listed.items()]) == config
+
+
+def test_the_meaning_is_the_text_below_the_field_and_the_range_is_that_of_its_type():
+    listed = paragraphs(settings_text(preset("small", "translation"), width=60))
+    assert " ".join(listed["model.dropout"][1].split()) == (
+        "Dropout rate on the embeddings and after each sub-layer (section 5.4). Between 0 and 0.9."
+    )
+    assert listed["evaluation.num_examples"][1].split()[-3:] == ["At", "least", "0."]
+    assert listed["tokenizer.lowercase"][1].endswith("true or false.")
 
 
 def test_a_part_of_a_name_filters_the_list(invoke):

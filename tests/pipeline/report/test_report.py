@@ -128,7 +128,8 @@ def test_the_page_shows_the_results_of_the_run(any_page):
     assert f"accuracy {accuracy:.1f} %" in page.texts["card"]
     assert "1 encoder layers" not in page.texts["card"]
     assert "RawFiles" in page.texts["lineage"]
-    assert "seq2serve run " in page.texts["reproduce"]
+    assert "seq2serve run --config " in page.texts["reproduce"]
+    assert "[training] steps = 120 " in " ".join(page.texts["reproduce"].split())
     assert "produces the same results" in page.texts["reproduce"]
 
 
@@ -275,6 +276,8 @@ def two_runs(finished_run_of, tmp_path_factory):
     message = "Pusher: cannot write to /elsewhere"
     store.end_execution(failed, "FAILED", message)
     store.end_run(run, "FAILED", message)
+    (root / "configs").mkdir()
+    (root / "configs" / f"{run}.toml").write_text('task = "translation"')
     return root
 
 

@@ -1,23 +1,23 @@
 """The parts of the report: the drawing of the pipeline, the plots, the model card, and the command to repeat a run."""
 
-import dataclasses
 import itertools
 import math
+import pathlib
 import re
 import shlex
 
 import pytest
 
-from seq2serve.components.base.artifact import ModelFiles
 from seq2serve.components.tasks.bootstrap import MIN_ROWS
-from seq2serve.components.tasks.classification.task import Classification
-from seq2serve.pipeline.config import preset, with_settings
+from seq2serve.pipeline.config import preset
 from seq2serve.pipeline.dag import make_pipeline
 from seq2serve.pipeline.metadata.store import MetadataStore
 from seq2serve.pipeline.report import card, plots
 from seq2serve.pipeline.report.facts import read_run
 from seq2serve.pipeline.report.graph import BOX, draw
-from seq2serve.pipeline.report.reproduction import reproduction, run_settings, setting_of
+from seq2serve.pipeline.report.reproduction import effective_config, reproduction, setting_of
+from seq2serve.pipeline.run_config import read_run_config
+from seq2serve.pipeline.running.fingerprint import as_json
 
 DIAMOND = {"a": (), "b": ("a",), "c": ("a",), "d": ("b", "c"), "e": ("a", "d")}
 
@@ -141,7 +141,7 @@ def test_the_weakest_slice_is_chosen_among_slices_with_enough_rows():
         ("Transform", "tokenizer_config.vocab_size", "tokenizer.vocab_size"),
         ("Transform", "preprocessing.max_length", "data.max_length"),
         ("ExampleGen", "split_config.eval_share", "data.eval_share"),
-        ("ExampleGen", "columns.source", "data.source"),
+        ("ExampleGen", "columns.source", ""),
         ("Evaluator", "num_examples", "evaluation.num_examples"),
         ("BulkInferrer", "num_examples", ""),
         ("Pusher", "destination", ""),
@@ -151,31 +151,16 @@ def test_the_setting_of_a_parameter(component, parameter, setting):
     assert setting_of(component, parameter) == setting
 
 
-def test_the_command_repeats_the_settings_of_the_run(any_finished_run):
-    store = MetadataStore(f"sqlite:///{any_finished_run.folder / any_finished_run.root / 'metadata.sqlite'}")
-    facts = read_run(store, 1, str(any_finished_run.folder / any_finished_run.root))
-    arguments = shlex.split(reproduction(facts))
-    assert arguments[:3] == ["seq2serve", "run", str(any_finished_run.folder / any_finished_run.file)]
-    options = list(itertools.pairwise(arguments[3:]))
-    (name,) = [value for option, value in options if option == "--preset"]
-    changed = [value for option, value in options if option == "--set"]
-    changed += [f"data.{column}={dict(options).get(f'--{column}', column)}" for column in facts.task.columns]
-    assert _settings(with_settings(preset(name, any_finished_run.task), changed), facts) == run_settings(facts)
-    settings = [word.removeprefix("--set=") for word in any_finished_run.command() if word.startswith("--set=")]
-    text = ["data.text=sentence"] if isinstance(facts.task, Classification) else []
-    assert _settings(with_settings(preset("demo", any_finished_run.task), settings + text), facts) == run_settings(
-        facts
-    )
-
-
-@pytest.mark.parametrize("uri", ["{0}/Format-Keras/**", "model={0}/Format-Keras/**,optimizer={0}/checkpoints/ckpt-*"])
-def test_the_command_names_the_folder_of_the_earlier_model(finished_run, uri):
-    store = MetadataStore(f"sqlite:///{finished_run.folder / finished_run.root / 'metadata.sqlite'}")
-    facts = read_run(store, 1, str(finished_run.folder / finished_run.root))
-    user_files = {**facts.user_files, "ModelFiles": ModelFiles(uri.format("runs/7"))}
-    arguments = shlex.split(reproduction(dataclasses.replace(facts, user_files=user_files)))
-    assert arguments[arguments.index("--warm-start") + 1] == "runs/7/Format-Keras"
-
-
-def _settings(config, facts):
-    return {name: getattr(getattr(config, name.split(".")[0]), name.split(".")[1]) for name in run_settings(facts)}
+def test_the_config_file_of_the_command_makes_the_components_of_the_run(any_finished_run):
+    root = str(any_finished_run.folder / any_finished_run.root)
+    facts = read_run(MetadataStore(f"sqlite:///{root}/metadata.sqlite"), 1, root)
+    program, command, option, path, *folders = shlex.split(reproduction(facts))
+    assert (program, command, option) == ("seq2serve", "run", "--config")
+    assert effective_config(facts) == pathlib.Path(path).read_text(encoding="utf-8")
+    serving = str(any_finished_run.folder / any_finished_run.serving)
+    assert folders == ["--pipeline-root", root, "--serving-dir", serving]
+    config = read_run_config(path)
+    assert config.data == str(any_finished_run.folder / any_finished_run.file)
+    nodes = make_pipeline(config.pipeline_config(), config.data, root, serving).nodes
+    parameters = {node.id: as_json(node.id, node.parameters) for node in nodes if node.component}
+    assert parameters == {name: step.parameters for name, step in facts.steps.items()}

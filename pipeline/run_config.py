@@ -1,0 +1,250 @@
+"""RunConfig: files, columns, task, preset and settings of a run, as `--config` reads and every run writes them.
+
+task = "classification"
+preset = "small"
+
+[files]
+data = "reviews.csv"    # also schema, tokenizer and warm_start; paths are relative to the config file
+
+[columns]
+text = "review"
+
+[training]              # and the other sections of `seq2serve settings`
+steps = 5000
+"""
+
+import contextlib
+import dataclasses
+import glob
+import json
+import os
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from seq2serve.components.base.errors import UserError
+from seq2serve.components.base.uris import is_remote
+from seq2serve.components.example_gen.formats import parse_roles
+from seq2serve.components.tasks.registry import DEFAULT_TASK, TASKS
+from seq2serve.pipeline.config import (
+    PRESETS,
+    PipelineConfig,
+    check_known,
+    parse_setting,
+    preset,
+    sections,
+    setting_texts,
+    with_columns,
+    with_settings,
+)
+
+DEFAULT_PRESET = "small"
+NO_DATA = "no data: name a file, or a config file whose table [files] has data"
+SHORT_COLUMNS = ("source", "target", "text", "label")  # those with an option of their own
+FILES = ("data", "schema", "tokenizer", "warm_start")
+_POSITION = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", re.DOTALL)  # in errors of tomllib
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """What determines the result of a run; every value may be missing, for its default.
+
+    Args:
+        data: path, pattern or URL of the text, or several with their roles.
+        schema: path of a schema.pbtxt to validate against.
+        tokenizer: a tokenizer's folder or file to use, or one per column.
+        warm_start: folder of an earlier model whose weights training starts from.
+        task, preset: names.
+        columns: column of the task -> column of the file.
+        settings: in the syntax of `--set`; of two for one key the later wins.
+    """
+
+    data: str = ""
+    schema: str = ""
+    tokenizer: str = ""
+    warm_start: str = ""
+    task: str = ""
+    preset: str = ""
+    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    settings: tuple[str, ...] = ()
+
+    def over(self, base: "RunConfig") -> "RunConfig":
+        """Returns these values, and those of another RunConfig where these are missing."""
+        names = (*FILES, "task", "preset")
+        values = {name: getattr(self, name) or getattr(base, name) for name in names}
+        return RunConfig(**values, columns={**base.columns, **self.columns}, settings=base.settings + self.settings)
+
+    def pipeline_config(self) -> PipelineConfig:
+        """Returns every setting.
+
+        Raises:
+            UserError: a name is unknown, a value is wrong, or two values contradict each other.
+        """
+        config = preset(self.preset or DEFAULT_PRESET, self.task or DEFAULT_TASK)
+        return with_settings(with_columns(config, self.columns), self.settings)
+
+    def effective_text(self) -> str:
+        """Returns the content of a config file that repeats the run in any folder: all settings, absolute paths."""
+        config, here = self.pipeline_config(), os.getcwd()
+        tables: dict[str, Mapping[str, Any]] = {"files": _absolute_files(self, here), "columns": config.file_columns}
+        tables |= {section: dataclasses.asdict(getattr(config, section)) for section in sections()}
+        if self.tokenizer or self.warm_start:
+            # The tokenizer is not learned: only the settings that were compared with it may stand there.
+            names = [parse_setting(setting)[0].partition(".") for setting in self.settings]
+            kept = {key for section, _, key in names if section == "tokenizer"}
+            tables["tokenizer"] = {key: value for key, value in tables["tokenizer"].items() if key in kept}
+        head = {"task": config.task, "preset": self.preset or DEFAULT_PRESET}
+        lines = ["# What a run of seq2serve used. `seq2serve run --config FILE` repeats it.", *_toml_lines(head)]
+        for name, values in tables.items():
+            lines += ["", f"[{name}]", *_toml_lines(values)] if values else []
+        return "\n".join(lines) + "\n"
+
+
+def named_columns(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Returns column of the task -> column of the file.
+
+    Raises:
+        UserError: a column has two names.
+    """
+    named: dict[str, str] = {}
+    for column, name in pairs:
+        if named.setdefault(column, name) != name:
+            raise UserError(
+                f"the column {column} is both {named[column]!r} and {name!r} in the file: name it once",
+                code="column-repeated",
+                column=column,
+            )
+    return named
+
+
+def read_run_config(path: str | os.PathLike[str]) -> RunConfig:
+    """Reads a config file; relative paths in it become absolute, from the file's folder.
+
+    Raises:
+        UserError: the file is missing or not TOML; a key is unknown; a value has another type or is out of its range.
+    """
+    path = os.fspath(path)
+    values = _read_toml(path)
+    with _errors_of(path):
+        for name in values:
+            check_known("key", name, ("task", "preset", "files", "columns", *sections()))
+        for name in ("files", "columns", *sections()):
+            _check_type(name, values.get(name, {}), dict, "a table")
+        files = values.get("files", {})
+        for name, value in files.items():
+            check_known("key", f"files.{name}", [f"files.{known}" for known in FILES])
+            _check_type(f"files.{name}", value, str, "a text")
+        columns = {column: _column_name(column, name) for column, name in values.get("columns", {}).items()}
+        names = {}
+        for name, known in (("task", TASKS), ("preset", PRESETS)):
+            names[name] = _check_type(name, values.get(name, ""), str, "a text")
+            if name in values:
+                check_known(name, names[name], tuple(known))
+        settings = tuple(setting_texts({section: values.get(section, {}) for section in sections()}))
+        for setting in settings:
+            parse_setting(setting)
+        folder = os.path.dirname(os.path.abspath(path))
+        return RunConfig(**_absolute_files(RunConfig(**files), folder), **names, columns=columns, settings=settings)
+
+
+def _read_toml(path: str) -> dict[str, Any]:
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        return tomllib.loads(text)
+    except FileNotFoundError as error:
+        raise UserError(f"config file not found: {path}", code="file-missing", path=path) from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}", code="file-unreadable", path=path) from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text, as TOML must be", code="config-malformed", path=path) from error
+    except tomllib.TOMLDecodeError as error:
+        match = _POSITION.fullmatch(str(error))
+        problem, line, column = match.groups() if match else (str(error), None, None)
+        line_number = int(line) if line else len(text.splitlines())
+        place = f"line {line_number}" + (f", column {column}" if column else "")
+        raise UserError(
+            f"{path}, {place}: not TOML: {problem[:1].lower()}{problem[1:]}",
+            code="config-malformed",
+            path=path,
+            line=line_number,
+        ) from error
+
+
+@contextlib.contextmanager
+def _errors_of(path: str) -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{path}: {error}", code=error.code, path=path, **error.fields) from error
+
+
+def _check_type(name: str, value: Any, kind: type, described: str) -> Any:
+    if not isinstance(value, kind):
+        raise UserError(f"{name} must be {described}, got {value!r}", code="setting-invalid", setting=name, value=value)
+    return value
+
+
+def _column_name(column: str, name: Any) -> str:
+    if isinstance(name, bool) or not isinstance(name, str | int) or name == "":
+        raise UserError(
+            f"columns.{column} must be the name or the number of a column of the file, got {name!r}",
+            code="setting-invalid",
+            setting=f"columns.{column}",
+            value=name,
+        )
+    return str(name)
+
+
+def _absolute_files(config: RunConfig, folder: str) -> dict[str, str]:
+    """Returns the files that are named, with absolute paths.
+
+    Args:
+        config: its paths are relative to `folder`.
+        folder: an absolute path.
+    """
+    patterns = {"data": _absolute_pattern, "schema": _absolute_pattern, "tokenizer": _absolute_path}
+    files = {name: _with_roles(getattr(config, name), folder, join) for name, join in patterns.items()}
+    files["warm_start"] = _absolute_path(config.warm_start, folder) if config.warm_start else ""
+    return {name: value for name, value in files.items() if value}
+
+
+def _with_roles(text: str, folder: str, join: Callable[[str, str], str]) -> str:
+    """Joins a folder to a path, or to the path of each role, such as train=a.tsv,test=b.tsv."""
+    if not text:
+        return ""
+    if os.path.lexists(os.path.join(folder, text)):  # its name may look like roles
+        return join(text, folder)
+    parts = []
+    for role in parse_roles(text):
+        name = ".".join(filter(None, [role.split, role.column]))
+        parts.append(f"{name}={join(role.pattern, folder)}" if name else join(role.pattern, folder))
+    return ",".join(parts)
+
+
+def _absolute_path(path: str, folder: str) -> str:
+    return path if is_remote(path) else os.path.normpath(os.path.join(folder, path))
+
+
+def _absolute_pattern(pattern: str, folder: str) -> str:
+    path = _absolute_path(pattern, folder)
+    if is_remote(pattern) or os.path.isabs(pattern) or os.path.lexists(path):
+        return path
+    return _absolute_path(pattern, glob.escape(folder))
+
+
+def _toml_lines(values: Mapping[str, Any]) -> Iterator[str]:
+    for key, value in values.items():
+        yield f"{key if re.fullmatch(r'[A-Za-z0-9_-]+', key) else _toml_text(key)} = {_toml_value(value)}"
+
+
+def _toml_value(value: str | bool | int | float) -> str:
+    if isinstance(value, str):
+        return _toml_text(value)
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def _toml_text(text: str) -> str:
+    # The escapes of JSON are TOML's, too; JSON has none for U+007F, which TOML requires.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
