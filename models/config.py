@@ -61,6 +61,8 @@ class ModelConfig:
         tie_embeddings: share one matrix between source embeddings, target embeddings and output (section 3.4).
         max_positions: number of learned positions; later positions share the last one. For a language model also its
             context length: the number of tokens in a row of packed text, and the most that generation attends to.
+        ngram_buckets: classification only: number of hash values of the pairs of adjacent tokens that a linear
+            classifier beside the encoder learns from. 0 disables that classifier.
     """
 
     num_encoder_layers: int = 6
@@ -76,6 +78,7 @@ class ModelConfig:
     positions: Literal["sinusoidal", "learned", "rotary"] = "sinusoidal"
     tie_embeddings: bool = True
     max_positions: int = 1024
+    ngram_buckets: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

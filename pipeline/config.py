@@ -213,6 +213,7 @@ _RANGES = {
     "model.attention_dropout": (0, 0.9),
     "model.activation_dropout": (0, 0.9),
     "model.max_positions": (1, _INF),
+    "model.ngram_buckets": (0, 2**24),
     "training.steps": (1, _INF),
     "training.epochs": (0, _INF),
     "training.minutes": (0, _INF),
