@@ -115,6 +115,10 @@ class ModelConfig:
     """Number of learned positions; later positions share the last one. For a language model also its context length:
     the number of tokens in a row of packed text, and the most that generation attends to."""
 
+    ngram_buckets: Annotated[int, Range(0, 2**24)] = 0
+    """Classification only: number of hash values of the pairs of adjacent tokens that a linear classifier beside the
+    encoder learns from. 0 disables that classifier."""
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:

@@ -16,6 +16,7 @@ from seq2serve.models.config import ModelConfig
 from seq2serve.models.transformer.attention import causal_mask, document_mask, padding_mask
 from seq2serve.models.transformer.blocks import DecoderLayer, EncoderLayer
 from seq2serve.models.transformer.layers import Dropout, LayerNormalization, PositionalEncoding, TokenEmbedding
+from seq2serve.models.transformer.ngrams import NGramClassifier
 from seq2serve.models.transformer.train_step import TrainStepMixin
 
 
@@ -193,10 +194,14 @@ class Transformer(_Model):
 
 @keras.saving.register_keras_serializable("seq2serve")
 class EncoderClassifier(_Model):
-    """An encoder whose outputs are averaged and projected to classes.
+    """An encoder whose outputs are averaged and projected to classes, and beside it a linear classifier of n-grams.
+
+    Both learn the labels on their own (wide and deep; Cheng et al. 2016 train them together instead, where the encoder
+    memorises a small corpus before the n-grams have learnt from it). The answer is the geometric mean of their
+    probabilities.
 
     Args:
-        config: sizes; those of the decoder are ignored.
+        config: sizes; those of the decoder are ignored. Without `ngram_buckets`, there is only the encoder.
         vocab_size: V.
         num_classes: number of labels.
     """
@@ -206,16 +211,26 @@ class EncoderClassifier(_Model):
         self.num_classes = num_classes
         self.embedding, self.encoder = TokenEmbedding(vocab_size, config.d_model), Encoder(config)
         self.dropout, self.head = Dropout(config.dropout), keras.layers.Dense(num_classes, name="head")
+        buckets = config.ngram_buckets
+        self.ngrams = NGramClassifier(vocab_size, buckets, num_classes) if buckets else None
 
     def call(self, source: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Classifies texts. The mean of a row without tokens is a zero vector.
+        """Classifies texts.
 
         Args:
             source: int [B, S].
-            training: whether to apply dropout.
+            training: whether to apply dropout, and to return the logits of each classifier.
         Returns:
-            Logits, float32 [B, num_classes].
+            Logits, float32 [B, num_classes]; in training with n-grams [B, 2, num_classes].
         """
+        encoded = self._classify_encoded(source, training)
+        if not self.ngrams:
+            return encoded
+        logits = tf.stack([encoded, self.ngrams(source)], 1)  # [B, 2, num_classes]
+        return logits if training else tf.reduce_mean(tf.nn.log_softmax(logits), 1)
+
+    def _classify_encoded(self, source: tf.Tensor, training: bool) -> tf.Tensor:
+        """int [B, S] -> logits, float32 [B, num_classes]. The mean of a row without tokens is a zero vector."""
         mask = padding_mask(source)
         x = self.encoder(self.embedding(source), mask, training=training)  # [B, S, D]
         is_token = tf.cast(mask[:, 0, 0, :, tf.newaxis], x.dtype)  # [B, S, 1]

@@ -33,8 +33,11 @@ def loss_sums(loss: Any, labels: tf.Tensor, logits: tf.Tensor) -> LossSums:
     Args:
         loss: a MaskedCrossEntropy.
         labels: int32 [B, T] or [B].
-        logits: float32 [B, T, V] or [B, V].
+        logits: float32 [B, T, V] or [B, V]; [B, P, V] if each of P classifiers learns the labels of [B]. The sums are
+            then over all of them.
     """
+    if labels.shape.rank == 1 and logits.shape.rank == 3:
+        labels = tf.repeat(labels[:, tf.newaxis], logits.shape[1], axis=1)
     counted = labels != loss.pad_id
     right = (tf.argmax(logits, -1, output_type=labels.dtype) == labels) & counted
     return LossSums(loss.total(labels, logits), tf.reduce_sum(loss.weights(labels)), _count(right), _count(counted))

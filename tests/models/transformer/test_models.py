@@ -29,6 +29,10 @@ shared = functools.cache(make)  # for tests that do not change the model
 MODELS = {
     "transformer": (lambda **changes: make(Transformer, **changes), lambda s, t: {"source": s, "target": t}),
     "classifier": (lambda **changes: make(EncoderClassifier, 3, **changes), lambda s, t: s),
+    "classifier_with_ngrams": (
+        lambda **changes: make(EncoderClassifier, 3, ngram_buckets=50, **changes),
+        lambda s, t: s,
+    ),
     "language_model": (lambda **changes: make(DecoderLanguageModel, **changes), lambda s, t: t),
 }
 EVERY_MODEL = pytest.mark.parametrize("name", MODELS)
@@ -38,7 +42,7 @@ EVERY_MODEL = pytest.mark.parametrize("name", MODELS)
 def test_logits_are_float32_of_the_documented_shape(name, random_ids):
     build, inputs = MODELS[name]
     logits = build()(inputs(random_ids([5, 3]), random_ids([4, 2], seed=1)))
-    assert logits.shape == ((2, 3) if name == "classifier" else (2, 4, 20))
+    assert logits.shape == ((2, 3) if name.startswith("classifier") else (2, 4, 20))
     assert logits.dtype == tf.float32
 
 
