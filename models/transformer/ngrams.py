@@ -14,8 +14,8 @@ SCALE = 4.0  # logits per unit of weight: a step of the optimizer changes them a
 class NGramClassifier(keras.layers.Layer):
     """Multinomial logistic regression on the tokens of a text and its pairs of adjacent tokens.
 
-    Pairs share a fixed number of weights by hashing (Weinberger et al. 2009). A text's weights are summed and divided by
-    the square root of their number, as in a bag of words of unit length.
+    Pairs share a fixed number of weights by hashing (Weinberger et al. 2009). The weights of a text are summed and
+    divided by the square root of their number, as in a bag of words of unit length.
 
     Args:
         vocab_size: V; each token has weights of its own.
@@ -24,7 +24,7 @@ class NGramClassifier(keras.layers.Layer):
     """
 
     def __init__(self, vocab_size: int, num_buckets: int, num_classes: int, **kwargs: Any):
-        super().__init__(**kwargs)
+        super().__init__(**{**kwargs, "dtype": "float32"})  # a sum of many small weights
         self.vocab_size, self.num_buckets, self.num_classes = vocab_size, num_buckets, num_classes
 
     def build(self, *_shapes: Any) -> None:
@@ -50,7 +50,9 @@ class NGramClassifier(keras.layers.Layer):
     def _bucket(self, first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
         """Hashes pairs of ids, int [B, S] each, by multiplication (Knuth 1998, section 6.4)."""
         product = (tf.cast(first, tf.int64) * 1_000_003 + tf.cast(second, tf.int64)) * 0x1E3779B97F4A7C15
-        high = tf.bitwise.right_shift(product, tf.constant(32, tf.int64))  # the lower bits depend on few bits of the ids
+        high = tf.bitwise.right_shift(
+            product, tf.constant(32, tf.int64)
+        )  # the lower bits depend on few bits of the ids
         return tf.cast(tf.math.floormod(high, self.num_buckets), first.dtype)
 
     def get_config(self) -> dict[str, Any]:
