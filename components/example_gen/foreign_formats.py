@@ -35,6 +35,10 @@ _MAGIC = {
     b"ARROW1": "an Arrow file; write it as Parquet",
     b"FEA1": "a Feather file; write it as Parquet",
     b"SQLite format 3": f"an SQLite database; export the table {_CSV}",
+    b"\x80\x04\x95": "a pickle; write its texts as Parquet or CSV",
+    b"\x93NUMPY": "a NumPy array; write its texts as Parquet or CSV",
+}
+_COMPRESSED = {
     b"\x1f\x8b\x08": "compressed with gzip; let its name end in .gz, or unpack it (gunzip)",
     b"BZh": "compressed with bzip2; let its name end in .bz2, or unpack it (bunzip2)",
     b"\x28\xb5\x2f\xfd": "compressed with Zstandard; let its name end in .zst, or unpack it (unzstd)",
@@ -42,8 +46,6 @@ _MAGIC = {
     b"\x5d\x00\x00": "compressed with LZMA, which is not read; unpack it (unlzma)",
     b"\x1f\x9d": "compressed with compress, which is not read; unpack it (uncompress)",
     b"\x04\x22\x4d\x18": "compressed with LZ4, which is not read; unpack it (unlz4)",
-    b"\x80\x04\x95": "a pickle; write its texts as Parquet or CSV",
-    b"\x93NUMPY": "a NumPy array; write its texts as Parquet or CSV",
 }
 _MARKUP = re.compile(
     rb"\s*<(!doctype html|html|\?xml|!doctype tmx|tmx|xliff|martif|tbx|srcset|refset|tstset)\b", re.IGNORECASE
@@ -69,8 +71,11 @@ def foreign_format(beginning: bytes, path: str, data_format: str) -> str:
     if beginning.startswith(_OLE_MAGIC):
         return _OLE.get(os.path.splitext(name)[1], _OLD_OFFICE)
     for magic, hint in _MAGIC.items():
+        if beginning.startswith(magic):
+            return hint
+    for magic, hint in _COMPRESSED.items():
         if beginning.startswith(magic) and (magic != b"BZh" or beginning[4:10] == _BZIP_BLOCK):
-            return _TAR if "compressed" in hint and name.endswith(_COMPRESSED_TARS) else hint
+            return _TAR if name.endswith(_COMPRESSED_TARS) else hint
     if beginning[_TAR_OFFSET:].startswith(_TAR_MAGIC):
         return _TAR
     markup = _MARKUP.match(_ascii(beginning))

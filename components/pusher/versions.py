@@ -148,7 +148,7 @@ def unserved_reason(destination: str, number: int) -> str:
 
 
 def damage(destination: str, version: Version) -> str:
-    """Returns why model servers cannot load a version; "" if its files are those that were pushed.
+    """Returns how the files of a version differ from those that were pushed, and what to do; "" if they do not.
 
     In an object store, only the presence of the graph is checked, because the files would have to be downloaded.
 
@@ -164,8 +164,9 @@ def damage(destination: str, version: Version) -> str:
     if not reason:
         return ""
     return (
-        f"version {version.number} is damaged: {reason}; model servers keep the version that they have; delete the "
-        f"folder {store.path(version.folder)} and push again, or run `seq2serve rollback {shlex.quote(destination)}`"
+        f"version {version.number} is damaged: {reason}; if model servers cannot load it, they keep the version "
+        f"that they have; delete the folder {store.path(version.folder)} and push again, or run "
+        f"`seq2serve rollback {shlex.quote(destination)}`"
     )
 
 

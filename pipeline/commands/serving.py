@@ -168,7 +168,7 @@ def versions(folder: _ServingFolder) -> None:
 
     The label stable marks the newest version; others are those in models.config.
 
-    A served version is shown as damaged if its files are not those that were pushed, so that no server can load it.
+    A served version is shown as damaged if its files are not those that were pushed.
     """
     with explained():
         from seq2serve.components.pusher import versions as serving_folder

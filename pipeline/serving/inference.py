@@ -104,7 +104,8 @@ class Inference:
     ) -> dict[str, np.ndarray]:
         def work() -> dict[str, np.ndarray]:
             start = time.perf_counter()
-            outputs = loaded.run(signature, inputs, min(RUN_SECONDS, job.deadline - time.monotonic()))
+            seconds_left = max(0.0, job.deadline - time.monotonic())
+            outputs = loaded.run(signature, inputs, min(RUN_SECONDS, seconds_left))
             seconds = time.perf_counter() - start
             self.metrics.count(GRAPH_RUNS)
             self.metrics.count(GRAPH_RUN_TIME, round(1e6 * seconds))
