@@ -6,7 +6,8 @@ The module does not import TensorFlow, so a cached run does not load it.
 
 import dataclasses
 import math
-from typing import Annotated, Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NamedTuple
 
 MAX_PLACEHOLDERS = 64
 MAX_SEED = 2**32 - 1  # NumPy's
@@ -250,3 +251,13 @@ class Recipe:
     model: ModelConfig
     training: TrainingConfig
     decoding: DecodingConfig
+
+    def with_values(self, values: Mapping[str, Any]) -> "Recipe":
+        """Returns a Recipe with other values, such as {"training.steps": 500}."""
+        sections: dict[str, dict[str, Any]] = {}
+        for name, value in values.items():
+            section, _, key = name.partition(".")
+            sections.setdefault(section, {})[key] = value
+        return dataclasses.replace(
+            self, **{section: dataclasses.replace(getattr(self, section), **keys) for section, keys in sections.items()}
+        )

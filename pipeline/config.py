@@ -18,6 +18,7 @@ from seq2serve.components.base.errors import UserError
 from seq2serve.components.evaluator.bar import Bar
 from seq2serve.components.example_gen.formats import Format, Unit
 from seq2serve.components.tasks.registry import DEFAULT_TASK, TASKS, presets_of
+from seq2serve.components.tasks.sizing import automatic_settings
 from seq2serve.models.config import (
     MAX_SEED,
     DecodingConfig,
@@ -28,6 +29,7 @@ from seq2serve.models.config import (
     number_text,
 )
 
+AUTO = "auto"  # the preset that sizes everything from the data
 UNCUT = 1_000_000_000  # as data.max_length: texts are not cut, but packed into rows of model.max_positions
 # Earlier setting -> the setting that decides now, and what it does.
 _REPLACED = {
@@ -118,6 +120,8 @@ class PipelineConfig:
         task: name of the task.
         columns: column of the task -> column of the file: a name, a number from 1 if there is no header, or for JSON a
             field or a path of fields joined by dots. Others have the same name in the file.
+        automatic: the settings that Transform and Tuner choose from the data (components/tasks/sizing.py). Their values
+            here are only those of a usual choice.
         data, tokenizer, model, training, decoding, evaluation: the sections.
     Raises:
         UserError: a value is out of its range, or two values contradict each other.
@@ -125,6 +129,7 @@ class PipelineConfig:
 
     task: str = DEFAULT_TASK
     columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    automatic: tuple[str, ...] = ()
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     tokenizer: TokenizerConfig = dataclasses.field(default_factory=TokenizerConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
@@ -151,7 +156,7 @@ class PipelineConfig:
 
 
 def preset(name: str, task: str) -> PipelineConfig:
-    """Returns a preset for a task.
+    """Returns a preset for a task. That of `AUTO` leaves many settings to the data, see PipelineConfig.automatic.
 
     Raises:
         UserError: no such preset or task; the message names the closest match and lists them all.
@@ -159,7 +164,11 @@ def preset(name: str, task: str) -> PipelineConfig:
     check_known("preset", name, tuple(PRESETS))
     own = presets_of(task)
     settings = (text for kind in ("common", name) for text in setting_texts(own.get(kind, {})))
-    return with_settings(dataclasses.replace(PRESETS[name], task=task), settings)
+    config = with_settings(dataclasses.replace(PRESETS[name], task=task), settings)
+    if name != AUTO:
+        return config
+    parts = TASKS[task].parts
+    return dataclasses.replace(config, automatic=automatic_settings(parts, config.data.max_length == UNCUT))
 
 
 def with_settings(config: PipelineConfig, settings: Iterable[str]) -> PipelineConfig:
@@ -169,7 +178,7 @@ def with_settings(config: PipelineConfig, settings: Iterable[str]) -> PipelineCo
         config: to start from.
         settings: texts such as "training.steps=500"; of two for one key the later wins.
     Returns:
-        A new PipelineConfig, checked as a whole.
+        A new PipelineConfig, checked as a whole. A setting that is changed is not automatic any more.
     Raises:
         UserError: no such section or key, a value of the wrong type or out of range; the message lists what is
             possible.
@@ -180,7 +189,9 @@ def with_settings(config: PipelineConfig, settings: Iterable[str]) -> PipelineCo
         section, _, key = name.partition(".")
         changes.setdefault(section, {})[key] = value
     changed = {section: dataclasses.replace(getattr(config, section), **keys) for section, keys in changes.items()}
-    return dataclasses.replace(config, **changed)
+    made = {f"{section}.{key}" for section, keys in changes.items() for key in keys}
+    automatic = tuple(name for name in config.automatic if name not in made)
+    return dataclasses.replace(config, automatic=automatic, **changed)
 
 
 def parse_setting(setting: str) -> tuple[str, Any]:
@@ -410,4 +421,4 @@ def _read_preset(name: str) -> PipelineConfig:
     return with_settings(PipelineConfig(), setting_texts(tomllib.loads(path.read_text(encoding="utf-8"))))
 
 
-PRESETS = {name: _read_preset(name) for name in ("tiny", "demo", "small", "base", "big")}
+PRESETS = {name: _read_preset(name) for name in (AUTO, "tiny", "demo", "small", "base", "big")}

@@ -18,9 +18,11 @@ from seq2serve.components.pusher.component import Pusher
 from seq2serve.components.schema_gen.component import ImportSchemaGen, SchemaGen
 from seq2serve.components.statistics_gen.component import StatisticsGen
 from seq2serve.components.tasks.registry import get_task
+from seq2serve.components.tasks.sizing import MAX_LENGTH, VOCABULARY
 from seq2serve.components.trainer.component import Trainer
 from seq2serve.components.transform.component import Transform, TransformByTokenizer
 from seq2serve.components.transform.preprocessing import Preprocessing
+from seq2serve.components.tuner.component import Tuner
 from seq2serve.models.config import Recipe
 from seq2serve.pipeline.config import PipelineConfig
 from seq2serve.pipeline.run_config import RunConfig
@@ -39,7 +41,7 @@ def make_pipeline(
     tokenizer: str = "",
     warm_start: str = "",
 ) -> Pipeline:
-    """Joins the ten components (TFX: a pipeline's `create_pipeline`).
+    """Joins the components (TFX: a pipeline's `create_pipeline`).
 
     Args:
         config: every setting.
@@ -55,15 +57,9 @@ def make_pipeline(
     task = get_task(config.task)
     data_nodes, examples, schema = _data_nodes(config, files, schema_file)
     text_nodes = _text_nodes(config, examples, schema, tokenizer)
-    transform = text_nodes[-1]
     base_model = raw_files(warm_start, ModelFiles) if warm_start else None
-    trainer = Trainer(
-        transformed_examples=transform.outputs["transformed_examples"],
-        tokenizer=transform.outputs["tokenizer"],
-        task=task,
-        recipe=Recipe(config.model, config.training, config.decoding),
-        base_model=base_model,
-    )
+    training_nodes = _training_nodes(config, text_nodes[-1], base_model)
+    trainer = training_nodes[-1]
     model = trainer.outputs["model"]
     # It also reads the last blessed model's evaluation, which is not an input but found among its earlier outputs
     # (TFX: a Resolver).
@@ -90,8 +86,20 @@ def make_pipeline(
         num_examples=NUM_SAMPLES,
     )
     imported = (base_model.node,) if base_model else ()
-    nodes = (*data_nodes, *text_nodes, *imported, trainer, evaluator, infra_validator, pusher, bulk_inferrer)
+    nodes = (*data_nodes, *text_nodes, *imported, *training_nodes, evaluator, infra_validator, pusher, bulk_inferrer)
     return Pipeline(task.name, absolute_uri(pipeline_root), nodes)
+
+
+def _training_nodes(config: PipelineConfig, transform: Node, base_model: Channel | None) -> tuple[Node, ...]:
+    """Returns the nodes that train; the last is Trainer. Tuner is there if it has something to choose."""
+    inputs = {key: transform.outputs[key] for key in ("transformed_examples", "tokenizer")}
+    settings = {"task": get_task(config.task), "recipe": Recipe(config.model, config.training, config.decoding)}
+    automatic = tuple(name for name in config.automatic if name.startswith(("model.", "training.")))
+    if not automatic:
+        return (Trainer(base_model=base_model, **inputs, **settings),)
+    tuner = Tuner(automatic=automatic, **inputs, **settings)
+    chosen = tuner.outputs["best_hyperparameters"]
+    return tuner, Trainer(hyperparameters=chosen, base_model=base_model, **inputs, **settings)
 
 
 def make_configured_pipeline(chosen: RunConfig, pipeline_root: str, serving_dir: str) -> Pipeline:
@@ -106,7 +114,7 @@ def make_configured_pipeline(chosen: RunConfig, pipeline_root: str, serving_dir:
     config = chosen.pipeline_config()
     models = user_models(chosen.tokenizer, chosen.warm_start, config, chosen.settings)
     pipeline = make_pipeline(config, chosen.data, pipeline_root, serving_dir, schema_file=chosen.schema, **models)
-    return dataclasses.replace(pipeline, config=chosen.effective_text())
+    return dataclasses.replace(pipeline, config=chosen.effective_text)
 
 
 def make_validation_pipeline(config: PipelineConfig, files: str, pipeline_root: str, schema_file: str = "") -> Pipeline:
@@ -160,13 +168,14 @@ def _text_nodes(config: PipelineConfig, examples: Channel, schema: Channel, toke
     task, data = get_task(config.task), config.data
     preprocessing = Preprocessing(
         columns=task.text_columns,
-        max_length=data.max_length,
+        max_length=0 if MAX_LENGTH in config.automatic else data.max_length,
         label_columns=task.label_columns,
         too_long=data.too_long,
         placeholders=config.tokenizer.placeholders,
     )
     inputs = {"examples": examples, "schema": schema, "preprocessing": preprocessing}
     if not tokenizer:
-        return (Transform(tokenizer_config=config.tokenizer, **inputs),)
+        size = 0 if VOCABULARY in config.automatic else config.tokenizer.vocab_size
+        return (Transform(tokenizer_config=dataclasses.replace(config.tokenizer, vocab_size=size), **inputs),)
     tokenizer_source = raw_files(tokenizer, TokenizerFiles)
     return tokenizer_source.node, TransformByTokenizer(files=tokenizer_source, **inputs)

@@ -1,7 +1,7 @@
 """RunConfig: files, columns, task, preset and settings of a run, as `--config` reads and every run writes them.
 
 task = "classification"
-preset = "small"
+preset = "small"        # auto if it is missing
 
 [files]
 data = "reviews.csv"    # also schema, tokenizer and warm_start; paths are relative to the config file
@@ -29,6 +29,7 @@ from seq2serve.components.base.uris import is_remote
 from seq2serve.components.example_gen.formats import parse_roles
 from seq2serve.components.tasks.registry import DEFAULT_TASK, TASKS
 from seq2serve.pipeline.config import (
+    AUTO,
     PRESETS,
     PipelineConfig,
     check_known,
@@ -36,11 +37,12 @@ from seq2serve.pipeline.config import (
     preset,
     sections,
     setting_texts,
+    value_text,
     with_columns,
     with_settings,
 )
 
-DEFAULT_PRESET = "small"
+DEFAULT_PRESET = AUTO
 NO_DATA = "no data: name a file, or a config file whose table [files] has data"
 SHORT_COLUMNS = ("source", "target", "text", "label")  # those with an option of their own
 FILES = ("data", "schema", "tokenizer", "warm_start")
@@ -85,11 +87,19 @@ class RunConfig:
         config = preset(self.preset or DEFAULT_PRESET, self.task or DEFAULT_TASK)
         return with_settings(with_columns(config, self.columns), self.settings)
 
-    def effective_text(self) -> str:
-        """Returns the content of a config file that repeats the run in any folder: all settings, absolute paths."""
+    def effective_text(self, chosen: Mapping[str, Any]) -> str:
+        """Returns the content of a config file that repeats the run in any folder: all settings, absolute paths.
+
+        Args:
+            chosen: the settings that were chosen from the data so far; those that are still to be chosen are left out.
+        """
         config, here = self.pipeline_config(), os.getcwd()
+        open_settings = set(config.automatic) - chosen.keys()
+        config = with_settings(config, (f"{name}={value_text(value)}" for name, value in chosen.items()))
         tables: dict[str, Mapping[str, Any]] = {"files": _absolute_files(self, here), "columns": config.file_columns}
-        tables |= {section: dataclasses.asdict(getattr(config, section)) for section in sections()}
+        for section in sections():
+            values = dataclasses.asdict(getattr(config, section))
+            tables[section] = {key: value for key, value in values.items() if f"{section}.{key}" not in open_settings}
         if self.tokenizer or self.warm_start:
             # The tokenizer is not learned: only the settings that were compared with it may stand there.
             names = [parse_setting(setting)[0].partition(".") for setting in self.settings]

@@ -134,8 +134,19 @@ class TransformedExamples(Artifact):
     num_long {column: n}
     (texts beyond the limit, cut or dropped with their row), max_length (tokens), token_lengths {column: {"median",
     "p99", "max", "total"}} before truncation; with a label column, label_counts
-    {column: {label: rows of the train split}}, in the order of the label ids; data, see storage/data_records.py.
+    {column: {label: rows of the train split}}, in the order of the label ids; data, see storage/data_records.py;
+    settings {name: value}, those that were chosen from the data.
     """
+
+
+class HyperParameters(Artifact):
+    """The settings that Tuner chose (TFX: HyperParameters).
+
+    best_hyperparameters.json   name of a setting -> value, such as {"training.steps": 1500}
+    properties: settings, the same; reason, one line.
+    """
+
+    by_content = True
 
 
 class Model(Artifact):
@@ -144,7 +155,8 @@ class Model(Artifact):
     Format-Serving/         the SavedModel: strings in, strings out; see models/export/
     Format-Keras/           config.json, model.weights.h5 and tokenizer/ (a Tokenizer), for further training; data.json,
         the data that it was trained on (see storage/data_records.py), with that of its base_model
-    properties: num_parameters; lowercase, whether it writes lower case only; headline {"metric", "reason"}, which
+    properties: recipe, the settings of model, training and decoding; num_parameters; lowercase, whether it writes lower
+    case only; headline {"metric", "reason"}, which
     ranked the checkpoints (see Headline in tasks/task.py); steps; longer_training, the setting that doubles the length
     of training; exported_steps, the steps of the averaged
     checkpoints; checkpoints {"metric", "best_step", "best", "last_step", "last", "noise", "export"}, the best

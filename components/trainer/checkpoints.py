@@ -91,10 +91,10 @@ def continue_earlier(recipe: Recipe, total_steps: int, earlier: Sequence[Earlier
         The folder of the ModelRun that it continues; empty for none.
     """
     wanted = _without_length(dataclasses.asdict(recipe))
-    similar = [execution for execution in earlier if _without_length(execution.parameters["recipe"]) == wanted]
+    similar = [execution for execution in earlier if _without_length(_recipe(execution)) == wanted]
     obstacles = []
     for execution in sorted(similar, key=lambda execution: -execution.outputs["model"].properties["steps"]):
-        steps, before = execution.outputs["model"].properties["steps"], execution.parameters["recipe"]["training"]
+        steps, before = execution.outputs["model"].properties["steps"], _recipe(execution)["training"]
         obstacle = _obstacle(before, recipe.training, steps, total_steps)
         model_run = None if obstacle else execution.read(execution.outputs["model_run"])
         if model_run:
@@ -105,6 +105,10 @@ def continue_earlier(recipe: Recipe, total_steps: int, earlier: Sequence[Earlier
     if obstacles:
         note(f"Trainer starts at step 0 and {obstacles[0]}")
     return ""
+
+
+def _recipe(execution: EarlierExecution) -> Mapping[str, Any]:
+    return execution.outputs["model"].properties["recipe"]
 
 
 def _without_length(recipe: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,13 @@
 """Trainer: token ids to a trained and exported model (TFX: Trainer)."""
 
-from seq2serve.components.base.artifact import Model, ModelFiles, ModelRun, Tokenizer, TransformedExamples
+from seq2serve.components.base.artifact import (
+    HyperParameters,
+    Model,
+    ModelFiles,
+    ModelRun,
+    Tokenizer,
+    TransformedExamples,
+)
 from seq2serve.components.base.component import Context, Input, Output, component
 from seq2serve.components.tasks.task import Task
 from seq2serve.models.config import Recipe
@@ -15,6 +22,7 @@ def Trainer(
     task: Task,
     recipe: Recipe,
     context: Context,
+    hyperparameters: Input[HyperParameters] | None = None,
     base_model: Input[ModelFiles] | None = None,
 ) -> None:
     """Trains with Keras `fit` on all visible GPUs, averages the last or the best checkpoints, and exports the model.
@@ -30,6 +38,7 @@ def Trainer(
         model_run: see artifact.ModelRun.
         task: the application.
         recipe: settings of model, training and decoding.
+        hyperparameters: settings that count instead of those in `recipe`.
         context: `scratch` holds checkpoints and logs during training.
         base_model: an earlier model with the same vocabulary, of any task, whose weights training starts from (TFX:
             `base_model`).
@@ -40,4 +49,5 @@ def Trainer(
     """
     from seq2serve.components.trainer.executor import train
 
-    train(transformed_examples, tokenizer, model, model_run, task, recipe, context, base_model)
+    values = hyperparameters.properties["settings"] if hyperparameters else {}
+    train(transformed_examples, tokenizer, model, model_run, task, recipe.with_values(values), context, base_model)

@@ -69,6 +69,7 @@ def train(
     publish_state(context.scratch, model_run)
     lowercase = is_lowercase(data.tokenizers[task.text_columns[-1]])
     model.properties.update(
+        recipe=dataclasses.asdict(recipe),
         num_parameters=network.count_params(),
         lowercase=lowercase,
         headline=dataclasses.asdict(task.headline(data.spec.label_counts)),

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import dataclasses
 import os
 
 import apache_beam as beam
@@ -17,6 +18,7 @@ from seq2serve.components.storage.beam_runner import WriteJsonLines, beam_pipeli
 from seq2serve.components.storage.data_records import describe_data, read_record, write_record
 from seq2serve.components.storage.files import filled_folder, local_file
 from seq2serve.components.storage.shards import shard_paths
+from seq2serve.components.tasks.sizing import MAX_LENGTH, VOCABULARY, choose_max_length
 from seq2serve.components.transform.lengths import length_warnings
 from seq2serve.components.transform.preprocessing import Preprocessing
 from seq2serve.components.transform.workers import CountLabels, LearnTokenizers, WriteIds, transformed_path
@@ -191,7 +193,8 @@ def _write_ids(
             columns = preprocessing.columns
             groups = {"": columns} if tokenizer_config.shared else {column: (column,) for column in columns}
             train = pipeline | "Train" >> beam.Create(shard_paths(examples, "train"))
-            tokenizers = train | LearnTokenizers(groups, tokenizer_config, tokenizer.uri)
+            for_labels = bool(preprocessing.label_columns)
+            tokenizers = train | LearnTokenizers(groups, tokenizer_config, tokenizer.uri, for_labels)
             tokenizers | "Learned" >> WriteJsonLines(learned_path)
             learned = (beam.pvalue.AsList(tokenizers),)
         (
@@ -201,11 +204,24 @@ def _write_ids(
             | beam.ParDo(WriteIds(preprocessing, labels, tokenizer.uri), *learned)
             | WriteJsonLines(counts_path)
         )
+    learned_results = read_json_lines(learned_path) if tokenizer_config else []
     if tokenizer_config:
-        _describe_learned(tokenizer, read_json_lines(learned_path), tokenizer_config)
-    transformed_examples.properties.update(splits=splits, max_length=preprocessing.max_length)
-    transformed_examples.properties["data"] = describe_data(examples)
-    _describe(transformed_examples, read_json_lines(counts_path), preprocessing)
+        _describe_learned(tokenizer, learned_results, tokenizer_config)
+    transformed_examples.properties.update(splits=splits, data=describe_data(examples))
+    counts, chosen = read_json_lines(counts_path), {}
+    sizes = {result["wanted"] for result in learned_results}
+    if len(sizes) == 1 and not tokenizer_config.vocab_size:  # one setting is for both vocabularies
+        chosen[VOCABULARY] = sizes.pop()
+    if not preprocessing.max_length:
+        lengths = [int(length) for shard in counts for lengths in shard["lengths"].values() for length in lengths]
+        longest = max(lengths, default=0)
+        chosen[MAX_LENGTH] = choose_max_length(longest)
+        preprocessing = dataclasses.replace(preprocessing, max_length=chosen[MAX_LENGTH])
+    if chosen:
+        transformed_examples.properties["settings"] = chosen
+        values = ", ".join(f"{name}={value:,}" for name, value in chosen.items())
+        note(f"Transform chose {values} from the texts")
+    _describe(transformed_examples, counts, preprocessing)
 
 
 def _describe_learned(tokenizer: Tokenizer, learned: list[dict], config: TokenizerConfig) -> None:
@@ -252,6 +268,7 @@ def _describe(transformed_examples: TransformedExamples, shards: list[dict], pre
             split=empty,
         )
     transformed_examples.properties.update(
+        max_length=max_length,
         num_examples={split: num_examples[split] for split in splits},
         num_truncated=dict(num_truncated),
         num_long=dict(num_long),

@@ -11,6 +11,7 @@ import tensorflow as tf
 from seq2serve.components.storage.examples_io import read_texts
 from seq2serve.components.storage.files import filled_folder, local_copy
 from seq2serve.components.storage.tf_records import ExampleEncoder, RecordWriter, pack_numbers
+from seq2serve.components.tasks.sizing import LONGEST_LIMIT
 from seq2serve.components.transform.preprocessing import Preprocessing
 from seq2serve.models.config import TokenizerConfig
 from seq2serve.models.tokenizers.placeholders import make_placeholders
@@ -49,15 +50,16 @@ def learn_from_words(words: Mapping[str, int], config: TokenizerConfig, folder: 
         config: kind and size.
         folder: to write to, a path or a URL.
     Returns:
-        `vocab_size`; `error`, the reason if learning failed, else empty; `notice`, how the vocabulary differs from the
-        config, else empty.
+        `vocab_size`; `wanted`, that of the config; `error`, the reason if learning failed, else empty; `notice`, how
+        the vocabulary differs from the config, else empty.
     """
-    words, config, notice = fit_vocabulary(words, config)
+    words, fitted, notice = fit_vocabulary(words, config)
+    result = {"wanted": config.vocab_size, "notice": notice}
     try:
         with filled_folder(folder) as local_folder:
-            return {"vocab_size": learn_tokenizer(words.items(), config, local_folder), "error": "", "notice": notice}
+            return {"vocab_size": learn_tokenizer(words.items(), fitted, local_folder), "error": "", **result}
     except ValueError as error:
-        return {"vocab_size": 0, "error": str(error), "notice": notice}
+        return {"vocab_size": 0, "error": str(error), **result}
 
 
 def count_labels(path: str, column: str) -> collections.Counter:
@@ -111,7 +113,7 @@ class IdWriter:
 
     def _rows(self, batch: dict[str, tf.Tensor], counts: "_Counts") -> Iterator[tuple[bytes, ...]]:
         """Returns the encoded ids of each row that is not dropped, and updates the counts."""
-        columns, limit = self._preprocessing.columns, self._preprocessing.max_length
+        columns, limit = self._preprocessing.columns, self._preprocessing.max_length or LONGEST_LIMIT
         texts = [batch[column] for column in columns]
         if self._placeholders:
             masked = self._placeholders.mask(texts[0])

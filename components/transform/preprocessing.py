@@ -10,7 +10,7 @@ class Preprocessing:
 
     Args:
         columns: text columns, whose texts become token ids.
-        max_length: the length limit of a text, in tokens.
+        max_length: the length limit of a text, in tokens; 0 chooses it from the data (tasks/sizing.py).
         label_columns: columns whose values become indices into the schema's domain or, if the column has no domain,
             into the sorted values of the train split.
         too_long: "cut" truncates a longer text and counts it in `num_truncated`; "drop" drops its row and counts it in

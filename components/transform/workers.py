@@ -1,12 +1,14 @@
 """The Beam transforms of Transform: counting words, learning tokenizers, writing ids."""
 
 import collections
+import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import ModuleType
 
 import apache_beam as beam
 
+from seq2serve.components.tasks.sizing import choose_vocab_size
 from seq2serve.components.transform.preprocessing import Preprocessing
 from seq2serve.models.config import TokenizerConfig
 
@@ -21,17 +23,20 @@ def _ids() -> ModuleType:
 
 
 class LearnTokenizers(beam.PTransform):
-    """Paths of train shards -> one {"name", "vocab_size", "error", "notice"} per tokenizer; writes the tokenizers.
+    """Paths of train shards -> a result per tokenizer, {"name", "vocab_size", "wanted", "error", "notice"}.
+
+    It writes the tokenizers.
 
     Args:
         columns: name of a tokenizer -> the columns that it is learned from. The name is its folder; "" is `uri` itself.
-        config: kind and size of each.
+        config: kind and size of each; a size of 0 is chosen from the words.
         uri: folder of the Tokenizer artifact.
+        for_labels: whether the texts are classified, for that choice.
     """
 
-    def __init__(self, columns: Mapping[str, Sequence[str]], config: TokenizerConfig, uri: str):
+    def __init__(self, columns: Mapping[str, Sequence[str]], config: TokenizerConfig, uri: str, for_labels: bool):
         super().__init__()
-        self._columns, self._config, self._uri = columns, config, uri
+        self._columns, self._config, self._uri, self._for_labels = columns, config, uri, for_labels
 
     def expand(self, paths: beam.PCollection) -> beam.PCollection:
         """Returns one element per tokenizer; `error` is empty unless learning failed."""
@@ -40,7 +45,7 @@ class LearnTokenizers(beam.PTransform):
             | beam.Reshuffle()
             | beam.ParDo(CountWords(self._columns, self._config.whitespace == "keep"))
             | beam.CombinePerKey(AddCounters())
-            | beam.ParDo(LearnTokenizer(self._config, self._uri))
+            | beam.ParDo(LearnTokenizer(self._config, self._uri, self._for_labels))
         )
 
 
@@ -60,19 +65,21 @@ class CountWords(beam.DoFn):
 
 
 class LearnTokenizer(beam.DoFn):
-    """(name of a tokenizer, Counter of its words) -> {"name", "vocab_size", "error", "notice"}; writes the tokenizer.
+    """(name of a tokenizer, Counter of its words) -> the result, see LearnTokenizers; writes the tokenizer.
 
     Args:
-        config, uri: as for LearnTokenizers.
+        config, uri, for_labels: as for LearnTokenizers.
     """
 
-    def __init__(self, config: TokenizerConfig, uri: str):
-        self._config, self._uri = config, uri
+    def __init__(self, config: TokenizerConfig, uri: str, for_labels: bool):
+        self._config, self._uri, self._for_labels = config, uri, for_labels
 
     def process(self, element: WordCounts) -> Iterator[dict]:
         name, words = element
         folder = os.path.join(self._uri, name) if name else self._uri
-        yield {"name": name, **_ids().learn_from_words(words, self._config, folder)}
+        size = self._config.vocab_size or choose_vocab_size(words, self._for_labels)
+        config = dataclasses.replace(self._config, vocab_size=size)
+        yield {"name": name, **_ids().learn_from_words(words, config, folder)}
 
 
 class CountLabels(beam.DoFn):

@@ -70,7 +70,7 @@ def _licence_in(folder: str) -> str:
 
 
 def _size(facts: RunFacts, model: Artifact) -> list[str]:
-    config = facts.parameters("Trainer")["recipe"]["model"]
+    config = facts.recipe["model"]
     layers = {name: config[f"num_{name}_layers"] for name in ("encoder", "decoder")}
     parts = " + ".join(f"{number} {name}" for name, number in layers.items() if name in facts.task.parts)
     lines = [
@@ -89,7 +89,7 @@ def _size(facts: RunFacts, model: Artifact) -> list[str]:
 
 
 def _training(facts: RunFacts, model: Artifact) -> list[str]:
-    training, step = facts.parameters("Trainer")["recipe"]["training"], facts.steps["Trainer"]
+    training, step = facts.recipe["training"], facts.steps["Trainer"]
     metrics = {name: value for name, value in model.properties.items() if name.startswith("eval_")}
     lines = [
         f"{counted(model.properties['steps'], 'step')} of {training['batch_tokens']:,} tokens, "
@@ -155,7 +155,7 @@ def _limitations(facts: RunFacts) -> list[str]:
     if transformed:
         lines += [warning.text for warning in length_warnings(transformed.properties)]
         # Earlier versions had a separate limit for the served model.
-        decoding, limit = facts.parameters("Trainer")["recipe"]["decoding"], transformed.properties["max_length"]
+        decoding, limit = facts.recipe["decoding"], transformed.properties["max_length"]
         limit = decoding.get("max_source_length", limit)
         lines += [f"The served model reads only the first {limit:,} tokens of a text"] if limit < UNCUT else []
     if quality:

@@ -1,6 +1,7 @@
 """The facts about a run in the metadata store: its steps, their outputs and their inputs."""
 
 import contextlib
+import copy
 import dataclasses
 import os
 from typing import Any
@@ -94,6 +95,16 @@ class RunFacts:
             with contextlib.suppress(FileNotFoundError):
                 artifact = self.remote_root.local_copy(artifact, on_workers=False)
         return artifact if artifact and os.path.isdir(artifact.uri) else None
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """Returns the settings of model, training and decoding that the run used; empty if it did not reach Trainer."""
+        values = self.output("Tuner", "best_hyperparameters")
+        recipe = copy.deepcopy(self.parameters("Trainer").get("recipe", {}))
+        for name, value in values.properties["settings"].items() if values and recipe else ():
+            section, _, key = name.partition(".")
+            recipe[section][key] = value
+        return recipe
 
     def parameters(self, component: str) -> dict[str, Any]:
         """Returns the parameters of a component; empty if the run did not reach it."""

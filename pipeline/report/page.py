@@ -106,7 +106,7 @@ def _page(facts: RunFacts) -> dict[str, Any]:
         "lineage": facts.lineage,
         "command": reproduction(facts),
         "config": effective_config(facts),
-        "is_repeatable": not facts.parameters("Trainer").get("recipe", {}).get("training", {}).get("minutes"),
+        "is_repeatable": not facts.recipe.get("training", {}).get("minutes"),
         "versions": {name: v for step in facts.steps.values() for name, v in step.origin.parts["versions"].items()},
     }
 

@@ -1,6 +1,8 @@
 """Pipeline: components joined by channels; RunResult and NodeResult: the outcome of running one."""
 
 import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from seq2serve.components.base.artifact import Artifact
 from seq2serve.components.base.component import Node
@@ -14,7 +16,8 @@ class Pipeline:
         name: executions are compared with earlier ones of the pipeline of this name.
         pipeline_root: the folder of artifacts and metadata, or a URL for the artifacts.
         nodes: every node, raw files included, each after the nodes that feed it.
-        config: content of a config file that makes the same pipeline; the runner keeps it with the run. Empty for none.
+        config: name -> value of the settings that components chose so far -> content of a config file that makes the
+            same pipeline; the runner keeps it with the run. None for no file.
     Raises:
         TypeError: two nodes share an id, or a node comes before one that feeds it.
     """
@@ -22,7 +25,7 @@ class Pipeline:
     name: str
     pipeline_root: str
     nodes: tuple[Node, ...]
-    config: str = ""
+    config: Callable[[Mapping[str, Any]], str] | None = None
 
     def __post_init__(self) -> None:
         earlier: dict[str, Node] = {}

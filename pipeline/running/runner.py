@@ -5,13 +5,14 @@ follows the rename of its outputs. The next run sweeps what a killed run left RU
 that long work resumes.
 """
 
+import collections
 import contextlib
 import dataclasses
 import errno
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from seq2serve.components.base import interrupt
 from seq2serve.components.base.artifact import Artifact, RawFiles
@@ -83,10 +84,9 @@ class Runner:
             Seq2ServeError: a component failed; this is recorded, and its partial outputs are removed.
             KeyboardInterrupt: this is recorded; the same call resumes the run.
         """
-        start, results = time.monotonic(), {}
+        start, results = time.monotonic(), dict[str, NodeResult]()
         with interrupt.listening(), self._recorded_run() as run_id:
-            if self.pipeline.config:
-                self._root.write_config(run_id, self.pipeline.config)
+            self._write_config(run_id, results)
             self._listener.begin(run_id, [node.id for node in self.pipeline.nodes if node.component])
             published: dict[Node, dict[str, Artifact]] = {}
             for node in self.pipeline.nodes:
@@ -95,6 +95,7 @@ class Runner:
                     continue
                 inputs = {key: published[channel.node][channel.key] for key, channel in node.inputs.items()}
                 results[node.id] = self._resolve(run_id, node, inputs)
+                self._write_config(run_id, results)
                 published[node] = results[node.id].outputs
         return RunResult(run_id, self.pipeline, results, time.monotonic() - start)
 
@@ -117,6 +118,13 @@ class Runner:
                 raise
             finally:
                 self._root.forget_lock(run_lock(run_id))
+
+    def _write_config(self, run_id: int, results: Mapping[str, NodeResult]) -> None:
+        """Writes the effective config, with the settings that components have chosen."""
+        outputs = [artifact for result in results.values() for artifact in result.outputs.values()]
+        chosen = [artifact.properties.get("settings", {}) for artifact in outputs]
+        if self.pipeline.config:
+            self._root.write_config(run_id, self.pipeline.config(dict(collections.ChainMap(*chosen))))
 
     def _refuse_unknown_folders(self) -> None:
         """Protects artifacts that the store lacks: new executions could get their numbers and so their folders."""

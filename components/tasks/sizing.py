@@ -1,0 +1,221 @@
+"""How the preset `auto` sizes a pipeline: tables, read from top to bottom; the first row that fits counts.
+
+The choice depends on the data alone, never on the machine. Transform chooses the vocabulary and the length limit, Tuner
+everything else. A setting that the person made stays, and the others follow from it.
+"""
+
+import dataclasses
+import math
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+
+from seq2serve.models.config import Recipe
+
+VOCABULARY = "tokenizer.vocab_size"
+MAX_LENGTH = "data.max_length"
+
+
+class _Vocabulary(NamedTuple):
+    words: float  # most words of the train split, of CHARACTERS_PER_WORD, in all columns that share the vocabulary
+    pieces: int
+
+
+class _Size(NamedTuple):
+    tokens: float  # most tokens of the train split, in the column that is learned
+    layers: int  # of each part of the model
+    d_model: int
+    dff: int
+    dropout: float
+    epochs: float
+    batch_tokens: int
+    min_steps: int
+
+
+# A classifier learns little from a piece that is a part of a word, so it gets more pieces; a decoder chooses among all
+# pieces at each step, so it gets fewer.
+_VOCABULARIES_OF_CLASSIFIERS = (
+    _Vocabulary(10_000, 2000),
+    _Vocabulary(50_000, 4000),
+    _Vocabulary(10_000_000, 8000),
+    _Vocabulary(math.inf, 16_000),
+)
+_VOCABULARIES = (
+    _Vocabulary(20_000, 1000),
+    _Vocabulary(3_000_000, 4000),
+    _Vocabulary(30_000_000, 8000),
+    _Vocabulary(300_000_000, 16_000),
+    _Vocabulary(math.inf, 32_000),
+)
+
+# The last rows of each table are the presets `small` and `base`, with the epochs that such corpora are usually given;
+# the first ones were measured: tests/benchmarks/README.md.
+_SIZES = {
+    ("encoder",): (
+        _Size(300_000, 1, 64, 128, 0.3, 18, 2048, 600),
+        _Size(1_500_000, 1, 64, 128, 0.3, 8, 2048, 2600),
+        _Size(15_000_000, 2, 128, 512, 0.2, 4, 4096, 5800),
+        _Size(math.inf, 4, 256, 1024, 0.1, 2, 8192, 15_000),
+    ),
+    ("decoder",): (
+        _Size(100_000, 2, 128, 512, 0.1, 10, 2048, 100),
+        _Size(5_000_000, 2, 128, 512, 0.0, 3, 2048, 500),
+        _Size(100_000_000, 4, 256, 1024, 0.0, 2, 8192, 7500),
+        _Size(math.inf, 6, 512, 2048, 0.1, 1, 25_000, 24_000),
+    ),
+    ("encoder", "decoder"): (
+        _Size(100_000, 2, 128, 512, 0.2, 20, 1000, 150),
+        _Size(1_000_000, 2, 128, 512, 0.1, 14, 1000, 2000),
+        _Size(10_000_000, 3, 256, 1024, 0.1, 8, 4096, 14_000),
+        _Size(math.inf, 6, 512, 2048, 0.1, 3, 25_000, 20_000),
+    ),
+}
+
+FILLED = 0.93  # of a batch; the rest is padding
+EVALUATIONS = 10  # checkpoints of a training
+PATIENCE = 5  # half of them
+CHARACTERS_PER_WORD = 6  # with the space
+CHARACTERS = 512  # a smaller vocabulary is one of characters or bytes
+SHORTEST_LIMIT, LONGEST_LIMIT = 128, 1024  # tokens of a text
+NGRAM_WEIGHTS = 2**19  # at most, of the pairs of tokens; a step updates each of them
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainData:
+    """What is known of the data before training.
+
+    Args:
+        rows: number of rows of the train split.
+        tokens: number of tokens in the column that is learned: the last text column.
+        vocab_size: of that column.
+        num_labels: 0 without labels.
+    """
+
+    rows: int
+    tokens: int
+    vocab_size: int
+    num_labels: int = 0
+
+
+def automatic_settings(parts: tuple[str, ...], context: bool) -> tuple[str, ...]:
+    """Returns the settings that `auto` chooses for a model of these parts.
+
+    Args:
+        parts: those of "encoder" and "decoder" that the model has.
+        context: whether texts are packed into rows of `model.max_positions` tokens, instead of being limited.
+    """
+    layers = [f"model.num_{part}_layers" for part in parts]
+    labels = ["model.ngram_buckets", "training.token_dropout"] if parts == ("encoder",) else []
+    names = ["d_model", "num_heads", "dff", "dropout"]
+    training = ["optimizer", "learning_rate", "batch_tokens", "steps", "warmup_steps", "checkpoint_steps", "patience"]
+    return (
+        VOCABULARY,
+        "model.max_positions" if context else MAX_LENGTH,
+        *layers,
+        *(f"model.{name}" for name in names),
+        *labels,
+        *(f"training.{name}" for name in training),
+    )
+
+
+def choose_vocab_size(words: Mapping[str, int], for_labels: bool) -> int:
+    """Returns the number of pieces of a tokenizer.
+
+    Args:
+        words: word -> number of occurrences in the train split. Not every script separates words by spaces, so their
+            characters are counted.
+        for_labels: whether texts are classified.
+    """
+    number = sum((len(word) + 1) * count for word, count in words.items()) / CHARACTERS_PER_WORD
+    table = _VOCABULARIES_OF_CLASSIFIERS if for_labels else _VOCABULARIES
+    return next(row.pieces for row in table if number <= row.words)
+
+
+def choose_max_length(longest: int) -> int:
+    """Returns the length limit in tokens: the power of two from the longest text on, so that none is cut.
+
+    A served text may be longer than those of the data, so a limit is at least SHORTEST_LIMIT; above LONGEST_LIMIT
+    attention would need too much memory.
+    """
+    return min(max(SHORTEST_LIMIT, 2 ** math.ceil(math.log2(max(1, longest)))), LONGEST_LIMIT)
+
+
+class _Choices:
+    """The choices so far; `take` returns the value that counts, chosen or the person's own."""
+
+    def __init__(self, recipe: Recipe, automatic: Collection[str]):
+        self._recipe, self._automatic = recipe, automatic
+        self.values: dict[str, Any] = {}
+
+    def take(self, name: str, chosen: Any) -> Any:
+        if name in self._automatic:
+            self.values[name] = chosen
+            return chosen
+        section, _, key = name.partition(".")
+        return getattr(getattr(self._recipe, section), key)
+
+
+def choose(parts: tuple[str, ...], data: TrainData, recipe: Recipe, automatic: Collection[str]) -> dict[str, Any]:
+    """Chooses the settings of model and training.
+
+    Args:
+        parts: those of "encoder" and "decoder" that the model has.
+        data: what it learns from.
+        recipe: the person's settings, and values for those that are chosen, which do not count.
+        automatic: the names of the settings to choose.
+    Returns:
+        Name -> value of these settings.
+    """
+    size = next(row for row in _SIZES[parts] if data.tokens <= row.tokens)
+    choices = _Choices(recipe, automatic)
+    _choose_model(choices, parts, data, size)
+    _choose_training(choices, parts, data, size, recipe)
+    return choices.values
+
+
+def _choose_model(choices: _Choices, parts: tuple[str, ...], data: TrainData, size: _Size) -> None:
+    is_small = data.vocab_size <= CHARACTERS  # the output layer costs little, so there is time for more layers
+    layers = 2 * size.layers if is_small and parts == ("decoder",) else size.layers
+    for part in parts:
+        choices.take(f"model.num_{part}_layers", layers)
+    heads = choices.take("model.num_heads", 0) or (4 if size.d_model <= 128 else 8)
+    # A multiple of the person's heads; rotary positions need an even number of channels in each.
+    width = choices.take("model.d_model", 2 * heads * math.ceil(size.d_model / (2 * heads)))
+    choices.take("model.num_heads", next(number for number in range(heads, 0, -1) if width % (2 * number) == 0))
+    choices.take("model.dff", size.dff * width // size.d_model)
+    choices.take("model.dropout", size.dropout)
+    choices.take("model.max_positions", 256 if is_small or size.d_model > 128 else 128)
+    if data.num_labels:
+        buckets = 2 ** int(math.log2(max(2, NGRAM_WEIGHTS // data.num_labels)))
+        choices.take("model.ngram_buckets", buckets)
+
+
+def _choose_training(choices: _Choices, parts: tuple[str, ...], data: TrainData, size: _Size, recipe: Recipe) -> None:
+    # A classifier gets about as many rows per batch whatever their length.
+    longer = math.ceil(math.log2(max(1.0, data.tokens / max(1, data.rows) / 32))) if data.num_labels else 0
+    batch_tokens = choices.take("training.batch_tokens", size.batch_tokens * 2 ** min(longer, 3))
+    steps_per_epoch = max(1.0, data.tokens / (FILLED * batch_tokens))
+    epochs = recipe.training.epochs or size.epochs
+    minimum = 1 if recipe.training.epochs else size.min_steps
+    steps = choices.take("training.steps", max(minimum, round(epochs * steps_per_epoch)))
+    is_small = size.d_model <= 128
+    optimizer = choices.take("training.optimizer", "muon" if "decoder" in parts and is_small else "adam")
+    rate = 3e-3 if optimizer == "muon" else {64: 2e-3, 512: 7e-4}.get(size.d_model, 1e-3)
+    choices.take("training.learning_rate", rate)
+    choices.take("training.warmup_steps", max(1, min(200 if is_small else 2000, steps // 10)))
+    choices.take("training.checkpoint_steps", max(1, steps // EVALUATIONS))
+    choices.take("training.patience", PATIENCE)
+    choices.take("training.token_dropout", 0.3)
+
+
+def describe(values: Mapping[str, Any], data: TrainData) -> str:
+    """Returns the choice and its reason, in a line."""
+    chosen = ", ".join(f"{name.partition('.')[2]} {_number(value)}" for name, value in values.items())
+    labels = f", {data.num_labels} labels" if data.num_labels else ""
+    return (
+        f"{chosen}; because train has {data.rows:,} rows of {data.tokens:,} tokens{labels}, and the vocabulary "
+        f"{data.vocab_size:,} pieces"
+    )
+
+
+def _number(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)

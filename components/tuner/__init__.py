@@ -1,0 +1,1 @@
+"""Tuner: chooses the settings of model and training."""
