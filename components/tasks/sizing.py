@@ -51,7 +51,7 @@ _VOCABULARIES = (
 # the first ones were measured: tests/benchmarks/README.md.
 _SIZES = {
     ("encoder",): (
-        _Size(300_000, 1, 64, 128, 0.3, 18, 2048, 600),
+        _Size(300_000, 1, 64, 128, 0.3, 18, 2048, 300),
         _Size(1_500_000, 1, 64, 128, 0.3, 8, 2048, 2600),
         _Size(15_000_000, 2, 128, 512, 0.2, 4, 4096, 5800),
         _Size(math.inf, 4, 256, 1024, 0.1, 2, 8192, 15_000),
@@ -191,7 +191,7 @@ def _choose_model(choices: _Choices, parts: tuple[str, ...], data: TrainData, si
 
 def _choose_training(choices: _Choices, parts: tuple[str, ...], data: TrainData, size: _Size, recipe: Recipe) -> None:
     # A classifier gets about as many rows per batch whatever their length.
-    longer = math.ceil(math.log2(max(1.0, data.tokens / max(1, data.rows) / 32))) if data.num_labels else 0
+    longer = round(math.log2(max(1.0, data.tokens / max(1, data.rows) / 32))) if data.num_labels else 0
     batch_tokens = choices.take("training.batch_tokens", size.batch_tokens * 2 ** min(longer, 3))
     steps_per_epoch = max(1.0, data.tokens / (FILLED * batch_tokens))
     epochs = recipe.training.epochs or size.epochs
