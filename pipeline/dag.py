@@ -27,7 +27,7 @@ from seq2serve.models.config import Recipe
 from seq2serve.pipeline.config import PipelineConfig
 from seq2serve.pipeline.run_config import RunConfig
 from seq2serve.pipeline.running.pipeline import Pipeline
-from seq2serve.pipeline.running.user_models import user_models
+from seq2serve.pipeline.running.user_models import settings_of_base, user_models
 
 NUM_SAMPLES = 64  # rows of each shard of the test split that the pushed model answers, for people to look at
 
@@ -111,6 +111,8 @@ def make_configured_pipeline(chosen: RunConfig, pipeline_root: str, serving_dir:
     Raises:
         UserError: a setting is wrong, or a tokenizer or an earlier model cannot be used.
     """
+    if chosen.warm_start and chosen.pipeline_config().automatic:
+        chosen = dataclasses.replace(chosen, settings=settings_of_base(chosen.warm_start) + chosen.settings)
     config = chosen.pipeline_config()
     models = user_models(chosen.tokenizer, chosen.warm_start, config, chosen.settings)
     pipeline = make_pipeline(config, chosen.data, pipeline_root, serving_dir, schema_file=chosen.schema, **models)

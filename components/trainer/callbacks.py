@@ -1,6 +1,7 @@
 """The Trainer's Keras callbacks, in the order in which they run: budget, divergence, evaluation, checkpoint, bar."""
 
 import math
+import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from seq2serve.components.trainer.history import (
 from seq2serve.models.config import TrainingConfig
 from seq2serve.models.training.optimizer import averaged
 
+ESTIMATE_STEPS = 30  # before the time of training is estimated
 LOG_STEPS = 20  # steps between two points of a training curve
 
 
@@ -265,6 +267,40 @@ class Checkpoint(keras.callbacks.Callback):
             self._manager.save(checkpoint_number=step)
             # Only now: if the run is killed before this line, the previous checkpoint still needs these weights.
             self._snapshots.forget_others(self._ranking.kept(self._config))
+
+
+class TimeEstimate(keras.callbacks.Callback):
+    """Says once, after the first steps, how long the training will take; if it is long, how to make it shorter.
+
+    Args:
+        total_steps: number of steps.
+        minutes: time limit; with one, nothing is said.
+    """
+
+    def __init__(self, total_steps: int | tf.Variable, minutes: float):
+        super().__init__()
+        self._total_steps, self._is_told, self._seconds = total_steps, bool(minutes), []
+
+    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+        """Records the time at which the step starts."""
+        self._start = time.monotonic()
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Estimates by the median step: the first ones compile, and one with an evaluation takes longer."""
+        self._seconds.append(time.monotonic() - self._start)
+        if self._is_told or len(self._seconds) < ESTIMATE_STEPS:
+            return
+        self._is_told = True
+        steps = int(self._total_steps) - steps_done(self.model.optimizer)
+        minutes = max(1, round(steps * statistics.median(self._seconds) / 60))
+        if minutes <= 60:
+            note(f"Trainer: {steps:,} more steps take about {minutes} minute{'s' * (minutes > 1)}, and the evaluations")
+            return
+        note(
+            f"Trainer: {steps:,} more steps take about {minutes / 60:.1f} hours, and the evaluations. "
+            "--set training.minutes=60 ends training after an hour; smaller values of training.steps, model.d_model or the "
+            "number of layers make it shorter, too"
+        )
 
 
 class ProgressBar(keras.callbacks.Callback):

@@ -189,12 +189,14 @@ def _fit(
         guard = callbacks.DivergenceGuard(ranking.history, config, total_steps, data.spec.num_choices)
         log, profile = TensorBoardLog(scratch, guard, evaluate, data.recipe), Profile(scratch, config.profile_step)
         with interrupt.put_off(), progress("Trainer", int(total_steps), "steps", start) as reporter:
+            estimate = callbacks.TimeEstimate(total_steps, config.minutes)
             bar = callbacks.ProgressBar(reporter, ranking, total_steps)
             batches = data.implementation.make_batches(data.train, data.recipe, start, None)
-            network.fit(batches, callbacks=[budget, guard, evaluate, log, profile, checkpoint, bar], verbose=0)
+            steps = [budget, guard, evaluate, log, profile, checkpoint, estimate, bar]
+            network.fit(batches, callbacks=steps, verbose=0)
     exported = ranking.exported(config)
     snapshots.restore_mean(exported)
-    metrics = evaluation.run().metrics if len(exported) > 1 else ranking.at(exported[0])
+    metrics = evaluation.run().metrics  # again, because it also fits what depends on the weights
     callbacks.check_finite(metrics["loss"], network.optimizer)
     eval_metrics = {f"eval_{name}": value for name, value in metrics.items()}
     choice = {**ranking.last_and_best(), "export": config.export}

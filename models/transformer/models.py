@@ -197,8 +197,9 @@ class EncoderClassifier(_Model):
     """An encoder whose outputs are averaged and projected to classes, and beside it a linear classifier of n-grams.
 
     Both learn the labels on their own (wide and deep; Cheng et al. 2016 train them together instead, where the encoder
-    memorises a small corpus before the n-grams have learnt from it). The answer is the geometric mean of their
-    probabilities.
+    memorises a small corpus before the n-grams have learnt from it). They answer together as a product of experts: the
+    log-probabilities are summed with the weights `mixture`, which training does not change but its evaluations fit on
+    the eval split (see training/mixture.py).
 
     Args:
         config: sizes; those of the decoder are ignored. Without `ngram_buckets`, there is only the encoder.
@@ -213,6 +214,10 @@ class EncoderClassifier(_Model):
         self.dropout, self.head = Dropout(config.dropout), keras.layers.Dense(num_classes, name="head")
         buckets = config.ngram_buckets
         self.ngrams = NGramClassifier(vocab_size, buckets, num_classes) if buckets else None
+        if buckets:
+            self.mixture = self.add_weight(
+                shape=(2,), initializer=keras.initializers.Constant(0.5), dtype="float32", trainable=False, name="mixture"
+            )
 
     def call(self, source: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Classifies texts.
@@ -223,11 +228,17 @@ class EncoderClassifier(_Model):
         Returns:
             Logits, float32 [B, num_classes]; in training with n-grams [B, 2, num_classes].
         """
-        encoded = self._classify_encoded(source, training)
         if not self.ngrams:
-            return encoded
-        logits = tf.stack([encoded, self.ngrams(source)], 1)  # [B, 2, num_classes]
-        return logits if training else tf.reduce_mean(tf.nn.log_softmax(logits), 1)
+            return self._classify_encoded(source, training)
+        logits = self.experts(source, training)
+        if training:
+            return logits
+        return tf.einsum("p,bpc->bc", tf.convert_to_tensor(self.mixture), tf.nn.log_softmax(logits))
+
+    def experts(self, source: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Returns the logits of the encoder and of the n-grams: int [B, S] -> float32 [B, 2, num_classes]."""
+        assert self.ngrams
+        return tf.stack([self._classify_encoded(source, training), self.ngrams(source)], 1)
 
     def _classify_encoded(self, source: tf.Tensor, training: bool) -> tf.Tensor:
         """int [B, S] -> logits, float32 [B, num_classes]. The mean of a row without tokens is a zero vector."""

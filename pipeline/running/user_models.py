@@ -10,6 +10,8 @@ from seq2serve.components.base.errors import UserError
 from seq2serve.components.example_gen.formats import parse_roles
 from seq2serve.pipeline.config import PipelineConfig, value_text
 
+_ONLY_LAYERS = {"EncoderClassifier": "num_encoder_layers", "DecoderLanguageModel": "num_decoder_layers"}
+
 
 def user_models(tokenizer: str, warm_start: str, config: PipelineConfig, settings: Iterable[str]) -> dict[str, str]:
     """Returns the arguments `tokenizer` and `warm_start` of `make_pipeline`, patterns of files; empty for none.
@@ -31,6 +33,25 @@ def user_models(tokenizer: str, warm_start: str, config: PipelineConfig, setting
         values = {key: getattr(config.tokenizer, key) for section, _, key in names if section == "tokenizer"}
         _check_settings(models["tokenizer"], values)
     return models
+
+
+def settings_of_base(warm_start: str) -> tuple[str, ...]:
+    """Returns the settings of an earlier model's architecture, which a new model has to share to take its weights.
+
+    Args:
+        warm_start: folder of the Model, or of its Format-Keras.
+    Returns:
+        Settings in the syntax of `--set`. A model that has only one of encoder and decoder starts both.
+    Raises:
+        UserError: the folder has no weights, no configuration or no tokenizer.
+    """
+    description = json.loads((_keras_folder(Path(warm_start)) / "config.json").read_bytes())
+    values = {key: value for key, value in description["config"].items() if "dropout" not in key}
+    if only := _ONLY_LAYERS.get(description["class"]):
+        values |= dict.fromkeys(("num_encoder_layers", "num_decoder_layers"), values[only])
+    if not values.get("ngram_buckets"):
+        values.pop("ngram_buckets", None)  # another kind of model, so the data decide
+    return tuple(f"model.{key}={value_text(value)}" for key, value in values.items())
 
 
 def _models(tokenizer: str, warm_start: str, with_optimizer: bool) -> dict[str, str]:

@@ -21,6 +21,7 @@ from seq2serve.components.tasks.evaluation import (
 from seq2serve.components.tasks.metric import LOSS, Metric
 from seq2serve.models.decoding import attention_maps
 from seq2serve.models.decoding.attention_maps import AttentionMap
+from seq2serve.models.training.mixture import fit_mixture
 
 
 class ClassificationEvaluation(Evaluation):
@@ -44,14 +45,21 @@ class ClassificationEvaluation(Evaluation):
         metric: Metric = ACCURACY,
     ):
         super().__init__(model, batches)
+        self._experts = tf.function(lambda inputs: tf.nn.log_softmax(model.experts(inputs)), reduce_retracing=True)
         self._serving_module, self._rows, self.metric = serving_module, rows, metric
 
     def run(self) -> Findings:
-        """Evaluates the model with its current weights."""
+        """Evaluates the model with its current weights, after fitting how its two parts answer together."""
+        if self._model.ngrams:
+            self._fit_mixture()
         answers = query_in_batches(self._serving_module, [row["text"] for row in self._rows], "label")
         texts = [{**row, "answer": answer} for row, answer in zip(self._rows, answers, strict=True)]
         maps = self._maps(readable_row(self._rows, "text")["text"]) if self._rows else []
         return super().run()._replace(texts=texts, maps=maps)
+
+    def _fit_mixture(self) -> None:
+        answers = np.concatenate([self._experts(inputs) for inputs, _ in self._batches])
+        self._model.mixture.assign(fit_mixture(answers, np.concatenate([labels for _, labels in self._batches])))
 
     def sums(self, labels: tf.Tensor, logits: tf.Tensor) -> dict[str, tf.Tensor]:
         """Adds the confusion matrix of a batch: right labels down, predicted labels across, int32 [labels, labels]."""

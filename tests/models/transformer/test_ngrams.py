@@ -63,12 +63,15 @@ def test_each_classifier_has_a_loss_of_its_own_in_training(random_ids):
         np.testing.assert_allclose(getattr(sums, name), sum(getattr(part, name) for part in parts), rtol=1e-6)
 
 
-def test_the_answer_is_the_geometric_mean_of_both_probabilities(random_ids):
+def test_the_answer_is_a_product_of_both_probabilities_with_the_weights_of_the_mixture(random_ids):
     keras.utils.set_random_seed(1)
     model = EncoderClassifier(TINY, VOCAB_SIZE, CLASSES)
     model.build()
     model.ngrams.matrix.assign(np.random.default_rng(1).normal(size=model.ngrams.matrix.shape))
     ids = random_ids([6, 4])
     both = tf.nn.softmax(model(ids, training=True)).numpy()
-    mean = np.sqrt(both.prod(1))
-    np.testing.assert_allclose(tf.nn.softmax(model(ids)), mean / mean.sum(1, keepdims=True), rtol=1e-5)
+    for weights in ([0.5, 0.5], [0.0, 1.0], [0.3, 1.2]):
+        model.mixture.assign(weights)
+        product = (both ** np.array(weights)[:, np.newaxis]).prod(1)
+        np.testing.assert_allclose(tf.nn.softmax(model(ids)), product / product.sum(1, keepdims=True), rtol=1e-5)
+    assert not any(weight is model.mixture for weight in model.trainable_weights)
