@@ -348,7 +348,7 @@ def test_every_task_has_every_preset():
             "bas",
             "translation",
             {"kind": "preset", "name": "bas"},
-            r"^unknown preset 'bas' \(did you mean base\?\). There are: tiny, demo, small, base, big$",
+            r"^unknown preset 'bas' \(did you mean base\?\). There are: auto, tiny, demo, small, base, big$",
         ),
         (
             "base",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.tasks.registry import TASKS
-from seq2serve.pipeline.config import PRESETS, preset, sections
+from seq2serve.pipeline.config import PRESETS, preset, sections, setting_names
 from seq2serve.pipeline.run_config import RunConfig, read_run_config
 
 FULL = """
@@ -67,7 +67,7 @@ def test_everything_in_a_config_file_is_used(write, tmp_path):
 
 def test_an_empty_config_file_changes_nothing(write):
     assert read_run_config(write("")) == RunConfig()
-    assert RunConfig().pipeline_config() == preset("small", "translation")
+    assert RunConfig().pipeline_config() == preset("auto", "translation")
 
 
 @pytest.mark.parametrize(
@@ -176,22 +176,33 @@ def test_settings_that_contradict_each_other_only_count_with_those_of_the_comman
 @pytest.mark.parametrize("name", PRESETS)
 def test_an_effective_config_has_every_setting_and_reads_as_the_same(write, name, task):
     config = RunConfig(data="/data/x.tsv", task=task, preset=name, settings=("training.seed=9", "data.delimiter=\t"))
-    text = config.effective_text()
+    text = config.effective_text({})
     again = read_run_config(write(text))
     assert again.pipeline_config() == dataclasses.replace(
         config.pipeline_config(), columns=config.pipeline_config().file_columns
     )
     assert (again.data, again.task, again.preset) == (config.data, task, name)
     values = tomllib.loads(text)
-    for section, kind in sections().items():
-        assert list(values[section]) == [field.name for field in dataclasses.fields(kind)]
-    assert again.effective_text() == text
+    names = [f"{section}.{key}" for section in sections() for key in values.get(section, {})]
+    open_settings = config.pipeline_config().automatic
+    assert names == [name for name in setting_names() if name not in open_settings]
+    assert again.effective_text({}) == text
+
+
+def test_an_effective_config_has_the_settings_that_were_chosen_and_then_leaves_none_open(write):
+    config = RunConfig(data="/data/x.tsv", task="classification", settings=("training.steps=70",))
+    automatic = config.pipeline_config().automatic
+    chosen = {name: config.pipeline_config().value(name) for name in automatic} | {"model.d_model": 40}
+    again = read_run_config(write(config.effective_text(chosen)))
+    assert automatic
+    assert again.pipeline_config().automatic == ()
+    assert (again.pipeline_config().model.d_model, again.pipeline_config().training.steps) == (40, 70)
 
 
 def test_an_effective_config_has_absolute_paths(tmp_path, monkeypatch, write):
     monkeypatch.chdir(tmp_path)
     config = RunConfig("train=a.tsv,test=b*.tsv", "s.pbtxt", "source=t,target=u", "runs/Trainer/model/7")
-    text = config.effective_text()
+    text = config.effective_text({})
     monkeypatch.chdir("/")
     again = read_run_config(write(text))
     assert again.data == f"train={tmp_path}/a.tsv,test={tmp_path}/b*.tsv"
@@ -202,13 +213,13 @@ def test_an_effective_config_has_absolute_paths(tmp_path, monkeypatch, write):
 @pytest.mark.parametrize("brought", [{"tokenizer": "spm.model"}, {"warm_start": "runs/Trainer/model/7"}])
 def test_settings_that_a_brought_tokenizer_does_not_use_are_left_out(brought):
     config = RunConfig(**brought, settings=("tokenizer.placeholders=4", "training.steps=5"))
-    values = tomllib.loads(config.effective_text())
+    values = tomllib.loads(config.effective_text({}))
     assert values["tokenizer"] == {"placeholders": 4}
-    assert "tokenizer" not in tomllib.loads(dataclasses.replace(config, settings=()).effective_text())
+    assert "tokenizer" not in tomllib.loads(dataclasses.replace(config, settings=()).effective_text({}))
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
 @settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text_can_be_written(write, name):
     config = RunConfig(columns={"source": name, "target": f"not {name}"})
-    assert read_run_config(write(config.effective_text())).columns == config.columns
+    assert read_run_config(write(config.effective_text({}))).columns == config.columns
