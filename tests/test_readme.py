@@ -164,7 +164,7 @@ def test_the_dag_has_the_components_in_their_order():
     from seq2serve.pipeline.dag import make_pipeline
 
     (drawing,) = (block for block in blocks("text") if "ExampleGen" in block)
-    nodes = make_pipeline(preset("demo", "translation"), "a", "b", "c").nodes
+    nodes = make_pipeline(preset(DEFAULT_PRESET, "translation"), "a", "b", "c").nodes
     positions = [drawing.find(node.id) for node in nodes if node.component]
     assert -1 not in positions
     assert positions[0] == min(positions)
@@ -174,7 +174,7 @@ def test_the_dag_has_the_components_in_their_order():
 def test_the_table_of_components_is_complete():
     from seq2serve.pipeline.dag import make_pipeline
 
-    nodes = make_pipeline(preset("demo", "translation"), "a", "b", "c").nodes
+    nodes = make_pipeline(preset(DEFAULT_PRESET, "translation"), "a", "b", "c").nodes
     rows = re.findall(r"^\| \[(\w+)\]\(\w+/component\.py\)", read(ROOT / "components" / "README.md"), re.MULTILINE)
     assert rows == [node.id for node in nodes if node.component]
 
@@ -272,7 +272,7 @@ def test_the_grpc_client_is_answered(with_our_ports, tmp_path):
 def test_the_python_api_runs(finished_run, tmp_path):
     """With the settings of the finished run, so that nothing is trained again."""
     (block,) = blocks("python", READMES[:1])
-    call = 'source="english", target="german", preset="small", training={"steps": 5000}'
+    call = 'source="english", target="german", training={"steps": 5000}'
     assert call in block
     copy = finished_run.copy(tmp_path / "copy")
     words = [word.removeprefix("--set=").partition("=") for word in copy.command() if word.startswith("--set=")]

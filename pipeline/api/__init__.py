@@ -1,6 +1,6 @@
 """seq2serve: raw text in, a served Transformer out.
 
-    run = seq2serve.run("pairs.tsv", source="english", target="german", preset="small")
+    run = seq2serve.run("pairs.tsv", source="english", target="german")
     translate = seq2serve.load(run)
     translate("Good morning")
 

@@ -75,7 +75,7 @@ def run(
         rows: path, pattern or URL of files; or rows in memory: dicts of column -> text, or a pandas, Polars or Arrow
             table. Not needed if `config` names files.
         task: name of the task; by default, translation of texts.
-        preset: settings to start from, "tiny" to "big"; by default "small".
+        preset: settings to start from; by default "auto", which sizes everything from the data.
         pipeline_root: where artifacts, metadata and logs are kept, a path or a URL.
         serving_dir: where versions are pushed; by default serving/<task>.
         progress: whether to show progress; by default only in a notebook.

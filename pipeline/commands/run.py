@@ -88,7 +88,7 @@ def run(
 
     Examples:
 
-    seq2serve run pairs.tsv --source english --target german --preset small --set training.steps=5000
+    seq2serve run pairs.tsv --source english --target german --set training.steps=5000
 
     seq2serve run reviews.csv --task classification --text review --label stars
 
