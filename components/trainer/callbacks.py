@@ -298,8 +298,8 @@ class TimeEstimate(keras.callbacks.Callback):
             return
         note(
             f"Trainer: {steps:,} more steps take about {minutes / 60:.1f} hours, and the evaluations. "
-            "--set training.minutes=60 ends training after an hour; smaller values of training.steps, model.d_model or the "
-            "number of layers make it shorter, too"
+            "--set training.minutes=60 ends training after an hour; smaller values of training.steps, model.d_model or "
+            "the number of layers make it shorter, too"
         )
 
 

@@ -11,8 +11,8 @@ STRENGTH = 4.0  # of the pull towards EVEN, in nats; a few dozen rows say little
 def fit_mixture(log_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Fits the exponents of a product of experts (stacking, Wolpert 1992, with the log loss).
 
-    The answer is the softmax of the weighted sum of the experts' log-probabilities. Weights that do not add up to 1 also
-    correct how sure the answer is (temperature scaling, Guo et al. 2017).
+    The answer is the softmax of the weighted sum of the experts' log-probabilities. Weights that do not add up to 1
+    also correct how sure the answer is (temperature scaling, Guo et al. 2017).
 
     Args:
         log_probabilities: of each expert, float [N, P, C].

@@ -215,9 +215,8 @@ class EncoderClassifier(_Model):
         buckets = config.ngram_buckets
         self.ngrams = NGramClassifier(vocab_size, buckets, num_classes) if buckets else None
         if buckets:
-            self.mixture = self.add_weight(
-                shape=(2,), initializer=keras.initializers.Constant(0.5), dtype="float32", trainable=False, name="mixture"
-            )
+            even = keras.initializers.Constant(0.5)
+            self.mixture = self.add_weight((2,), even, "float32", trainable=False, name="mixture")
 
     def call(self, source: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Classifies texts.

@@ -36,7 +36,7 @@ def loss_sums(loss: Any, labels: tf.Tensor, logits: tf.Tensor) -> LossSums:
         logits: float32 [B, T, V] or [B, V]; [B, P, V] if each of P classifiers learns the labels of [B]. The sums are
             then over all of them.
     """
-    if labels.shape.rank == 1 and logits.shape.rank == 3:
+    if len(labels.shape) == 1 and len(logits.shape) == 3:
         labels = tf.repeat(labels[:, tf.newaxis], logits.shape[1], axis=1)
     counted = labels != loss.pad_id
     right = (tf.argmax(logits, -1, output_type=labels.dtype) == labels) & counted

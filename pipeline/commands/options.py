@@ -67,8 +67,8 @@ FileArgument = Annotated[
     ),
 ]
 _PRESETS = (
-    "Settings to start from: auto (sized from the data), tiny (seconds, to try a file), demo (minutes), small (hours on a laptop), base and big "
-    "(the sizes in Vaswani et al. 2017). [bold]seq2serve settings[/bold] shows them."
+    "Settings to start from: auto (sized from the data), tiny (seconds, to try a file), demo (minutes), small (hours "
+    "on a laptop), base and big (the sizes in Vaswani et al. 2017). [bold]seq2serve settings[/bold] shows them."
 )
 PresetOption = Annotated[str, typer.Option("--preset", metavar="NAME", help=_PRESETS, show_default=DEFAULT_PRESET)]
 ColumnOption = Annotated[

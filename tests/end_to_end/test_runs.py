@@ -181,7 +181,7 @@ def test_a_changed_line_of_train_runs_everything(finished_run, tmp_path, heeds_c
     }
     command = [sys.executable, "-m", "seq2serve", "runs"]
     (number, *_) = changed.execute(command).stdout.splitlines()[-1].split()
-    *_, trainer = changed.execute([*command, number]).stdout.splitlines()
+    *_, trainer, _config = changed.execute([*command, number]).stdout.splitlines()
     assert re.fullmatch(r"Trainer +CANCELED .* input tokenizer changed; input transformed_examples changed", trainer)
 
 

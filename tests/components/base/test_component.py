@@ -1,12 +1,11 @@
 """Components: a wrong connection fails when the pipeline is built, and the error names both ends."""
 
 import dataclasses
-from collections.abc import Callable
 
 import pytest
 
 from seq2serve.components.base.artifact import Artifact, Examples, ExampleStatistics, Model, RawFiles
-from seq2serve.components.base.component import Channel, Code, Context, Input, Output, component, raw_files
+from seq2serve.components.base.component import Channel, Context, Input, Output, component, raw_files
 
 
 @component
@@ -150,18 +149,3 @@ def test_a_parameter_without_annotation_is_an_error():
 def test_a_node_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         read().inputs = {}
-
-
-def test_the_functions_of_code_are_its_callable_fields():
-    @dataclasses.dataclass(frozen=True)
-    class Metric(Code):
-        score: Callable[[float], float]
-        unit: str
-        aggregate: Callable[[list[float]], float] | None = None
-
-        def method(self) -> None:
-            """Is not a field."""
-
-    assert Metric("mean", abs, "points", aggregate=sum).functions == (abs, sum)
-    assert Metric("absolute", abs, "points").functions == (abs,)
-    assert Metric("absolute", abs, "points").name == "absolute"

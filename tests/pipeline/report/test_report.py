@@ -358,7 +358,7 @@ def test_a_root_without_runs_is_an_error(tmp_path):
 def test_a_run_of_another_version_is_an_error(tmp_path):
     store = _store(tmp_path)
     run = store.begin_run("translation")
-    parts = {"inputs": {}, "parameters": {"recipe": {"model": {}}}, "versions": {}}
+    parts = {"inputs": {}, "parameters": {}}
     store.end_execution(store.begin_execution(run, "Trainer", "f" * 64, parts, ""), "FAILED", "")
     message = (
         "^Run 1: made by another version of seq2serve, which did not record '.+'; run the command of the run again$"
