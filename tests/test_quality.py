@@ -24,8 +24,8 @@ def test_a_config_is_valid_for_the_pipeline(quality, name):
     )
     assert config.task == benchmark.task
     for file in benchmark.files:
-        role, path = file.split("=")
-        assert role.split(".")[0] in ("train", "eval", "test")
+        role, _, path = file.rpartition("=")
+        assert role.split(".")[0] in ("", "train", "eval", "test")
         assert path.startswith(("{data}/", "{work}/"))
 
 

@@ -51,7 +51,7 @@ _VOCABULARIES = (
 # the first ones were measured: tests/benchmarks/README.md.
 _SIZES = {
     ("encoder",): (
-        _Size(300_000, 1, 64, 128, 0.3, 18, 2048, 300),
+        _Size(300_000, 1, 64, 128, 0.3, 18, 2048, 800),
         _Size(1_500_000, 1, 64, 128, 0.3, 8, 2048, 2600),
         _Size(15_000_000, 2, 128, 512, 0.2, 4, 4096, 5800),
         _Size(math.inf, 4, 256, 1024, 0.1, 2, 8192, 15_000),
@@ -72,11 +72,13 @@ _SIZES = {
 
 FILLED = 0.93  # of a batch; the rest is padding
 EVALUATIONS = 10  # checkpoints of a training
-PATIENCE = 5  # half of them
+PATIENCE = 5  # half of them, of a training of at least LONG steps: a short one is cheaper than a wrong stop
+LONG = 5000
 CHARACTERS_PER_WORD = 6  # with the space
 CHARACTERS = 512  # a smaller vocabulary is one of characters or bytes
 SHORTEST_LIMIT, LONGEST_LIMIT = 128, 1024  # tokens of a text
-NGRAM_WEIGHTS = 2**19  # at most, of the pairs of tokens; a step updates each of them
+MOST_NGRAM_WEIGHTS = 2**19  # of the pairs of tokens; a step updates each of them
+MOST_NGRAM_BUCKETS, LEAST_NGRAM_BUCKETS = 2**18, 2**12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,8 +187,9 @@ def _choose_model(choices: _Choices, parts: tuple[str, ...], data: TrainData, si
     choices.take("model.dropout", size.dropout)
     choices.take("model.max_positions", 256 if is_small or size.d_model > 128 else 128)
     if data.num_labels:
-        buckets = 2 ** int(math.log2(max(2, NGRAM_WEIGHTS // data.num_labels)))
-        choices.take("model.ngram_buckets", buckets)
+        # Most pairs of a small corpus differ, so there are about as many as tokens.
+        wanted = min(max(data.tokens, LEAST_NGRAM_BUCKETS), MOST_NGRAM_BUCKETS, MOST_NGRAM_WEIGHTS // data.num_labels)
+        choices.take("model.ngram_buckets", 2 ** int(math.log2(max(2, wanted))))
 
 
 def _choose_training(choices: _Choices, parts: tuple[str, ...], data: TrainData, size: _Size, recipe: Recipe) -> None:
@@ -203,7 +206,7 @@ def _choose_training(choices: _Choices, parts: tuple[str, ...], data: TrainData,
     choices.take("training.learning_rate", rate)
     choices.take("training.warmup_steps", max(1, min(200 if is_small else 2000, steps // 10)))
     choices.take("training.checkpoint_steps", max(1, steps // EVALUATIONS))
-    choices.take("training.patience", PATIENCE)
+    choices.take("training.patience", PATIENCE if steps >= LONG else 0)
     choices.take("training.token_dropout", 0.3)
 
 

@@ -8,6 +8,7 @@ stay in --work.
 """
 
 import argparse
+import csv
 import dataclasses
 import gzip
 import json
@@ -19,10 +20,9 @@ from typing import Any
 
 from sacrebleu.metrics import BLEU
 
+import seq2serve
 from seq2serve.pipeline.commands.logs import set_up_logs
-from seq2serve.pipeline.config import preset, with_columns, with_settings
-from seq2serve.pipeline.dag import make_pipeline
-from seq2serve.pipeline.running.runner import Runner, RunResult
+from seq2serve.pipeline.config import parse_setting
 
 HERE = pathlib.Path(__file__).parent
 README = HERE.parent / "README.md"
@@ -76,6 +76,7 @@ class Benchmark:
         files: as on the command line; {data} and {work} are replaced by the folders.
         seeds: of the runs, one each.
         cut: a file to cut in two, written to {work}.
+        labelled: label -> file of its texts in Latin-1, one per line; together they are {work}/rows.csv.
         columns: column of the task -> column of the files.
     """
 
@@ -84,11 +85,12 @@ class Benchmark:
     goal: str
     figures: dict[str, int]
     task: str
-    preset: str
     files: list[str]
     settings: list[str]
     seeds: list[int]
+    preset: str = "auto"
     cut: Cut | None = None
+    labelled: dict[str, str] = dataclasses.field(default_factory=dict)
     columns: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -103,29 +105,53 @@ def run(benchmark: Benchmark, seed: int, data: pathlib.Path, work: pathlib.Path)
     work.mkdir(parents=True, exist_ok=True)
     if benchmark.cut:
         benchmark.cut.make(data, work)
-    config = with_columns(preset(benchmark.preset, benchmark.task), benchmark.columns)
-    config = with_settings(config, [*benchmark.settings, f"training.seed={seed}"])
-    files = ",".join(benchmark.files).format(data=data, work=work)
+    if benchmark.labelled:
+        _write_labelled(benchmark.labelled, data, work / "rows.csv")
+    settings: dict[str, dict[str, Any]] = {"training": {"seed": seed}}
+    for name, value in map(parse_setting, benchmark.settings):
+        section, _, key = name.partition(".")
+        settings.setdefault(section, {})[key] = value
     start = time.monotonic()
     root = work / f"seed-{seed}"  # one per seed: a model that is worse than the last one of its root is not pushed
-    result = Runner(make_pipeline(config, files, str(root / "runs"), str(root / "serving"))).run()
+    result = seq2serve.run(
+        ",".join(benchmark.files).format(data=data, work=work),
+        task=benchmark.task,
+        preset=benchmark.preset,
+        pipeline_root=root / "runs",
+        serving_dir=root / "serving",
+        progress=True,
+        columns=benchmark.columns,
+        **settings,
+    )
     return {
         "seed": seed,
         **figures_of(result, benchmark.task),
+        "blessed": result.blessed,
         "parameters": result.output("Trainer", "model").properties["num_parameters"],
         "minutes": round((time.monotonic() - start) / 60, 1),
         "training_minutes": round(result.nodes["Trainer"].seconds / 60, 1),
-        "settings": dataclasses.asdict(config),
+        "config": tomllib.loads(result.config.read_text(encoding="utf-8")),
     }
 
 
-def figures_of(result: RunResult, task: str) -> dict[str, Any]:
+def _write_labelled(files: dict[str, str], data: pathlib.Path, path: pathlib.Path) -> None:
+    with open(path, "w", encoding="utf-8", newline="") as rows:
+        writer = csv.writer(rows)
+        writer.writerow(["text", "label"])
+        for label, name in files.items():
+            with gzip.open(data / name, "rt", encoding="latin-1") as file:
+                writer.writerows([line.strip(), label] for line in file)
+
+
+def figures_of(result: seq2serve.Run, task: str) -> dict[str, Any]:
     """Returns the metrics of the test split and the loss of the eval split; for translation also BLEU of the
-    space-separated tokens, for classification also the F1 of each label. `signatures` has those of sacreBLEU.
+    space-separated tokens, for classification also the F1 of each label. `baseline_<metric>` are those of the strongest
+    baseline; `signatures` has those of sacreBLEU.
     """
     evaluation, model = result.output("Evaluator", "evaluation"), result.output("Trainer", "model").properties
     signatures = dict(evaluation.properties["signature"])
-    figures = {**evaluation.properties["model"], "eval_loss": model["eval_loss"], "signatures": signatures}
+    baseline = {f"baseline_{name}": value for name, value in evaluation.properties["baseline"].items()}
+    figures = {**evaluation.properties["model"], **baseline, "eval_loss": model["eval_loss"], "signatures": signatures}
     if task == "translation":
         lines = pathlib.Path(evaluation.path("predictions.jsonl")).read_text(encoding="utf-8").splitlines()
         rows = [json.loads(line) for line in lines]
