@@ -28,7 +28,8 @@ def settings_text(config: PipelineConfig, only: str = "", width: int = 100) -> s
         section, key = name.split(".")
         description = f"{_meanings(sections()[section])[key]} {_choice(name)}"
         wrapped = textwrap.fill(description.strip(), width, initial_indent="    ", subsequent_indent="    ")
-        paragraphs.append(f"{name}={value_text(config.value(name))}\n{wrapped}")
+        value = "(chosen from the data)" if name in config.automatic else value_text(config.value(name))
+        paragraphs.append(f"{name}={value}\n{wrapped}")
     return "\n".join(paragraphs)
 
 

@@ -107,6 +107,26 @@ def test_ids_equal_those_of_a_saved_graph_truncated_and_in_the_order_of_the_exam
         assert read_ids(ids, split, len(parts)) == truncated
 
 
+def test_size_and_limit_that_are_not_set_follow_from_the_texts_and_are_recorded(inputs, tmp_path, capsys):
+    config = dataclasses.replace(CONFIG, vocab_size=0)
+    ids, tokenizer = transform(inputs, tmp_path, tokenizer_config=config, max_length=0)
+    chosen = ids.properties["settings"]
+    assert list(chosen) == ["tokenizer.vocab_size", "data.max_length"]
+    longest = max(lengths["max"] for lengths in ids.properties["token_lengths"].values())
+    assert ids.properties["max_length"] == chosen["data.max_length"] == 1024 > MAX_LENGTH
+    assert longest > 1024
+    assert sum(ids.properties["num_truncated"].values()) > 0
+    assert f"data.max_length={chosen['data.max_length']:,} from the texts" in capsys.readouterr().err
+    size, limit = chosen.values()
+    again, again_tokenizer = transform(
+        inputs, tmp_path / "again", tokenizer_config=dataclasses.replace(CONFIG, vocab_size=size), max_length=limit
+    )
+    assert "settings" not in again.properties
+    assert again_tokenizer.properties == tokenizer.properties
+    for split, parts in SPLITS.items():
+        assert read_ids(again, split, len(parts)) == read_ids(ids, split, len(parts))
+
+
 def test_spans_of_pairs_become_the_placeholders_of_the_served_graph(tmp_path, make_transformer, inputs):
     """Ids equal those of the module that is exported: of every source, and of a target given its source."""
     pairs = [("turn {x} on 5", "5 {x} an"), ("open", "auf 7"), ("3 of 4", "4 von 3,5")]

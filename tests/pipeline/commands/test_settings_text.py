@@ -2,8 +2,9 @@
 
 import pytest
 
+from seq2serve.components.tasks.registry import TASKS
 from seq2serve.pipeline.commands.settings_text import settings_text
-from seq2serve.pipeline.config import preset, setting_names, with_settings
+from seq2serve.pipeline.config import AUTO, preset, setting_names, with_settings
 
 
 def paragraphs(text):
@@ -48,3 +49,11 @@ def test_an_unknown_name_is_an_error(invoke):
     assert (outcome.exit_code, outcome.error.code) == (2, "name-unknown")
     assert outcome.error.fields == {"kind": "setting", "name": "nothing"}
     assert outcome.stderr == "seq2serve: no setting has 'nothing' in its name; `seq2serve settings` lists them all\n"
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_setting_that_is_chosen_from_the_data_has_no_value(task):
+    config = preset(AUTO, task)
+    listed = paragraphs(settings_text(config))
+    chosen = [name for name, (value, _) in listed.items() if value == "(chosen from the data)"]
+    assert sorted(chosen) == sorted(config.automatic)

@@ -1,5 +1,7 @@
 """The evaluation of classification agrees with the Evaluator's metrics."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -34,3 +36,22 @@ def test_macro_f1_ignores_labels_that_do_not_occur(tokenizer, tiny_config, build
     module = ClassificationServingModule(model, tokenizer, NAMES, 256)
     perfect = {"confusion": np.array([[5, 0], [0, 0]]), "loss": 1, "weight": 1, "right": 5, "labels": 5}
     assert ClassificationEvaluation(model, [batch], module, ROWS).values(perfect)["macro_f1"] == 100
+
+
+def test_an_evaluation_fits_how_the_two_parts_answer_together(tokenizer, tiny_config, build_and_compile, padded_ids):
+    """The encoder knows nothing; the n-grams know each letter."""
+    config = dataclasses.replace(tiny_config, ngram_buckets=16)
+    model = build_and_compile(EncoderClassifier(config, tokenizer.vocab_size, 2), pad_id=-1)
+    ids = padded_ids(tokenizer, [row["text"] for row in ROWS], end=True)
+    labels = np.array([0, 1, 0, 0, 1, 1], np.int32)
+    matrix = np.zeros(model.ngrams.matrix.shape, np.float32)
+    for row, label in zip(np.asarray(ids), labels, strict=True):
+        matrix[row[row != 0][:-1], label] += 3.0
+    model.ngrams.matrix.assign(matrix)
+    module = ClassificationServingModule(model, tokenizer, NAMES, 256)
+    before = model.mixture.numpy().tolist()
+    findings = ClassificationEvaluation(model, [(ids, labels)], module, ROWS).run()
+    assert before == [0.5, 0.5]
+    assert model.mixture.numpy()[1] > model.mixture.numpy()[0]
+    right = tf.argmax(model(ids), 1).numpy() == labels
+    assert findings.metrics["accuracy"] == pytest.approx(100 * right.mean())
