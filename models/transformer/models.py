@@ -199,7 +199,7 @@ class EncoderClassifier(_Model):
     Both learn the labels on their own (wide and deep; Cheng et al. 2016 train them together instead, where the encoder
     memorises a small corpus before the n-grams have learnt from it). They answer together as a product of experts: the
     log-probabilities are summed with the weights `mixture`, which training does not change but its evaluations fit on
-    the eval split (see training/mixture.py).
+    the eval split (see training/experts.py).
 
     Args:
         config: sizes; those of the decoder are ignored. Without `ngram_buckets`, there is only the encoder.

@@ -21,7 +21,7 @@ from seq2serve.components.tasks.evaluation import (
 from seq2serve.components.tasks.metric import LOSS, Metric
 from seq2serve.models.decoding import attention_maps
 from seq2serve.models.decoding.attention_maps import AttentionMap
-from seq2serve.models.training.mixture import fit_mixture
+from seq2serve.models.training.experts import fit_mixture
 
 
 class ClassificationEvaluation(Evaluation):

@@ -92,11 +92,11 @@ def reasons(result: RunResult) -> dict[str, str]:
 def test_the_config_of_a_pipeline_is_kept_with_each_run_even_if_it_fails(tmp_path, data):
     pipeline = toy_pipeline(tmp_path / "root", data)
     Runner(pipeline).run()
-    Runner(dataclasses.replace(pipeline, config="first")).run()
+    Runner(dataclasses.replace(pipeline, config=lambda chosen: "first")).run()
     TRAIN["do"] = lambda scratch: 1 / 0
     failing = toy_pipeline(tmp_path / "root", data, ToyTraining(steps=5))
     with pytest.raises(ComponentError):
-        Runner(dataclasses.replace(failing, config="second")).run()
+        Runner(dataclasses.replace(failing, config=lambda chosen: "second")).run()
     configs = {path.name: path.read_text() for path in (tmp_path / "root" / "configs").iterdir()}
     assert configs == {"2.toml": "first", "3.toml": "second"}
     assert not list((tmp_path / "root" / ".staging").iterdir())

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from seq2serve.models.training.mixture import EVEN, fit_mixture
+from seq2serve.models.training.experts import EVEN, fit_mixture
 
 
 @pytest.fixture
