@@ -11,6 +11,7 @@ from seq2serve.components.base.uris import absolute_uri
 from seq2serve.components.bulk_inferrer.component import BulkInferrer
 from seq2serve.components.evaluator.component import Evaluator
 from seq2serve.components.example_gen.component import ExampleGen
+from seq2serve.components.example_gen.corpora import corpus_weights
 from seq2serve.components.example_gen.formats import InputConfig, SplitConfig
 from seq2serve.components.example_validator.component import ExampleValidator
 from seq2serve.components.infra_validator.component import InfraValidator
@@ -23,7 +24,8 @@ from seq2serve.components.transform.component import Transform, TransformByToken
 from seq2serve.components.transform.preprocessing import Preprocessing
 from seq2serve.models.config import Recipe
 from seq2serve.pipeline.config import PipelineConfig
-from seq2serve.pipeline.run_config import RunConfig
+from seq2serve.pipeline.run_config import LAST, RunConfig
+from seq2serve.pipeline.running.last_model import last_model
 from seq2serve.pipeline.running.pipeline import Pipeline
 from seq2serve.pipeline.running.user_models import user_models
 
@@ -43,7 +45,8 @@ def make_pipeline(
 
     Args:
         config: every setting.
-        files: path or pattern of the user's files, or several with their roles (components/example_gen/formats.py).
+        files: path or pattern of the user's files, or several with their roles and weights
+            (components/example_gen/corpora.py).
         pipeline_root: the folder or URL of artifacts and metadata.
         serving_dir: the folder or URL where model versions are pushed.
         schema_file: a schema that the user maintains; empty to infer one.
@@ -63,6 +66,7 @@ def make_pipeline(
         task=task,
         recipe=Recipe(config.model, config.training, config.decoding),
         base_model=base_model,
+        corpus_weights=corpus_weights(files) or None,
     )
     model = trainer.outputs["model"]
     # It also reads the last blessed model's evaluation, which is not an input but found among its earlier outputs
@@ -73,6 +77,7 @@ def make_pipeline(
         task=task,
         bar=config.evaluation.bar,
         num_examples=config.evaluation.num_examples,
+        base_model=base_model,
     )
     infra_validator = InfraValidator(model=model, examples=examples)
     pusher = Pusher(
@@ -94,16 +99,21 @@ def make_pipeline(
     return Pipeline(task.name, absolute_uri(pipeline_root), nodes)
 
 
-def make_configured_pipeline(chosen: RunConfig, pipeline_root: str, serving_dir: str) -> Pipeline:
+def make_configured_pipeline(
+    chosen: RunConfig, pipeline_root: str, serving_dir: str, metadata_url: str = ""
+) -> Pipeline:
     """Joins the components for what a person chose; the pipeline has the config file that repeats it.
 
     Args:
         chosen: files, columns and settings.
         pipeline_root, serving_dir: as for `make_pipeline`.
+        metadata_url: of a shared store, in which the last model is looked up; empty for the pipeline root's own.
     Raises:
         UserError: a setting is wrong, or a tokenizer or an earlier model cannot be used.
     """
     config = chosen.pipeline_config()
+    if chosen.warm_start == LAST:
+        chosen = dataclasses.replace(chosen, warm_start=last_model(pipeline_root, config.task, metadata_url))
     models = user_models(chosen.tokenizer, chosen.warm_start, config, chosen.settings)
     pipeline = make_pipeline(config, chosen.data, pipeline_root, serving_dir, schema_file=chosen.schema, **models)
     return dataclasses.replace(pipeline, config=chosen.effective_text())

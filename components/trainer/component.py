@@ -16,6 +16,7 @@ def Trainer(
     recipe: Recipe,
     context: Context,
     base_model: Input[ModelFiles] | None = None,
+    corpus_weights: dict[str, float] | None = None,
 ) -> None:
     """Trains with Keras `fit` on all visible GPUs, averages the last or the best checkpoints, and exports the model.
 
@@ -33,6 +34,8 @@ def Trainer(
         context: `scratch` holds checkpoints and logs during training.
         base_model: an earlier model with the same vocabulary, of any task, whose weights training starts from (TFX:
             `base_model`).
+        corpus_weights: corpus -> how often its rows are drawn, in proportion to the others; None to draw each row once
+            per epoch.
     Raises:
         UserError: the loss is NaN or diverges, with the step; this machine does not support the precision; or training
             cannot start from `base_model`.
@@ -40,4 +43,4 @@ def Trainer(
     """
     from seq2serve.components.trainer.executor import train
 
-    train(transformed_examples, tokenizer, model, model_run, task, recipe, context, base_model)
+    train(transformed_examples, tokenizer, model, model_run, task, recipe, context, base_model, corpus_weights)
