@@ -9,10 +9,10 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from seq2serve.components.base.artifact import CORPUS, Artifact, Examples, RawFiles
+from seq2serve.components.base.artifact import Artifact, Examples, RawFiles
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.base.uris import absolute_uri
-from seq2serve.components.evaluator.report import evaluate_rows, read_rows, unknown_labels
+from seq2serve.components.evaluator.report import columns_to_slice_by, evaluate_rows, read_rows, unknown_labels
 from seq2serve.components.example_gen.corpora import parse_data
 from seq2serve.components.example_gen.executor import generate_test_examples
 from seq2serve.components.pusher.store import local_copy as local_saved_model
@@ -191,7 +191,7 @@ def evaluate_files(model: FinishedModel, files: str, config: PipelineConfig) -> 
             data.max_reject_share,
             data.slice_columns,
         )
-        slice_columns = [*data.slice_columns, *([CORPUS] if "corpora" in examples.properties else [])]
+        slice_columns = [*data.slice_columns, *columns_to_slice_by(examples)]
         rows = read_rows(examples, "test", [*task.columns, *slice_columns])
         rejects = _first_rejects(folder)
     rows = rows[: config.evaluation.num_examples or None]
