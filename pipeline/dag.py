@@ -4,6 +4,7 @@ Each component is a typed function in `components/<name>/component.py`; running/
 """
 
 import dataclasses
+from collections.abc import Mapping
 
 from seq2serve.components.base.artifact import ModelFiles, SchemaFile, TokenizerFiles
 from seq2serve.components.base.component import Channel, Node, raw_files
@@ -11,6 +12,7 @@ from seq2serve.components.base.uris import absolute_uri
 from seq2serve.components.bulk_inferrer.component import BulkInferrer
 from seq2serve.components.evaluator.component import Evaluator
 from seq2serve.components.example_gen.component import ExampleGen
+from seq2serve.components.example_gen.corpora import corpus_weights
 from seq2serve.components.example_gen.formats import InputConfig, SplitConfig
 from seq2serve.components.example_validator.component import ExampleValidator
 from seq2serve.components.infra_validator.component import InfraValidator
@@ -25,7 +27,8 @@ from seq2serve.components.transform.preprocessing import Preprocessing
 from seq2serve.components.tuner.component import Tuner
 from seq2serve.models.config import Recipe
 from seq2serve.pipeline.config import PipelineConfig
-from seq2serve.pipeline.run_config import RunConfig
+from seq2serve.pipeline.run_config import LAST, RunConfig
+from seq2serve.pipeline.running.last_model import last_model
 from seq2serve.pipeline.running.pipeline import Pipeline
 from seq2serve.pipeline.running.user_models import settings_of_base, user_models
 
@@ -45,7 +48,8 @@ def make_pipeline(
 
     Args:
         config: every setting.
-        files: path or pattern of the user's files, or several with their roles (components/example_gen/formats.py).
+        files: path or pattern of the user's files, or several with their roles and weights
+            (components/example_gen/corpora.py).
         pipeline_root: the folder or URL of artifacts and metadata.
         serving_dir: the folder or URL where model versions are pushed.
         schema_file: a schema that the user maintains; empty to infer one.
@@ -58,7 +62,7 @@ def make_pipeline(
     data_nodes, examples, schema = _data_nodes(config, files, schema_file)
     text_nodes = _text_nodes(config, examples, schema, tokenizer)
     base_model = raw_files(warm_start, ModelFiles) if warm_start else None
-    training_nodes = _training_nodes(config, text_nodes[-1], base_model)
+    training_nodes = _training_nodes(config, text_nodes[-1], base_model, corpus_weights(files))
     trainer = training_nodes[-1]
     model = trainer.outputs["model"]
     # It also reads the last blessed model's evaluation, which is not an input but found among its earlier outputs
@@ -69,6 +73,7 @@ def make_pipeline(
         task=task,
         bar=config.evaluation.bar,
         num_examples=config.evaluation.num_examples,
+        base_model=base_model,
     )
     infra_validator = InfraValidator(model=model, examples=examples)
     pusher = Pusher(
@@ -90,30 +95,38 @@ def make_pipeline(
     return Pipeline(task.name, absolute_uri(pipeline_root), nodes)
 
 
-def _training_nodes(config: PipelineConfig, transform: Node, base_model: Channel | None) -> tuple[Node, ...]:
+def _training_nodes(
+    config: PipelineConfig, transform: Node, base_model: Channel | None, weights: Mapping[str, float]
+) -> tuple[Node, ...]:
     """Returns the nodes that train; the last is Trainer. Tuner is there if it has something to choose."""
     inputs = {key: transform.outputs[key] for key in ("transformed_examples", "tokenizer")}
     settings = {"task": get_task(config.task), "recipe": Recipe(config.model, config.training, config.decoding)}
+    more = {"base_model": base_model, "corpus_weights": weights or None}
     automatic = tuple(name for name in config.automatic if name.startswith(("model.", "training.")))
     if not automatic:
-        return (Trainer(base_model=base_model, **inputs, **settings),)
+        return (Trainer(**inputs, **settings, **more),)
     tuner = Tuner(automatic=automatic, **inputs, **settings)
-    chosen = tuner.outputs["best_hyperparameters"]
-    return tuner, Trainer(hyperparameters=chosen, base_model=base_model, **inputs, **settings)
+    return tuner, Trainer(hyperparameters=tuner.outputs["best_hyperparameters"], **inputs, **settings, **more)
 
 
-def make_configured_pipeline(chosen: RunConfig, pipeline_root: str, serving_dir: str) -> Pipeline:
+def make_configured_pipeline(
+    chosen: RunConfig, pipeline_root: str, serving_dir: str, metadata_url: str = ""
+) -> Pipeline:
     """Joins the components for what a person chose; the pipeline has the config file that repeats it.
 
     Args:
         chosen: files, columns and settings.
         pipeline_root, serving_dir: as for `make_pipeline`.
+        metadata_url: of a shared store, in which the last model is looked up; empty for the pipeline root's own.
     Raises:
         UserError: a setting is wrong, or a tokenizer or an earlier model cannot be used.
     """
-    if chosen.warm_start and chosen.pipeline_config().automatic:
-        chosen = dataclasses.replace(chosen, settings=settings_of_base(chosen.warm_start) + chosen.settings)
     config = chosen.pipeline_config()
+    if chosen.warm_start == LAST:
+        chosen = dataclasses.replace(chosen, warm_start=last_model(pipeline_root, config.task, metadata_url))
+    if chosen.warm_start and config.automatic:
+        chosen = dataclasses.replace(chosen, settings=settings_of_base(chosen.warm_start) + chosen.settings)
+        config = chosen.pipeline_config()
     models = user_models(chosen.tokenizer, chosen.warm_start, config, chosen.settings)
     pipeline = make_pipeline(config, chosen.data, pipeline_root, serving_dir, schema_file=chosen.schema, **models)
     return dataclasses.replace(pipeline, config=chosen.effective_text)

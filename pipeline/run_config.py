@@ -26,7 +26,8 @@ from typing import Any
 
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.base.uris import is_remote
-from seq2serve.components.example_gen.formats import parse_roles
+from seq2serve.components.example_gen.corpora import data_text, parse_data
+from seq2serve.components.example_gen.formats import Role, parse_roles
 from seq2serve.components.tasks.registry import DEFAULT_TASK, TASKS
 from seq2serve.pipeline.config import (
     AUTO,
@@ -46,6 +47,7 @@ DEFAULT_PRESET = AUTO
 NO_DATA = "no data: name a file, or a config file whose table [files] has data"
 SHORT_COLUMNS = ("source", "target", "text", "label")  # those with an option of their own
 FILES = ("data", "schema", "tokenizer", "warm_start")
+LAST = "last"  # as warm_start: the last model of the pipeline root
 _POSITION = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", re.DOTALL)  # in errors of tomllib
 
 
@@ -54,10 +56,10 @@ class RunConfig:
     """What determines the result of a run; every value may be missing, for its default.
 
     Args:
-        data: path, pattern or URL of the text, or several with their roles.
+        data: path, pattern or URL of the text, or several with their roles or weights (example_gen/corpora.py).
         schema: path of a schema.pbtxt to validate against.
         tokenizer: a tokenizer's folder or file to use, or one per column.
-        warm_start: folder of an earlier model whose weights training starts from.
+        warm_start: folder of an earlier model whose weights training starts from; LAST for the last one.
         task, preset: names.
         columns: column of the task -> column of the file.
         settings: in the syntax of `--set`; of two for one key the later wins.
@@ -214,23 +216,23 @@ def _absolute_files(config: RunConfig, folder: str) -> dict[str, str]:
         config: its paths are relative to `folder`.
         folder: an absolute path.
     """
-    patterns = {"data": _absolute_pattern, "schema": _absolute_pattern, "tokenizer": _absolute_path}
-    files = {name: _with_roles(getattr(config, name), folder, join) for name, join in patterns.items()}
-    files["warm_start"] = _absolute_path(config.warm_start, folder) if config.warm_start else ""
+    files = {
+        "data": _with_roles(config.data, folder, parse_data, _absolute_pattern),
+        "schema": _with_roles(config.schema, folder, parse_roles, _absolute_pattern),
+        "tokenizer": _with_roles(config.tokenizer, folder, parse_roles, _absolute_path),
+        "warm_start": config.warm_start,
+    }
+    if config.warm_start not in ("", LAST):
+        files["warm_start"] = _absolute_path(config.warm_start, folder)
     return {name: value for name, value in files.items() if value}
 
 
-def _with_roles(text: str, folder: str, join: Callable[[str, str], str]) -> str:
+def _with_roles(
+    text: str, folder: str, parse: Callable[[str, str], list[Role]], join: Callable[[str, str], str]
+) -> str:
     """Joins a folder to a path, or to the path of each role, such as train=a.tsv,test=b.tsv."""
-    if not text:
-        return ""
-    if os.path.lexists(os.path.join(folder, text)):  # its name may look like roles
-        return join(text, folder)
-    parts = []
-    for role in parse_roles(text):
-        name = ".".join(filter(None, [role.split, role.column]))
-        parts.append(f"{name}={join(role.pattern, folder)}" if name else join(role.pattern, folder))
-    return ",".join(parts)
+    roles = parse(text, folder) if text else []
+    return data_text(role._replace(pattern=join(role.pattern, folder)) for role in roles)
 
 
 def _absolute_path(path: str, folder: str) -> str:

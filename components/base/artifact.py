@@ -8,6 +8,7 @@ import os
 from typing import ClassVar
 
 SPLITS = ("train", "eval", "test")
+CORPUS = "corpus"  # the column with a row's corpus, if there are several
 
 
 @dataclasses.dataclass
@@ -47,8 +48,8 @@ class RawFiles(Artifact):
     """The user's own files in their original location; they are never copied or changed.
 
     `uri` is the path, pattern or roles as the user wrote them. properties: `files`, a list of {"path", "bytes",
-    "sha256"} with "split" and "column" where the user set them. The fingerprint covers the files' contents, formats and
-    roles, so renaming a file within its format changes nothing.
+    "sha256"} with "split", "column" and "corpus" where the user set them. The fingerprint covers the files' contents,
+    formats, roles and corpora, so renaming a file within its format changes nothing unless it names a corpus.
     """
 
 
@@ -72,7 +73,8 @@ class Examples(Artifact):
     properties: splits (list), split_fingerprints {split: SHA-256 of its rows, in order and by shard}, columns (list),
     source (the user's name for the files), files_read (list of {"name", "bytes", "sha256"}, see
     storage/data_records.py), num_rows (rows read), num_examples {split: n}, num_rejected, num_rejected_by_reason
-    {reason: n}; if columns are stored only to slice metrics by, slice_columns (list), which only the test split has; if
+    {reason: n}; if columns are stored only to slice metrics by, slice_columns (list), which only the test split has;
+    with several corpora, corpora {name: {split: n}}, and every row has the name of its corpus in the column CORPUS; if
     there are any, warnings (one line each), notes (list) about how files were read or skipped, and num_dropped_by_rule
     {setting: n}. num_rows is the sum of all examples, rejected and dropped rows.
 
@@ -85,10 +87,13 @@ class Examples(Artifact):
 class ExampleStatistics(Artifact):
     """Statistics of Examples (TFX: ExampleStatistics).
 
-    Split-<split>/FeatureStats.pb   serialised tensorflow_metadata DatasetFeatureStatisticsList, one dataset
+    Split-<split>/FeatureStats.pb   serialised tensorflow_metadata DatasetFeatureStatisticsList, one dataset; with
+        several corpora "All Examples" and then a dataset for each, such as "corpus_own", as TFDV names slices
     source.txt                      the user's name for the files; drift is computed between runs on the same files
-    properties: splits; with label columns, label_counts {column: {split: {label: n}}}, the most frequent first, and
-    label_conflicts {column: {"num_texts": n, "examples": {text: {label: n}}}} for equal texts with different labels.
+    properties: splits; with several corpora, corpora {name: {split: {"rows": n, "mean_characters": {text column: mean},
+    "labels": {label column: {label: n}}}}}; with label columns, label_counts {column: {split: {label: n}}}, the most
+    frequent first, and label_conflicts {column: {"num_texts": n, "examples": {text: {label: n}}}} for equal texts with
+    different labels.
     """
 
     compared = True
@@ -129,13 +134,15 @@ class TransformedExamples(Artifact):
     """Token ids, ready for training (TFX: Examples, transformed).
 
     Split-<split>/transformed_examples-SSSSS-of-NNNNN   TFRecord of tf.Example; one int64 list feature per text
-        column, named <column>_ids, without begin and end markers; for a label column the list holds one id
+        column, named <column>_ids, without begin and end markers; for a label column the list holds one id, and with
+        several corpora corpus_ids the number of the corpus, from 0
     properties: splits (train and eval), num_examples {split: n}, num_truncated {column: n}, num_dropped (rows),
     num_long {column: n}
     (texts beyond the limit, cut or dropped with their row), max_length (tokens), token_lengths {column: {"median",
     "p99", "max", "total"}} before truncation; with a label column, label_counts
-    {column: {label: rows of the train split}}, in the order of the label ids; data, see storage/data_records.py;
-    settings {name: value}, those that were chosen from the data.
+    {column: {label: rows of the train split}}, in the order of the label ids; with several corpora, corpora {name: rows
+    of the train split}, in the order of their numbers; data, see storage/data_records.py; settings {name: value}, those
+    that were chosen from the data.
     """
 
 
@@ -180,7 +187,9 @@ class ModelEvaluation(Artifact):
     metrics.json        {"headline": {"metric", "reason"} (see Headline in tasks/task.py), "model": {metric: value},
         "baselines": {name: {...}}, "strongest": name, "baseline": metrics of the strongest one,
         "intervals": {"model": {metric: [lower, upper]}, "baselines": {name: {...}}} of 95 % (see tasks/bootstrap.py),
-        "slices": [{"by", "name", "num_examples", "model", "baseline", "intervals"}] (see evaluator/slices.py),
+        "slices": [{"by", "name", "num_examples", "model", "baseline", "intervals"}] (see evaluator/slices.py); for
+            the rows that the last blessed model answered, also "last_blessed", its metrics on them; for the others, new
+            rows, "base_model", the metrics of the model that training started from, if it can be queried,
         "examples": {"quality": name of the measure, "worst": [{column: text, "prediction", "quality"}], "best": [...]},
         "signature": {...}, "tables": [...] (see ResultTable in tasks/implementation.py), "num_examples": n,
         "lowercase": whether case is ignored, because the model writes lower case only,

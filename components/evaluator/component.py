@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from seq2serve.components.base.artifact import Examples, Model, ModelBlessing, ModelEvaluation
+from seq2serve.components.base.artifact import Examples, Model, ModelBlessing, ModelEvaluation, ModelFiles
 from seq2serve.components.base.component import Input, Output, Splits, component
 from seq2serve.components.evaluator.bar import Bar
 from seq2serve.components.tasks.task import Task
@@ -17,12 +17,16 @@ def Evaluator(
     task: Task,
     bar: Bar,
     num_examples: int,
+    base_model: Input[ModelFiles] | None = None,
 ) -> None:
     """Measures the exported SavedModel on raw test text, exactly as a server would run it, and blesses it or not.
 
     A model is blessed if it is significantly better than the trivial baselines, and not significantly worse than the
     strongest baseline and the last blessed model in the same pipeline root that answered enough of the same test rows.
     A model whose every answer is right is always blessed.
+
+    If the last blessed model answered some of the test rows and others are new, they are two slices: what was learned
+    since, and what it cost.
 
     Args:
         examples: split `test`; baselines may also read split `train`.
@@ -33,8 +37,10 @@ def Evaluator(
         bar: what the model must reach: "strongest" for the rule above; "trivial" without the strongest baseline;
             "none" blesses every model.
         num_examples: number of test examples to use, from the first one on; 0 for all.
+        base_model: the model that training started from. If its SavedModel is beside its weights and is of the same
+            task, it answers the new rows, too.
     Source: https://www.tensorflow.org/tfx/guide/evaluator
     """
     from seq2serve.components.evaluator.executor import evaluate
 
-    evaluate(examples, model, evaluation, blessing, task, bar, num_examples)
+    evaluate(examples, model, evaluation, blessing, task, bar, num_examples, base_model)

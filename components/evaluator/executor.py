@@ -7,12 +7,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from seq2serve.components.base.artifact import Examples, Model, ModelBlessing, ModelEvaluation
+from seq2serve.components.base.artifact import Examples, Model, ModelBlessing, ModelEvaluation, ModelFiles
 from seq2serve.components.base.progress import note
 from seq2serve.components.evaluator import verdict
 from seq2serve.components.evaluator.bar import Bar
 from seq2serve.components.evaluator.comparison import BlessedModel, blessed_by_slice, compare_with, last_blessed
-from seq2serve.components.evaluator.report import Evaluated, evaluate_rows, read_rows
+from seq2serve.components.evaluator.effect import describe_effect
+from seq2serve.components.evaluator.report import Evaluated, columns_to_slice_by, evaluate_rows, read_rows
+from seq2serve.components.evaluator.slices import old_and_new
 from seq2serve.components.tasks.bootstrap import Comparison
 from seq2serve.components.tasks.task import Task
 from seq2serve.models.runtime.answers import describe_cuts
@@ -28,10 +30,12 @@ def evaluate(
     task: Task,
     bar: Bar,
     num_examples: int,
+    base_model: ModelFiles | None = None,
 ) -> None:
     """Executes Evaluator; see component.py for the arguments."""
-    slice_columns = examples.properties.get("slice_columns", [])
+    slice_columns = columns_to_slice_by(examples)
     rows = read_rows(examples, "test", [*task.columns, *slice_columns])[: num_examples or None]
+    blessed = last_blessed(task, model, rows, blessing)
     with SavedModelRuntime(model.path("Format-Serving")) as saved_model:
         evaluated = evaluate_rows(
             saved_model,
@@ -44,14 +48,15 @@ def evaluate(
                 rows=rows,
                 tokenizers=lambda: load_tokenizers(model.path("Format-Keras", "tokenizer"), task.text_columns),
             ),
+            old_and_new(len(rows), blessed.rows) if blessed else (),
         )
+        describe_effect(task, evaluated, rows, blessed, base_model)
     report = evaluated.report
     _write_json(evaluation.path("metrics.json"), report)
     _write_lines(evaluation.path("predictions.jsonl"), evaluated.lines)
     evaluation.properties.update(report)
     for sentence in describe_cuts(**report["num_cut"], number=len(rows)):
         note(f"Evaluator: warning: {sentence}")
-    blessed = last_blessed(task, model, rows, blessing)
     comparison = compare_with(task, evaluated.metric, evaluated.answers, rows, blessed) if blessed else None
     evidence = verdict.collect(
         evaluated.metric, evaluated.measurement, evaluated.baselines, evaluated.trivial, comparison

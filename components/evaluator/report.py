@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from seq2serve.components.base.artifact import Examples
+from seq2serve.components.base.artifact import CORPUS, Examples
 from seq2serve.components.base.progress import progress
 from seq2serve.components.evaluator.comparison import prediction_lines
 from seq2serve.components.evaluator.slices import Slice, slices
@@ -58,6 +58,7 @@ def evaluate_rows(
     rows: Sequence[Row],
     slice_columns: Sequence[str],
     baselines: Callable[[], Mapping[str, Baseline]],
+    more_slices: Sequence[Slice] = (),
 ) -> Evaluated:
     """Queries a model with rows, and measures its answers and those of the baselines.
 
@@ -68,17 +69,18 @@ def evaluate_rows(
         rows: at least one.
         slice_columns: further columns to slice the rows by.
         baselines: returns the baselines by name, or none.
+        more_slices: in addition to those by length, label and slice column.
     """
     lowercase = properties.get("lowercase", False)
     headline = properties.get("headline") or dataclasses.asdict(task.headline({}))
     metric = task.metric(headline["metric"])
-    answers = _query(model, task, [row[task.text_columns[0]] for row in rows])
+    answers = query(model, task, rows)
     measurement = task.measure(answers, rows, lowercase)
     cheap = baselines()
     trivial = [name for name, baseline in cheap.items() if baseline.is_trivial]
     measured = {name: task.measure(baseline.answers, rows, lowercase) for name, baseline in cheap.items()}
     name = best(metric, measured) if measured else ""
-    parts = slices(task, rows, slice_columns)
+    parts = [*slices(task, rows, slice_columns), *more_slices]
     lines = list(prediction_lines(task, answers, rows))
     report = {
         "headline": headline,
@@ -103,6 +105,12 @@ def read_rows(examples: Examples, split: str, columns: Sequence[str]) -> list[di
     return rows
 
 
+def columns_to_slice_by(examples: Examples) -> list[str]:
+    """Returns the columns of the test split that slice metrics: those that were chosen, and that of several corpora."""
+    corpus = [CORPUS] if "corpora" in examples.properties else []
+    return [*examples.properties.get("slice_columns", []), *corpus]
+
+
 def unknown_labels(task: Task, answers: Answers, rows: Sequence[Row]) -> Counter[str]:
     """Returns label -> number of rows, for labels that the model does not know; its answers name those it knows."""
     known = set(answers["labels"][0]) if task.label_columns else set()
@@ -110,8 +118,9 @@ def unknown_labels(task: Task, answers: Answers, rows: Sequence[Row]) -> Counter
     return Counter(label for label in labels if label not in known)
 
 
-def _query(model: SavedModelRuntime, task: Task, texts: list[str]) -> Answers:
-    """Returns the model's answers in the order of the texts. Batches have texts of similar length, to save padding."""
+def query(model: SavedModelRuntime, task: Task, rows: Sequence[Row]) -> Answers:
+    """Returns the model's answers in the order of the rows. Batches have texts of similar length, to save padding."""
+    texts = [row[task.text_columns[0]] for row in rows]
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     answers: Answers = {}
     with progress("Evaluator", len(texts), "examples") as reporter:

@@ -13,6 +13,7 @@ MAX_VALUES = 20  # of a column; rows with rarer values share a slice
 OTHERS = "(all others)"
 EMPTY = "(empty)"  # rows without a value
 LENGTH = "length"
+ROWS, OLD, NEW = "rows", "old", "new"  # the rows that the last blessed model answered, and the others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Slice:
     """Rows with a common property.
 
     Args:
-        by: the column that defines the slice, or LENGTH.
+        by: the column that defines the slice, or LENGTH, or ROWS.
         name: the common value or range of lengths.
         rows: indices of the rows.
     """
@@ -45,6 +46,17 @@ def slices(task: Task, rows: Sequence[Row], slice_columns: Sequence[str]) -> lis
     for column in (*task.label_columns, *slice_columns):
         parts += _slices_by_value(column, [row[column] or EMPTY for row in rows])
     return parts
+
+
+def old_and_new(num_rows: int, old: np.ndarray) -> list[Slice]:
+    """Returns the slices of the rows that an earlier model answered, and of the others; none if one would be empty.
+
+    Args:
+        num_rows: number of all rows.
+        old: indices of the rows that it answered.
+    """
+    new = np.setdiff1d(np.arange(num_rows), old)
+    return [Slice(ROWS, OLD, old), Slice(ROWS, NEW, new)] if len(old) and len(new) else []
 
 
 def _length_bucket(length: int) -> tuple[int, str]:

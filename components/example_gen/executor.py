@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import hashlib
 
-from seq2serve.components.base.artifact import SPLITS, Examples, RawFiles
+from seq2serve.components.base.artifact import CORPUS, SPLITS, Examples, RawFiles
 from seq2serve.components.base.component import Context
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.example_gen import split_checks, text_files
@@ -50,6 +50,7 @@ def generate_examples(
     examples.properties["files_read"] = source_files(files.properties["files"])
     examples.properties.update({"slice_columns": list(slice_columns)} if slice_columns else {})
     summaries = _write(job, splitter, examples, max_reject_share)
+    _set_corpora(examples, files, summaries)
     if notes := [*file_notes(tables, merged_counts(summaries)), *empty_notes(empty)]:
         examples.properties["notes"] = notes
 
@@ -82,16 +83,39 @@ def generate_test_examples(
     _check_rows(examples, summaries, max_reject_share)
     if not examples.properties["num_examples"]["test"]:
         raise UserError(f"{files.uri}: every row is rejected; fix the rows", code="rows-missing", path=files.uri)
+    _set_corpora(examples, files, summaries)
     examples.properties["notes"] = [*file_notes(tables, merged_counts(summaries)), *empty_notes(empty)]
 
 
 def _make_tables(files: RawFiles, columns: dict[str, str], input_config: InputConfig) -> tuple[list[Table], list[str]]:
     """Returns (the tables of the user's files, the paths of the empty ones)."""
+    if CORPUS in columns and _corpora(files):
+        raise UserError(
+            f"with several corpora, the column {CORPUS!r} has the name of a row's corpus, so your own column of this "
+            "name cannot be used; rename it in the files",
+            code="column-reserved",
+            column=CORPUS,
+        )
     groups, empty = without_empty_files(group_files(files.properties["files"], list(columns), input_config))
     unit = text_unit([group[0] for group in groups], input_config.unit)
     input_config = dataclasses.replace(input_config, unit=unit)
     make = functools.partial(make_table, columns=columns, input_config=input_config, shard_bytes=text_files.SHARD_BYTES)
     return for_each_file(make, groups), empty
+
+
+def _corpora(files: RawFiles) -> list[str]:
+    """Returns the names of the corpora in the order of their files; none if there is only one."""
+    return list(dict.fromkeys(file["corpus"] for file in files.properties["files"] if "corpus" in file))
+
+
+def _set_corpora(examples: Examples, files: RawFiles, summaries: list[dict]) -> None:
+    """Sets the rows of each corpus as a property, if there are several."""
+    counts = {name: collections.Counter(dict.fromkeys(examples.properties["splits"], 0)) for name in _corpora(files)}
+    for summary in summaries:
+        for name, numbers in summary["corpora"].items():
+            counts[name].update(numbers)
+    if counts:
+        examples.properties["corpora"] = {name: dict(numbers) for name, numbers in counts.items()}
 
 
 def _split_key(split_key: str, columns: dict[str, str]) -> tuple[str, dict[str, str]]:

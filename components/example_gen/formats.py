@@ -76,23 +76,34 @@ class SplitConfig:
 
 
 class Role(NamedTuple):
-    """The use of some files. `split`: of their rows, empty if a hash decides; `column`: of parallel files, or empty."""
+    """The use of some files.
+
+    Args:
+        split: of their rows, empty if a hash decides.
+        column: of parallel files, or empty.
+        pattern: their path or pattern.
+        corpus: the name of their corpus, empty if there is only one (see corpora.py).
+        weight: of that corpus in training; None if it has none.
+    """
 
     split: str
     column: str
     pattern: str
+    corpus: str = ""
+    weight: float | None = None
 
 
-def parse_roles(text: str) -> list[Role]:
-    """Parses files as they are named on the command line.
+def parse_roles(text: str, folder: str = "") -> list[Role]:
+    """Parses files as they are named on the command line; corpora.py parses those of the user's text.
 
     Args:
         text: a path or pattern; or parts joined by commas, each `split=pattern`, `column=pattern` or
             `split.column=pattern`, such as `train.source=a.en,train.target=a.de,test=b.tsv`.
+        folder: relative paths are relative to it; empty for the current folder.
     Returns:
         The roles, in the same order.
     """
-    if os.path.lexists(text):
+    if os.path.lexists(os.path.join(folder, text)):
         return [Role("", "", text)]
     matches = [_ROLE.fullmatch(part) for part in _NEXT_ROLE.split(text)]
     if not all(matches):
@@ -154,7 +165,7 @@ def group_files(files: list[dict], columns: list[str], input_config: InputConfig
     paths = [file["path"] for file in files]
     if repeated := next((path for path in paths if paths.count(path) > 1), None):
         raise UserError(f"{repeated} is named twice; name each file once", code="file-repeated", path=repeated)
-    groups = [(file,) for file in files if not file.get("column")]
+    groups: list[tuple[dict, ...]] = [(file,) for file in files if not file.get("column")]
     for split in dict.fromkeys(file.get("split", "") for file in files if file.get("column")):
         groups += _group_parallel(files, columns, split)
         if input_config.unit != "line":
@@ -186,4 +197,14 @@ def _group_parallel(files: list[dict], columns: list[str], split: str) -> list[t
             counts=counts,
             unknown=unknown,
         )
-    return list(zip(*files_by_column.values(), strict=True))
+    groups = list(zip(*files_by_column.values(), strict=True))
+    for group in groups:
+        if len({file.get("corpus") for file in group}) > 1:
+            listed = " and ".join(f"{file['path']} ({file['corpus']})" for file in group)
+            raise UserError(
+                f"parallel files of different corpora: {listed}; name the same number of files for each column of a "
+                "corpus, in the same order",
+                code="parallel-files-mismatched",
+                paths=[file["path"] for file in group],
+            )
+    return groups

@@ -8,7 +8,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 
-from seq2serve.components.base.artifact import SPLITS
+from seq2serve.components.base.artifact import CORPUS, SPLITS
 from seq2serve.components.base.component import Context
 from seq2serve.components.example_gen import text_files
 from seq2serve.components.example_gen.splitting import HeldOutRows, KeysOfLabels, Splitter
@@ -47,7 +47,8 @@ class ShardJob:
         """Writes the shards, over those of an earlier call, and returns their summaries in order."""
         path = FileSystems.join(self.uri, "summaries.jsonl")
         num_shards = {split: len(shards) for split, shards in self._plan.items()}
-        folder = ShardFolder(self.uri, self.columns, self.slice_columns, num_shards)
+        corpus_columns = (CORPUS,) if any(table.corpus for table in self.tables) else ()
+        folder = ShardFolder(self.uri, self.columns + corpus_columns, self.slice_columns, num_shards)
         # Equal texts share a split, so without groups the rows of files without a split cannot overlap each other.
         by_text = splitter.key in ("loose", "exact")
         held_out_tables = [

@@ -5,6 +5,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterator
 
+from seq2serve.components.base.artifact import CORPUS
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.example_gen.encodings import SAMPLE_BYTES, encoding_note, text_encoding
 from seq2serve.components.example_gen.file_errors import for_each_file
@@ -29,6 +30,7 @@ class Table:
         reader: reads the rows of a segment.
         notes: what the user should know about how the file is read.
         label_columns: example columns of labels.
+        corpus: the name of the rows' corpus; empty if there is only one.
     """
 
     file: TextFile
@@ -36,13 +38,15 @@ class Table:
     reader: RowReader
     notes: tuple[str, ...] = ()
     label_columns: tuple[str, ...] = ()
+    corpus: str = ""
 
     def read(self, segment: Segment, scans: Scans) -> Iterator[Row]:
-        """Yields the rows of a segment, without white space around labels; see RowReader.read."""
+        """Yields the rows of a segment with their corpus, without white space around labels; see RowReader.read."""
+        corpus = {CORPUS: self.corpus} if self.corpus else {}
         for row in self.reader.read(segment, scans):
-            if self.label_columns and row.cells:
+            if (self.label_columns or corpus) and row.cells:
                 labels = {column: row.cells[column].strip() for column in self.label_columns}
-                row = row._replace(cells=row.cells | labels)
+                row = row._replace(cells=row.cells | labels | corpus)
             yield row
 
 
@@ -57,9 +61,9 @@ def make_table(group: tuple[dict, ...], columns: dict[str, str], input_config: I
     Raises:
         UserError: a column is missing, or the file cannot be read or is not text.
     """
-    path, split = group[0]["path"], group[0].get("split", "").replace("train", "")
+    path, split, corpus = group[0]["path"], group[0].get("split", "").replace("train", ""), group[0].get("corpus", "")
     if group[0].get("column"):
-        return _parallel_table(group, split, input_config, shard_bytes)
+        return dataclasses.replace(_parallel_table(group, split, input_config, shard_bytes), corpus=corpus)
     data_format = file_format(path, input_config, len(columns))
     file, note = TextFile(path, group[0]["bytes"]), ""
     if data_format not in SELF_DESCRIBED_FORMATS:
@@ -67,7 +71,7 @@ def make_table(group: tuple[dict, ...], columns: dict[str, str], input_config: I
     reader = READERS[data_format](file, columns, input_config)
     notes = tuple(text for text in (note, reader.note) if text)
     file = dataclasses.replace(file, whole=not reader.is_cut)
-    return Table(file, split, reader, notes, input_config.label_columns)
+    return Table(file, split, reader, notes, input_config.label_columns, corpus)
 
 
 def _parallel_table(group: tuple[dict, ...], split: str, input_config: InputConfig, shard_bytes: int) -> Table:

@@ -48,7 +48,7 @@ class ShardFolder:
 
     Args:
         uri: its folder.
-        columns: the columns of an example.
+        columns: the columns of an example, with that of its corpus if there are several.
         slice_columns: further columns of the examples of the test split, the only ones of which metrics are sliced.
         num_shards: split of some files, or "" for files whose rows are assigned by hash -> number of their shards. The
             indices of shards count through all of them, in this order.
@@ -131,7 +131,7 @@ class WriteShard(beam.DoFn):
             {"index", "num_examples" {split: n}, "digests" {split: SHA-256 of its records}, "num_hashed" {split: n}
             (rows of tables without a split),
             "num_dropped", "reasons" {reason: n}, "labels" {column: {split: {label: n}}}, "files" {path: FileCounts},
-            "damages"}.
+            "corpora" {name: {split: n}}, "damages"}.
         """
         index, segments = element
         dropped = frozenset().union(*held_out)
@@ -158,6 +158,8 @@ class WriteShard(beam.DoFn):
             else:
                 writer.write(split, row.cells, is_hashed=not table.split and row.position is None)
                 writer.count_labels(split, row.cells, table.label_columns)
+                if table.corpus:
+                    writer.count_corpus(split, table.corpus)
 
 
 @dataclasses.dataclass
@@ -181,6 +183,7 @@ class _ShardWriter:
         self._digests = {split: hashlib.sha256() for split in self._records}
         self._rejects = FileSystems.create(folder.rejects(index), compression_type=CompressionTypes.UNCOMPRESSED)
         self._num_examples, self._num_hashed = collections.Counter(), collections.Counter()
+        self._corpora: dict[str, collections.Counter] = {}
         self._labels: dict[str, dict[str, collections.Counter]] = {}
         self.num_dropped = 0
         self._reasons = collections.Counter()
@@ -206,6 +209,9 @@ class _ShardWriter:
             if len(counts) <= MAX_LABELS:
                 counts[row[column]] += 1
 
+    def count_corpus(self, split: str, name: str) -> None:
+        self._corpora.setdefault(name, collections.Counter())[split] += 1
+
     def count(self, path: str, row: Row) -> None:
         counts = self._files[path]
         counts.rows += 1
@@ -229,6 +235,7 @@ class _ShardWriter:
             "num_hashed": dict(self._num_hashed),
             "num_dropped": self.num_dropped,
             "labels": self._labels,
+            "corpora": self._corpora,
             "reasons": dict(self._reasons),
             "files": {path: dataclasses.asdict(counts) for path, counts in self._files.items()},
         }

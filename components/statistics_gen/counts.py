@@ -152,6 +152,11 @@ def merge_counts(parts: list[SplitCounts]) -> SplitCounts:
     )
 
 
+def empty_like(counts: SplitCounts) -> SplitCounts:
+    """Returns the counts of no rows, with the same columns."""
+    return count_batch({column: [] for column in counts.columns}, tuple(counts.labels))
+
+
 def _merge_columns(parts: list[ColumnCounts]) -> ColumnCounts:
     labels = [part.labels for part in parts]
     return ColumnCounts(

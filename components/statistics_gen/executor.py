@@ -9,6 +9,7 @@ from seq2serve.components.base.component import Context
 from seq2serve.components.statistics_gen.statistics_file import (
     features_by_name,
     label_counts,
+    read_corpora,
     read_statistics,
     write_source,
 )
@@ -31,17 +32,18 @@ def compute_statistics(
 ) -> None:
     """Executes StatisticsGen; see component.py for the arguments."""
     splits, columns = examples.properties["splits"], examples.properties["columns"]
+    corpora = tuple(examples.properties.get("corpora", ()))
     paths = [(split, path) for split in splits for path in shard_paths(examples, split)]
     conflicts_path = statistics.path("conflicts.jsonl")
     with beam_pipeline(context) as pipeline:
         shards = pipeline | beam.Create(paths) | beam.Reshuffle()
         counts = (
             shards
-            | beam.ParDo(CountShard(columns, label_columns))
+            | beam.ParDo(CountShard(columns, label_columns, corpora))
             | beam.CombinePerKey(MergeCounts())
             | beam.combiners.ToDict()
         )
-        counts | beam.ParDo(WriteStatistics(statistics.uri))
+        counts | beam.ParDo(WriteStatistics(statistics.uri, corpora))
         if label_columns:
             conflicts = counts | beam.ParDo(FindConflicts())
             rows = shards | beam.ParDo(ReadConflicts(columns, label_columns), beam.pvalue.AsList(conflicts))
@@ -50,6 +52,8 @@ def compute_statistics(
             (conflicts, rows) | beam.Flatten() | WriteJsonLines(conflicts_path)
     write_source(statistics.uri, examples.properties.get("source", ""))
     statistics.properties["splits"] = splits
+    if corpora:
+        statistics.properties["corpora"] = _corpora(statistics, columns, label_columns)
     if label_columns:
         statistics.properties["label_counts"] = _label_counts(statistics, label_columns)
         statistics.properties["label_conflicts"] = _label_conflicts(read_json_lines(conflicts_path))
@@ -66,6 +70,29 @@ def _label_counts(statistics: ExampleStatistics, columns: tuple[str, ...]) -> di
         }
         for column in columns
     }
+
+
+def _corpora(
+    statistics: ExampleStatistics, columns: list[str], label_columns: tuple[str, ...]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Returns corpus -> split -> rows, mean lengths and labels; see artifact.ExampleStatistics."""
+    result: dict[str, dict[str, dict[str, Any]]] = {}
+    for split in statistics.properties["splits"]:
+        for corpus, dataset in read_corpora(statistics, split).items():
+            features = features_by_name(dataset)
+            result.setdefault(corpus, {})[split] = {
+                "rows": dataset.num_examples,
+                "mean_characters": {
+                    column: features[column].string_stats.avg_length
+                    for column in columns
+                    if column not in label_columns
+                },
+                "labels": {
+                    column: {label: int(number) for label, number in label_counts(features[column]).items()}
+                    for column in label_columns
+                },
+            }
+    return result
 
 
 def _label_conflicts(lines: list[list]) -> dict[str, dict[str, Any]]:

@@ -1,37 +1,50 @@
 """Converts counts to tensorflow_metadata protos."""
 
 import collections
+from collections.abc import Mapping
 
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
 from seq2serve.components.statistics_gen.counts import ColumnCounts, SplitCounts
 from seq2serve.components.statistics_gen.hashes import HashSample
 from seq2serve.components.statistics_gen.languages import languages
-from seq2serve.components.statistics_gen.statistics_file import ROW
+from seq2serve.components.statistics_gen.statistics_file import ALL_EXAMPLES, ROW, slice_key
 from seq2serve.components.statistics_gen.traces import add_traces
 
 _MAX_RANKS = 1000
 _NUM_BUCKETS = 10
 
 
-def split_statistics(split: str, counts: dict[str, SplitCounts]) -> statistics_pb2.DatasetFeatureStatisticsList:
+def split_statistics(
+    split: str, counts: dict[str, SplitCounts], corpora: Mapping[str, SplitCounts] | None = None
+) -> statistics_pb2.DatasetFeatureStatisticsList:
     """Returns the statistics of one split, including its overlap with the other splits.
 
     Args:
         split: one of the keys of `counts`.
         counts: split -> its counts.
+        corpora: if there are several, corpus -> the counts of its rows in the split.
     Returns:
-        One dataset. Each column is a feature with string statistics, natural language statistics (words) and custom
-        statistics: characters, num_empty, scripts, languages (of a sample), num_repeated, share_in_<other split>, and
-        traces of other programs (of a sample). Label columns have ranked labels instead of words, scripts, languages
-        and traces. The derived feature `row` has num_repeated, share_in_<other split>, exact_share_in_<other split> (of
-        rows that do not even differ in case or digits) and share_untranslated, and with two texts also share_misaligned
-        and length_ratio_percent.
+        One dataset with the name of the split or, with several corpora, ALL_EXAMPLES and a slice for each, as in TFDV;
+        a slice is compared with the whole of other splits.
+
+        Each column is a feature with string statistics, natural language statistics (words) and custom statistics:
+        characters, num_empty, scripts, languages (of a sample), num_repeated, share_in_<other split>, and traces of
+        other programs (of a sample). Label columns have ranked labels instead of words, scripts, languages and traces.
+        The derived feature `row` has num_repeated, share_in_<other split>, exact_share_in_<other split> (of rows that
+        do not even differ in case or digits) and share_untranslated, and with two texts also share_misaligned and
+        length_ratio_percent.
     """
-    split_counts = counts[split]
     others = {name: other for name, other in sorted(counts.items()) if name != split}
-    result = statistics_pb2.DatasetFeatureStatisticsList()
-    dataset = result.datasets.add(name=split, num_examples=split_counts.num_rows)
+    datasets = [_dataset(ALL_EXAMPLES if corpora else split, counts[split], others)]
+    datasets += [_dataset(slice_key(corpus), part, others) for corpus, part in (corpora or {}).items()]
+    return statistics_pb2.DatasetFeatureStatisticsList(datasets=datasets)
+
+
+def _dataset(
+    name: str, split_counts: SplitCounts, others: dict[str, SplitCounts]
+) -> statistics_pb2.DatasetFeatureStatistics:
+    dataset = statistics_pb2.DatasetFeatureStatistics(name=name, num_examples=split_counts.num_rows)
     for index, (column, column_counts) in enumerate(split_counts.columns.items()):
         feature = _column_statistics(column, column_counts)
         if column_counts.labels is None:
@@ -43,7 +56,7 @@ def split_statistics(split: str, counts: dict[str, SplitCounts]) -> statistics_p
         _add_overlaps(feature, column_counts.texts, other_texts)
         dataset.features.append(feature)
     dataset.features.append(_row_statistics(split_counts, others))
-    return result
+    return dataset
 
 
 def _row_statistics(counts: SplitCounts, others: dict[str, SplitCounts]) -> statistics_pb2.FeatureNameStatistics:

@@ -4,13 +4,15 @@ from pathlib import Path
 
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
-from seq2serve.components.base.artifact import ExampleStatistics
+from seq2serve.components.base.artifact import CORPUS, ExampleStatistics
 from seq2serve.components.storage.files import list_files, local_file, write_file
 
 # The feature that represents whole rows. It is derived from all columns, and marked as derived as in TFDV.
 ROW = "row"
+ALL_EXAMPLES = "All Examples"  # TFDV's name of the dataset that is not a slice
 MAX_LABELS = 1000  # a column with more distinct values is not a label column
 _SOURCE = "source.txt"
+_SLICE = f"{CORPUS}_"
 
 
 def write_statistics(uri: str, split: str, statistics: statistics_pb2.DatasetFeatureStatisticsList) -> None:
@@ -19,9 +21,23 @@ def write_statistics(uri: str, split: str, statistics: statistics_pb2.DatasetFea
 
 
 def read_statistics(artifact: ExampleStatistics, split: str) -> statistics_pb2.DatasetFeatureStatistics:
-    """Reads the statistics of a split."""
+    """Reads the statistics of a split, of all its corpora together."""
+    return _read_datasets(artifact, split)[0]
+
+
+def read_corpora(artifact: ExampleStatistics, split: str) -> dict[str, statistics_pb2.DatasetFeatureStatistics]:
+    """Reads corpus -> statistics of its rows in a split; empty if there is only one."""
+    return {dataset.name.removeprefix(_SLICE): dataset for dataset in _read_datasets(artifact, split)[1:]}
+
+
+def slice_key(corpus: str) -> str:
+    """Returns TFDV's name of a slice, `<feature>_<value>`."""
+    return f"{_SLICE}{corpus}"
+
+
+def _read_datasets(artifact: ExampleStatistics, split: str) -> list[statistics_pb2.DatasetFeatureStatistics]:
     with local_file(artifact.path(f"Split-{split}", "FeatureStats.pb")) as path:
-        return statistics_pb2.DatasetFeatureStatisticsList.FromString(Path(path).read_bytes()).datasets[0]
+        return list(statistics_pb2.DatasetFeatureStatisticsList.FromString(Path(path).read_bytes()).datasets)
 
 
 def write_source(uri: str, source: str) -> None:

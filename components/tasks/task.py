@@ -160,7 +160,9 @@ class TaskImplementation(abc.ABC):
         return MaskedCrossEntropy(config.label_smoothing)
 
     @abc.abstractmethod
-    def make_batches(self, files: Sequence[str], recipe: "Recipe", start: int, epochs: int | None) -> "tf.data.Dataset":
+    def make_batches(
+        self, files: Sequence[str], recipe: "Recipe", start: int, epochs: int | None, weights: Sequence[float] = ()
+    ) -> "tf.data.Dataset":
         """Returns batches of shards of TransformedExamples.
 
         Args:
@@ -169,6 +171,8 @@ class TaskImplementation(abc.ABC):
             start: index of the first batch to return.
             epochs: None for endless batches with regularisation, such as token dropout; a number for that many epochs
                 without regularisation.
+            weights: of each corpus, by which rows are drawn; empty to draw each row once per epoch. See
+                models/training/mixture.py.
         Returns:
             (inputs, labels) batches in the form that the model and its loss expect.
         """

@@ -24,6 +24,7 @@ def Trainer(
     context: Context,
     hyperparameters: Input[HyperParameters] | None = None,
     base_model: Input[ModelFiles] | None = None,
+    corpus_weights: dict[str, float] | None = None,
 ) -> None:
     """Trains with Keras `fit` on all visible GPUs, averages the last or the best checkpoints, and exports the model.
 
@@ -42,6 +43,8 @@ def Trainer(
         context: `scratch` holds checkpoints and logs during training.
         base_model: an earlier model with the same vocabulary, of any task, whose weights training starts from (TFX:
             `base_model`).
+        corpus_weights: corpus -> how often its rows are drawn, in proportion to the others; None to draw each row once
+            per epoch.
     Raises:
         UserError: the loss is NaN or diverges, with the step; this machine does not support the precision; or training
             cannot start from `base_model`.
@@ -50,4 +53,5 @@ def Trainer(
     from seq2serve.components.trainer.executor import train
 
     values = hyperparameters.properties["settings"] if hyperparameters else {}
-    train(transformed_examples, tokenizer, model, model_run, task, recipe.with_values(values), context, base_model)
+    recipe = recipe.with_values(values)
+    train(transformed_examples, tokenizer, model, model_run, task, recipe, context, base_model, corpus_weights)

@@ -26,8 +26,8 @@ from seq2serve.components.trainer.tensorboard import Profile, TensorBoardLog
 from seq2serve.models.config import Recipe, TrainingConfig
 from seq2serve.models.runtime.literal_path import literal_path
 from seq2serve.models.tokenizers.tokenizer import is_lowercase, load_tokenizers, same_vocabulary
-from seq2serve.models.training.batches import read_pools
 from seq2serve.models.training.optimizer import continue_moments, make_optimizer, precision
+from seq2serve.models.training.pools import read_pools
 from seq2serve.models.training.saving import WEIGHTS, save_model
 from seq2serve.models.training.warm_start import WarmStart, start_from
 
@@ -43,10 +43,12 @@ def train(
     recipe: Recipe,
     context: Context,
     base_model: ModelFiles | None = None,
+    corpus_weights: dict[str, float] | None = None,
 ) -> None:
     """Executes Trainer; see component.py for the arguments."""
     keras.utils.set_random_seed(recipe.training.seed)
-    data = _TrainingData(task, recipe, transformed_examples, load_tokenizers(tokenizer.uri, task.text_columns))
+    tokenizers = load_tokenizers(tokenizer.uri, task.text_columns)
+    data = _TrainingData(task, recipe, transformed_examples, tokenizers, corpus_weights or {})
     total_steps = data.total_steps()
     network = _compiled_model(data, total_steps)
     if base_model:
@@ -56,7 +58,8 @@ def train(
     with literal_path(context.scratch) as scratch:
         continued = ""
         if not tf.train.latest_checkpoint(f"{scratch}/{CHECKPOINTS}"):
-            continued = continue_earlier(recipe, int(total_steps), context.earlier, scratch)
+            earlier = [run for run in context.earlier if run.parameters.get("corpus_weights") == corpus_weights]
+            continued = continue_earlier(recipe, int(total_steps), earlier, scratch)
         results = _fit(network, data, total_steps, scratch, continued)
     _copy_files(tokenizer.uri, model.path("Format-Keras", "tokenizer"))
     save_model(network, model.path("Format-Keras"))
@@ -92,13 +95,24 @@ class _TrainingData:
         recipe: settings of model, training and decoding.
         examples: splits `train` and `eval`.
         tokenizers: text column -> its tokenizer.
+        corpus_weights: corpus -> its weight; empty to train on each row once per epoch.
+    Raises:
+        UserError: a corpus with a weight has no rows in train.
     """
 
-    def __init__(self, task: Task, recipe: Recipe, examples: TransformedExamples, tokenizers: dict[str, Any]):
+    def __init__(
+        self,
+        task: Task,
+        recipe: Recipe,
+        examples: TransformedExamples,
+        tokenizers: dict[str, Any],
+        corpus_weights: dict[str, float],
+    ):
         self.task, self.recipe, self.tokenizers = task, recipe, tokenizers
         self.implementation = task.implementation()
         self.train, self.eval = (_shards(examples, split) for split in ("train", "eval"))
         self.spec = self._spec(examples.properties)
+        self._weights = _numbered_weights(corpus_weights, examples.properties)
         self.rows = self._eval_rows()
 
     def total_steps(self) -> int | tf.Variable:
@@ -107,9 +121,13 @@ class _TrainingData:
         if config.minutes:
             return tf.Variable(config.steps, trainable=False, dtype=tf.float32)
         if config.epochs:
-            steps_per_epoch = sum(1 for _ in self.implementation.make_batches(self.train, self.recipe, 0, 1))
+            steps_per_epoch = sum(1 for _ in self.train_batches(0, 1))
             return max(1, round(config.epochs * steps_per_epoch))
         return config.steps
+
+    def train_batches(self, start: int, epochs: int | None = None) -> tf.data.Dataset:
+        """Returns the batches of the train split from number `start` on, endless by default."""
+        return self.implementation.make_batches(self.train, self.recipe, start, epochs, self._weights)
 
     def evaluation(self, network: keras.Model) -> Evaluation:
         """Returns the evaluation of the network on the eval split."""
@@ -134,6 +152,19 @@ class _TrainingData:
                 columns[column] = [list(self.spec.label_counts)[i] for i in pool.ids[column]]
             rows += [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
         return rows
+
+
+def _numbered_weights(weights: dict[str, float], properties: dict[str, Any]) -> tuple[float, ...]:
+    """Returns the weight of each corpus by its number, 0 for those of other splits; empty without weights."""
+    corpora = properties.get("corpora", {})
+    if empty := next((name for name in weights if not corpora.get(name)), None):
+        raise UserError(
+            f"the corpus {empty} has a weight and no rows in train: they are all in eval or test, or were dropped; add "
+            "rows to it, or leave it out",
+            code="corpus-empty",
+            corpus=empty,
+        )
+    return tuple(weights.get(name, 0.0) for name in corpora) if weights else ()
 
 
 def _compiled_model(data: _TrainingData, total_steps: int | tf.Variable) -> keras.Model:
@@ -191,9 +222,8 @@ def _fit(
         with interrupt.put_off(), progress("Trainer", int(total_steps), "steps", start) as reporter:
             estimate = callbacks.TimeEstimate(total_steps, config.minutes)
             bar = callbacks.ProgressBar(reporter, ranking, total_steps)
-            batches = data.implementation.make_batches(data.train, data.recipe, start, None)
             steps = [budget, guard, evaluate, log, profile, checkpoint, estimate, bar]
-            network.fit(batches, callbacks=steps, verbose=0)
+            network.fit(data.train_batches(start), callbacks=steps, verbose=0)
     exported = ranking.exported(config)
     snapshots.restore_mean(exported)
     metrics = evaluation.run().metrics  # again, because it also fits what depends on the weights

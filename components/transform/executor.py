@@ -9,7 +9,7 @@ import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 from tensorflow_metadata.proto.v0 import schema_pb2
 
-from seq2serve.components.base.artifact import Examples, Schema, Tokenizer, TokenizerFiles, TransformedExamples
+from seq2serve.components.base.artifact import CORPUS, Examples, Schema, Tokenizer, TokenizerFiles, TransformedExamples
 from seq2serve.components.base.component import Context
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.base.progress import note
@@ -178,13 +178,15 @@ def _write_ids(
     """Writes ids and counts.
 
     Args:
-        labels: label column -> its labels, in the order of their ids.
+        labels: label column -> its labels, in the order of their ids; several corpora become ids in the same way.
         tokenizer_config: of the tokenizer that is learned first; None if `tokenizer` is complete.
     """
     uri, splits = transformed_examples.uri, examples.properties["splits"]
     for split in splits:
         FileSystems.mkdirs(transformed_examples.path(f"Split-{split}"))
     shards = [(split, path, transformed_path(uri, path)) for split in splits for path in shard_paths(examples, split)]
+    if corpora := list(examples.properties.get("corpora", {})):
+        labels = labels | {CORPUS: corpora}
     counts_path, learned_path = (transformed_examples.path(name) for name in ("counts.jsonl", "learned.jsonl"))
     # One pipeline for learning and writing: for each pipeline the workers would import TensorFlow again.
     with beam_pipeline(context) as pipeline:
@@ -207,21 +209,21 @@ def _write_ids(
     learned_results = read_json_lines(learned_path) if tokenizer_config else []
     if tokenizer_config:
         _describe_learned(tokenizer, learned_results, tokenizer_config)
-    transformed_examples.properties.update(splits=splits, data=describe_data(examples))
     counts, chosen = read_json_lines(counts_path), {}
     sizes = {result["wanted"] for result in learned_results}
     if len(sizes) == 1 and not tokenizer_config.vocab_size:  # one setting is for both vocabularies
         chosen[VOCABULARY] = sizes.pop()
     if not preprocessing.max_length:
         lengths = [int(length) for shard in counts for lengths in shard["lengths"].values() for length in lengths]
-        longest = max(lengths, default=0)
-        chosen[MAX_LENGTH] = choose_max_length(longest)
+        chosen[MAX_LENGTH] = choose_max_length(max(lengths, default=0))
         preprocessing = dataclasses.replace(preprocessing, max_length=chosen[MAX_LENGTH])
     if chosen:
-        transformed_examples.properties["settings"] = chosen
-        values = ", ".join(f"{name}={value:,}" for name, value in chosen.items())
-        note(f"Transform chose {values} from the texts")
+        note(f"Transform chose {', '.join(f'{name}={value:,}' for name, value in chosen.items())} from the texts")
+    properties = {"splits": splits, "data": describe_data(examples), **({"settings": chosen} if chosen else {})}
+    transformed_examples.properties.update(properties)
     _describe(transformed_examples, counts, preprocessing)
+    if corpora:
+        transformed_examples.properties["corpora"] = _count_corpora(counts, corpora)
 
 
 def _describe_learned(tokenizer: Tokenizer, learned: list[dict], config: TokenizerConfig) -> None:
@@ -277,6 +279,15 @@ def _describe(transformed_examples: TransformedExamples, shards: list[dict], pre
     )
     for warning in length_warnings(transformed_examples.properties):
         note(f"Transform: {'WARNING' if warning.is_large else 'warning'}: {warning.text}")
+
+
+def _count_corpora(shards: list[dict], corpora: list[str]) -> dict[str, int]:
+    """Returns corpus -> number of its rows in the train split, in the order of the corpora's numbers."""
+    counts: collections.Counter = collections.Counter(dict.fromkeys(corpora, 0))
+    for shard in shards:
+        if shard["split"] == "train":
+            counts.update({corpora[int(number)]: rows for number, rows in shard["corpora"].items()})
+    return dict(counts)
 
 
 def _quantiles(lengths: collections.Counter) -> dict[str, int]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
+from seq2serve.components.base.artifact import CORPUS
 from seq2serve.components.storage.examples_io import read_texts
 from seq2serve.components.storage.files import filled_folder, local_copy
 from seq2serve.components.storage.tf_records import ExampleEncoder, RecordWriter, pack_numbers
@@ -101,7 +102,7 @@ class IdWriter:
             target: path to write.
         Returns:
             {"num_examples": n, "num_dropped": n, "num_truncated": {column: n}, "num_long": {column: n}, "lengths":
-            {column: {tokens: texts}}}
+            {column: {tokens: texts}}, "corpora": {number of the corpus: rows}}
         """
         columns = self._preprocessing.columns
         counts = _Counts(columns)
@@ -128,6 +129,8 @@ class IdWriter:
             row_ids = np.array([label_ids.get(label, _UNKNOWN) for label in batch[column].numpy().tolist()])
             dropped |= row_ids == _UNKNOWN
             packed.append(pack_numbers(row_ids, np.arange(len(row_ids) + 1)))
+            if column == CORPUS:
+                counts.corpora.update(row_ids[~dropped].tolist())  # the last column, so that all drops are known
         counts.add(lengths, is_long, dropped)
         return itertools.compress(zip(*packed, strict=True), ~dropped)
 
@@ -148,6 +151,7 @@ class _Counts:
         self.num_examples = self.num_dropped = 0
         self.num_truncated, self.num_long = dict.fromkeys(columns, 0), dict.fromkeys(columns, 0)
         self.lengths = {column: collections.Counter() for column in columns}
+        self.corpora: collections.Counter = collections.Counter()
 
     def add(self, lengths: dict[str, np.ndarray], is_long: dict[str, np.ndarray], dropped: np.ndarray) -> None:
         """Adds a batch.

@@ -3,7 +3,6 @@
 The order depends only on (seed, epoch), so interrupted training resumes at the exact batch by counting batches.
 """
 
-import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -12,34 +11,12 @@ import numpy as np
 import tensorflow as tf
 
 from seq2serve.models.tokenizers.base import BOS_ID, EOS_ID, PAD_ID, UNK_ID
+from seq2serve.models.training.mixture import mixed_epochs
+from seq2serve.models.training.pools import Pool, read_pools
 
-POOL_EXAMPLES = 500_000  # examples that are sorted by length together; bounds memory to about 100 MB
-READ_EXAMPLES = 4096  # examples that are parsed by one call
 SHAPE_MULTIPLE = 2  # lengths are padded to a multiple of this: half as many shapes for 1 % more padding
 
 _Length = TypeVar("_Length", int, np.ndarray)
-
-
-@dataclasses.dataclass(frozen=True)
-class Pool:
-    """Examples in memory: for each column, all ids in one array and the offset of each example.
-
-    Args:
-        ids: column -> int32 [total tokens].
-        starts: column -> int64 [examples + 1].
-    """
-
-    ids: dict[str, np.ndarray]
-    starts: dict[str, np.ndarray]
-
-    def lengths(self, column: str) -> np.ndarray:
-        """Returns the number of tokens in each example, int64 [examples]."""
-        return np.diff(self.starts[column])
-
-    def rows(self, column: str, examples: np.ndarray) -> list[np.ndarray]:
-        """Returns the ids of the selected examples."""
-        ids, starts = self.ids[column], self.starts[column]
-        return [ids[starts[i] : starts[i + 1]] for i in examples]
 
 
 class Plan(NamedTuple):
@@ -52,38 +29,6 @@ class Plan(NamedTuple):
 
     num_batches: int
     make: Callable[[int], Any]
-
-
-def read_pools(files: Sequence[str], columns: Sequence[str]) -> Iterator[Pool]:
-    """Reads TFRecords of tf.Example into pools of POOL_EXAMPLES.
-
-    Args:
-        files: paths, read in this order.
-        columns: names of int64 lists, without the suffix `_ids`.
-    Yields:
-        Pools; the last may be smaller.
-    """
-    features = {f"{c}_ids": tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int64) for c in columns}
-    records = tf.data.TFRecordDataset(list(files)).batch(READ_EXAMPLES)
-    parsed = records.map(lambda batch: tf.io.parse_example(batch, features), num_parallel_calls=2).prefetch(2)
-    chunks: list[dict[str, tf.RaggedTensor]] = []
-    for chunk in parsed:
-        chunks.append(chunk)
-        if len(chunks) * READ_EXAMPLES >= POOL_EXAMPLES:
-            yield _pool(chunks, columns)
-            chunks = []
-    if chunks:
-        yield _pool(chunks, columns)
-
-
-def _pool(chunks: list[dict[str, tf.RaggedTensor]], columns: Sequence[str]) -> Pool:
-    ids, starts = {}, {}
-    for column in columns:
-        values = [chunk[f"{column}_ids"] for chunk in chunks]
-        ids[column] = np.concatenate([v.values.numpy() for v in values]).astype(np.int32)
-        lengths = np.concatenate([v.row_lengths().numpy() for v in values])
-        starts[column] = np.concatenate([[0], np.cumsum(lengths)])
-    return Pool(ids, starts)
 
 
 def plan_batches(
@@ -139,7 +84,12 @@ def _padded(length: _Length) -> _Length:
 
 
 def pair_batches(
-    files: Sequence[str], batch_tokens: int, seed: int, start: int = 0, epochs: int | None = None
+    files: Sequence[str],
+    batch_tokens: int,
+    seed: int,
+    start: int = 0,
+    epochs: int | None = None,
+    weights: Sequence[float] = (),
 ) -> tf.data.Dataset:
     """Makes training batches of pairs for a Transformer.
 
@@ -149,6 +99,7 @@ def pair_batches(
         seed: seed of the order, which differs between epochs.
         start: number of batches to skip, to resume where an earlier run stopped.
         epochs: number of passes over the examples; None repeats forever.
+        weights: of each corpus, to draw examples by weight (see mixture.py); empty to draw each once per epoch.
     Returns:
         A dataset of ({"source" [B, S], "target" [B, T]}, labels [B, T]), int32. The source has an end marker, the
         target a begin marker, and the labels an end marker.
@@ -159,7 +110,7 @@ def pair_batches(
         return Plan(len(batches), lambda index: _pair_batch(pool, batches[index]))
 
     ids = tf.TensorSpec([None, None], tf.int32)
-    epochs_of_pools = _epochs(files, ("source", "target"), epochs)
+    epochs_of_pools = _epochs(files, ("source", "target"), epochs, weights, seed)
     return _dataset(epochs_of_pools, plan, seed, start, ({"source": ids, "target": ids}, ids))
 
 
@@ -170,12 +121,13 @@ def class_batches(
     start: int = 0,
     epochs: int | None = None,
     token_dropout: float = 0.0,
+    weights: Sequence[float] = (),
 ) -> tf.data.Dataset:
     """Makes training batches of labelled texts for an EncoderClassifier.
 
     Args:
         files: TFRecords with `text_ids` and `label_ids`, one label per row.
-        batch_tokens, seed, start, epochs: see `pair_batches`.
+        batch_tokens, seed, start, epochs, weights: see `pair_batches`.
         token_dropout: share of a text's tokens that are replaced by `<unk>`, drawn again in each epoch (word dropout,
             Iyyer et al. 2015). It keeps a classifier from memorising the texts of a small corpus by a word or two.
     Returns:
@@ -195,11 +147,17 @@ def class_batches(
         return text, np.concatenate(pool.rows("label", examples))
 
     signature = (tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None], tf.int32))
-    return _dataset(_epochs(files, ("text", "label"), epochs), plan, seed, start, signature)
+    return _dataset(_epochs(files, ("text", "label"), epochs, weights, seed), plan, seed, start, signature)
 
 
 def packed_batches(
-    files: Sequence[str], context: int, batch_tokens: int, seed: int, start: int = 0, epochs: int | None = None
+    files: Sequence[str],
+    context: int,
+    batch_tokens: int,
+    seed: int,
+    start: int = 0,
+    epochs: int | None = None,
+    weights: Sequence[float] = (),
 ) -> tf.data.Dataset:
     """Makes training batches for a DecoderLanguageModel: documents are concatenated and cut into full rows.
 
@@ -210,7 +168,7 @@ def packed_batches(
         files: TFRecords with `text_ids`, one document per row.
         context: T, number of tokens in a row. Only the last row of an epoch is padded.
         batch_tokens: number of tokens in a batch.
-        seed, start, epochs: see `pair_batches`.
+        seed, start, epochs, weights: see `pair_batches`; weights count documents.
     Returns:
         A dataset of (text [B, T], labels [B, T]), int32. A label is the next token, end markers included; begin markers
         are not predicted.
@@ -224,7 +182,7 @@ def packed_batches(
         return Plan(len(batches), lambda index: (text[batches[index]], labels[batches[index]]))
 
     ids = tf.TensorSpec([None, context], tf.int32)
-    return _dataset(_epochs(files, ("text",), epochs), plan, seed, start, (ids, ids))
+    return _dataset(_epochs(files, ("text",), epochs, weights, seed), plan, seed, start, (ids, ids))
 
 
 def pack(pool: Pool, rng: np.random.Generator, context: int, skip: int) -> tuple[np.ndarray, np.ndarray]:
@@ -269,8 +227,13 @@ def _dataset(
     return tf.data.Dataset.from_generator(batches, output_signature=signature).prefetch(8)
 
 
-def _epochs(files: Sequence[str], columns: Sequence[str], epochs: int | None) -> Callable[[], Iterator[Iterable[Pool]]]:
+def _epochs(
+    files: Sequence[str], columns: Sequence[str], epochs: int | None, weights: Sequence[float], seed: int
+) -> Callable[[], Iterator[Iterable[Pool]]]:
     """Returns a function that yields the pools of each epoch. A corpus of one pool is read once and stays in memory."""
+
+    def mix() -> Iterator[Iterable[Pool]]:
+        return itertools.islice(mixed_epochs(files, columns, weights, seed), epochs)
 
     def read() -> Iterator[Iterable[Pool]]:
         first_pools = list(itertools.islice(read_pools(files, columns), 2))
@@ -279,7 +242,7 @@ def _epochs(files: Sequence[str], columns: Sequence[str], epochs: int | None) ->
         for _ in itertools.count() if epochs is None else range(epochs):
             yield first_pools if len(first_pools) == 1 else read_pools(files, columns)
 
-    return read
+    return mix if weights else read
 
 
 def _pair_batch(pool: Pool, examples: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:

@@ -48,7 +48,7 @@ class RunOptions(TypedDict, total=False):
     label: str  # as `source`: the labels
     schema: str | os.PathLike[str]  # a schema.pbtxt to validate the data against
     tokenizer: Mapping[str, Any] | str | os.PathLike[str]
-    warm_start: str | os.PathLike[str]  # a Trainer's model, whose weights training starts from
+    warm_start: str | os.PathLike[str]  # a Trainer's model, whose weights training starts from; "last" for the last one
     metadata: str  # URL of a metadata store that several pipeline roots share
     beam_options: Sequence[str]  # Beam's own, verbatim
     data: Mapping[str, Any]
@@ -102,7 +102,7 @@ def run(
         config = chosen.pipeline_config()
         destination = os.fspath(serving_dir) or f"serving/{config.task}"
         beam_options = checked_beam_options(list(options.get("beam_options", ())), chosen.data, root, destination)
-        pipeline = make_configured_pipeline(chosen, root, destination)
+        pipeline = make_configured_pipeline(chosen, root, destination, options.get("metadata", ""))
         check_serving_dir(destination, config.task)
         listener = RunListener() if mode == "hidden" else ConsoleListener()
         return _run(pipeline, beam_options, options.get("metadata", ""), listener)

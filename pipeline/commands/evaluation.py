@@ -12,9 +12,9 @@ from typing import Any
 from seq2serve.components.base.artifact import Artifact, Examples, RawFiles
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.base.uris import absolute_uri
-from seq2serve.components.evaluator.report import evaluate_rows, read_rows, unknown_labels
+from seq2serve.components.evaluator.report import columns_to_slice_by, evaluate_rows, read_rows, unknown_labels
+from seq2serve.components.example_gen.corpora import parse_data
 from seq2serve.components.example_gen.executor import generate_test_examples
-from seq2serve.components.example_gen.formats import parse_roles
 from seq2serve.components.pusher.store import local_copy as local_saved_model
 from seq2serve.components.pusher.versions import read_record
 from seq2serve.components.storage.examples_io import read_batches
@@ -191,7 +191,8 @@ def evaluate_files(model: FinishedModel, files: str, config: PipelineConfig) -> 
             data.max_reject_share,
             data.slice_columns,
         )
-        rows = read_rows(examples, "test", [*task.columns, *data.slice_columns])
+        slice_columns = [*data.slice_columns, *columns_to_slice_by(examples)]
+        rows = read_rows(examples, "test", [*task.columns, *slice_columns])
         rejects = _first_rejects(folder)
     rows = rows[: config.evaluation.num_examples or None]
     warnings: list[str] = []
@@ -204,7 +205,7 @@ def evaluate_files(model: FinishedModel, files: str, config: PipelineConfig) -> 
             return {}
 
     with local_saved_model(model.folder) as folder, load_runtime(folder, model.folder) as runtime:
-        evaluated = evaluate_rows(runtime, task, model.properties, rows, data.slice_columns, baselines)
+        evaluated = evaluate_rows(runtime, task, model.properties, rows, slice_columns, baselines)
     warnings += describe_cuts(**evaluated.report["num_cut"], number=len(rows))
     warnings += [*_label_warnings(task, evaluated.answers, rows), *_trained_warnings(model, rows)]
     names = ("num_rows", "num_rejected", "num_rejected_by_reason")
@@ -216,8 +217,14 @@ def evaluate_files(model: FinishedModel, files: str, config: PipelineConfig) -> 
 
 
 def _check_roles(files: str) -> None:
-    """Refuses files for training: all files are evaluated."""
-    split = next((role.split for role in parse_roles(files) if role.split not in ("", "test")), "")
+    """Refuses files for training, and weights: all rows of all files are evaluated."""
+    roles = parse_data(files)
+    if any(role.weight is not None for role in roles):
+        raise UserError(
+            f"{files}: an evaluation reads every row once, so its files have no weights; remove them",
+            code="weight-unexpected",
+        )
+    split = next((role.split for role in roles if role.split not in ("", "test")), "")
     if split:
         raise UserError(
             f"{files}: an evaluation reads one set of rows, so it takes no files for {split}; pass FILE or test=FILE",

@@ -1,15 +1,15 @@
 """Prints an evaluation: row counts, rejected rows, metrics with intervals next to the baselines, and slices."""
 
-import itertools
-
 from rich.console import Console
 
-from seq2serve.components.tasks.metric import Metric
 from seq2serve.components.tasks.registry import get_task
-from seq2serve.components.tasks.task import Task
 from seq2serve.pipeline.commands.evaluation_result import Evaluation
-from seq2serve.pipeline.commands.result_tables import make_table
-from seq2serve.pipeline.commands.summary_text import print_metrics, print_result_tables
+from seq2serve.pipeline.commands.summary_text import (
+    interval_text,
+    print_metrics,
+    print_result_tables,
+    print_slices,
+)
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
@@ -31,25 +31,8 @@ def print_evaluation(evaluation: Evaluation) -> None:
     print_metrics(console, task, report)
     for name, bounds in evaluation.intervals.items():
         console.print(
-            f"  {name}: {_interval(task.metric(name), bounds)}, 95 % confidence interval by bootstrap", soft_wrap=True
+            f"  {name}: {interval_text(task.metric(name), bounds)}, 95 % confidence interval by bootstrap",
+            soft_wrap=True,
         )
     print_result_tables(console, report)
-    _print_slices(console, task, evaluation)
-
-
-def _print_slices(console: Console, task: Task, evaluation: Evaluation) -> None:
-    metric = task.metric(evaluation.report["headline"]["metric"])
-    systems = ["model", *filter(None, [evaluation.report.get("strongest")])]
-    for by, parts in itertools.groupby(evaluation.slices, key=lambda part: part["by"]):
-        rows = []
-        for part in parts:
-            values = [metric.text(part[name][metric.name]) for name in ("model", "baseline") if name in part]
-            bounds = part["intervals"].get(metric.name)
-            rows.append(
-                (part["name"], f"{part['num_examples']:,}", *values, _interval(metric, bounds) if bounds else "")
-            )
-        console.print(make_table(f"{metric.name} by {by}", (by, "rows", *systems, "95 % interval"), rows))
-
-
-def _interval(metric: Metric, bounds: list[float]) -> str:
-    return " to ".join(map(metric.text, bounds))
+    print_slices(console, task, report)

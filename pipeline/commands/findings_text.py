@@ -11,9 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from seq2serve.components.base.artifact import SPLITS, Artifact
-from seq2serve.components.statistics_gen.totals import label_totals
+from seq2serve.components.statistics_gen.totals import label_totals, mean_lengths
 from seq2serve.components.transform.lengths import LengthWarning, length_warnings
 from seq2serve.models.runtime.answers import describe_cuts
+from seq2serve.pipeline.commands.result_tables import make_table
 from seq2serve.pipeline.running.pipeline import RunResult
 
 NUM_FREQUENT, NUM_RARE = 15, 5  # labels in a table that is too long for a terminal
@@ -44,6 +45,7 @@ def print_findings(result: RunResult) -> None:
     for column, counts in label_totals(result.output("StatisticsGen", "statistics")).items():
         console.print(f"Labels in the column {column}: {len(counts):,}", soft_wrap=True, markup=False)
         console.print(_label_table(column, counts))
+    print_corpora(console, result.output("StatisticsGen", "statistics"))
     examples, anomalies = result.output("ExampleGen", "examples"), result.output("ExampleValidator", "anomalies")
     for line in unused_rows(examples):
         print(f"  {line}")
@@ -51,6 +53,21 @@ def print_findings(result: RunResult) -> None:
         print(f"note: {note}")
     for warning in data_warnings(examples, anomalies):
         print(f"warning: {warning}")
+
+
+def print_corpora(console: Console, statistics: Artifact) -> None:
+    """Prints the rows of each corpus in each split and the mean length of its texts, if there are several corpora."""
+    corpora = statistics.properties.get("corpora", {})
+    if not corpora:
+        return
+    splits = statistics.properties["splits"]
+    lengths = {name: mean_lengths(by_split) for name, by_split in corpora.items()}
+    columns = list(next(iter(lengths.values())))
+    rows = [
+        (name, *(f"{by_split[split]['rows']:,}" for split in splits), *(f"{lengths[name][c]:.0f}" for c in columns))
+        for name, by_split in corpora.items()
+    ]
+    console.print(make_table("Corpora", ("corpus", *splits, *(f"characters of {c}" for c in columns)), rows))
 
 
 def print_text_warnings(result: RunResult) -> None:

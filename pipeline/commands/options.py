@@ -62,9 +62,13 @@ FileArgument = Annotated[
     typer.Argument(
         metavar="FILE",
         help="TSV, CSV, JSON lines, Parquet, TFRecord or plain text, optionally .gz, .bz2 or .zst. Also a quoted "
-        "pattern, or several files with roles, such as train=a.tsv,test=b.tsv or source=a.en,target=a.de. Not needed "
-        "if --config names data.",
+        "pattern, or several files with roles, such as train=a.tsv,test=b.tsv or source=a.en,target=a.de, or several "
+        "corpora with weights, such as own.tsv:3,general.tsv:1. Not needed if --config or --data names data.",
     ),
+]
+DataOption = Annotated[
+    str,
+    typer.Option("--data", metavar="FILE[:WEIGHT],...", help="The same as the argument FILE.", show_default=False),
 ]
 _PRESETS = (
     "Settings to start from: auto (sized from the data), tiny (seconds, to try a file), demo (minutes), small (hours "
@@ -98,11 +102,13 @@ TokenizerOption = Annotated[
     ),
 ]
 WarmStartOption = Annotated[
-    Path | None,
+    str,
     typer.Option(
-        metavar="DIR",
-        help="Start training from the weights of an earlier model, such as runs/Trainer/model/7. Its task may differ. "
-        "Its tokenizer is used, too, unless --tokenizer names one with the same vocabulary.",
+        metavar="DIR|last",
+        help="Start training from the weights of an earlier model: its folder, such as runs/Trainer/model/7, whose "
+        "task may differ; or last, the last model of the pipeline root and task. Its tokenizer is used, too, unless "
+        "--tokenizer names one with the same vocabulary.",
+        show_default=False,
     ),
 ]
 RootOption = Annotated[
@@ -193,6 +199,7 @@ class InputOptions(ColumnOptions):
 
     file: FileArgument = ""
     schema: SchemaOption = None
+    data: DataOption = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,7 +207,7 @@ class StartOptions:
     """What training starts from."""
 
     tokenizer: TokenizerOption = ""
-    warm_start: WarmStartOption = None
+    warm_start: WarmStartOption = ""
 
 
 @dataclasses.dataclass(frozen=True)

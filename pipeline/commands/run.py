@@ -57,7 +57,7 @@ def demo(
     with explained(execution.verbose):
         from seq2serve.components.tasks.corpora import get_corpus
 
-        chosen = config.run_config(tokenizer=start.tokenizer, warm_start=str(start.warm_start or ""))
+        chosen = config.run_config(tokenizer=start.tokenizer, warm_start=start.warm_start)
         if chosen.data or chosen.schema or chosen.columns:
             raise UserError(
                 f"{config.config} names data, a schema or columns, and the demo has its own: remove them, or use "
@@ -93,6 +93,10 @@ def run(
     seq2serve run reviews.csv --task classification --text review --label stars
 
     seq2serve run 'books/*.txt' --task language_model --preset tiny
+
+    seq2serve run --data own.tsv:3,general.tsv:1 --source english --target german
+
+    seq2serve run reviews.csv --task classification --text review --label stars --warm-start last
     """
     with explained(execution.verbose):
         chosen, beam_arguments = _chosen(inputs, config, execution, preset_name, start)
@@ -142,11 +146,17 @@ def _chosen(
     file, beam_arguments = inputs.file, list(execution.beam_options or ())
     if file.startswith("-"):  # with --config and without FILE, the first argument after a bare --
         file, beam_arguments = "", [file, *beam_arguments]
+    if file and inputs.data:
+        raise UserError(
+            f"data is named twice: {file} and --data {inputs.data}; name all files in one of them, such as "
+            f"--data {file},{inputs.data}",
+            code="data-repeated",
+        )
     chosen = config.run_config(
-        data=file,
+        data=file or inputs.data,
         schema=str(inputs.schema or ""),
         tokenizer=start.tokenizer,
-        warm_start=str(start.warm_start or ""),
+        warm_start=start.warm_start,
         preset=preset_name,
         columns=inputs.columns(),
     )
@@ -162,7 +172,7 @@ def _run(chosen: RunConfig, serving_dir: str, execution: ExecutionOptions, beam_
     from seq2serve.pipeline.running.runner import Runner
 
     config = chosen.pipeline_config()
-    pipeline = make_configured_pipeline(chosen, execution.pipeline_root, serving_dir)
+    pipeline = make_configured_pipeline(chosen, execution.pipeline_root, serving_dir, execution.metadata)
     check_serving_dir(serving_dir, config.task)
     runner = Runner(pipeline, beam_options, execution.verbose, execution.metadata)
     print_summary(runner.run(), config)

@@ -1,16 +1,20 @@
 """Prints the summary of a finished run: warnings, answers of the pushed model, metrics and next steps."""
 
 import glob
+import itertools
 import json
 import shlex
+from collections.abc import Collection, Sequence
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from seq2serve.components.base.artifact import CORPUS
 from seq2serve.components.pusher.store import version_path
 from seq2serve.components.pusher.versions import unserved_reason
 from seq2serve.components.storage.files import local_copy
+from seq2serve.components.tasks.metric import Metric
 from seq2serve.components.tasks.registry import Task, get_task
 from seq2serve.components.trainer.history import describe_choice
 from seq2serve.pipeline.commands.findings_text import print_findings, print_text_warnings
@@ -40,6 +44,7 @@ def print_summary(result: RunResult, config: PipelineConfig) -> None:
     if choice := describe_choice(result.output("Trainer", "model").properties):
         console.print(f"  {choice}", soft_wrap=True)
     print_result_tables(console, evaluation.properties)
+    print_slices(console, task, evaluation.properties, (CORPUS, "rows"))
     _print_next_steps(console, task, result, pushed, _example_prompt(task, rows))
 
 
@@ -59,6 +64,42 @@ def print_result_tables(console: Console, report: dict) -> None:
         console.print("  case is ignored: the model writes lower case only (tokenizer.lowercase)", soft_wrap=True)
     for table in result_tables(report["tables"], console):
         console.print(table)
+
+
+def print_slices(console: Console, task: Task, report: dict, columns: Collection[str] = ()) -> None:
+    """Prints the headline of slices, with those of the other models that are known on them.
+
+    Args:
+        console: to print to.
+        task: of the model.
+        report: the content of a ModelEvaluation.
+        columns: those whose slices are printed; empty for all.
+    """
+    metric = task.metric(report["headline"]["metric"])
+    systems = {
+        "model": "model",
+        "baseline": report.get("strongest", ""),
+        "last_blessed": "last blessed",
+        "base_model": "base model",
+    }
+    for by, group in itertools.groupby(report["slices"], key=lambda part: part["by"]):
+        if columns and by not in columns:
+            continue
+        parts = list(group)
+        shown = [key for key in systems if any(key in part for part in parts)]
+        rows = []
+        for part in parts:
+            values = [metric.text(part[key][metric.name]) if key in part else "" for key in shown]
+            bounds = part["intervals"].get(metric.name)
+            interval = interval_text(metric, bounds) if bounds else ""
+            rows.append((part["name"], f"{part['num_examples']:,}", *values, interval))
+        header = (by, "examples", *(systems[key] for key in shown), "95 % interval")
+        console.print(make_table(f"{metric.name} by {by}", header, rows))
+
+
+def interval_text(metric: Metric, bounds: Sequence[float]) -> str:
+    """Returns a confidence interval as it is shown."""
+    return " to ".join(map(metric.text, bounds))
 
 
 def _held_out(task: Task, result: RunResult) -> list[dict]:

@@ -13,7 +13,7 @@ from seq2serve.components.statistics_gen.statistics_file import (
     ranked_counts,
     read_statistics,
 )
-from seq2serve.components.statistics_gen.totals import label_totals
+from seq2serve.components.statistics_gen.totals import label_totals, label_totals_of, mean_lengths
 from seq2serve.components.storage.files import local_copy
 from seq2serve.pipeline.report import plots
 from seq2serve.pipeline.report.facts import RunFacts
@@ -30,8 +30,9 @@ def describe_data(facts: RunFacts) -> dict[str, Any]:
     Returns:
         files (at most MAX_FILES), num_files, num_bytes, examples (properties of Examples, or None), rejects (at most
         MAX_REJECTS), labels (label column -> label -> number of rows), plots (title -> SVG), languages (see
-        `languages`), checked (whether the ExampleValidator finished), warnings, tokens and tokenizer (properties of
-        TransformedExamples and Tokenizer, or None).
+        `languages`), corpora (one row each, if there are several: name, rows by split, lengths, labels), checked
+        (whether the ExampleValidator finished), warnings, tokens and tokenizer (properties of TransformedExamples and
+        Tokenizer, or None).
     """
     examples, anomalies = facts.output("ExampleGen", "examples"), facts.output("ExampleValidator", "anomalies")
     transformed, tokenizer = _transform_output(facts, "transformed_examples"), _transform_output(facts, "tokenizer")
@@ -43,6 +44,7 @@ def describe_data(facts: RunFacts) -> dict[str, Any]:
         "examples": examples.properties if examples else None,
         "rejects": _rejects(examples.uri) if examples else [],
         "labels": label_totals(statistics) if statistics else {},
+        "corpora": _corpora(statistics) if statistics else [],
         "plots": _plots(facts),
         "languages": languages(facts),
         "checked": anomalies is not None,
@@ -74,6 +76,19 @@ def languages(facts: RunFacts) -> dict[str, tuple[str, float]]:
             language = next(iter(counts))
             most_frequent[column] = language, counts[language] / sum(counts.values())
     return most_frequent
+
+
+def _corpora(statistics: Artifact) -> list[dict[str, Any]]:
+    """Returns the rows, the mean lengths and the labels of each corpus."""
+    return [
+        {
+            "name": name,
+            "rows": {split: numbers["rows"] for split, numbers in by_split.items()},
+            "lengths": mean_lengths(by_split),
+            "labels": label_totals_of(by_split),
+        }
+        for name, by_split in statistics.properties.get("corpora", {}).items()
+    ]
 
 
 def _transform_output(facts: RunFacts, key: str) -> Artifact | None:

@@ -161,12 +161,13 @@ def _slices(results: Row, last_blessed: Row | None, headline: str) -> list[Row]:
         rows = list(group)
         points = _points(rows, headline, results["strongest"])
         plot = plots.by_slice(headline, points, results["model"][headline])
-        groups.append({"by": by, "rows": rows, "plot": plot})
+        has_base = any("base_model" in row for row in rows)
+        groups.append({"by": by, "rows": rows, "plot": plot, "has_base": has_base})
     return groups
 
 
 def _points(rows: Sequence[Row], headline: str, baseline: str) -> list[Row]:
-    """Returns the points to draw for some slices: this model with its interval, the last blessed model, the baseline.
+    """Returns the points to draw for some slices: this model with its interval, and the others that are known.
 
     Args:
         rows: slices.
@@ -177,6 +178,7 @@ def _points(rows: Sequence[Row], headline: str, baseline: str) -> list[Row]:
     for row in rows:
         lower, upper = row["intervals"].get(headline, (None, None))
         values = {"this model": row["model"], "last blessed": row["last_blessed"], baseline: row["baseline"]}
+        values["base model"] = row.get("base_model")
         for series, value in values.items():
             number = value[headline] if isinstance(value, dict) else value
             bounds = {"lower": lower, "upper": upper} if series == "this model" and lower is not None else {}

@@ -2,7 +2,7 @@
 
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.base.uris import absolute_uri, is_remote
-from seq2serve.components.example_gen.formats import parse_roles
+from seq2serve.components.example_gen.corpora import parse_data
 
 
 def checked_beam_options(
@@ -29,7 +29,7 @@ def checked_beam_options(
         )
     if any("dataflow" in option.lower() for option in options or () if "runner" in option.lower()):
         _check_reachable("the pipeline root", pipeline_root)
-        _check_reachable("the text", *(role.pattern for role in parse_roles(file)))
+        _check_reachable("the text", *(role.pattern for role in parse_data(file)))
         _check_reachable("the serving folder", *filter(None, [serving_dir]))
     return tuple(options or ())
 

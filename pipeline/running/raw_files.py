@@ -8,6 +8,7 @@ from pathlib import Path
 from seq2serve.components.base.artifact import RawFiles
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.base.uris import is_remote
+from seq2serve.components.example_gen.corpora import parse_data
 from seq2serve.components.example_gen.file_errors import for_each_file, join_errors
 from seq2serve.components.example_gen.formats import named_format, parse_roles
 from seq2serve.components.storage.files import find_files
@@ -19,7 +20,7 @@ def resolve_raw_files(constant: RawFiles) -> RawFiles:
 
     Args:
         constant: RawFiles whose uri is a path, a glob pattern (`**` for folders), a URL, or several of these with their
-            roles (see components/example_gen/formats.py).
+            roles (see components/example_gen/corpora.py and formats.py).
     Returns:
         The same with the property `files`, in the order of roles and paths, and a fingerprint of their contents.
     Raises:
@@ -27,16 +28,20 @@ def resolve_raw_files(constant: RawFiles) -> RawFiles:
             files of a pattern are allowed if others have content, so that ExampleGen skips and counts them.
     """
     files, contents = [], []
-    roles = parse_roles(constant.uri)
     may_be_empty = type(constant) is RawFiles  # files of rows, which ExampleGen skips if they have none
+    roles = parse_data(constant.uri) if type(constant) is RawFiles else parse_roles(constant.uri)
     found = for_each_file(lambda role: _find(role.pattern, may_be_empty), roles)
     for role, role_files in zip(roles, found, strict=True):
         for index, file in enumerate(role_files):
-            properties = {"split": role.split, "column": role.column}
+            split = role.split or ("train" if role.corpus else "")  # several corpora are the same with and without
+            properties = {"split": split, "column": role.column, "corpus": role.corpus}
             files.append(file | {key: value for key, value in properties.items() if value})
-            # Of a file's name only the format counts; parallel files belong together by their position.
+            # Of a file's name only the format counts; parallel files belong together by their position. Rows carry the
+            # names of corpora, but not their weights.
+            position = index if role.column else 0
             contents.append(
-                [file["sha256"], role.split, role.column, named_format(file["path"]), index if role.column else 0]
+                [file["sha256"], split, role.column, named_format(file["path"]), position]
+                + ([role.corpus] if role.corpus else [])
             )
     return type(constant)(constant.uri, {"files": files}, fingerprint(sorted(contents, key=str)))
 

@@ -16,10 +16,12 @@ import pytest
 
 from seq2serve.components.base.artifact import SPLITS, InfraBlessing, Model, PushedModel
 from seq2serve.components.base.errors import NotBlessedError
+from seq2serve.components.example_gen.corpora import corpus_weights
 from seq2serve.components.infra_validator.component import InfraValidator
 from seq2serve.components.pusher.component import Pusher
 from seq2serve.components.storage.examples_io import read_batches
 from seq2serve.components.storage.shards import shard_paths
+from seq2serve.pipeline.run_config import read_run_config
 
 COMPONENTS = [
     "ExampleGen",
@@ -91,6 +93,47 @@ def test_the_config_of_a_run_repeats_it_on_its_root_and_trains_the_same_weights_
     weights = [each.output("Trainer", "model").path("Format-Keras", "model.weights.h5") for each in (run, fresh)]
     first, second = (pathlib.Path(path).read_bytes() for path in weights)
     assert first == second
+
+
+def test_a_second_corpus_and_the_last_model_are_one_command(finished_run_of, tmp_path, components):
+    """The first run's rows are old, those of the new file are new; the report shows both."""
+    copy = finished_run_of("classification").copy(tmp_path / "copy")
+    rows = (copy.folder / copy.file).read_text(encoding="utf-8").splitlines()
+    words = {"light": "radio", "door": "printer", "camera": "fan"}
+    new = [row.replace(old, word) for old, word in words.items() for row in rows if f" {old} " in row]
+    (copy.folder / "extra.csv").write_text("\n".join([rows[0], *new]) + "\n", encoding="utf-8")
+    command = copy.command("training.steps=40", "evaluation.bar=none")
+    command[command.index(copy.file)] = "--data"
+    command[command.index("--data") + 1 : command.index("--data") + 1] = [f"{copy.file}:1,extra.csv:3"]
+    first = copy.output("Trainer", "model")
+    done = copy.execute([*command, "--warm-start", "last"])
+    assert done.returncode == 0, done.stderr
+    assert f"warm start from the last pushed model, {first.uri} (" in done.stderr
+    assert "TransformByTokenizer" in components(done.stdout)
+    slices = {(part["by"], part["name"]): part for part in copy.output("Evaluator", "evaluation").properties["slices"]}
+    counts = copy.output("ExampleGen", "examples").properties["corpora"]
+    assert counts.keys() == {"sentences", "extra"}
+    assert all(slices["corpus", name]["num_examples"] == counts[name]["test"] for name in counts)
+    assert (slices["rows", "old"]["num_examples"], slices["rows", "new"]["num_examples"]) == (
+        counts["sentences"]["test"],
+        counts["extra"]["test"],
+    )
+    assert slices["rows", "old"]["last_blessed"]["accuracy"] > 90
+    assert 0 <= slices["rows", "new"]["base_model"]["accuracy"] <= 100
+    tables = [done.stdout.partition(title)[2] for title in ("accuracy by rows", "accuracy by corpus", "Corpora")]
+    assert all("old" in table and "new" in table for table in tables[:1])
+    assert all("sentences" in table and "extra" in table for table in tables[1:])
+    # Its config repeats the run: it names the first model, not the last one, which is now its own.
+    config = read_run_config(copy.folder / copy.root / "configs" / "2.toml")
+    assert config.warm_start == first.uri
+    assert corpus_weights(config.data) == {"sentences": 1.0, "extra": 3.0}
+    page = copy.folder / "report.html"
+    reported = copy.execute([*command[:3], "report", "--pipeline-root", copy.root, "--output", str(page)])
+    assert reported.returncode == 0, reported.stderr
+    text = page.read_text(encoding="utf-8")
+    assert all(
+        part in text for part in ("Slices by corpus", "Slices by rows", ">base model</th>", ">characters of text</th>")
+    )
 
 
 def test_a_second_run_reuses_everything_and_imports_nothing_heavy(any_finished_run, tmp_path, components, versions):

@@ -115,14 +115,26 @@ def test_the_users_schema_and_tokenizer_replace_the_inferred_and_learned_ones():
     assert [node.id for node in validation.nodes] == names
 
 
-def test_only_the_trainer_reads_an_earlier_model():
+def test_trainer_and_evaluator_read_an_earlier_model():
     config, pattern = preset("demo", "translation"), "model/Format-Keras/**"
     joined = make_pipeline(config, "text.tsv", "runs", "serving", warm_start=pattern)
     nodes = {node.id: node for node in joined.nodes}
     files = nodes["ModelFiles"].outputs["files"]
-    assert [node.id for node in joined.nodes if files in node.inputs.values()] == ["Trainer"]
-    assert nodes["Trainer"].inputs["base_model"] == files
+    assert [node.id for node in joined.nodes if files in node.inputs.values()] == ["Trainer", "Evaluator"]
+    assert nodes["Trainer"].inputs["base_model"] == nodes["Evaluator"].inputs["base_model"] == files
     assert nodes["ModelFiles"].constant.uri == pattern
+
+
+def test_weights_of_corpora_are_a_parameter_of_the_trainer_only():
+    config = preset("demo", "translation")
+    weighted, equal, one = (
+        {node.id: node for node in make_pipeline(config, text, "runs", "serving").nodes}
+        for text in ("own.tsv:3,web.tsv:1", "own.tsv:1,web.tsv:1", "own.tsv")
+    )
+    assert weighted["Trainer"].parameters["corpus_weights"] == {"own": 3.0, "web": 1.0}
+    assert one["Trainer"].parameters["corpus_weights"] is None
+    different = [name for name in weighted if weighted[name].parameters != equal[name].parameters]
+    assert different == ["Trainer"]
 
 
 def test_a_pipeline_accepts_a_new_task(monkeypatch):

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from seq2serve.components.base.errors import UserError
+from seq2serve.components.example_gen.corpora import corpus_weights, parse_data
 from seq2serve.components.tasks.registry import TASKS
 from seq2serve.pipeline.config import PRESETS, preset, sections, setting_names
 from seq2serve.pipeline.run_config import RunConfig, read_run_config
@@ -79,11 +80,33 @@ def test_an_empty_config_file_changes_nothing(write):
         ("train=a.tsv,test=/b.tsv", "train={0}/a.tsv,test=/b.tsv"),
         ("train.source=a.en,train.target=sub/a.de", "train.source={0}/a.en,train.target={0}/sub/a.de"),
         ("source=a.en,target=gs://bucket/a.de", "source={0}/a.en,target=gs://bucket/a.de"),
+        ("own.tsv:3,web.tsv:0.25", "train={0}/own.tsv:3,train={0}/web.tsv:0.25"),
+        ("own.tsv:3,gs://b/web.tsv,test=t.tsv", "train={0}/own.tsv:3,train=gs://b/web.tsv:1,test={0}/t.tsv"),
+        (
+            "source=a.en,target=a.de,source=b.en,target=b.de",
+            "{1}source={0}/a.en,{1}target={0}/a.de,{1}source={0}/b.en,{1}target={0}/b.de",
+        ),
     ],
 )
 def test_relative_paths_are_relative_to_the_config_file(write, tmp_path, monkeypatch, data, expected):
     monkeypatch.chdir("/")
-    assert read_run_config(write(f'[files]\ndata = "{data}"')).data == expected.format(tmp_path)
+    assert read_run_config(write(f'[files]\ndata = "{data}"')).data == expected.format(tmp_path, "train.")
+
+
+def test_the_last_model_stays_a_word_until_it_is_looked_up(write):
+    assert read_run_config(write('[files]\nwarm_start = "last"')).warm_start == "last"
+
+
+def test_the_effective_config_of_corpora_in_a_folder_with_a_comma_means_the_same(write, tmp_path, monkeypatch):
+    folder = tmp_path / "my, folder"
+    folder.mkdir()
+    for name in ("own.tsv", "a,b.tsv"):
+        (folder / name).write_text("x")
+    monkeypatch.chdir(folder)
+    chosen = RunConfig(data="own.tsv:3,a,b.tsv")
+    again = read_run_config(write(chosen.effective_text()))
+    assert corpus_weights(again.data) == corpus_weights(chosen.data) == {"own": 3.0, "a,b": 1.0}
+    assert [role.pattern for role in parse_data(again.data)] == [f"{folder}/own.tsv", f"{folder}/a,b.tsv"]
 
 
 def test_brackets_in_the_folder_of_the_config_file_are_no_pattern(tmp_path):

@@ -33,10 +33,12 @@ class ClassificationImplementation(TaskImplementation):
         weights = balanced_weights(counts) if config.label_weights == "balanced" else ()
         return MaskedCrossEntropy(config.label_smoothing, NO_PADDING, weights)
 
-    def make_batches(self, files: Sequence[str], recipe: Recipe, start: int, epochs: int | None) -> tf.data.Dataset:
+    def make_batches(
+        self, files: Sequence[str], recipe: Recipe, start: int, epochs: int | None, weights: Sequence[float] = ()
+    ) -> tf.data.Dataset:
         config = recipe.training
         dropout = config.token_dropout if epochs is None else 0.0
-        return class_batches(files, config.batch_tokens, config.seed, start, epochs, dropout)
+        return class_batches(files, config.batch_tokens, config.seed, start, epochs, dropout, weights)
 
     def make_evaluation(
         self,

@@ -28,9 +28,12 @@ class LanguageModelImplementation(TaskImplementation):
         model.build()
         return model
 
-    def make_batches(self, files: Sequence[str], recipe: Recipe, start: int, epochs: int | None) -> tf.data.Dataset:
+    def make_batches(
+        self, files: Sequence[str], recipe: Recipe, start: int, epochs: int | None, weights: Sequence[float] = ()
+    ) -> tf.data.Dataset:
         config = recipe.training
-        return packed_batches(files, recipe.model.max_positions, config.batch_tokens, config.seed, start, epochs)
+        context = recipe.model.max_positions
+        return packed_batches(files, context, config.batch_tokens, config.seed, start, epochs, weights)
 
     def make_evaluation(
         self,

@@ -34,8 +34,10 @@ class TranslationImplementation(TaskImplementation):
         model.build()
         return model
 
-    def make_batches(self, files: Sequence[str], recipe: Recipe, start: int, epochs: int | None) -> tf.data.Dataset:
-        return pair_batches(files, recipe.training.batch_tokens, recipe.training.seed, start, epochs)
+    def make_batches(
+        self, files: Sequence[str], recipe: Recipe, start: int, epochs: int | None, weights: Sequence[float] = ()
+    ) -> tf.data.Dataset:
+        return pair_batches(files, recipe.training.batch_tokens, recipe.training.seed, start, epochs, weights)
 
     def make_evaluation(
         self,

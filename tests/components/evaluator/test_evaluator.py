@@ -9,7 +9,7 @@ import sys
 import pytest
 import tensorflow as tf
 
-from seq2serve.components.base.artifact import Examples, Model, ModelBlessing, ModelEvaluation, RawFiles
+from seq2serve.components.base.artifact import Examples, Model, ModelBlessing, ModelEvaluation, ModelFiles, RawFiles
 from seq2serve.components.base.component import Context
 from seq2serve.components.evaluator.comparison import last_blessed
 from seq2serve.components.evaluator.component import Evaluator
@@ -19,6 +19,7 @@ from seq2serve.components.example_gen.formats import InputConfig, SplitConfig
 from seq2serve.components.tasks.registry import get_task
 from seq2serve.models.config import TokenizerConfig
 from seq2serve.models.tokenizers.tokenizer import learn_tokenizer
+from seq2serve.pipeline.running.raw_files import resolve_raw_files
 
 ROWS = [
     ("Turn on the light.", "TURN ON THE LIGHT."),
@@ -253,6 +254,79 @@ def test_models_are_compared_only_on_rows_that_both_answered(evaluate_and_publis
     assert "last_blessed" not in evaluate_and_publish(21, write_examples(other), upper)
     mixed = [*PAIRS, *other]
     assert evaluate_and_publish(31, write_examples(mixed), upper)["last_blessed"]["num_examples"] == len(PAIRS)
+
+
+OTHER = [(f"{source} again", target) for source, target in PAIRS]
+
+
+def rows_slices(tmp_path, number) -> dict[str, dict]:
+    """Returns the slices of old and new rows in the metrics of an evaluation."""
+    metrics = json.loads((tmp_path / "runs" / "Evaluator" / "evaluation" / str(number) / "metrics.json").read_text())
+    return {part["name"]: part for part in metrics["slices"] if part["by"] == "rows"}
+
+
+def base_of(model: pathlib.Path) -> ModelFiles:
+    """Returns the files of an earlier model that training started from."""
+    paths = [model / "Format-Keras" / name for name in ("config.json", "model.weights.h5", "tokenizer/tokenizer.json")]
+    return ModelFiles("", {"files": [{"path": str(path)} for path in paths]})
+
+
+def test_the_effect_is_seen_on_old_and_new_rows(evaluate_and_publish, write_examples, tmp_path, capsys):
+    evaluate_and_publish(1, write_examples(PAIRS), upper_unless_it_ends_in(4))
+    assert not rows_slices(tmp_path, 2)
+    base = base_of(tmp_path / "runs" / "Trainer" / "model" / "1")
+    evaluate_and_publish(3, write_examples([*PAIRS, *OTHER]), upper, base_model=base)
+    parts = rows_slices(tmp_path, 4)
+    assert {name: part["num_examples"] for name, part in parts.items()} == {"old": len(PAIRS), "new": len(OTHER)}
+    assert parts["old"]["model"]["bleu"] == pytest.approx(100)
+    assert parts["old"]["last_blessed"]["bleu"] < 100
+    assert "last_blessed" not in parts["new"]
+    assert parts["new"]["base_model"].keys() == parts["new"]["model"].keys()
+    # The base model answers the new rows in upper case, and their references lack the last word.
+    assert parts["new"]["base_model"] == pytest.approx(parts["new"]["model"])
+    printed = capsys.readouterr().err
+    assert (
+        f"bleu on 40 old test rows: 100.0 against {parts['old']['last_blessed']['bleu']:.1f} of the last blessed"
+        in printed
+    )
+    assert "of the base model" in printed
+    # All rows are old now.
+    evaluate_and_publish(5, write_examples([*PAIRS, *OTHER]), upper, base_model=base)
+    assert not rows_slices(tmp_path, 6)
+
+
+def test_a_base_model_that_cannot_answer_is_left_out(evaluate_and_publish, write_examples, tmp_path):
+    evaluate_and_publish(1, write_examples(PAIRS), upper)
+    other_task = save_model(tmp_path / "other", "serving_default", lambda text: {"label": text})
+    examples = write_examples([*PAIRS, *OTHER])
+    evaluate_and_publish(3, examples, upper, base_model=base_of(pathlib.Path(other_task)))
+    assert rows_slices(tmp_path, 4).keys() == {"old", "new"}
+    assert "base_model" not in rows_slices(tmp_path, 4)["new"]
+    evaluate_and_publish(
+        21, write_examples([*PAIRS, *OTHER, ("One more", "x")]), upper, base_model=base_of(tmp_path / "n")
+    )
+    assert "base_model" not in rows_slices(tmp_path, 22)["new"]
+
+
+def test_several_corpora_are_slices(tmp_path, evaluate, make_saved_model):
+    folder = tmp_path / "examples"
+    folder.mkdir()
+    for name, count in (("own", 30), ("web", 90)):
+        rows = [f"{name} row {chr(97 + i // 10)}{chr(97 + i % 10)}" for i in range(count)]
+        (tmp_path / f"{name}.tsv").write_text("source\ttarget\n" + "".join(f"{row}\t{row.upper()}\n" for row in rows))
+    examples = Examples(str(folder))
+    ExampleGen.function(
+        files=resolve_raw_files(RawFiles(f"{tmp_path}/own.tsv:3,{tmp_path}/web.tsv")),
+        examples=examples,
+        columns={"source": "source", "target": "target"},
+        input_config=InputConfig(),
+        split_config=SplitConfig(0.2, 0.4),
+        max_reject_share=0.0,
+        context=Context(),
+    )
+    metrics, *_ = evaluate(examples, make_saved_model(upper))
+    sizes = {part["name"]: part["num_examples"] for part in metrics["slices"] if part["by"] == "corpus"}
+    assert sizes == {name: counts["test"] for name, counts in examples.properties["corpora"].items()}
 
 
 def test_slice_columns_have_metrics_for_each_value(tmp_path, evaluate, make_saved_model):

@@ -179,6 +179,12 @@ def test_a_checkpoint_contains_every_variable_that_training_changes(uninterrupte
     assert sum(sizes) == 4 * uninterrupted.model.properties["num_parameters"] + 1 + 2 * 7
 
 
+def test_a_weighted_corpus_without_rows_is_an_error(train):
+    with pytest.raises(UserError, match=r"the corpus own has a weight and no rows in train: ") as error:
+        train(TINY, corpus_weights={"own": 2.0, "web": 1.0})
+    assert (error.value.code, error.value.fields) == ("corpus-empty", {"corpus": "own"})
+
+
 # A longer training continues an earlier one.
 
 
@@ -236,6 +242,8 @@ def test_a_training_that_cannot_continue_starts_again_and_says_why(train, shorte
 def test_a_training_with_another_setting_or_a_deleted_state_does_not_continue(train, shorter, capfd):
     trained = train(with_training(steps=6, learning_rate=0.02), earlier=(shorter,))
     assert len(trained.steps) == 6
+    weighted = dataclasses.replace(shorter, parameters={**shorter.parameters, "corpus_weights": {"own": 2.0}})
+    assert len(train(with_training(steps=6), earlier=(weighted,)).steps) == 6
     deleted = dataclasses.replace(shorter, outputs={**shorter.outputs, "model_run": ModelRun("/nowhere")})
     assert len(train(with_training(steps=6), earlier=(deleted,)).steps) == 6
     assert "the 5 steps of /nowhere: the folder was deleted" in capfd.readouterr().err

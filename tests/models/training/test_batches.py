@@ -10,7 +10,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seq2serve.models.training import batches as batches_module
+from seq2serve.models.training import pools as pools_module
 from seq2serve.models.training.batches import (
     BOS_ID,
     EOS_ID,
@@ -19,8 +19,8 @@ from seq2serve.models.training.batches import (
     pad,
     pair_batches,
     plan_batches,
-    read_pools,
 )
+from seq2serve.models.training.pools import read_pools
 
 BUDGET = 256
 
@@ -145,8 +145,8 @@ def test_each_epoch_and_each_seed_has_its_own_order(files):
 
 def test_a_corpus_of_several_pools_has_the_same_properties(files, monkeypatch):
     """Memory is bounded; every example still comes once per epoch, and training resumes at the exact batch."""
-    monkeypatch.setattr(batches_module, "POOL_EXAMPLES", 128)
-    monkeypatch.setattr(batches_module, "READ_EXAMPLES", 64)
+    monkeypatch.setattr(pools_module, "POOL_EXAMPLES", 128)
+    monkeypatch.setattr(pools_module, "READ_EXAMPLES", 64)
     assert [len(pool.lengths("source")) for pool in read_pools(files, ["source"])] == [128, 128, 128, 128, 88]
     batches = epoch(files)
     assert sorted(itertools.chain(*map(numbers, batches))) == list(range(600))

@@ -75,6 +75,14 @@ def test_the_command_prints_the_tables_and_counts_every_row_and_pushes_nothing(f
     assert files_below(root, serving) == before
 
 
+def test_several_files_are_slices(finished_run_of, sentences, tmp_path):
+    run, other = finished_run_of("classification"), shutil.copy(sentences, tmp_path / "other.csv")
+    options = {"text": "sentence", "data": {"max_reject_share": 0.5}, "pipeline_root": run.folder / run.root}
+    evaluation = seq2serve.evaluate(run.folder / run.serving, f"{sentences},{other}", **options)
+    sizes = {part["name"]: part["num_examples"] for part in evaluation.slices if part["by"] == "corpus"}
+    assert sizes == {"new": 4, "other": 4}
+
+
 def test_rows_that_the_model_was_trained_on_are_counted_and_named(finished_run_of, tmp_path):
     run = finished_run_of("classification")
     trained = read_rows(run.output("ExampleGen", "examples"), "train", ("text", "label"))[:3]
@@ -106,6 +114,7 @@ def test_a_version_that_was_copied_is_measured_without_the_baselines_that_need_i
     ("arguments", "code"),
     [
         (["SERVING", "train=FILE,test=FILE"], "split-unexpected"),
+        (["SERVING", "FILE:3,FILE:1"], "weight-unexpected"),
         (["SERVING", "FILE", "--set=training.steps=5"], "setting-unused"),
         (["SERVING", "FILE", "--text=nothing"], "column-missing"),
         (["SERVING", "FILE"], "too-many-rejects"),

@@ -9,6 +9,7 @@ import pytest
 
 from seq2serve.models.config import TokenizerConfig
 from seq2serve.pipeline.config import preset
+from seq2serve.pipeline.run_config import read_run_config
 
 # Options.
 
@@ -26,6 +27,24 @@ def test_run_passes_all_options_to_the_pipeline(command, toy, tmp_path):
     assert (tmp_path / "here" / "metadata.sqlite").is_file()
     assert "Toy  ran" in outcome.stdout
     assert "summary of run 1" in outcome.stdout
+
+
+def test_data_may_be_named_by_an_option(command, toy):
+    assert command("run", "--data", "data.tsv", "--", "--runner=FlinkRunner").exit_code == 0
+    assert (toy.arguments["files"], toy.beam_options) == ("data.tsv", ("--runner=FlinkRunner",))
+
+
+@pytest.mark.parametrize("name", ["run", "validate"])
+def test_data_named_by_an_option_and_the_argument_is_an_error(command, name):
+    outcome = command(name, "data.tsv", "--data", "other.tsv")
+    assert (outcome.exit_code, outcome.error.code) == (2, "data-repeated")
+    assert "name all files in one of them, such as --data data.tsv,other.tsv" in outcome.stderr
+
+
+def test_a_wrong_weight_is_an_error_before_anything_runs(command, tmp_path):
+    outcome = command("run", "--data", "data.tsv:0,data.tsv:2")
+    assert (outcome.exit_code, outcome.error.code) == (2, "weight-invalid")
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(
@@ -94,6 +113,31 @@ def test_a_warm_start_uses_the_tokenizer_of_the_model_unless_another_one_is_name
 ):
     assert command("run", "data.tsv", "--warm-start", earlier_model, *option).exit_code == 0
     assert toy.arguments["tokenizer"] == pattern
+
+
+def test_a_warm_start_from_the_last_model_needs_one(command, tmp_path):
+    outcome = command("run", "data.tsv", "--warm-start", "last")
+    assert (outcome.exit_code, outcome.error.code) == (2, "model-missing")
+    assert (
+        "--warm-start last: no model of translation was pushed or blessed in the pipeline root runs;" in outcome.stderr
+    )
+
+
+@pytest.mark.parametrize("in_config", [True, False])
+def test_a_warm_start_from_the_last_model_is_kept_as_its_folder(
+    command, toy, earlier_model, tmp_path, monkeypatch, in_config
+):
+    from seq2serve.pipeline import dag
+
+    (tmp_path / "last.toml").write_text('[files]\nwarm_start = "last"')
+    monkeypatch.setattr(dag, "last_model", lambda root, task, metadata: f"{tmp_path}/{root}/Trainer/model/7")
+    option = ["--config", "last.toml"] if in_config else ["--warm-start", "last"]
+    assert command("run", "data.tsv", *option).exit_code == 0
+    folder = f"{tmp_path}/runs/Trainer/model/7"
+    assert toy.arguments["warm_start"] == f"{folder}/Format-Keras/**"
+    assert toy.arguments["tokenizer"] == f"{folder}/Format-Keras/tokenizer/*"
+    config = read_run_config(tmp_path / "runs" / "configs" / "1.toml")
+    assert config.warm_start == folder
 
 
 def tokenizer_description(**changes):

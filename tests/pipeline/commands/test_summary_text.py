@@ -27,6 +27,7 @@ REPORT = {
     "baselines": {"source copied": {"bleu": 3.14, "chrf": 20.0}},
     "tables": [{"title": "By length", "header": ["words", "bleu"], "rows": [["1 to 9", "31.5"]]}],
     "signature": {"bleu": "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0", "chrf": "nrefs:1|nc:6"},
+    "slices": [],
     "num_examples": 1442,
     "num_cut": {"texts": 3, "answers": 0},
 }
