@@ -318,7 +318,8 @@ def _check_model(config: PipelineConfig) -> None:
             f"setting model.positions=learned needs a model.max_positions of at least data.max_length "
             f"({config.data.max_length}), got {model.max_positions}"
         )
-    if TASKS[config.task].parts == ("decoder",) and config.decoding.max_new_tokens > model.max_positions // 2:
+    has_context = TASKS[config.task].parts == ("decoder",) and "model.max_positions" not in config.automatic
+    if has_context and config.decoding.max_new_tokens > model.max_positions // 2:
         raise _conflict(
             f"setting decoding.max_new_tokens must be at most {model.max_positions // 2}, half of model.max_positions, "
             f"got {config.decoding.max_new_tokens}"

@@ -169,12 +169,12 @@ def choose(parts: tuple[str, ...], data: TrainData, recipe: Recipe, automatic: C
     """
     size = next(row for row in _SIZES[parts] if data.tokens <= row.tokens)
     choices = _Choices(recipe, automatic)
-    _choose_model(choices, parts, data, size)
+    _choose_model(choices, parts, data, size, recipe)
     _choose_training(choices, parts, data, size, recipe)
     return choices.values
 
 
-def _choose_model(choices: _Choices, parts: tuple[str, ...], data: TrainData, size: _Size) -> None:
+def _choose_model(choices: _Choices, parts: tuple[str, ...], data: TrainData, size: _Size, recipe: Recipe) -> None:
     is_small = data.vocab_size <= CHARACTERS  # the output layer costs little, so there is time for more layers
     layers = 2 * size.layers if is_small and parts == ("decoder",) else size.layers
     for part in parts:
@@ -185,7 +185,9 @@ def _choose_model(choices: _Choices, parts: tuple[str, ...], data: TrainData, si
     choices.take("model.num_heads", next(number for number in range(heads, 0, -1) if width % (2 * number) == 0))
     choices.take("model.dff", size.dff * width // size.d_model)
     choices.take("model.dropout", size.dropout)
-    choices.take("model.max_positions", 256 if is_small or size.d_model > 128 else 128)
+    # Half of the context is for what is generated.
+    context = max(256 if is_small or size.d_model > 128 else 128, 2 * recipe.decoding.max_new_tokens)
+    choices.take("model.max_positions", 2 ** math.ceil(math.log2(context)))
     if data.num_labels:
         # Most pairs of a small corpus differ, so there are about as many as tokens.
         wanted = min(max(data.tokens, LEAST_NGRAM_BUCKETS), MOST_NGRAM_BUCKETS, MOST_NGRAM_WEIGHTS // data.num_labels)

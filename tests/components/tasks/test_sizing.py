@@ -56,6 +56,14 @@ def test_the_width_is_a_multiple_of_the_persons_heads(task, data, heads):
     with_settings(config, [f"{name}={value}" for name, value in values.items()])
 
 
+@pytest.mark.parametrize("number", [1, 48, 100, 3000])
+def test_half_of_the_context_has_room_for_what_is_generated(number):
+    data = TrainData(rows=10, tokens=200_000, vocab_size=4000)
+    config, values = choice("language_model", data, f"decoding.max_new_tokens={number}")
+    assert values["model.max_positions"] >= 2 * number
+    with_settings(config, [f"{name}={value}" for name, value in values.items()])
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_what_a_person_set_is_not_chosen_and_the_rest_follows_from_it(task):
     data = TrainData(rows=10_000, tokens=200_000, vocab_size=4000, num_labels=2)
