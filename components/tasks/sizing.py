@@ -41,7 +41,7 @@ _VOCABULARIES_OF_CLASSIFIERS = (
 )
 _VOCABULARIES = (
     _Vocabulary(20_000, 1000),
-    _Vocabulary(3_000_000, 4000),
+    _Vocabulary(300_000, 4000),
     _Vocabulary(30_000_000, 8000),
     _Vocabulary(300_000_000, 16_000),
     _Vocabulary(math.inf, 32_000),
