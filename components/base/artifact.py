@@ -139,7 +139,7 @@ class TransformedExamples(Artifact):
     properties: splits (train and eval), num_examples {split: n}, num_truncated {column: n}, num_dropped (rows),
     num_long {column: n}
     (texts beyond the limit, cut or dropped with their row), max_length (tokens), token_lengths {column: {"median",
-    "p99", "max", "total"}} before truncation; with a label column, label_counts
+    "p99", "max", "total"}} and num_tokens {split: {column: n}} before truncation; with a label column, label_counts
     {column: {label: rows of the train split}}, in the order of the label ids; with several corpora, corpora {name: rows
     of the train split}, in the order of their numbers; data, see storage/data_records.py; settings {name: value}, those
     that were chosen from the data.

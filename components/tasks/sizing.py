@@ -58,7 +58,7 @@ _SIZES = {
     ),
     ("decoder",): (
         _Size(100_000, 2, 128, 512, 0.1, 10, 2048, 100),
-        _Size(5_000_000, 2, 128, 512, 0.0, 3, 2048, 500),
+        _Size(5_000_000, 2, 128, 512, 0.0, 2, 2048, 500),
         _Size(100_000_000, 4, 256, 1024, 0.0, 2, 8192, 7500),
         _Size(math.inf, 6, 512, 2048, 0.1, 1, 25_000, 24_000),
     ),
@@ -168,6 +168,10 @@ def choose(parts: tuple[str, ...], data: TrainData, recipe: Recipe, automatic: C
         Name -> value of these settings.
     """
     size = next(row for row in _SIZES[parts] if data.tokens <= row.tokens)
+    if parts == ("decoder",) and data.vocab_size <= CHARACTERS:
+        # The output layer costs little, so there is time for more layers; and a text has four times as many tokens.
+        layers, epochs, batch_tokens = 2 * size.layers, 0.6 * size.epochs, size.batch_tokens // 2
+        size = size._replace(layers=layers, epochs=epochs, batch_tokens=batch_tokens)
     choices = _Choices(recipe, automatic)
     _choose_model(choices, parts, data, size, recipe)
     _choose_training(choices, parts, data, size, recipe)
@@ -175,10 +179,8 @@ def choose(parts: tuple[str, ...], data: TrainData, recipe: Recipe, automatic: C
 
 
 def _choose_model(choices: _Choices, parts: tuple[str, ...], data: TrainData, size: _Size, recipe: Recipe) -> None:
-    is_small = data.vocab_size <= CHARACTERS  # the output layer costs little, so there is time for more layers
-    layers = 2 * size.layers if is_small and parts == ("decoder",) else size.layers
     for part in parts:
-        choices.take(f"model.num_{part}_layers", layers)
+        choices.take(f"model.num_{part}_layers", size.layers)
     heads = choices.take("model.num_heads", 0) or (4 if size.d_model <= 128 else 8)
     # A multiple of the person's heads; rotary positions need an even number of channels in each.
     width = choices.take("model.d_model", 2 * heads * math.ceil(size.d_model / (2 * heads)))
@@ -186,7 +188,7 @@ def _choose_model(choices: _Choices, parts: tuple[str, ...], data: TrainData, si
     choices.take("model.dff", size.dff * width // size.d_model)
     choices.take("model.dropout", size.dropout)
     # Half of the context is for what is generated.
-    context = max(256 if is_small or size.d_model > 128 else 128, 2 * recipe.decoding.max_new_tokens)
+    context = max(128 if size.d_model <= 128 else 256, 2 * recipe.decoding.max_new_tokens)
     choices.take("model.max_positions", 2 ** math.ceil(math.log2(context)))
     if data.num_labels:
         # Most pairs of a small corpus differ, so there are about as many as tokens.

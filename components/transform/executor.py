@@ -253,12 +253,15 @@ def _describe(transformed_examples: TransformedExamples, shards: list[dict], pre
     num_examples: collections.Counter = collections.Counter()
     num_truncated, num_long = (collections.Counter(dict.fromkeys(columns, 0)) for _ in range(2))
     lengths = {column: collections.Counter() for column in columns}
+    num_tokens = {split: dict.fromkeys(columns, 0) for split in transformed_examples.properties["splits"]}
     for counts in shards:
         num_examples[counts["split"]] += counts["num_examples"]
         num_truncated.update(counts["num_truncated"])
         num_long.update(counts["num_long"])
         for column, column_lengths in counts["lengths"].items():
-            lengths[column].update({int(length): number for length, number in column_lengths.items()})
+            numbers = {int(length): number for length, number in column_lengths.items()}
+            lengths[column].update(numbers)
+            num_tokens[counts["split"]][column] += sum(length * number for length, number in numbers.items())
     num_dropped = sum(counts["num_dropped"] for counts in shards)
     splits = transformed_examples.properties["splits"]
     if empty := next((split for split in splits if not num_examples[split] and num_dropped), None):
@@ -275,6 +278,7 @@ def _describe(transformed_examples: TransformedExamples, shards: list[dict], pre
         num_truncated=dict(num_truncated),
         num_long=dict(num_long),
         num_dropped=num_dropped,
+        num_tokens=num_tokens,
         token_lengths={column: _quantiles(column_lengths) for column, column_lengths in lengths.items()},
     )
     for warning in length_warnings(transformed_examples.properties):

@@ -29,13 +29,11 @@ def tune(
 
 
 def _train_data(examples: TransformedExamples, tokenizer: Tokenizer, task: Task) -> TrainData:
-    """Returns the size of the train split; its tokens are estimated by its share of the rows of both splits."""
-    properties, column = examples.properties, task.text_columns[-1]
-    rows, vocab_size = properties["num_examples"]["train"], tokenizer.properties["vocab_size"]
-    tokens = properties["token_lengths"][column]["total"] * rows // sum(properties["num_examples"].values())
+    """Returns the size of the train split."""
+    properties, column, vocab_size = examples.properties, task.text_columns[-1], tokenizer.properties["vocab_size"]
     return TrainData(
-        rows=rows,
-        tokens=tokens,
+        rows=properties["num_examples"]["train"],
+        tokens=properties["num_tokens"]["train"][column],
         vocab_size=vocab_size[column] if isinstance(vocab_size, dict) else vocab_size,
         num_labels=sum(len(properties["label_counts"][name]) for name in task.label_columns),
     )

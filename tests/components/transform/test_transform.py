@@ -152,7 +152,7 @@ def test_spans_of_pairs_become_the_placeholders_of_the_served_graph(tmp_path, ma
 
 def test_properties_count_examples_and_truncated_texts(transformed):
     ids, tokenizer = transformed
-    lengths = ids.properties.pop("token_lengths")
+    lengths, num_tokens = (ids.properties.pop(name) for name in ("token_lengths", "num_tokens"))
     assert ids.properties == {
         "splits": ["train", "eval", "test"],
         "num_examples": {"train": 100, "eval": 1, "test": 6},
@@ -162,7 +162,11 @@ def test_properties_count_examples_and_truncated_texts(transformed):
         "max_length": MAX_LENGTH,
         "data": {"files_read": [{"name": "a.tsv", "bytes": 9, "sha256": "ab"}], "num_rows": 9},
     }
-    ids.properties["token_lengths"] = lengths
+    ids.properties.update(token_lengths=lengths, num_tokens=num_tokens)
+    for column in ("source", "target"):
+        assert sum(tokens[column] for tokens in num_tokens.values()) == lengths[column]["total"]
+    train = load_tokenizer(tokenizer.uri).tokenize(tf.constant([source for source, _ in TRAIN]))
+    assert num_tokens["train"]["source"] == len(train.flat_values)
     sources = [source for parts in SPLITS.values() for part in parts for source, _ in part]
     tokenized = load_tokenizer(tokenizer.uri).tokenize(tf.constant(sources))
     ranked = sorted(tokenized.row_lengths().numpy().tolist())

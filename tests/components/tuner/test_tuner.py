@@ -32,11 +32,11 @@ def tune(tmp_path):
 
 def examples(column, total, **labels):
     counts = {"label_counts": {"label": labels}} if labels else {}
-    return {"num_examples": {"train": 900, "eval": 100}, "token_lengths": {column: {"total": total}}, **counts}
+    return {"num_examples": {"train": 900, "eval": 100}, "num_tokens": {"train": {column: total}}, **counts}
 
 
 def test_the_choice_is_in_the_file_and_in_the_properties_with_its_reason(tune, capsys):
-    best = tune("classification", examples("text", 20_000, good=500, bad=400))
+    best = tune("classification", examples("text", 18_000, good=500, bad=400))
     with open(best.path("best_hyperparameters.json"), encoding="utf-8") as file:
         assert json.load(file) == best.properties["settings"]
     assert set(best.properties["settings"]) == set(AUTOMATIC)
@@ -46,7 +46,7 @@ def test_the_choice_is_in_the_file_and_in_the_properties_with_its_reason(tune, c
 
 def test_a_translator_is_sized_by_its_target(tune):
     properties = examples("target", 50_000_000)
-    properties["token_lengths"]["source"] = {"total": 10}
+    properties["num_tokens"]["train"]["source"] = 10
     large = tune("translation", properties, {"source": 10, "target": 8000}).properties["settings"]
     small = tune("translation", examples("target", 10_000)).properties["settings"]
     assert large["model.d_model"] > small["model.d_model"]
