@@ -95,9 +95,17 @@ def _training_nodes(config: PipelineConfig, transform: Node, base_model: Channel
     inputs = {key: transform.outputs[key] for key in ("transformed_examples", "tokenizer")}
     settings = {"task": get_task(config.task), "recipe": Recipe(config.model, config.training, config.decoding)}
     automatic = tuple(name for name in config.automatic if name.startswith(("model.", "training.")))
-    if not automatic:
+    searched = config.searched(warm_start=bool(base_model))
+    if not (automatic or searched):
         return (Trainer(base_model=base_model, **inputs, **settings),)
-    tuner = Tuner(automatic=automatic, **inputs, **settings)
+    tuner = Tuner(
+        automatic=automatic,
+        searched=searched,
+        tuner_config=config.tuner,
+        base_model=base_model if searched else None,
+        **inputs,
+        **settings,
+    )
     chosen = tuner.outputs["best_hyperparameters"]
     return tuner, Trainer(hyperparameters=chosen, base_model=base_model, **inputs, **settings)
 

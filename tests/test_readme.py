@@ -174,7 +174,7 @@ def test_the_dag_has_the_components_in_their_order():
 def test_the_table_of_components_is_complete():
     from seq2serve.pipeline.dag import make_pipeline
 
-    nodes = make_pipeline(preset("demo", "translation"), "a", "b", "c").nodes
+    nodes = make_pipeline(preset("auto", "translation"), "a", "b", "c").nodes
     rows = re.findall(r"^\| \[(\w+)\]\(\w+/component\.py\)", read(ROOT / "components" / "README.md"), re.MULTILINE)
     assert rows == [node.id for node in nodes if node.component]
 
