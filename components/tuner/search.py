@@ -89,7 +89,8 @@ def search(problem: Problem, config: TunerConfig, context: Context, earlier: lis
             note(f"Tuner resumes after {len(trials)} trial{'s' * (len(trials) > 1)}")
         clock = _Clock(config.minutes, sum(trial.seconds for trial in trials))
         with _reporting(config, clock, trials, problem.task) as show:
-            while not trials or (len(trials) < limit and not clock.is_over()):
+            # The trial that ran out of time is the last, also if its process was killed soon after.
+            while not trials or (len(trials) < limit and not clock.is_over() and trials[-1].state != "out of time"):
                 trial = _run_trial(problem, space, trials, scratch, _Watching(clock, show))
                 trials.append(trial)
                 write_trials(scratch, trials)

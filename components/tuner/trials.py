@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -79,8 +80,8 @@ def describe_search(trials: Sequence[Trial], metric: Metric) -> str:
     """Returns a line about a search: its best trial, compared with the first one, and how many ended early."""
     best, first = best_trial(trials, metric), trials[0]
     states = collections.Counter(trial.state for trial in trials if trial.state != "complete")
-    counts = "".join(f", {count} {state}" for state, count in states.items())
-    number = f"{len(trials)} trial{'s' * (len(trials) > 1)}{counts}"
+    counts = ", ".join(f"{count} {state}" for state, count in states.items())
+    number = f"{len(trials)} trial{'s' * (len(trials) > 1)}" + (f" ({counts})" if counts else "")
     if best is None:
         return f"tuner.minutes ended before the first of {number} was complete: the settings to start from are used"
     value = f"{metric.name} {metric.text(best.value)} on the eval split"
@@ -97,8 +98,7 @@ def write_events(folder: str, trial: Trial, metric: Metric) -> None:
     Args:
         folder: of the event file; it is replaced.
     """
-    import shutil
-
+    # Slow; the rest of the module needs neither.
     import tensorflow as tf
     from tensorboard.plugins.hparams import api as hparams
 

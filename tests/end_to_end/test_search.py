@@ -8,7 +8,11 @@ from seq2serve.pipeline.run_config import read_run_config
 
 def test_a_search_decides_about_the_settings_that_nobody_made(finished_run, tmp_path):
     run = finished_run.copy(tmp_path / "run")
-    command = [word for word in run.command("tuner.trials=2") if not word.startswith("--set=training.learning_rate=")]
+    command = [
+        word
+        for word in run.command("tuner.trials=2", "evaluation.bar=none")
+        if not word.startswith("--set=training.learning_rate=")
+    ]
     done = run.execute(command)
     assert done.returncode == 0, done.stderr
     assert re.search(r"^Transform +reused ", done.stdout, re.MULTILINE)

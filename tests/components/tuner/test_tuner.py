@@ -244,7 +244,10 @@ def test_a_search_without_time_for_a_trial_keeps_the_settings_to_start_from(tune
     assert tuned.settings == all_changes(tuned.trials[0].settings, SEARCHED, TINY)
     assert TINY.with_values(tuned.settings) == TINY
     assert tuned.tuner_results.properties["best"] is None
-    assert "tuner.minutes ended before the first of 1 trial, 1 out of time was complete" in capfd.readouterr().err
+    assert (
+        "tuner.minutes ended before the first of 1 trial (1 out of time) was complete: the settings"
+        in capfd.readouterr().err
+    )
 
 
 def test_a_space_with_few_points_is_searched_once_though_there_is_time(tune):
