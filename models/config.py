@@ -252,6 +252,11 @@ class Recipe:
     training: TrainingConfig
     decoding: DecodingConfig
 
+    def value(self, name: str) -> Any:
+        """Returns the value of a setting, such as "training.steps"."""
+        section, _, key = name.partition(".")
+        return getattr(getattr(self, section), key)
+
     def with_values(self, values: Mapping[str, Any]) -> "Recipe":
         """Returns a Recipe with other values, such as {"training.steps": 500}."""
         sections: dict[str, dict[str, Any]] = {}

@@ -19,6 +19,8 @@ from seq2serve.components.evaluator.bar import Bar
 from seq2serve.components.example_gen.formats import Format, Unit
 from seq2serve.components.tasks.registry import DEFAULT_TASK, TASKS, presets_of
 from seq2serve.components.tasks.sizing import automatic_settings
+from seq2serve.components.tuner.config import TunerConfig
+from seq2serve.components.tuner.space import searchable
 from seq2serve.models.config import (
     MAX_SEED,
     DecodingConfig,
@@ -122,7 +124,8 @@ class PipelineConfig:
             field or a path of fields joined by dots. Others have the same name in the file.
         automatic: the settings that Transform and Tuner choose from the data (components/tasks/sizing.py). Their values
             here are only those of a usual choice.
-        data, tokenizer, model, training, decoding, evaluation: the sections.
+        made: the settings that a person made, which no component changes.
+        data, tokenizer, model, training, tuner, decoding, evaluation: the sections.
     Raises:
         UserError: a value is out of its range, or two values contradict each other.
     """
@@ -130,10 +133,12 @@ class PipelineConfig:
     task: str = DEFAULT_TASK
     columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
     automatic: tuple[str, ...] = ()
+    made: tuple[str, ...] = dataclasses.field(default=(), compare=False)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     tokenizer: TokenizerConfig = dataclasses.field(default_factory=TokenizerConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+    tuner: TunerConfig = dataclasses.field(default_factory=TunerConfig)
     decoding: DecodingConfig = dataclasses.field(default_factory=DecodingConfig)
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
 
@@ -148,6 +153,25 @@ class PipelineConfig:
     def file_columns(self) -> dict[str, str]:
         """Returns every column of the task -> column of the file."""
         return {column: self.columns.get(column, column) for column in TASKS[self.task].columns}
+
+    def searched(self, warm_start: bool = False) -> tuple[str, ...]:
+        """Returns the settings that Tuner's search may change, without those that the person made; none without search.
+
+        Args:
+            warm_start: whether training starts from an earlier model.
+        Raises:
+            UserError: there is a search, and nothing to change.
+        """
+        if not self.tuner.searches:
+            return ()
+        parts = TASKS[self.task].parts
+        if not (names := searchable(parts, self.made, self.training, warm_start)):
+            known = searchable(parts, (), self.training, warm_start)
+            raise _conflict(
+                "settings tuner.trials and tuner.minutes: there is nothing to search, because every setting of the "
+                f"search space is set. Leave out at least one of {', '.join(known)}"
+            )
+        return names
 
     def value(self, name: str) -> Any:
         """Returns the value of a setting, such as "training.steps"."""
@@ -165,6 +189,7 @@ def preset(name: str, task: str) -> PipelineConfig:
     own = presets_of(task)
     settings = (text for kind in ("common", name) for text in setting_texts(own.get(kind, {})))
     config = with_settings(dataclasses.replace(PRESETS[name], task=task), settings)
+    config = dataclasses.replace(config, made=())  # so far by presets
     if name != AUTO:
         return config
     parts = TASKS[task].parts
@@ -191,7 +216,7 @@ def with_settings(config: PipelineConfig, settings: Iterable[str]) -> PipelineCo
     changed = {section: dataclasses.replace(getattr(config, section), **keys) for section, keys in changes.items()}
     made = {f"{section}.{key}" for section, keys in changes.items() for key in keys}
     automatic = tuple(name for name in config.automatic if name not in made)
-    return dataclasses.replace(config, automatic=automatic, **changed)
+    return dataclasses.replace(config, automatic=automatic, made=tuple(sorted({*config.made, *made})), **changed)
 
 
 def parse_setting(setting: str) -> tuple[str, Any]:
@@ -297,6 +322,7 @@ def _check_together(config: PipelineConfig) -> None:
     _check_columns(config)
     if config.training.epochs and config.training.minutes:
         raise _conflict("settings training.epochs and training.minutes both limit training: set one of them")
+    config.searched()
 
 
 def _conflict(message: str) -> UserError:

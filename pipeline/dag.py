@@ -103,9 +103,17 @@ def _training_nodes(
     settings = {"task": get_task(config.task), "recipe": Recipe(config.model, config.training, config.decoding)}
     more = {"base_model": base_model, "corpus_weights": weights or None}
     automatic = tuple(name for name in config.automatic if name.startswith(("model.", "training.")))
-    if not automatic:
+    searched = config.searched(warm_start=bool(base_model))
+    if not (automatic or searched):
         return (Trainer(**inputs, **settings, **more),)
-    tuner = Tuner(automatic=automatic, **inputs, **settings)
+    tuner = Tuner(
+        automatic=automatic,
+        searched=searched,
+        tuner_config=config.tuner,
+        **inputs,
+        **settings,
+        **(more if searched else {}),
+    )
     return tuner, Trainer(hyperparameters=tuner.outputs["best_hyperparameters"], **inputs, **settings, **more)
 
 

@@ -29,6 +29,7 @@ from seq2serve.components.base.uris import is_remote
 from seq2serve.components.example_gen.corpora import data_text, parse_data
 from seq2serve.components.example_gen.formats import Role, parse_roles
 from seq2serve.components.tasks.registry import DEFAULT_TASK, TASKS
+from seq2serve.components.tuner.config import TunerConfig
 from seq2serve.pipeline.config import (
     AUTO,
     PRESETS,
@@ -96,8 +97,12 @@ class RunConfig:
             chosen: the settings that were chosen from the data so far; those that are still to be chosen are left out.
         """
         config, here = self.pipeline_config(), os.getcwd()
-        open_settings = set(config.automatic) - chosen.keys()
-        config = with_settings(config, (f"{name}={value_text(value)}" for name, value in chosen.items()))
+        searched = set(config.searched(warm_start=bool(self.warm_start)))
+        open_settings = {*config.automatic, *searched} - chosen.keys()
+        values = dict(chosen)
+        if searched and not searched & open_settings:  # the search is over, and its result is repeated
+            values |= {f"tuner.{key}": value for key, value in dataclasses.asdict(TunerConfig()).items()}
+        config = with_settings(config, (f"{name}={value_text(value)}" for name, value in values.items()))
         tables: dict[str, Mapping[str, Any]] = {"files": _absolute_files(self, here), "columns": config.file_columns}
         for section in sections():
             values = dataclasses.asdict(getattr(config, section))

@@ -156,6 +156,16 @@ class HyperParameters(Artifact):
     by_content = True
 
 
+class TunerResults(Artifact):
+    """The trials of Tuner's search (TFX: TunerResults). Not part of HyperParameters, which counts by its content.
+
+    trials.json       a list of trials, see tuner/trials.py; empty without a search
+    logs/trial-<n>/   TensorBoard event files of a trial, for the HParams tab
+    properties: trials, the same list; after a search, metric, the name of the objective, and best, the number of the
+    best trial, None if none was complete.
+    """
+
+
 class Model(Artifact):
     """A trained model.
 

@@ -152,8 +152,7 @@ class _Choices:
         if name in self._automatic:
             self.values[name] = chosen
             return chosen
-        section, _, key = name.partition(".")
-        return getattr(getattr(self._recipe, section), key)
+        return self._recipe.value(name)
 
 
 def choose(parts: tuple[str, ...], data: TrainData, recipe: Recipe, automatic: Collection[str]) -> dict[str, Any]:

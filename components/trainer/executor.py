@@ -5,7 +5,8 @@ See also: callbacks.py for checkpoints, evaluation and early stopping.
 
 import dataclasses
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -46,21 +47,16 @@ def train(
     corpus_weights: dict[str, float] | None = None,
 ) -> None:
     """Executes Trainer; see component.py for the arguments."""
-    keras.utils.set_random_seed(recipe.training.seed)
-    tokenizers = load_tokenizers(tokenizer.uri, task.text_columns)
-    data = _TrainingData(task, recipe, transformed_examples, tokenizers, corpus_weights or {})
-    total_steps = data.total_steps()
-    network = _compiled_model(data, total_steps)
-    if base_model:
-        model.properties["warm_start"] = _warm_start(
-            network, base_model, tokenizer, recipe.training.warm_start_optimizer
-        )
+    training = prepare(transformed_examples, tokenizer, task, recipe, base_model, corpus_weights)
+    data, network, total_steps = training.data, training.network, training.total_steps
+    if training.warm_start:
+        model.properties["warm_start"] = training.warm_start
     with literal_path(context.scratch) as scratch:
         continued = ""
         if not tf.train.latest_checkpoint(f"{scratch}/{CHECKPOINTS}"):
             earlier = [run for run in context.earlier if run.parameters.get("corpus_weights") == corpus_weights]
             continued = continue_earlier(recipe, int(total_steps), earlier, scratch)
-        results = _fit(network, data, total_steps, scratch, continued)
+        results = fit(training, scratch, continued)
     _copy_files(tokenizer.uri, model.path("Format-Keras", "tokenizer"))
     save_model(network, model.path("Format-Keras"))
     write_record(model.path("Format-Keras"), _data_record(transformed_examples, base_model))
@@ -85,6 +81,42 @@ def longer_training(config: TrainingConfig) -> str:
     """Returns the setting with which training takes twice as long, in the syntax of `--set`."""
     name = next(name for name in ("minutes", "epochs", "steps") if getattr(config, name))
     return f"training.{name}={2 * getattr(config, name)}"
+
+
+class Training(NamedTuple):
+    """A training before its first step.
+
+    Args:
+        data: what it learns from.
+        network: compiled, with the weights to start from.
+        total_steps: see _TrainingData.total_steps.
+        warm_start: the fields of WarmStart; empty without an earlier model.
+    """
+
+    data: "_TrainingData"
+    network: keras.Model
+    total_steps: int | tf.Variable
+    warm_start: dict[str, list[str]]
+
+
+def prepare(
+    examples: TransformedExamples,
+    tokenizer: Tokenizer,
+    task: Task,
+    recipe: Recipe,
+    base_model: ModelFiles | None = None,
+    corpus_weights: dict[str, float] | None = None,
+) -> Training:
+    """Reads the data and builds the model; see component.py for the arguments and errors."""
+    keras.utils.set_random_seed(recipe.training.seed)
+    tokenizers = load_tokenizers(tokenizer.uri, task.text_columns)
+    data = _TrainingData(task, recipe, examples, tokenizers, corpus_weights or {})
+    total_steps = data.total_steps()
+    network = _compiled_model(data, total_steps)
+    started = {}
+    if base_model:
+        started = _warm_start(network, base_model, tokenizer, recipe.training.warm_start_optimizer)
+    return Training(data, network, total_steps, started)
 
 
 class _TrainingData:
@@ -191,18 +223,24 @@ def _strategy() -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy([device.name for device in devices])
 
 
-def _fit(
-    network: keras.Model, data: _TrainingData, total_steps: int | tf.Variable, scratch: str, continued: str
+def fit(
+    training: Training,
+    scratch: str,
+    continued: str = "",
+    observer: Callable[[CheckpointRanking], keras.callbacks.Callback] | None = None,
 ) -> dict[str, Any]:
     """Trains, from the last checkpoint if there is one, and sets the weights to export.
 
     Args:
         continued: the ModelRun whose state is in `scratch`; empty if its state is that of this training.
+        observer: (ranking with the evaluations so far) -> a callback that runs after each evaluation, before the
+            checkpoint is saved.
     Returns:
         `steps`: number of training steps; `exported_steps`: the checkpoints whose mean is exported; `checkpoints`: see
         CheckpointRanking.last_and_best; `eval_<metric>` of
         the exported weights.
     """
+    data, network, total_steps, _ = training
     config, evaluation = data.recipe.training, data.evaluation(network)
     ranking = CheckpointRanking(History(), evaluation.metric)
     snapshots = callbacks.WeightSnapshots(network, scratch)
@@ -212,6 +250,7 @@ def _fit(
         note(
             f"Trainer continues from step {start} of {continued}" if continued else f"Trainer resumes from step {start}"
         )
+    observers = [observer(ranking)] if observer else []
     budget = callbacks.Budget(ranking.history, total_steps, config.minutes)
     if not budget.is_exhausted(start):
         ranking.history.evaluations = ranking.history.for_more_steps(config.checkpoint_steps).evaluations
@@ -222,8 +261,8 @@ def _fit(
         with interrupt.put_off(), progress("Trainer", int(total_steps), "steps", start) as reporter:
             estimate = callbacks.TimeEstimate(total_steps, config.minutes)
             bar = callbacks.ProgressBar(reporter, ranking, total_steps)
-            steps = [budget, guard, evaluate, log, profile, checkpoint, estimate, bar]
-            network.fit(data.train_batches(start), callbacks=steps, verbose=0)
+            order = [budget, guard, evaluate, *observers, log, profile, checkpoint, estimate, bar]
+            network.fit(data.train_batches(start), callbacks=order, verbose=0)
     exported = ranking.exported(config)
     snapshots.restore_mean(exported)
     metrics = evaluation.run().metrics  # again, because it also fits what depends on the weights

@@ -54,6 +54,7 @@ class RunOptions(TypedDict, total=False):
     data: Mapping[str, Any]
     model: Mapping[str, Any]
     training: Mapping[str, Any]
+    tuner: Mapping[str, Any]
     decoding: Mapping[str, Any]
     evaluation: Mapping[str, Any]
 

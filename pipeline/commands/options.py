@@ -154,7 +154,10 @@ TaskOption = Annotated[
     typer.Option(metavar="TASK", help=f"The task of the model: {', '.join(TASKS)}.", show_default=DEFAULT_TASK),
 ]
 VerboseOption = Annotated[
-    bool, typer.Option("--verbose", "-v", help="Show the logs of libraries, and stack traces of failures.")
+    bool,
+    typer.Option(
+        "--verbose", "-v", help="Show the logs of libraries, the trials of a search, and stack traces of failures."
+    ),
 ]
 BeamArguments = Annotated[
     list[str] | None,

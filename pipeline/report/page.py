@@ -17,7 +17,7 @@ from seq2serve.pipeline.report.data import describe_data
 from seq2serve.pipeline.report.facts import RunFacts, Step, read_run
 from seq2serve.pipeline.report.quality import compare_runs, describe_quality, describe_verdicts
 from seq2serve.pipeline.report.reproduction import effective_config, reproduction, setting_of
-from seq2serve.pipeline.report.training import draw_curves
+from seq2serve.pipeline.report.training import describe_search, draw_curves
 from seq2serve.pipeline.running.fingerprint import changes
 
 _FOLDER = pathlib.Path(__file__).parent
@@ -100,6 +100,7 @@ def _page(facts: RunFacts) -> dict[str, Any]:
         "verdicts": describe_verdicts(facts),
         "model": model.properties if model else None,
         "data": describe_data(facts),
+        "search": describe_search(facts),
         "quality": describe_quality(facts),
         "attention": describe_attention(facts),
         "card": model_card(facts),

@@ -10,6 +10,7 @@ from seq2serve.pipeline.running.root import config_path
 _SECTIONS = {
     **dict.fromkeys(("input_config", "split_config", "preprocessing"), "data."),
     "tokenizer_config": "tokenizer.",
+    "tuner_config": "tuner.",
     "recipe": "",
 }
 # (component, parameter) -> setting, for parameters that are one setting.

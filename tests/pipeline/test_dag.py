@@ -7,8 +7,10 @@ import typing
 
 import pytest
 
+from seq2serve.components.base.errors import UserError
 from seq2serve.components.tasks.classification.task import Classification
 from seq2serve.components.tasks.registry import TASKS
+from seq2serve.components.tuner.config import TunerConfig
 from seq2serve.pipeline.config import PipelineConfig, preset, setting_names, setting_type, with_columns, with_settings
 from seq2serve.pipeline.dag import make_pipeline, make_validation_pipeline
 from seq2serve.pipeline.running.fingerprint import as_json
@@ -70,7 +72,7 @@ def test_the_pushed_model_is_the_evaluated_one_and_needs_both_blessings():
     assert nodes["BulkInferrer"].inputs["pushed_model"] == nodes["Pusher"].outputs["pushed_model"]
 
 
-@pytest.mark.parametrize("name", setting_names())
+@pytest.mark.parametrize("name", [name for name in setting_names() if not name.startswith("tuner.")])
 def test_every_setting_reaches_the_components_that_use_it(name):
     # One value of tokenizer.shared needs untied embeddings; no repetition penalty is below 1.
     settings = ["model.tie_embeddings=false", "decoding.repetition_penalty=2"]
@@ -80,6 +82,53 @@ def test_every_setting_reaches_the_components_that_use_it(name):
     before, after = parameters(config), parameters(other)
     changed = [component for component in before if before[component] != after[component]]
     assert changed == (USERS.get(name) or USERS.get(name.partition(".")[0], ["Trainer"]))
+
+
+# The search of Tuner.
+
+
+def test_a_search_puts_tuner_before_trainer_with_any_preset_and_trainer_takes_its_choice():
+    for name in ("auto", "tiny"):
+        config = with_settings(preset(name, "translation"), ["tuner.trials=20", "tuner.minutes=30"])
+        nodes = {node.id: node for node in pipeline(config).nodes}
+        assert list(nodes).index("Tuner") == list(nodes).index("Trainer") - 1
+        assert nodes["Trainer"].inputs["hyperparameters"] == nodes["Tuner"].outputs["best_hyperparameters"]
+        assert nodes["Tuner"].parameters["tuner_config"] == TunerConfig(trials=20, minutes=30)
+    assert "Tuner" not in {node.id for node in pipeline(preset("tiny", "translation")).nodes}
+
+
+def test_a_search_reads_what_transform_made_of_train_and_eval_only():
+    config = with_settings(preset("tiny", "translation"), ["tuner.trials=1"])
+    nodes = {node.id: node for node in pipeline(config).nodes}
+    assert set(nodes["Tuner"].inputs.values()) == set(nodes["Transform"].outputs.values())
+
+
+@pytest.mark.parametrize("name", ["auto", "small"])
+def test_a_search_changes_neither_the_settings_that_a_person_made_nor_those_outside_its_space(name):
+    made = ["training.learning_rate=0.001", "model.dff=99", "training.seed=3"]
+    config = with_settings(preset(name, "classification"), ["tuner.trials=20", *made])
+    searched = parameters(config)["Tuner"]["searched"]
+    assert {"model.d_model", "training.steps", "training.label_smoothing"} <= set(searched)
+    assert not {"training.learning_rate", "model.dff", "training.seed", "training.export"} & set(searched)
+
+
+def test_a_search_without_anything_to_search_is_an_error():
+    config = preset("small", "language_model")
+    every = [f"{name}={config.value(name)}" for name in with_settings(config, ["tuner.trials=1"]).searched()]
+    with pytest.raises(UserError, match=r"there is nothing to search.* Leave out at least one of training.learning_ra"):
+        with_settings(config, ["tuner.trials=1", *every])
+    shapes = [setting for setting in every if "layers" in setting]
+    others = [setting for setting in every if setting not in shapes]
+    searched = with_settings(config, ["tuner.trials=1", *others])
+    with pytest.raises(UserError, match="there is nothing to search"):
+        make_pipeline(searched, "text.txt", "runs", "serving", warm_start="model/Format-Keras/**")
+
+
+def test_the_trials_of_a_search_start_from_the_earlier_model():
+    config = with_settings(preset("tiny", "translation"), ["tuner.trials=1"])
+    joined = make_pipeline(config, "text.tsv", "runs", "serving", warm_start="model/Format-Keras/**")
+    files = {node.id: node for node in joined.nodes}["ModelFiles"].outputs["files"]
+    assert [node.id for node in joined.nodes if files in node.inputs.values()] == ["Tuner", "Trainer"]
 
 
 def test_the_columns_of_the_file_get_the_names_of_the_task():

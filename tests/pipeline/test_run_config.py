@@ -246,3 +246,18 @@ def test_settings_that_a_brought_tokenizer_does_not_use_are_left_out(brought):
 def test_any_text_can_be_written(write, name):
     config = RunConfig(columns={"source": name, "target": f"not {name}"})
     assert read_run_config(write(config.effective_text({}))).columns == config.columns
+
+
+@pytest.mark.parametrize("name", ["auto", "tiny"])
+def test_the_effective_config_repeats_a_search_until_its_result_is_known_and_then_the_result(write, name):
+    run = RunConfig(task="classification", preset=name, settings=("tuner.trials=20", "model.dropout=0.15"))
+    before = read_run_config(write(run.effective_text({}))).pipeline_config()
+    assert before.tuner.trials == 20
+    assert before.searched() == run.pipeline_config().searched()
+    assert before.model.dropout == 0.15
+    config = run.pipeline_config()
+    names = {*config.searched(), *config.automatic} - {"training.minutes"}
+    chosen = {setting: config.value(setting) for setting in names} | {"training.steps": 77}
+    after = read_run_config(write(run.effective_text(chosen))).pipeline_config()
+    assert (after.tuner.searches, after.searched(), after.automatic) == (False, (), ())
+    assert {setting: after.value(setting) for setting in names} == chosen

@@ -256,7 +256,7 @@ def test_a_killed_continuation_resumes(train, uninterrupted, shorter, tmp_path, 
     with pytest.raises(ZeroDivisionError):
         train(TINY, tmp_path, earlier=(shorter,))
     monkeypatch.setattr(tf.compat.v1.train, "update_checkpoint_state", update)
-    monkeypatch.setattr(executor, "_fit", lambda *_: 1 / 0)
+    monkeypatch.setattr(executor, "fit", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         train(TINY, tmp_path, earlier=(shorter,))
     monkeypatch.undo()
