@@ -318,6 +318,7 @@ def _check_range(name: str, value: float, allowed: Range) -> None:
 def _check_together(config: PipelineConfig) -> None:
     """Checks the conditions that involve more than one setting."""
     _check_model(config)
+    _check_labels(config)
     _check_tokenizer(config)
     _check_columns(config)
     if config.training.epochs and config.training.minutes:
@@ -330,26 +331,36 @@ def _conflict(message: str) -> UserError:
 
 
 def _check_model(config: PipelineConfig) -> None:
-    model = config.model
-    if model.d_model % model.num_heads:
+    model, automatic = config.model, config.automatic
+    has_heads = not {"model.d_model", "model.num_heads"} & set(automatic)  # otherwise one is chosen for the other
+    if has_heads and model.d_model % model.num_heads:
         raise _conflict(
             f"setting model.d_model ({model.d_model}) must be divisible by model.num_heads ({model.num_heads})"
         )
-    if model.positions == "rotary" and model.d_model // model.num_heads % 2:
+    if has_heads and model.positions == "rotary" and model.d_model // model.num_heads % 2:
         raise _conflict("setting model.positions=rotary needs an even model.d_model / model.num_heads")
-    if model.positions == "sinusoidal" and model.d_model % 2:
-        raise _conflict("setting model.positions=sinusoidal needs an even model.d_model")
-    if model.positions == "learned" and model.max_positions < config.data.max_length < UNCUT:
+    if model.positions in ("sinusoidal", "rotary") and model.d_model % 2:
+        raise _conflict(f"setting model.positions={model.positions} needs an even model.d_model")
+    has_limit = "data.max_length" not in automatic
+    if has_limit and model.positions == "learned" and model.max_positions < config.data.max_length < UNCUT:
         raise _conflict(
             f"setting model.positions=learned needs a model.max_positions of at least data.max_length "
             f"({config.data.max_length}), got {model.max_positions}"
         )
-    has_context = TASKS[config.task].parts == ("decoder",) and "model.max_positions" not in config.automatic
+    has_context = TASKS[config.task].parts == ("decoder",) and "model.max_positions" not in automatic
     if has_context and config.decoding.max_new_tokens > model.max_positions // 2:
         raise _conflict(
             f"setting decoding.max_new_tokens must be at most {model.max_positions // 2}, half of model.max_positions, "
             f"got {config.decoding.max_new_tokens}"
         )
+
+
+def _check_labels(config: PipelineConfig) -> None:
+    """Checks the settings that need labels."""
+    usual = {"model.ngram_buckets": 0, "training.token_dropout": 0.0, "training.label_weights": "even"}
+    for name, value in usual.items():
+        if not TASKS[config.task].label_columns and config.value(name) != value:
+            raise _conflict(f"setting {name}={value_text(config.value(name))} needs a task with labels")
 
 
 def _check_tokenizer(config: PipelineConfig) -> None:

@@ -133,7 +133,8 @@ def make_configured_pipeline(
     if chosen.warm_start == LAST:
         chosen = dataclasses.replace(chosen, warm_start=last_model(pipeline_root, config.task, metadata_url))
     if chosen.warm_start and config.automatic:
-        chosen = dataclasses.replace(chosen, settings=settings_of_base(chosen.warm_start) + chosen.settings)
+        base = settings_of_base(chosen.warm_start, has_labels=bool(get_task(config.task).label_columns))
+        chosen = dataclasses.replace(chosen, settings=base + chosen.settings)
         config = chosen.pipeline_config()
     models = user_models(chosen.tokenizer, chosen.warm_start, config, chosen.settings)
     pipeline = make_pipeline(config, chosen.data, pipeline_root, serving_dir, schema_file=chosen.schema, **models)

@@ -113,7 +113,7 @@ class RunConfig:
             kept = {key for section, _, key in names if section == "tokenizer"}
             tables["tokenizer"] = {key: value for key, value in tables["tokenizer"].items() if key in kept}
         head = {"task": config.task, "preset": self.preset or DEFAULT_PRESET}
-        lines = ["# What a run of seq2serve used. `seq2serve run --config FILE` repeats it.", *_toml_lines(head)]
+        lines = ["# Effective config of a seq2serve run. `seq2serve run --config FILE` repeats it.", *_toml_lines(head)]
         for name, values in tables.items():
             lines += ["", f"[{name}]", *_toml_lines(values)] if values else []
         return "\n".join(lines) + "\n"
@@ -168,7 +168,7 @@ def read_run_config(path: str | os.PathLike[str]) -> RunConfig:
 
 def _read_toml(path: str) -> dict[str, Any]:
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
         return tomllib.loads(text)
     except FileNotFoundError as error:
         raise UserError(f"config file not found: {path}", code="file-missing", path=path) from error

@@ -9,7 +9,7 @@ from seq2serve.components.tasks.bootstrap import CONFIDENCE, MIN_ROWS, Compariso
 from seq2serve.components.tasks.measurement import Measurement
 from seq2serve.components.tasks.metric import Metric
 
-_ACCEPT = "to accept it anyway, set evaluation.bar=none or use another --pipeline-root"
+_ACCEPT = "to accept it anyway, --set evaluation.bar=none or use another --pipeline-root"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,4 +158,4 @@ def _next_step(evidence: Evidence, bar: Bar, properties: Mapping[str, Any]) -> s
     if evidence.last_blessed and evidence.last_blessed.worse:
         return f"Next: {advice}; {_ACCEPT}"
     accepts_less = bar == "strongest" and trivial.better
-    return f"Next: {advice}; evaluation.bar={'trivial' if accepts_less else 'none'} accepts it"
+    return f"Next: {advice}; --set evaluation.bar={'trivial' if accepts_less else 'none'} accepts it"

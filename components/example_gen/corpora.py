@@ -43,15 +43,21 @@ def parse_data(text: str, folder: str = "") -> list[Role]:
     for role in roles:
         if role.weight is not None and role.split not in ("", "train"):
             raise UserError(
-                f"{role.pattern}: a weight says how often training draws rows of a corpus, so files for {role.split} "
-                "have none; remove it",
+                f"{role.pattern}: weights apply only to training; remove the weight of the file for {role.split}",
                 code="weight-unexpected",
                 path=role.pattern,
                 split=role.split,
             )
     corpora = _corpora(roles)
     if len(corpora) == len({_split(roles[members[0]]) for members in corpora}):
-        return [role._replace(weight=None) for role in roles]
+        for role in (role for role in roles if role.weight is not None):
+            raise UserError(
+                f"{role.pattern}: a weight compares corpora, and train has only one; remove it, or add a corpus",
+                code="weight-unexpected",
+                path=role.pattern,
+                split=_split(role),
+            )
+        return roles
     names = _names([roles[members[0]].pattern for members in corpora], folder)
     weights = _weights(roles, corpora)
     for name, weight, members in zip(names, weights, corpora, strict=True):

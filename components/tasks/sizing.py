@@ -1,7 +1,7 @@
 """How the preset `auto` sizes a pipeline: tables, read from top to bottom; the first row that fits counts.
 
 The choice depends on the data alone, never on the machine. Transform chooses the vocabulary and the length limit, Tuner
-everything else. A setting that the person made stays, and the others follow from it.
+everything else. Settings that the user sets are kept, and the others follow from them.
 """
 
 import dataclasses
@@ -142,7 +142,7 @@ def choose_max_length(longest: int) -> int:
 
 
 class _Choices:
-    """The choices so far; `take` returns the value that counts, chosen or the person's own."""
+    """The choices so far; `take` returns the value that counts, chosen or the user's own."""
 
     def __init__(self, recipe: Recipe, automatic: Collection[str]):
         self._recipe, self._automatic = recipe, automatic
@@ -161,7 +161,7 @@ def choose(parts: tuple[str, ...], data: TrainData, recipe: Recipe, automatic: C
     Args:
         parts: those of "encoder" and "decoder" that the model has.
         data: what it learns from.
-        recipe: the person's settings, and values for those that are chosen, which do not count.
+        recipe: the user's settings, and values for those that are chosen, which do not count.
         automatic: the names of the settings to choose.
     Returns:
         Name -> value of these settings.
@@ -172,27 +172,29 @@ def choose(parts: tuple[str, ...], data: TrainData, recipe: Recipe, automatic: C
         layers, epochs, batch_tokens = 2 * size.layers, 0.6 * size.epochs, size.batch_tokens // 2
         size = size._replace(layers=layers, epochs=epochs, batch_tokens=batch_tokens)
     choices = _Choices(recipe, automatic)
-    _choose_model(choices, parts, data, size, recipe)
-    _choose_training(choices, parts, data, size, recipe)
+    width = _choose_model(choices, parts, data, size, recipe)
+    _choose_training(choices, parts, data, size._replace(d_model=width), recipe)
     return choices.values
 
 
-def _choose_model(choices: _Choices, parts: tuple[str, ...], data: TrainData, size: _Size, recipe: Recipe) -> None:
+def _choose_model(choices: _Choices, parts: tuple[str, ...], data: TrainData, size: _Size, recipe: Recipe) -> int:
+    """Returns the width."""
     for part in parts:
         choices.take(f"model.num_{part}_layers", size.layers)
     heads = choices.take("model.num_heads", 0) or (4 if size.d_model <= 128 else 8)
-    # A multiple of the person's heads; rotary positions need an even number of channels in each.
+    # A multiple of the user's heads; rotary positions need an even number of channels in each.
     width = choices.take("model.d_model", 2 * heads * math.ceil(size.d_model / (2 * heads)))
-    choices.take("model.num_heads", next(number for number in range(heads, 0, -1) if width % (2 * number) == 0))
+    choices.take("model.num_heads", next((number for number in range(heads, 1, -1) if width % (2 * number) == 0), 1))
     choices.take("model.dff", size.dff * width // size.d_model)
     choices.take("model.dropout", size.dropout)
     # Half of the context is for what is generated.
-    context = max(128 if size.d_model <= 128 else 256, 2 * recipe.decoding.max_new_tokens)
+    context = max(128 if width <= 128 else 256, 2 * recipe.decoding.max_new_tokens)
     choices.take("model.max_positions", 2 ** math.ceil(math.log2(context)))
     if data.num_labels:
         # Most pairs of a small corpus differ, so there are about as many as tokens.
         wanted = min(max(data.tokens, LEAST_NGRAM_BUCKETS), MOST_NGRAM_BUCKETS, MOST_NGRAM_WEIGHTS // data.num_labels)
         choices.take("model.ngram_buckets", 2 ** int(math.log2(max(2, wanted))))
+    return width
 
 
 def _choose_training(choices: _Choices, parts: tuple[str, ...], data: TrainData, size: _Size, recipe: Recipe) -> None:
@@ -205,7 +207,7 @@ def _choose_training(choices: _Choices, parts: tuple[str, ...], data: TrainData,
     steps = choices.take("training.steps", max(minimum, round(epochs * steps_per_epoch)))
     is_small = size.d_model <= 128
     optimizer = choices.take("training.optimizer", "muon" if "decoder" in parts and is_small else "adam")
-    rate = 3e-3 if optimizer == "muon" else {64: 2e-3, 512: 7e-4}.get(size.d_model, 1e-3)
+    rate = 3e-3 if optimizer == "muon" else 2e-3 if size.d_model <= 64 else 1e-3 if size.d_model <= 256 else 7e-4
     choices.take("training.learning_rate", rate)
     choices.take("training.warmup_steps", max(1, min(200 if is_small else 2000, steps // 10)))
     choices.take("training.checkpoint_steps", max(1, steps // EVALUATIONS))
@@ -218,8 +220,8 @@ def describe(values: Mapping[str, Any], data: TrainData) -> str:
     chosen = ", ".join(f"{name.partition('.')[2]} {_number(value)}" for name, value in values.items())
     labels = f", {data.num_labels} labels" if data.num_labels else ""
     return (
-        f"{chosen}; because train has {data.rows:,} rows of {data.tokens:,} tokens{labels}, and the vocabulary "
-        f"{data.vocab_size:,} pieces"
+        f"{chosen}; because train has {data.rows:,} rows with {data.tokens:,} tokens in total{labels}, and the "
+        f"vocabulary {data.vocab_size:,} pieces"
     )
 
 

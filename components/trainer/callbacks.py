@@ -26,7 +26,7 @@ from seq2serve.components.trainer.history import (
 from seq2serve.models.config import TrainingConfig
 from seq2serve.models.training.optimizer import averaged
 
-ESTIMATE_STEPS = 30  # before the time of training is estimated
+ESTIMATE_STEPS, ESTIMATE_SECONDS = 20, 60  # whichever comes first, before the time of training is estimated
 LOG_STEPS = 20  # steps between two points of a training curve
 
 
@@ -270,16 +270,17 @@ class Checkpoint(keras.callbacks.Callback):
 
 
 class TimeEstimate(keras.callbacks.Callback):
-    """Says once, after the first steps, how long the training will take; if it is long, how to make it shorter.
+    """Says once, after the first steps, how long a training of minutes takes; if it is long, how to make it shorter.
 
     Args:
         total_steps: number of steps.
-        minutes: time limit; with one, nothing is said.
+        config: `minutes` and `epochs`; nothing is said if the time is limited.
     """
 
-    def __init__(self, total_steps: int | tf.Variable, minutes: float):
+    def __init__(self, total_steps: int | tf.Variable, config: TrainingConfig):
         super().__init__()
-        self._total_steps, self._is_told, self._seconds = total_steps, bool(minutes), []
+        self._total_steps, self._is_reported, self._seconds = total_steps, bool(config.minutes), []
+        self._limit = "epochs" if config.epochs else "steps"
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         """Records the time at which the step starts."""
@@ -288,19 +289,20 @@ class TimeEstimate(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Estimates by the median step: the first ones compile, and one with an evaluation takes longer."""
         self._seconds.append(time.monotonic() - self._start)
-        if self._is_told or len(self._seconds) < ESTIMATE_STEPS:
+        is_enough = len(self._seconds) >= ESTIMATE_STEPS or sum(self._seconds) > ESTIMATE_SECONDS
+        if self._is_reported or not is_enough:
             return
-        self._is_told = True
+        self._is_reported = True
         steps = int(self._total_steps) - steps_done(self.model.optimizer)
-        minutes = max(1, round(steps * statistics.median(self._seconds) / 60))
-        if minutes <= 60:
-            note(f"Trainer: {steps:,} more steps take about {minutes} minute{'s' * (minutes > 1)}, and the evaluations")
+        minutes = steps * statistics.median(self._seconds) / 60
+        if minutes < 1:
             return
-        note(
-            f"Trainer: {steps:,} more steps take about {minutes / 60:.1f} hours, and the evaluations. "
-            "--set training.minutes=60 ends training after an hour; smaller values of training.steps, model.d_model or "
-            "the number of layers make it shorter, too"
+        time_left = f"{minutes:.0f} minutes" if minutes < 60 else f"{minutes / 60:.1f} hours"
+        advice = (
+            f". A smaller training.{self._limit}, model.d_model or number of layers makes it shorter; "
+            "training.minutes=60 instead ends it after an hour"
         )
+        note(f"Trainer: {steps:,} more steps take about {time_left}, and the evaluations{advice * (minutes >= 60)}")
 
 
 class ProgressBar(keras.callbacks.Callback):

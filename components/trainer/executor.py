@@ -259,7 +259,7 @@ def fit(
         guard = callbacks.DivergenceGuard(ranking.history, config, total_steps, data.spec.num_choices)
         log, profile = TensorBoardLog(scratch, guard, evaluate, data.recipe), Profile(scratch, config.profile_step)
         with interrupt.put_off(), progress("Trainer", int(total_steps), "steps", start) as reporter:
-            estimate = callbacks.TimeEstimate(total_steps, config.minutes)
+            estimate = callbacks.TimeEstimate(total_steps, config)
             bar = callbacks.ProgressBar(reporter, ranking, total_steps)
             order = [budget, guard, evaluate, *observers, log, profile, checkpoint, estimate, bar]
             network.fit(data.train_batches(start), callbacks=order, verbose=0)

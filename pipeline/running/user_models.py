@@ -35,11 +35,12 @@ def user_models(tokenizer: str, warm_start: str, config: PipelineConfig, setting
     return models
 
 
-def settings_of_base(warm_start: str) -> tuple[str, ...]:
+def settings_of_base(warm_start: str, has_labels: bool) -> tuple[str, ...]:
     """Returns the settings of an earlier model's architecture, which a new model has to share to take its weights.
 
     Args:
         warm_start: folder of the Model, or of its Format-Keras.
+        has_labels: whether the new model classifies.
     Returns:
         Settings in the syntax of `--set`. A model that has only one of encoder and decoder starts both.
     Raises:
@@ -49,8 +50,8 @@ def settings_of_base(warm_start: str) -> tuple[str, ...]:
     values = {key: value for key, value in description["config"].items() if "dropout" not in key}
     if only := _ONLY_LAYERS.get(description["class"]):
         values |= dict.fromkeys(("num_encoder_layers", "num_decoder_layers"), values[only])
-    if not values.get("ngram_buckets"):
-        values.pop("ngram_buckets", None)  # another kind of model, so the data decide
+    if not (has_labels and values.get("ngram_buckets")):
+        values.pop("ngram_buckets", None)  # models of another kind have none
     return tuple(f"model.{key}={value_text(value)}" for key, value in values.items())
 
 

@@ -104,7 +104,7 @@ def test_the_effective_config_of_corpora_in_a_folder_with_a_comma_means_the_same
         (folder / name).write_text("x")
     monkeypatch.chdir(folder)
     chosen = RunConfig(data="own.tsv:3,a,b.tsv")
-    again = read_run_config(write(chosen.effective_text()))
+    again = read_run_config(write(chosen.effective_text({})))
     assert corpus_weights(again.data) == corpus_weights(chosen.data) == {"own": 3.0, "a,b": 1.0}
     assert [role.pattern for role in parse_data(again.data)] == [f"{folder}/own.tsv", f"{folder}/a,b.tsv"]
 
@@ -186,7 +186,7 @@ def test_a_file_that_cannot_be_read_is_an_error(tmp_path):
 
 
 def test_settings_that_contradict_each_other_only_count_with_those_of_the_command_line(write):
-    config = read_run_config(write("[model]\nnum_heads = 7"))
+    config = read_run_config(write('preset = "tiny"\n[model]\nnum_heads = 7'))
     with pytest.raises(UserError, match=r"must be divisible by model.num_heads \(7\)$"):
         config.pipeline_config()
     assert RunConfig(settings=("model.d_model=14",)).over(config).pipeline_config().model.d_model == 14

@@ -219,7 +219,7 @@ def test_a_significantly_worse_model_is_not_blessed(evaluate_and_publish, write_
         f"(Evaluator/evaluation/2) on 40 shared test rows (paired bootstrap: 95 % confidence interval of the "
         f"difference {lower:.1f} to {upper_bound:.1f}). Next: "
     )
-    assert comparison.endswith("; to accept it anyway, set evaluation.bar=none or use another --pipeline-root")
+    assert comparison.endswith("; to accept it anyway, --set evaluation.bar=none or use another --pipeline-root")
     # A model that was not blessed is ignored: the next one is compared with the first one.
     assert evaluate_and_publish(5, examples, upper)["last_blessed"]["evaluation"] == 2
 

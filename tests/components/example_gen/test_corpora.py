@@ -64,7 +64,6 @@ def test_corpora_have_names_and_weights(folder, text, expected):
     ("text", "pattern"),
     [
         ("own.tsv", "own.tsv"),
-        ("own.tsv:3", "own.tsv"),
         ("a,b.tsv", "a,b.tsv"),
         ("a,*.tsv", "a,*.tsv"),
         ("c:2", "c:2"),
@@ -104,8 +103,14 @@ def test_a_wrong_weight_is_refused(folder, weight):
 
 
 def test_a_weight_of_a_test_file_is_refused(folder):
-    with pytest.raises(UserError, match=r"own.tsv: a weight says how often training draws rows.* files for test have"):
+    with pytest.raises(UserError, match=r"own.tsv: weights apply only to training; remove.* file for test"):
         parse_data("train=c,test=own.tsv:2")
+
+
+@pytest.mark.parametrize("text", ["own.tsv:3", "train=own.tsv:3,test=c", "source=own.en:3,target=own.de:3"])
+def test_a_weight_of_the_only_corpus_is_refused(folder, text):
+    with pytest.raises(UserError, match=r"own.*: a weight compares corpora, and train has only one; remove it, or add"):
+        parse_data(text)
 
 
 def test_weights_are_those_of_train(folder):

@@ -74,6 +74,21 @@ def test_what_a_person_set_is_not_chosen_and_the_rest_follows_from_it(task):
     assert values["training.learning_rate"] < 3e-3
 
 
+@pytest.mark.parametrize("width", [6, 50, 90, 100, 512])
+def test_heads_and_learning_rate_follow_from_the_persons_width(width):
+    data = TrainData(rows=10_000, tokens=200_000, vocab_size=4000)
+    config, values = choice("translation", data, f"model.d_model={width}")
+    with_settings(config, [f"{name}={value}" for name, value in values.items()])
+    assert values["training.optimizer"] == ("adam" if width == 512 else "muon")
+
+
+@pytest.mark.parametrize("heads", [3, 6, 7])
+def test_the_width_follows_from_any_number_of_heads(heads):
+    config, values = choice("translation", TrainData(10_000, 200_000, 4000), f"model.num_heads={heads}")
+    assert values["model.d_model"] % heads == 0
+    with_settings(config, [f"{name}={value}" for name, value in values.items()])
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_more_data_never_get_a_smaller_model_or_less_training(task):
     sizes = [10**power for power in range(3, 11)]

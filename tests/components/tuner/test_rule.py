@@ -47,7 +47,7 @@ def test_the_choice_is_in_the_file_and_in_the_properties_with_its_reason(tune, c
     with open(best.path("best_hyperparameters.json"), encoding="utf-8") as file:
         assert json.load(file) == best.properties["settings"]
     assert set(best.properties["settings"]) == set(AUTOMATIC)
-    assert "900 rows of 18,000 tokens, 2 labels" in best.properties["reason"]
+    assert "900 rows with 18,000 tokens in total, 2 labels" in best.properties["reason"]
     assert best.properties["reason"] in capsys.readouterr().err
 
 

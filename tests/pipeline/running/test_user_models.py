@@ -32,7 +32,7 @@ def base(tmp_path):
 )
 def test_the_architecture_is_that_of_the_earlier_model_without_its_dropout(base, kind, layers):
     start = preset(AUTO, "classification")
-    taken = with_settings(start, settings_of_base(base(kind)))
+    taken = with_settings(start, settings_of_base(base(kind), has_labels=True))
     names = ("d_model", "num_heads", "dff", "positions", "norm_first", "ngram_buckets")
     assert {name: getattr(taken.model, name) for name in names} == {name: getattr(CONFIG, name) for name in names}
     assert (taken.model.num_encoder_layers, taken.model.num_decoder_layers) == layers
@@ -43,8 +43,13 @@ def test_the_architecture_is_that_of_the_earlier_model_without_its_dropout(base,
 
 def test_the_data_decide_about_ngrams_that_the_earlier_model_does_not_have(base):
     config = dataclasses.replace(CONFIG, ngram_buckets=0)
-    taken = with_settings(preset(AUTO, "classification"), settings_of_base(base("DecoderLanguageModel", config)))
+    settings = settings_of_base(base("DecoderLanguageModel", config), has_labels=True)
+    taken = with_settings(preset(AUTO, "classification"), settings)
     assert "model.ngram_buckets" in taken.automatic
+
+
+def test_a_model_without_labels_has_no_ngrams(base):
+    with_settings(preset(AUTO, "translation"), settings_of_base(base("EncoderClassifier"), has_labels=False))
 
 
 @pytest.mark.parametrize(("name", "width"), [("", 24), ("tiny", 64)])
