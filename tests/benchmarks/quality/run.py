@@ -123,6 +123,8 @@ def run(benchmark: Benchmark, seed: int, data: pathlib.Path, work: pathlib.Path)
         columns=benchmark.columns,
         **settings,
     )
+    config = tomllib.loads(result.config.read_text(encoding="utf-8"))
+    del config["files"]  # paths of this machine
     return {
         "seed": seed,
         **figures_of(result, benchmark.task),
@@ -130,7 +132,7 @@ def run(benchmark: Benchmark, seed: int, data: pathlib.Path, work: pathlib.Path)
         "parameters": result.output("Trainer", "model").properties["num_parameters"],
         "minutes": round((time.monotonic() - start) / 60, 1),
         "training_minutes": round(result.nodes["Trainer"].seconds / 60, 1),
-        "config": tomllib.loads(result.config.read_text(encoding="utf-8")),
+        "config": config,
     }
 
 
