@@ -32,7 +32,8 @@ class _Size(NamedTuple):
 
 
 # A classifier learns little from a piece that is a part of a word, so it gets more pieces; a decoder chooses among all
-# pieces at each step, so it gets fewer.
+# pieces at each step, so it gets fewer. On Multi30k (800,000 words) 8,000 pieces had 36.4 BLEU on the eval split where
+# 4,000 had 34.3, both after three quarters of the training.
 _VOCABULARIES_OF_CLASSIFIERS = (
     _Vocabulary(10_000, 2000),
     _Vocabulary(50_000, 4000),
@@ -47,8 +48,9 @@ _VOCABULARIES = (
     _Vocabulary(math.inf, 32_000),
 )
 
-# The last rows of each table are the presets `small` and `base`, with the epochs that such corpora are usually given;
-# the first ones were measured: tests/benchmarks/README.md.
+# The first row of classifiers was measured on SST-2, SMS spam and rt-polarity: tests/benchmarks/README.md. Those of
+# translation and language models follow the preset `demo`; the last rows of each table follow `small` and `base`, with
+# the epochs that such corpora are usually given. Width and dropout: on Multi30k, 128 and 0.1 were as good as 192 and 0.25.
 _SIZES = {
     ("encoder",): (
         _Size(300_000, 1, 64, 128, 0.3, 18, 2048, 800),
