@@ -50,8 +50,8 @@ _VOCABULARIES = (
 
 # The first row of classifiers was measured on SST-2, SMS spam and rt-polarity: tests/benchmarks/README.md. Those of
 # translation and language models follow the preset `demo`; the last rows of each table follow `small` and `base`, with
-# the epochs that such corpora are usually given. On Multi30k a width of 128 with a dropout of 0.1 was as good as 192 with
-# 0.25.
+# the epochs that such corpora are usually given. On Multi30k a width of 128 with a dropout of 0.1 was as good as 192
+# with 0.25.
 _SIZES = {
     ("encoder",): (
         _Size(300_000, 1, 64, 128, 0.3, 18, 2048, 800),

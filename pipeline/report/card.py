@@ -102,6 +102,8 @@ def _training(facts: RunFacts, model: Artifact) -> list[str]:
     if "ModelFiles" in facts.user_files:
         uri = facts.user_files["ModelFiles"].uri.partition(",optimizer=")[0].removeprefix("model=")
         lines.append(f"Warm start from {uri.removesuffix('/**')}")
+    if chosen := facts.output("Tuner", "best_hyperparameters"):
+        lines.append(f"Settings that Tuner chose: {chosen.properties['reason']}")
     return list(filter(None, lines))
 
 

@@ -88,7 +88,7 @@ def changes(before: dict, after: dict) -> list[str]:
     """
     phrases = [_changed_input(*change) for change in _differences(before["inputs"], after["inputs"])]
     old, new = _flat(before["parameters"]), _flat(after["parameters"])
-    phrases += [f"parameter {key}: {_short(was)} -> {_short(now)}" for key, was, now in _differences(old, new)]
+    phrases += [_changed_parameter(*change) for change in _differences(old, new)]
     files = [key for key, *_ in _differences(before["code"], after["code"])]
     phrases += [f"code changed: {', '.join(files)}"] if files else []
     versions = _differences(before["versions"], after["versions"])
@@ -99,6 +99,15 @@ def _changed_input(key: str, before: Any, after: Any) -> str:
     if isinstance(before, dict) and isinstance(after, dict):
         return f"input {key} changed ({', '.join(split for split, *_ in _differences(before, after))})"
     return f"input {key} changed"
+
+
+def _changed_parameter(key: str, before: Any, after: Any) -> str:
+    if isinstance(before, list) and isinstance(after, list):
+        gone, added = ([str(item) for item in a if item not in b] for a, b in ((before, after), (after, before)))
+        if gone or added:
+            changed = [f"{word} {', '.join(items)}" for word, items in (("without", gone), ("with", added)) if items]
+            return f"parameter {key}: {' and '.join(changed)}"
+    return f"parameter {key}: {_short(before)} -> {_short(after)}"
 
 
 def as_json(name: str, value: Any) -> Any:

@@ -119,3 +119,17 @@ def test_a_parameter_that_does_not_serialise_is_named(value):
 def test_the_error_lists_the_types_that_serialise():
     with pytest.raises(TypeError, match=r"^\S+ \S+ \S+ must consist of JSON values and dataclasses of them: asdict"):
         parts(rate=object())
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "phrase"),
+    [
+        (["a", "b", "c"], ["a", "c"], "without b"),
+        (["a"], ["a", "b", "c"], "with b, c"),
+        (["a", "b"], ["c", "a"], "without b and with c"),
+        (["a", "b"], ["b", "a"], "['a', 'b'] -> ['b', 'a']"),
+    ],
+)
+def test_a_list_is_described_by_what_it_lost_and_gained(before, after, phrase):
+    old, new = ({**parts(), "parameters": {"names": names}} for names in (before, after))
+    assert changes(old, new) == [f"parameter names: {phrase}"]
