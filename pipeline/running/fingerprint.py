@@ -103,7 +103,7 @@ def _changed_input(key: str, before: Any, after: Any) -> str:
 
 def _changed_parameter(key: str, before: Any, after: Any) -> str:
     if isinstance(before, list) and isinstance(after, list):
-        gone, added = ([str(item) for item in a if item not in b] for a, b in ((before, after), (after, before)))
+        gone, added = ([_short(item) for item in a if item not in b] for a, b in ((before, after), (after, before)))
         if gone or added:
             changed = [f"{word} {', '.join(items)}" for word, items in (("without", gone), ("with", added)) if items]
             return f"parameter {key}: {' and '.join(changed)}"
