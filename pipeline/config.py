@@ -124,7 +124,7 @@ class PipelineConfig:
             field or a path of fields joined by dots. Others have the same name in the file.
         automatic: the settings that Transform and Tuner choose from the data (components/tasks/sizing.py). Their values
             here are only those of a usual choice.
-        made: the settings that a person made, which no component changes.
+        made: the settings that the user set, which no component changes.
         data, tokenizer, model, training, tuner, decoding, evaluation: the sections.
     Raises:
         UserError: a value is out of its range, or two values contradict each other.
@@ -155,7 +155,7 @@ class PipelineConfig:
         return {column: self.columns.get(column, column) for column in TASKS[self.task].columns}
 
     def searched(self, warm_start: bool = False) -> tuple[str, ...]:
-        """Returns the settings that Tuner's search may change, without those that the person made; none without search.
+        """Returns the settings that Tuner's search may change, without those that the user set; none without search.
 
         Args:
             warm_start: whether training starts from an earlier model.

@@ -120,7 +120,7 @@ def _training_nodes(
 def make_configured_pipeline(
     chosen: RunConfig, pipeline_root: str, serving_dir: str, metadata_url: str = ""
 ) -> Pipeline:
-    """Joins the components for what a person chose; the pipeline has the config file that repeats it.
+    """Joins the components for what the user chose; the pipeline has the config file that repeats it.
 
     Args:
         chosen: files, columns and settings.

@@ -14,7 +14,7 @@ _ACCEPT = "to accept it anyway, --set evaluation.bar=none or use another --pipel
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-    """What speaks for and against a model, by the metric that decides.
+    """The evidence for the verdict on a model, by the metric that decides.
 
     Args:
         metric: the headline.
@@ -54,7 +54,7 @@ def collect(
         metric: the headline.
         model: its measurement.
         baselines: measurements on the same rows.
-        trivial: the names of the trivial baselines; without any, the strongest one takes their part.
+        trivial: the names of the trivial baselines; without any, the strongest one is used instead.
         last_blessed: the comparison with the last blessed model, if there is one.
     """
     decisive = best(metric, {name: baselines[name] for name in trivial or baselines})

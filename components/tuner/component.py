@@ -1,4 +1,4 @@
-"""Tuner: the settings of model and training that are not made by a person (TFX: Tuner)."""
+"""Tuner: the settings of model and training that the user does not set (TFX: Tuner)."""
 
 from seq2serve.components.base.artifact import (
     HyperParameters,
@@ -41,7 +41,7 @@ def Tuner(
         best_hyperparameters: see artifact.HyperParameters.
         tuner_results: see artifact.TunerResults.
         task: the application.
-        recipe: the person's settings; those that are chosen are overwritten.
+        recipe: the user's settings; those that are chosen are overwritten.
         automatic: the names of the settings to choose by rule, of `[model]` and `[training]`.
         searched: the names of the settings that the search may change; see space.searchable.
         tuner_config: number of trials and time; without them there is no search.

@@ -34,7 +34,7 @@ def tune(
     tuner_results: TunerResults,
     context: Context,
 ) -> None:
-    """Executes Tuner; see component.py for the arguments. `problem` has the person's recipe."""
+    """Executes Tuner; see component.py for the arguments. `problem` has the user's recipe."""
     reasons, values, trials = [], {}, []
     if automatic:
         data = _train_data(problem)

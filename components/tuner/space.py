@@ -1,6 +1,6 @@
 """The search space of Tuner: a table. Each setting has a few values around the one by rule, or of the preset.
 
-A setting that a person made is never searched.
+A setting that the user set is never searched.
 """
 
 import functools
@@ -34,7 +34,7 @@ _TABLE = (
     _Row("model.num_encoder_layers", offsets=(-1, 0, 1), part="encoder"),
     _Row("model.num_decoder_layers", offsets=(-1, 0, 1), part="decoder"),
 )
-# Setting of the table -> others that grow by the same factor, unless a person made them.
+# Setting of the table -> others that grow by the same factor, unless the user set them.
 _DEPENDENTS = {
     "model.d_model": ("model.dff",),
     "training.steps": ("training.warmup_steps", "training.checkpoint_steps"),
@@ -49,7 +49,7 @@ def searchable(
 
     Args:
         parts: those of "encoder" and "decoder" that the model has.
-        made: the settings that a person made.
+        made: the settings that the user set.
         training: if its `epochs` or `minutes` limits training, `steps` has no effect.
         warm_start: whether training starts from an earlier model, whose weights fix the shapes.
     """
