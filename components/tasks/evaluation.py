@@ -53,6 +53,9 @@ class Evaluation:
             lambda inputs, labels: self.sums(labels, model(inputs, training=False)), any_shape, autograph=False
         )
 
+    def prepare(self) -> None:
+        """Fits what depends on the model's current weights and is not trained; here nothing."""
+
     def run(self) -> Findings:
         """Evaluates the model with its current weights."""
         sums = [tf.nest.map_structure(np.asarray, self._sums(inputs, labels)) for inputs, labels in self._batches]

@@ -265,7 +265,8 @@ def fit(
             network.fit(data.train_batches(start), callbacks=order, verbose=0)
     exported = ranking.exported(config)
     snapshots.restore_mean(exported)
-    metrics = evaluation.run().metrics  # again, because it also fits what depends on the weights
+    evaluation.prepare()
+    metrics = evaluation.run().metrics if len(exported) > 1 else ranking.at(exported[0])
     callbacks.check_finite(metrics["loss"], network.optimizer)
     eval_metrics = {f"eval_{name}": value for name, value in metrics.items()}
     choice = {**ranking.last_and_best(), "export": config.export}

@@ -79,7 +79,6 @@ def _best_point(trials: Sequence[Trial], metric: Metric, start: Problem) -> dict
 def _earlier_trials(context: Context, problem: Problem, automatic: Sequence[str]) -> list[Trial]:
     """Returns the trials of the longest earlier search of the same problem, which this search continues."""
     wanted = {
-        "task": problem.task.name,
         "recipe": dataclasses.asdict(problem.recipe),
         "automatic": list(automatic),
         "searched": list(problem.names),

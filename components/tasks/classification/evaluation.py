@@ -50,16 +50,17 @@ class ClassificationEvaluation(Evaluation):
 
     def run(self) -> Findings:
         """Evaluates the model with its current weights, after fitting how its two parts answer together."""
-        if self._model.ngrams:
-            self._fit_mixture()
+        self.prepare()
         answers = query_in_batches(self._serving_module, [row["text"] for row in self._rows], "label")
         texts = [{**row, "answer": answer} for row, answer in zip(self._rows, answers, strict=True)]
         maps = self._maps(readable_row(self._rows, "text")["text"]) if self._rows else []
         return super().run()._replace(texts=texts, maps=maps)
 
-    def _fit_mixture(self) -> None:
-        answers = np.concatenate([self._experts(inputs) for inputs, _ in self._batches])
-        self._model.mixture.assign(fit_mixture(answers, np.concatenate([labels for _, labels in self._batches])))
+    def prepare(self) -> None:
+        """Fits how the two parts of the model answer together."""
+        if self._model.ngrams:
+            answers = np.concatenate([self._experts(inputs) for inputs, _ in self._batches])
+            self._model.mixture.assign(fit_mixture(answers, np.concatenate([labels for _, labels in self._batches])))
 
     def sums(self, labels: tf.Tensor, logits: tf.Tensor) -> dict[str, tf.Tensor]:
         """Adds the confusion matrix of a batch: right labels down, predicted labels across, int32 [labels, labels]."""

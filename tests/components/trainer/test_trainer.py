@@ -231,7 +231,9 @@ def test_a_longer_training_continues_the_longest_earlier_one_and_has_the_weights
 )
 def test_a_training_that_cannot_continue_starts_again_and_says_why(train, shorter, capfd, before, now, reason):
     recipe = with_training(steps=5, **before)
-    earlier = dataclasses.replace(shorter, parameters={**shorter.parameters, "recipe": dataclasses.asdict(recipe)})
+    model = dataclasses.replace(shorter.outputs["model"])
+    model.properties = {**model.properties, "recipe": dataclasses.asdict(recipe)}
+    earlier = dataclasses.replace(shorter, outputs={**shorter.outputs, "model": model})
     trained = train(with_training(**{"steps": 8, **now}), earlier=(earlier,))
     assert len(trained.steps) == trained.model.properties["steps"]
     (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("Trainer starts at step 0")]
