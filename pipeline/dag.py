@@ -138,6 +138,7 @@ def make_configured_pipeline(
         config = chosen.pipeline_config()
     models = user_models(chosen.tokenizer, chosen.warm_start, config, chosen.settings)
     pipeline = make_pipeline(config, chosen.data, pipeline_root, serving_dir, schema_file=chosen.schema, **models)
+    chosen.effective_text({})  # raises before anything is written
     return dataclasses.replace(pipeline, config=chosen.effective_text)
 
 

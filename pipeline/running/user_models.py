@@ -46,9 +46,16 @@ def settings_of_base(warm_start: str, has_labels: bool) -> tuple[str, ...]:
     Raises:
         UserError: the folder has no weights, no configuration or no tokenizer.
     """
-    description = json.loads((_keras_folder(Path(warm_start)) / "config.json").read_bytes())
-    values = {key: value for key, value in description["config"].items() if "dropout" not in key}
-    if only := _ONLY_LAYERS.get(description["class"]):
+    path = _keras_folder(Path(warm_start)) / "config.json"
+    try:
+        description = json.loads(path.read_bytes())
+        kind, config = description["class"], description["config"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"cannot start from {path.parent}: config.json is not that of a model", code="model-invalid", path=str(path)
+        ) from error
+    values = {key: value for key, value in config.items() if "dropout" not in key}
+    if only := _ONLY_LAYERS.get(kind):
         values |= dict.fromkeys(("num_encoder_layers", "num_decoder_layers"), values[only])
     if not (has_labels and values.get("ngram_buckets")):
         values.pop("ngram_buckets", None)  # models of another kind have none

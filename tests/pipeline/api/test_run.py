@@ -163,7 +163,9 @@ def test_settings_of_a_tokenizer_cannot_change_that_of_an_earlier_model(tmp_path
     (tmp_path / "pairs.tsv").write_text("source\ttarget\na\tb\n")
     (tmp_path / "model" / "tokenizer").mkdir(parents=True)
     for name in ("config.json", "model.weights.h5", "tokenizer/tokenizer.json"):
-        (tmp_path / "model" / name).write_text('{"kind": "sentencepiece", "vocab_size": 900}')
+        (tmp_path / "model" / name).write_text(
+            '{"kind": "sentencepiece", "vocab_size": 900, "class": "Transformer", "config": {}}'
+        )
     with pytest.raises(seq2serve.UserError) as error:
         seq2serve.run("pairs.tsv", warm_start="model", tokenizer={"vocab_size": 500})
     assert (error.value.code, error.value.fields["settings"]) == ("tokenizer-fixed", ["tokenizer.vocab_size"])

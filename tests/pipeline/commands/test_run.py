@@ -13,6 +13,8 @@ from seq2serve.pipeline.run_config import read_run_config
 
 # Options.
 
+MODEL_CONFIG = '{"class": "Transformer", "config": {}}'
+
 
 def test_run_passes_all_options_to_the_pipeline(command, toy, tmp_path):
     arguments = ["run", "data.tsv", "--preset", "tiny", "--source", "en", "--target", "de", "--pipeline-root", "here"]
@@ -88,7 +90,7 @@ def test_a_schema_and_a_tokenizer_are_passed_to_the_pipeline(command, toy, tmp_p
 def test_a_warm_start_accepts_a_model_or_its_keras_folder(command, toy, tmp_path, arguments, folder):
     (tmp_path / "model" / "Format-Keras" / "tokenizer").mkdir(parents=True)
     for name in ("config.json", "model.weights.h5", "tokenizer/tokenizer.json"):
-        (tmp_path / "model" / "Format-Keras" / name).write_text("x")
+        (tmp_path / "model" / "Format-Keras" / name).write_text(MODEL_CONFIG)
     assert command(*arguments, "--warm-start", folder, "--tokenizer", "model/Format-Keras/tokenizer").exit_code == 0
     assert toy.arguments["warm_start"] == "model/Format-Keras/**"
     assert toy.arguments["tokenizer"] == "model/Format-Keras/tokenizer/*"
@@ -100,7 +102,7 @@ def earlier_model(tmp_path):
     folder = tmp_path / "runs" / "Trainer" / "model" / "7" / "Format-Keras"
     (folder / "tokenizer").mkdir(parents=True)
     for name in ("config.json", "model.weights.h5", "tokenizer/tokenizer.json"):
-        (folder / name).write_text("x")
+        (folder / name).write_text(MODEL_CONFIG)
     return "runs/Trainer/model/7"
 
 
