@@ -47,6 +47,9 @@ def parameters(config: PipelineConfig) -> dict[str, dict]:
     return {node.id: as_json(node.id, node.parameters) for node in pipeline(config).nodes}
 
 
+NEED_LABELS = ("model.ngram_buckets", "training.label_weights", "training.token_dropout")
+
+
 def other_value(config: PipelineConfig, name: str) -> object:
     """Returns a value that a setting may have and that differs from its current one."""
     value, (hint, _) = config.value(name), setting_type(name)
@@ -76,7 +79,9 @@ def test_the_pushed_model_is_the_evaluated_one_and_needs_both_blessings():
 def test_every_setting_reaches_the_components_that_use_it(name):
     # One value of tokenizer.shared needs untied embeddings; no repetition penalty is below 1.
     settings = ["model.tie_embeddings=false", "decoding.repetition_penalty=2"]
-    task = "language_model" if name == "tokenizer.whitespace" else "translation"  # the only one that may keep it
+    # Only a language model may keep white space.
+    needs = {"tokenizer.whitespace": "language_model"} | dict.fromkeys(NEED_LABELS, "classification")
+    task = needs.get(name, "translation")
     config = with_settings(preset("demo", task), settings)
     other = with_settings(config, [f"{name}={other_value(config, name)}"])
     before, after = parameters(config), parameters(other)
@@ -128,7 +133,7 @@ def test_the_trials_of_a_search_start_from_the_earlier_model():
     config = with_settings(preset("tiny", "translation"), ["tuner.trials=1"])
     joined = make_pipeline(config, "text.tsv", "runs", "serving", warm_start="model/Format-Keras/**")
     files = {node.id: node for node in joined.nodes}["ModelFiles"].outputs["files"]
-    assert [node.id for node in joined.nodes if files in node.inputs.values()] == ["Tuner", "Trainer"]
+    assert [node.id for node in joined.nodes if files in node.inputs.values()] == ["Tuner", "Trainer", "Evaluator"]
 
 
 def test_the_columns_of_the_file_get_the_names_of_the_task():
