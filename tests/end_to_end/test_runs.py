@@ -315,7 +315,7 @@ def test_a_classifier_starts_from_a_language_model_and_its_lineage_contains_it(f
     assert all(layer in line for layer in ("embedding", "encoder", "head"))
     assert "input base_model changed" in components(done.stdout)["Trainer"][1]
     model = run.output("Trainer", "model")
-    started = {"taken": ["embedding", "encoder"], "fresh": ["head", "ngrams"], "unused": []}
+    started = {"taken": ["embedding", "encoder"], "fresh": ["head"], "unused": []}
     assert model.properties["warm_start"] == started
     lineage = run.execute([sys.executable, "-m", "seq2serve", "lineage", model.uri])
     assert re.search(rf"ModelFiles .*{re.escape(str(folder))}", lineage.stdout), lineage.stdout
