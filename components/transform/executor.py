@@ -210,20 +210,30 @@ def _write_ids(
     if tokenizer_config:
         _describe_learned(tokenizer, learned_results, tokenizer_config)
     counts, chosen = read_json_lines(counts_path), {}
-    sizes = {result["wanted"] for result in learned_results}
-    if len(sizes) == 1 and not tokenizer_config.vocab_size:  # one setting is for both vocabularies
-        chosen[VOCABULARY] = sizes.pop()
+    if tokenizer_config and not tokenizer_config.vocab_size:
+        chosen |= _chosen_size(learned_results)
     if not preprocessing.max_length:
-        lengths = [int(length) for shard in counts for lengths in shard["lengths"].values() for length in lengths]
-        chosen[MAX_LENGTH] = choose_max_length(max(lengths, default=0))
+        chosen |= _chosen_limit(counts)
         preprocessing = dataclasses.replace(preprocessing, max_length=chosen[MAX_LENGTH])
+    transformed_examples.properties.update(splits=splits, data=describe_data(examples))
     if chosen:
+        transformed_examples.properties["settings"] = chosen
         note(f"Transform chose {', '.join(f'{name}={value:,}' for name, value in chosen.items())} from the texts")
-    properties = {"splits": splits, "data": describe_data(examples), **({"settings": chosen} if chosen else {})}
-    transformed_examples.properties.update(properties)
     _describe(transformed_examples, counts, preprocessing)
     if corpora:
         transformed_examples.properties["corpora"] = _count_corpora(counts, corpora)
+
+
+def _chosen_size(learned: list[dict]) -> dict[str, int]:
+    """Returns the size that was chosen, as a setting; none if two vocabularies differ: one setting is for both."""
+    sizes = {result["wanted"] for result in learned}
+    return {VOCABULARY: sizes.pop()} if len(sizes) == 1 else {}
+
+
+def _chosen_limit(shards: list[dict]) -> dict[str, int]:
+    """Returns the length limit, as a setting."""
+    lengths = [int(length) for shard in shards for lengths in shard["lengths"].values() for length in lengths]
+    return {MAX_LENGTH: choose_max_length(max(lengths, default=0))}
 
 
 def _describe_learned(tokenizer: Tokenizer, learned: list[dict], config: TokenizerConfig) -> None:
