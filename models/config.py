@@ -112,13 +112,34 @@ class ModelConfig:
     tie_embeddings: bool = True
     """Share one matrix between source embeddings, target embeddings and output (section 3.4)."""
 
+    embedding_norm: bool = False
+    """Normalise the embeddings after their positions are added, as in BERT (Devlin et al. 2019)."""
+
+    scale_embeddings: bool = True
+    """Multiply embeddings by the square root of d_model (section 3.4)."""
+
+    layer_norm_epsilon: Annotated[float, Range(1e-12, 0.01)] = 1e-6
+    """Number that layer normalisation adds to the variance."""
+
     max_positions: Annotated[int, Range(1)] = 1024
     """Number of learned positions; later positions share the last one. For a language model also its context length:
     the number of tokens in a row of packed text, and the most that generation attends to."""
 
+    begin_marker: bool = False
+    """Classification only: put the begin marker before each text, like BERT's [CLS]."""
+
+    pooling: Literal["mean", "first", "pooler"] = "mean"
+    """Classification only: what stands for a text. The mean of the encoder's outputs; its first output; or BERT's
+    pooler, a dense layer with tanh of the first output."""
+
     ngram_buckets: Annotated[int, Range(0, 2**24)] = 0
     """Classification only: number of hash values of the pairs of adjacent tokens that a linear classifier beside the
     encoder learns from. 0 disables that classifier."""
+
+    @property
+    def embedding_scale(self) -> float:
+        """Returns the factor of the embeddings."""
+        return self.d_model**0.5 if self.scale_embeddings else 1.0
 
 
 @dataclasses.dataclass(frozen=True)

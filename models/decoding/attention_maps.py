@@ -54,6 +54,7 @@ def of_text(
     model: EncoderClassifier | DecoderLanguageModel, tokenizer: Tokenizer, ids: tf.Tensor
 ) -> list[AttentionMap]:
     """Returns the maps of self-attention for ids, int32 [1, T], with the begin or end marker that the model expects."""
+    ids = model.marked(ids) if isinstance(model, EncoderClassifier) else ids
     pieces = _pieces(tokenizer, ids)
     if isinstance(model, EncoderClassifier):
         weights, _ = encoder_attention(model.encoder, model.embedding(ids), padding_mask(ids))

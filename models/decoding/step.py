@@ -16,7 +16,6 @@ import tensorflow as tf
 from seq2serve.models.config import ModelConfig
 from seq2serve.models.transformer.attention import rotate
 from seq2serve.models.transformer.blocks import DecoderLayer, Residual
-from seq2serve.models.transformer.layers import LAYER_NORM_EPSILON
 from seq2serve.models.transformer.models import DecoderLanguageModel, Transformer
 
 GROUP = 32  # the vocabulary is padded to a multiple of this, for `beam_search.top_k`
@@ -62,6 +61,7 @@ class Weights(NamedTuple):
 
     Args:
         embedding: [V, D].
+        embedding_norm: the norm of the embeddings; empty without one.
         memory: projects the encoder's output to keys and values of all layers, L * 2 * D channels; empty in a language
             model.
         layers: weights of each layer.
@@ -69,6 +69,7 @@ class Weights(NamedTuple):
     """
 
     embedding: tf.Tensor
+    embedding_norm: Norm | tuple[()]
     memory: Linear | tuple[()]
     layers: tuple[LayerWeights, ...]
     output: Linear
@@ -94,7 +95,9 @@ def prepare(model: Transformer | DecoderLanguageModel) -> Weights:
     bias = tf.pad(output.bias, [[0, padding]], constant_values=NEG_INF)
     output = Linear(tf.pad(output.kernel, [[0, 0], [0, padding]]), bias)
     layers = model.decoder.layers
-    prepared = (_prepare_memory(layers), tuple(_prepare_layer(layer) for layer in layers), output)
+    embedding_norm = model.decoder.embedding_norm
+    norm = Norm(_tensor(embedding_norm.gamma), _tensor(embedding_norm.beta)) if embedding_norm else ()
+    prepared = (norm, _prepare_memory(layers), tuple(_prepare_layer(layer) for layer in layers), output)
     cast = tf.nest.map_structure(lambda weight: tf.cast(weight, model.compute_dtype), prepared)
     return Weights(model.target_embedding.matrix.value, *cast)
 
@@ -270,30 +273,30 @@ class StepDecoder:
             Logits, float32 [N, V + padding], and the caches with keys and values of these tokens.
         """
         config, weights = self.config, self.weights
-        x = tf.cast(tf.gather(weights.embedding, tokens), encoding.dtype) * config.d_model**0.5 + encoding  # [B, K, D]
-        x = tf.reshape(x, [-1, config.d_model])  # [N, D]
+        x = tf.cast(tf.gather(weights.embedding, tokens), encoding.dtype) * config.embedding_scale + encoding  # [B, K, D]
+        x = self._normed(tf.reshape(x, [-1, config.d_model]), weights.embedding_norm)  # [N, D]
         x = _centre(x) if config.norm_first else x
         updated = []
         for layer, cache, memory in zip(weights.layers, caches, context.memories, strict=True):
             with tf.name_scope("self_attention"):
                 y, cache = self._self_attention(layer.self_attention, self._pre_norm(x), positions, cache, context)
-                x = self._post_norm(x + y, layer.self_attention)
+                x = self._normed(x + y, layer.self_attention.norm)
             if layer.cross_attention:
                 with tf.name_scope("cross_attention"):
                     y = self._cross_attention(layer.cross_attention, self._pre_norm(x), memory, context)
-                    x = self._post_norm(x + y, layer.cross_attention)
+                    x = self._normed(x + y, layer.cross_attention.norm)
             with tf.name_scope("feed_forward"):
                 y = self._feed_forward(layer.feed_forward, self._pre_norm(x))
-                x = self._post_norm(x + y, layer.feed_forward)
+                x = self._normed(x + y, layer.feed_forward.norm)
             updated.append(cache)
         with tf.name_scope("logits"):
             return tf.cast(weights.output(self._pre_norm(x)), tf.float32), tuple(updated)
 
     def _pre_norm(self, x: tf.Tensor) -> tf.Tensor:
-        return _normalise(x) if self.config.norm_first else x
+        return _normalise(x, self.config.layer_norm_epsilon) if self.config.norm_first else x
 
-    def _post_norm(self, x: tf.Tensor, sub_layer: SubLayer) -> tf.Tensor:
-        return _normalise(_centre(x)) * sub_layer.norm.gamma + sub_layer.norm.beta if sub_layer.norm else x
+    def _normed(self, x: tf.Tensor, norm: Norm | tuple[()]) -> tf.Tensor:
+        return _normalise(_centre(x), self.config.layer_norm_epsilon) * norm.gamma + norm.beta if norm else x
 
     def _self_attention(
         self, weights: SubLayer, x: tf.Tensor, positions: tf.Tensor, cache: tf.Tensor, context: AttentionContext
@@ -341,11 +344,11 @@ class StepDecoder:
         return weights.out_projection(tf.nn.relu(hidden) if self.config.activation == "relu" else tf.nn.gelu(hidden))
 
 
-def _normalise(x: tf.Tensor) -> tf.Tensor:
+def _normalise(x: tf.Tensor, epsilon: float) -> tf.Tensor:
     """Layer norm, without gamma and beta, of rows with mean zero; computed in float32, as in training."""
     float32 = tf.cast(x, tf.float32)
     variance = tf.reduce_mean(tf.square(float32), -1, keepdims=True)
-    return tf.cast(float32 * tf.math.rsqrt(variance + LAYER_NORM_EPSILON), x.dtype)
+    return tf.cast(float32 * tf.math.rsqrt(variance + epsilon), x.dtype)
 
 
 def attend(query: tf.Tensor, keys: tf.Tensor, values: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:

@@ -13,7 +13,16 @@ import keras
 from seq2serve.models.training.saving import load_model
 
 # Both models must agree on these options: weights change their shape with them, or keep it but not their meaning.
-SHAPING = ("d_model", "num_heads", "norm_first", "positions", "activation")
+SHAPING = (
+    "d_model",
+    "num_heads",
+    "norm_first",
+    "positions",
+    "activation",
+    "embedding_norm",
+    "scale_embeddings",
+    "layer_norm_epsilon",
+)
 _STACKS = ("encoder", "decoder")
 _EMBEDDINGS = ("embedding", "target_embedding", "source_embedding", "output_embedding")
 

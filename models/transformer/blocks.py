@@ -24,12 +24,13 @@ class Residual(keras.layers.Layer):
     Args:
         dropout: dropout rate on the output of f (section 5.4).
         norm_first: True for pre-norm.
+        epsilon: of the norm.
     """
 
-    def __init__(self, dropout: float, norm_first: bool, **kwargs: Any):
+    def __init__(self, dropout: float, norm_first: bool, epsilon: float = 1e-6, **kwargs: Any):
         super().__init__(**kwargs)
         self.norm_first = norm_first
-        self.norm, self.dropout = LayerNormalization(), Dropout(dropout)
+        self.norm, self.dropout = LayerNormalization(epsilon), Dropout(dropout)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Creates the norm's weights."""
@@ -61,7 +62,7 @@ class _Block(keras.layers.Layer):
         return FeedForward(config.d_model, config.dff, config.activation, config.activation_dropout)
 
     def _residual(self) -> Residual:
-        return Residual(self.config.dropout, self.config.norm_first)
+        return Residual(self.config.dropout, self.config.norm_first, self.config.layer_norm_epsilon)
 
     def build(self, *_shapes: Any) -> None:
         """Creates the weights of every sub-layer."""

@@ -11,8 +11,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-LAYER_NORM_EPSILON = 1e-6
-
 
 def linear(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor | None = None) -> tf.Tensor:
     """Multiplies the last axis by a matrix, as one flat matrix product.
@@ -81,8 +79,8 @@ class Dropout(keras.layers.Layer):
 
 @tf.custom_gradient
 def layer_norm(
-    x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor
-) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]]:
+    x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: tf.Tensor
+) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor, None]]]:
     """Normalises the last axis to mean 0 and variance 1, then scales and shifts (Ba et al. 2016).
 
     The gradient is written by hand because automatic differentiation passes over memory twice as often.
@@ -90,26 +88,35 @@ def layer_norm(
     Args:
         x: float [..., D].
         gamma, beta: float [D].
+        epsilon: float, is added to the variance.
     Returns:
         float [..., D] and its gradient function.
     """
     centred = x - tf.reduce_mean(x, -1, keepdims=True)
-    inverse = tf.math.rsqrt(tf.reduce_mean(tf.square(centred), -1, keepdims=True) + LAYER_NORM_EPSILON)  # [..., 1]
+    inverse = tf.math.rsqrt(tf.reduce_mean(tf.square(centred), -1, keepdims=True) + epsilon)  # [..., 1]
     normal = centred * inverse
 
-    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, None]:
         flat, flat_normal = (tf.reshape(t, [-1, gamma.shape[0]]) for t in (upstream, normal))  # [N, D]
         scaled = upstream * gamma
         correction = normal * tf.reduce_mean(scaled * normal, -1, keepdims=True)
         grad_x = (scaled - tf.reduce_mean(scaled, -1, keepdims=True) - correction) * inverse
-        return grad_x, tf.reduce_sum(flat * flat_normal, 0), tf.reduce_sum(flat, 0)
+        return grad_x, tf.reduce_sum(flat * flat_normal, 0), tf.reduce_sum(flat, 0), None
 
     return normal * gamma + beta, gradient
 
 
 @keras.saving.register_keras_serializable("seq2serve")
 class LayerNormalization(keras.layers.Layer):
-    """Layer normalisation with a fast gradient, computed in float32 for any input dtype."""
+    """Layer normalisation with a fast gradient, computed in float32 for any input dtype.
+
+    Args:
+        epsilon: is added to the variance.
+    """
+
+    def __init__(self, epsilon: float = 1e-6, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.epsilon = epsilon
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Creates gamma and beta, float32 [D]."""
@@ -120,7 +127,11 @@ class LayerNormalization(keras.layers.Layer):
     def call(self, x: tf.Tensor) -> tf.Tensor:
         """Float [..., D] -> [..., D]."""
         gamma, beta = tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
-        return tf.cast(layer_norm(tf.cast(x, tf.float32), gamma, beta), x.dtype)
+        return tf.cast(layer_norm(tf.cast(x, tf.float32), gamma, beta, self.epsilon), x.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments for `from_config`."""
+        return {**super().get_config(), "epsilon": self.epsilon}
 
 
 @keras.saving.register_keras_serializable("seq2serve")
@@ -202,11 +213,13 @@ class TokenEmbedding(keras.layers.Layer):
     Args:
         vocab_size: V.
         d_model: D.
+        scale: factor of the embeddings; None for sqrt(D).
     """
 
-    def __init__(self, vocab_size: int, d_model: int, **kwargs: Any):
+    def __init__(self, vocab_size: int, d_model: int, scale: float | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.vocab_size, self.d_model = vocab_size, d_model
+        self.scale = d_model**0.5 if scale is None else scale
 
     def build(self, *_shapes: Any) -> None:
         """Creates the matrix [V, D]."""
@@ -215,7 +228,7 @@ class TokenEmbedding(keras.layers.Layer):
 
     def call(self, ids: tf.Tensor) -> tf.Tensor:
         """Int [B, T] -> float [B, T, D]."""
-        return lookup(tf.convert_to_tensor(self.matrix), ids) * self.d_model**0.5
+        return lookup(tf.convert_to_tensor(self.matrix), ids) * self.scale
 
     def logits(self, x: tf.Tensor) -> tf.Tensor:
         """Float [..., D] -> [..., V]."""
@@ -225,7 +238,7 @@ class TokenEmbedding(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments for `from_config`."""
-        return {**super().get_config(), "vocab_size": self.vocab_size, "d_model": self.d_model}
+        return {**super().get_config(), "vocab_size": self.vocab_size, "d_model": self.d_model, "scale": self.scale}
 
 
 @keras.saving.register_keras_serializable("seq2serve")

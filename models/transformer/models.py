@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 
 from seq2serve.models.config import ModelConfig
+from seq2serve.models.tokenizers.base import BOS_ID
 from seq2serve.models.transformer.attention import causal_mask, document_mask, padding_mask
 from seq2serve.models.transformer.blocks import DecoderLayer, EncoderLayer
 from seq2serve.models.transformer.layers import Dropout, LayerNormalization, PositionalEncoding, TokenEmbedding
@@ -37,16 +38,21 @@ class _Stack(keras.layers.Layer):
         self.positions = PositionalEncoding(config.positions, config.d_model, config.max_positions)
         self.dropout = Dropout(config.dropout)
         self.layers = [make_layer(name=f"layer_{i}") for i in range(num_layers)]
-        self.norm = LayerNormalization() if config.norm_first else None
+        epsilon = config.layer_norm_epsilon
+        self.embedding_norm = LayerNormalization(epsilon) if config.embedding_norm else None
+        self.norm = LayerNormalization(epsilon) if config.norm_first else None
 
     def build(self, *_shapes: Any) -> None:
         """Creates the weights of every layer."""
-        for layer in [self.positions, *self.layers, *([self.norm] if self.norm else [])]:
-            layer.build((None, None, self.config.d_model))
+        for layer in (self.positions, self.embedding_norm, *self.layers, self.norm):
+            if layer:
+                layer.build((None, None, self.config.d_model))
 
     def start(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Adds positions to embeddings and applies dropout: float [B, T, D] -> [B, T, D]."""
-        return self.dropout(self.positions(x, tf.range(tf.shape(x)[1])), training=training)
+        """Adds positions to embeddings, normalises, and applies dropout: float [B, T, D] -> [B, T, D]."""
+        x = self.positions(x, tf.range(tf.shape(x)[1]))
+        x = self.embedding_norm(x) if self.embedding_norm else x
+        return self.dropout(x, training=training)
 
     def finish(self, x: tf.Tensor) -> tf.Tensor:
         """Applies the final norm of a pre-norm stack: float [B, T, D] -> [B, T, D]."""
@@ -134,6 +140,9 @@ class _Model(TrainStepMixin, keras.Model):
                 layer.built = True
         self.built = True
 
+    def _embedding(self, vocab_size: int) -> TokenEmbedding:
+        return TokenEmbedding(vocab_size, self.config.d_model, self.config.embedding_scale)
+
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments for `from_config`."""
         return {"config": dataclasses.asdict(self.config), "vocab_size": self.vocab_size, "name": self.name}
@@ -161,12 +170,12 @@ class Transformer(_Model):
         self.source_vocab_size = source_vocab_size or vocab_size
         if config.tie_embeddings and self.source_vocab_size != vocab_size:
             raise ValueError(f"tied embeddings need one vocabulary, not {self.source_vocab_size} and {vocab_size}")
-        self.target_embedding = TokenEmbedding(vocab_size, config.d_model)
+        self.target_embedding = self._embedding(vocab_size)
         if config.tie_embeddings:
             self.source_embedding = self.output_embedding = self.target_embedding
         else:
-            self.source_embedding = TokenEmbedding(self.source_vocab_size, config.d_model)
-            self.output_embedding = TokenEmbedding(vocab_size, config.d_model)
+            self.source_embedding = self._embedding(self.source_vocab_size)
+            self.output_embedding = self._embedding(vocab_size)
         self.encoder, self.decoder = Encoder(config), Decoder(config, cross_attention=True)
 
     def call(self, inputs: dict[str, tf.Tensor], training: bool = False) -> tf.Tensor:
@@ -194,7 +203,7 @@ class Transformer(_Model):
 
 @keras.saving.register_keras_serializable("seq2serve")
 class EncoderClassifier(_Model):
-    """An encoder whose outputs are averaged and projected to classes, and beside it a linear classifier of n-grams.
+    """An encoder whose outputs are pooled and projected to classes, and beside it a linear classifier of n-grams.
 
     Both learn the labels on their own (wide and deep; Cheng et al. 2016 train them together instead, where the encoder
     memorises a small corpus before the n-grams have learnt from it). They answer together as a product of experts: the
@@ -204,14 +213,17 @@ class EncoderClassifier(_Model):
     Args:
         config: sizes; those of the decoder are ignored. Without `ngram_buckets`, there is only the encoder.
         vocab_size: V.
-        num_classes: number of labels.
+        num_classes: number of labels; 0 for an encoder without a head, which a classifier can start from.
     """
 
     def __init__(self, config: ModelConfig, vocab_size: int, num_classes: int, **kwargs: Any):
         super().__init__(config, vocab_size, **kwargs)
         self.num_classes = num_classes
-        self.embedding, self.encoder = TokenEmbedding(vocab_size, config.d_model), Encoder(config)
-        self.dropout, self.head = Dropout(config.dropout), keras.layers.Dense(num_classes, name="head")
+        self.embedding, self.encoder = self._embedding(vocab_size), Encoder(config)
+        has_pooler = config.pooling == "pooler"
+        self.pooler = keras.layers.Dense(config.d_model, activation="tanh", name="pooler") if has_pooler else None
+        self.dropout = Dropout(config.dropout)
+        self.head = keras.layers.Dense(num_classes, name="head") if num_classes else None
         buckets = config.ngram_buckets
         self.ngrams = NGramClassifier(vocab_size, buckets, num_classes) if buckets else None
         if buckets:
@@ -239,13 +251,25 @@ class EncoderClassifier(_Model):
         assert self.ngrams
         return tf.stack([self._classify_encoded(source, training), self.ngrams(source)], 1)
 
+    def marked(self, source: tf.Tensor) -> tf.Tensor:
+        """Returns what the encoder reads: int [B, S] -> [B, S], or [B, 1 + S] with a begin marker."""
+        return tf.pad(source, [[0, 0], [1, 0]], constant_values=BOS_ID) if self.config.begin_marker else source
+
+    def pool(self, source: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Returns what stands for a text (`pooling`): int [B, S] -> float [B, D]; zeros are the mean of no tokens."""
+        marked = self.marked(source)
+        mask = padding_mask(marked)
+        x = self.encoder(self.embedding(marked), mask, training=training)  # [B, S, D]
+        if self.config.pooling == "mean":
+            is_token = tf.cast(mask[:, 0, 0, :, tf.newaxis], x.dtype)  # [B, S, 1]
+            return tf.reduce_sum(x * is_token, 1) / tf.maximum(tf.reduce_sum(is_token, 1), 1)
+        return self.pooler(x[:, 0]) if self.pooler else x[:, 0]
+
     def _classify_encoded(self, source: tf.Tensor, training: bool) -> tf.Tensor:
-        """int [B, S] -> logits, float32 [B, num_classes]. The mean of a row without tokens is a zero vector."""
-        mask = padding_mask(source)
-        x = self.encoder(self.embedding(source), mask, training=training)  # [B, S, D]
-        is_token = tf.cast(mask[:, 0, 0, :, tf.newaxis], x.dtype)  # [B, S, 1]
-        mean = tf.reduce_sum(x * is_token, 1) / tf.maximum(tf.reduce_sum(is_token, 1), 1)  # [B, D]
-        return tf.cast(self.head(self.dropout(mean, training=training)), tf.float32)
+        """int [B, S] -> logits, float32 [B, num_classes]."""
+        assert self.head
+        pooled = self.dropout(self.pool(source, training), training=training)
+        return tf.cast(self.head(pooled), tf.float32)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments for `from_config`."""
@@ -263,9 +287,8 @@ class DecoderLanguageModel(_Model):
 
     def __init__(self, config: ModelConfig, vocab_size: int, **kwargs: Any):
         super().__init__(config, vocab_size, **kwargs)
-        self.target_embedding = TokenEmbedding(vocab_size, config.d_model)
-        tied = config.tie_embeddings
-        self.output_embedding = self.target_embedding if tied else TokenEmbedding(vocab_size, config.d_model)
+        self.target_embedding = self._embedding(vocab_size)
+        self.output_embedding = self.target_embedding if config.tie_embeddings else self._embedding(vocab_size)
         self.decoder = Decoder(config, cross_attention=False)
 
     def call(self, target: tf.Tensor, training: bool = False) -> tf.Tensor:

@@ -1,0 +1,111 @@
+"""BERT (Devlin et al. 2019), MiniLM and other encoders of the same architecture, in Hugging Face's layout."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from seq2serve.models.importing.family import Source
+
+# Their option -> the values that ours can stand for.
+_SUPPORTED = {
+    "hidden_act": ("gelu", "relu"),
+    "position_embedding_type": ("absolute",),
+    "is_decoder": (False,),
+    "add_cross_attention": (False,),
+}
+_HEADS = "cls."  # those of pretraining: masked words and the next sentence
+
+
+class Bert:
+    """The Family of BERT.
+
+    Texts are read alone, so their token type is always 0: its vector is added to every position.
+    """
+
+    model_type = "bert"
+    model_class = "EncoderClassifier"
+
+    def settings(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        for name, values in _SUPPORTED.items():
+            if config.get(name, values[0]) not in values:
+                raise ValueError(f"config.json has {name}={config[name]!r}, which is not supported; only {values[0]!r}")
+        return {
+            "num_encoder_layers": config["num_hidden_layers"],
+            "d_model": config["hidden_size"],
+            "num_heads": config["num_attention_heads"],
+            "dff": config["intermediate_size"],
+            "dropout": config.get("hidden_dropout_prob", 0.1),
+            "attention_dropout": config.get("attention_probs_dropout_prob", 0.1),
+            "activation": config.get("hidden_act", "gelu"),
+            "norm_first": False,
+            "positions": "learned",
+            "embedding_norm": True,
+            "scale_embeddings": False,
+            "layer_norm_epsilon": config.get("layer_norm_eps", 1e-12),
+            "max_positions": config["max_position_embeddings"],
+            "begin_marker": True,
+            "pooling": "pooler" if self.labels(config) else "mean",
+        }
+
+    def labels(self, config: Mapping[str, Any]) -> list[str]:
+        if "BertForSequenceClassification" not in config.get("architectures", ()):
+            return []
+        names = config.get("id2label") or {str(i): f"LABEL_{i}" for i in range(config.get("num_labels", 2))}
+        return [names[index] for index in sorted(names, key=int)]
+
+    def canonical_name(self, name: str) -> str:
+        name = name.removeprefix("bert.")
+        return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+
+    def sources(self, config: Mapping[str, Any], order: list[int]) -> dict[str, Source]:
+        positions, types = (f"embeddings.{kind}_embeddings.weight" for kind in ("position", "token_type"))
+        sources = {
+            "embedding.matrix": Source(("embeddings.word_embeddings.weight",), lambda matrix: matrix[order]),
+            "encoder.positions.table": Source((positions, types), lambda table, kinds: table + kinds[0]),
+            **_norm("encoder.embedding_norm", "embeddings.LayerNorm"),
+        }
+        for number in range(config["num_hidden_layers"]):
+            sources |= _layer(f"encoder.layers.{number}", f"encoder.layer.{number}")
+        if labels := self.labels(config):
+            # Ours are in alphabetical order.
+            outputs = sorted(range(len(labels)), key=labels.__getitem__)
+            sources |= _dense("pooler.kernel", "pooler.bias", "pooler.dense")
+            sources["head.kernel"] = Source(("classifier.weight",), lambda kernel: kernel[outputs].T)
+            sources["head.bias"] = Source(("classifier.bias",), lambda bias: bias[outputs])
+        return sources
+
+    def ignored(self, name: str) -> bool:
+        return name.startswith((_HEADS, "pooler.")) or name == "embeddings.position_ids"
+
+    def import_tokenizer(self, folder: str, directory: str) -> list[int]:
+        from seq2serve.models.tokenizers.bert import import_bert_tokenizer  # TensorFlow, which `settings` does not need
+
+        return import_bert_tokenizer(folder, directory)
+
+
+def _layer(ours: str, theirs: str) -> dict[str, Source]:
+    attention, parts = f"{ours}.self_attention", [f"{theirs}.attention.self.{part}" for part in ("query", "key", "value")]
+    return {
+        f"{attention}.in_kernel": Source(
+            tuple(f"{part}.weight" for part in parts), lambda *kernels: np.concatenate(kernels).T
+        ),
+        f"{attention}.in_bias": Source(tuple(f"{part}.bias" for part in parts), lambda *biases: np.concatenate(biases)),
+        **_dense(f"{attention}.out_kernel", f"{attention}.out_bias", f"{theirs}.attention.output.dense"),
+        **_norm(f"{ours}.self_residual.norm", f"{theirs}.attention.output.LayerNorm"),
+        **_dense(f"{ours}.feed_forward.kernel_1", f"{ours}.feed_forward.bias_1", f"{theirs}.intermediate.dense"),
+        **_dense(f"{ours}.feed_forward.kernel_2", f"{ours}.feed_forward.bias_2", f"{theirs}.output.dense"),
+        **_norm(f"{ours}.feed_residual.norm", f"{theirs}.output.LayerNorm"),
+    }
+
+
+def _dense(kernel: str, bias: str, theirs: str) -> dict[str, Source]:
+    """PyTorch's matrices are [D_out, D_in]."""
+    return {kernel: Source((f"{theirs}.weight",), np.transpose), bias: Source((f"{theirs}.bias",), np.asarray)}
+
+
+def _norm(ours: str, theirs: str) -> dict[str, Source]:
+    return {
+        f"{ours}.gamma": Source((f"{theirs}.weight",), np.asarray),
+        f"{ours}.beta": Source((f"{theirs}.bias",), np.asarray),
+    }

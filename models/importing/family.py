@@ -1,0 +1,64 @@
+"""Family: what the importer has to know of a kind of pretrained model."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+Tensors = Mapping[str, np.ndarray]
+
+
+class Source(NamedTuple):
+    """Where a weight of ours comes from.
+
+    Args:
+        names: of their tensors.
+        convert: makes our weight of them, in the same order.
+    """
+
+    names: tuple[str, ...]
+    convert: Callable[..., np.ndarray]
+
+
+class Family(Protocol):
+    """A kind of pretrained model: one file in this folder, and a row in importer.py.
+
+    A folder of weights has a config.json; each of these functions receives its content.
+    """
+
+    model_type: str  # as in config.json
+    model_class: str  # of models/transformer/models.py
+
+    def settings(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the fields of our ModelConfig that the weights need.
+
+        Raises:
+            ValueError: the architecture has an option that ours lacks.
+        """
+
+    def labels(self, config: Mapping[str, Any]) -> list[str]:
+        """Returns the labels of a classifier in the order of its outputs; empty without a head."""
+
+    def canonical_name(self, name: str) -> str:
+        """Returns the name of a tensor without the differences between their releases."""
+
+    def sources(self, config: Mapping[str, Any], order: list[int]) -> dict[str, Source]:
+        """Returns the name of each weight of ours, as in training/warm_start.py -> where it comes from.
+
+        Args:
+            config: the content of config.json.
+            order: for each id of our tokenizer, the row of their embeddings.
+        """
+
+    def ignored(self, name: str) -> bool:
+        """Returns whether a tensor is not part of what we import, such as the head of another task."""
+
+    def import_tokenizer(self, folder: str, directory: str) -> list[int]:
+        """Writes our Tokenizer, and returns for each of its ids the row of their embeddings.
+
+        Args:
+            folder: with their files.
+            directory: an existing folder to write to.
+        Raises:
+            ValueError: the tokenizer is of another kind.
+        """

@@ -1,0 +1,137 @@
+"""Imports a folder with a pretrained model as a model and a tokenizer of ours."""
+
+import contextlib
+import dataclasses
+import glob
+import json
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import safetensors
+
+from seq2serve.models.config import ModelConfig
+from seq2serve.models.importing.families import CONFIG, family_of, read_config
+from seq2serve.models.importing.family import Family
+from seq2serve.models.training.saving import save_model
+from seq2serve.models.training.warm_start import named_weights
+from seq2serve.models.transformer import models
+
+_TENSORS = "*.safetensors"
+
+
+@dataclasses.dataclass(frozen=True)
+class Imported:
+    """The result of an import.
+
+    Args:
+        family: the kind of model, as in config.json.
+        labels: of a classifier, in alphabetical order; empty without a head.
+        loaded: our weights that have their values.
+        initialised: our weights that have none in the folder, and random values.
+        ignored: their tensors that are not used.
+        num_parameters: of our model.
+    """
+
+    family: str
+    labels: list[str]
+    loaded: list[str]
+    initialised: list[str]
+    ignored: list[str]
+    num_parameters: int
+
+
+def import_model(folder: str, model_folder: str, tokenizer_folder: str) -> Imported:
+    """Imports a pretrained model.
+
+    Args:
+        folder: config.json, *.safetensors and the files of a tokenizer, in Hugging Face's layout.
+        model_folder: an existing folder, receives what `save_model` writes.
+        tokenizer_folder: an existing folder, receives a Tokenizer.
+    Raises:
+        ValueError: the architecture is unknown or has an option that ours lacks, tensors are missing or have other
+            shapes, or the tokenizer is of another kind. The message names them.
+    """
+    config = read_config(folder)
+    family = family_of(config)
+    order = family.import_tokenizer(folder, tokenizer_folder)
+    tensors = read_tensors(folder, family)
+    model = _make_model(family, config, len(order))
+    loaded = _load(model, family, config, order, tensors)
+    weights = named_weights(model)
+    used = {name for source in family.sources(config, order).values() for name in source.names}
+    save_model(model, model_folder)
+    return Imported(
+        family=family.model_type,
+        labels=sorted(family.labels(config)),
+        loaded=loaded,
+        initialised=[name for name in weights if name not in loaded],
+        ignored=sorted(tensors.keys() - used),
+        num_parameters=model.count_params(),
+    )
+
+
+def read_tensors(folder: str, family: Family) -> dict[str, np.ndarray]:
+    """Reads all tensors of a folder.
+
+    Returns:
+        canonical name -> float32 array.
+    Raises:
+        ValueError: there are none, or a file is damaged.
+    """
+    paths = sorted(glob.glob(os.path.join(glob.escape(folder), _TENSORS)))
+    if not paths:
+        pickles = [name for name in sorted(os.listdir(folder)) if name.endswith((".bin", ".pt", ".pth", ".ckpt"))]
+        reason = f"; {', '.join(pickles)} may run code when it is read: convert it to safetensors" if pickles else ""
+        raise ValueError(f"file not found: {folder}/{_TENSORS}{reason}")
+    return {family.canonical_name(name): tensor for path in paths for name, tensor in _tensors(path)}
+
+
+def _tensors(path: str) -> Iterator[tuple[str, np.ndarray]]:
+    with _errors_of(path), safetensors.safe_open(path, framework="numpy") as file:
+        for name in file.keys():  # noqa: SIM118 - not a mapping
+            yield name, file.get_tensor(name).astype(np.float32)
+
+
+@contextlib.contextmanager
+def _errors_of(path: str) -> Iterator[None]:
+    try:
+        yield
+    except (safetensors.SafetensorError, TypeError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+
+
+def _make_model(family: Family, config: Mapping[str, Any], vocab_size: int) -> keras.Model:
+    sizes = ModelConfig(**family.settings(config))
+    model = getattr(models, family.model_class)(sizes, vocab_size, len(family.labels(config)))
+    model.build()
+    return model
+
+
+def _load(
+    model: keras.Model, family: Family, config: Mapping[str, Any], order: list[int], tensors: Mapping[str, np.ndarray]
+) -> list[str]:
+    """Assigns the tensors to our weights, and returns the names of these weights."""
+    weights, sources = named_weights(model), family.sources(config, order)
+    names = [name for source in sources.values() for name in source.names]
+    if missing := [name for name in names if name not in tensors]:
+        raise ValueError(f"{len(missing)} tensors are missing: {_listed(missing)}")
+    unknown = [name for name in sorted(tensors.keys() - set(names)) if not family.ignored(name)]
+    if unknown:
+        raise ValueError(f"{len(unknown)} tensors are not part of the architecture {CONFIG} names: {_listed(unknown)}")
+    for name, source in sources.items():
+        try:
+            value = source.convert(*(tensors[theirs] for theirs in source.names))
+        except (IndexError, ValueError) as error:
+            raise ValueError(f"{' and '.join(source.names)} do not fit {CONFIG}: {error}") from error
+        if value.shape != tuple(weights[name].shape):
+            shape = tuple(weights[name].shape)
+            raise ValueError(f"{' and '.join(source.names)} give {value.shape}; with {CONFIG}, {shape} is needed")
+        weights[name].assign(value)
+    return list(sources)
+
+
+def _listed(names: list[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
