@@ -146,8 +146,9 @@ class ModelConfig:
 class TrainingConfig:
     """Settings of training."""
 
-    steps: Annotated[int, Range(1)] = 100_000
-    """Number of optimizer updates, unless `epochs` or `minutes` is set."""
+    steps: Annotated[int, Range(0)] = 100_000
+    """Number of optimizer updates, unless `epochs` or `minutes` is set. With 0, the model that training would start
+    from is exported as it is."""
 
     epochs: Annotated[float, Range(0)] = 0.0
     """Number of passes over the train split; overrides `steps`. 0 disables it."""

@@ -4,9 +4,10 @@ Each component is a typed function in `components/<name>/component.py`; running/
 """
 
 import dataclasses
+import glob
 from collections.abc import Mapping
 
-from seq2serve.components.base.artifact import ModelFiles, SchemaFile, TokenizerFiles
+from seq2serve.components.base.artifact import ModelFiles, PretrainedFiles, SchemaFile, TokenizerFiles
 from seq2serve.components.base.component import Channel, Node, raw_files
 from seq2serve.components.base.uris import absolute_uri
 from seq2serve.components.bulk_inferrer.component import BulkInferrer
@@ -16,6 +17,8 @@ from seq2serve.components.example_gen.corpora import corpus_weights
 from seq2serve.components.example_gen.formats import InputConfig, SplitConfig
 from seq2serve.components.example_validator.component import ExampleValidator
 from seq2serve.components.infra_validator.component import InfraValidator
+from seq2serve.components.model_importer.component import ModelImporter
+from seq2serve.components.model_importer.pretrained import Pretrained, find_pretrained
 from seq2serve.components.pusher.component import Pusher
 from seq2serve.components.schema_gen.component import ImportSchemaGen, SchemaGen
 from seq2serve.components.statistics_gen.component import StatisticsGen
@@ -30,7 +33,7 @@ from seq2serve.pipeline.config import PipelineConfig
 from seq2serve.pipeline.run_config import LAST, RunConfig
 from seq2serve.pipeline.running.last_model import last_model
 from seq2serve.pipeline.running.pipeline import Pipeline
-from seq2serve.pipeline.running.user_models import settings_of_base, user_models
+from seq2serve.pipeline.running.user_models import pretrained_settings, settings_of_base, user_models
 
 NUM_SAMPLES = 64  # rows of each shard of the test split that the pushed model answers, for people to look at
 
@@ -43,6 +46,7 @@ def make_pipeline(
     schema_file: str = "",
     tokenizer: str = "",
     warm_start: str = "",
+    pretrained: Pretrained | None = None,
 ) -> Pipeline:
     """Joins the components (TFX: a pipeline's `create_pipeline`).
 
@@ -55,14 +59,15 @@ def make_pipeline(
         schema_file: a schema that the user maintains; empty to infer one.
         tokenizer: pattern of the files of a tokenizer to use; empty to learn one.
         warm_start: pattern of the files of an earlier model whose weights training starts from; empty for none.
+        pretrained: instead of both, a model in another format, whose tokenizer and weights are used.
     Returns:
         A Pipeline, its channels checked.
     """
     task = get_task(config.task)
     data_nodes, examples, schema = _data_nodes(config, files, schema_file)
-    text_nodes = _text_nodes(config, examples, schema, tokenizer)
-    base_model = raw_files(warm_start, ModelFiles) if warm_start else None
-    training_nodes = _training_nodes(config, text_nodes[-1], base_model, corpus_weights(files))
+    start_nodes, tokenizer_source, base_model = _start_nodes(tokenizer, warm_start, pretrained)
+    transform = _transform_node(config, examples, schema, tokenizer_source)
+    training_nodes = _training_nodes(config, transform, base_model, corpus_weights(files))
     trainer = training_nodes[-1]
     model = trainer.outputs["model"]
     # It also reads the last blessed model's evaluation, which is not an input but found among its earlier outputs
@@ -90,8 +95,7 @@ def make_pipeline(
         split="test",
         num_examples=NUM_SAMPLES,
     )
-    imported = (base_model.node,) if base_model else ()
-    nodes = (*data_nodes, *text_nodes, *imported, *training_nodes, evaluator, infra_validator, pusher, bulk_inferrer)
+    nodes = (*data_nodes, *start_nodes, transform, *training_nodes, evaluator, infra_validator, pusher, bulk_inferrer)
     return Pipeline(task.name, absolute_uri(pipeline_root), nodes)
 
 
@@ -102,6 +106,7 @@ def _training_nodes(
     inputs = {key: transform.outputs[key] for key in ("transformed_examples", "tokenizer")}
     settings = {"task": get_task(config.task), "recipe": Recipe(config.model, config.training, config.decoding)}
     more = {"base_model": base_model, "corpus_weights": weights or None}
+    fine_tunes = base_model is not None and base_model.node.component is ModelImporter
     automatic = tuple(name for name in config.automatic if name.startswith(("model.", "training.")))
     searched = config.searched(warm_start=bool(base_model))
     if not (automatic or searched):
@@ -110,6 +115,7 @@ def _training_nodes(
         automatic=automatic,
         searched=searched,
         tuner_config=config.tuner,
+        fine_tunes=fine_tunes,
         **inputs,
         **settings,
         **(more if searched else {}),
@@ -132,12 +138,17 @@ def make_configured_pipeline(
     config = chosen.pipeline_config()
     if chosen.warm_start == LAST:
         chosen = dataclasses.replace(chosen, warm_start=last_model(pipeline_root, config.task, metadata_url))
-    if chosen.warm_start and config.automatic:
+    pretrained = find_pretrained(chosen.start_from) if chosen.start_from else None
+    if pretrained:
+        chosen = dataclasses.replace(chosen, settings=pretrained_settings(pretrained, config.task) + chosen.settings)
+        config = chosen.pipeline_config()
+    elif chosen.warm_start and config.automatic:
         base = settings_of_base(chosen.warm_start, has_labels=bool(get_task(config.task).label_columns))
         chosen = dataclasses.replace(chosen, settings=base + chosen.settings)
         config = chosen.pipeline_config()
     models = user_models(chosen.tokenizer, chosen.warm_start, config, chosen.settings)
-    pipeline = make_pipeline(config, chosen.data, pipeline_root, serving_dir, schema_file=chosen.schema, **models)
+    models |= {"schema_file": chosen.schema, "pretrained": pretrained}
+    pipeline = make_pipeline(config, chosen.data, pipeline_root, serving_dir, **models)
     chosen.effective_text({})  # raises before anything is written
     return dataclasses.replace(pipeline, config=chosen.effective_text)
 
@@ -188,8 +199,21 @@ def _data_nodes(config: PipelineConfig, files: str, schema_file: str) -> tuple[t
     return (source.node, example_gen, statistics_gen, *schema_nodes, example_validator), examples, schema
 
 
-def _text_nodes(config: PipelineConfig, examples: Channel, schema: Channel, tokenizer: str) -> tuple[Node, ...]:
-    """Returns the nodes that turn text into ids; the last is Transform or TransformByTokenizer."""
+def _start_nodes(
+    tokenizer: str, warm_start: str, pretrained: Pretrained | None
+) -> tuple[tuple[Node, ...], Channel | None, Channel | None]:
+    """Returns the nodes of what a run starts from, and the channels of a tokenizer and of a base model, if any."""
+    if pretrained:
+        files = raw_files(f"{glob.escape(str(pretrained.folder))}/*", PretrainedFiles)
+        importer = ModelImporter(files=files, source=pretrained.source, licence=pretrained.licence)
+        return (files.node, importer), importer.outputs["tokenizer"], importer.outputs["model"]
+    tokenizer_files = raw_files(tokenizer, TokenizerFiles) if tokenizer else None
+    model_files = raw_files(warm_start, ModelFiles) if warm_start else None
+    return tuple(files.node for files in (tokenizer_files, model_files) if files), tokenizer_files, model_files
+
+
+def _transform_node(config: PipelineConfig, examples: Channel, schema: Channel, tokenizer: Channel | None) -> Node:
+    """Returns the node that turns text into ids, with a tokenizer that it learns, or with that of the channel."""
     task, data = get_task(config.task), config.data
     preprocessing = Preprocessing(
         columns=task.text_columns,
@@ -201,6 +225,5 @@ def _text_nodes(config: PipelineConfig, examples: Channel, schema: Channel, toke
     inputs = {"examples": examples, "schema": schema, "preprocessing": preprocessing}
     if not tokenizer:
         size = 0 if VOCABULARY in config.automatic else config.tokenizer.vocab_size
-        return (Transform(tokenizer_config=dataclasses.replace(config.tokenizer, vocab_size=size), **inputs),)
-    tokenizer_source = raw_files(tokenizer, TokenizerFiles)
-    return tokenizer_source.node, TransformByTokenizer(files=tokenizer_source, **inputs)
+        return Transform(tokenizer_config=dataclasses.replace(config.tokenizer, vocab_size=size), **inputs)
+    return TransformByTokenizer(files=tokenizer, **inputs)

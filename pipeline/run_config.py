@@ -4,7 +4,7 @@ task = "classification"
 preset = "small"        # auto if it is missing
 
 [files]
-data = "reviews.csv"    # also schema, tokenizer and warm_start; paths are relative to the config file
+data = "reviews.csv"    # also schema, tokenizer, warm_start and start_from; paths are relative to the config file
 
 [columns]
 text = "review"
@@ -28,6 +28,7 @@ from seq2serve.components.base.errors import UserError
 from seq2serve.components.base.uris import is_remote
 from seq2serve.components.example_gen.corpora import data_text, parse_data
 from seq2serve.components.example_gen.formats import Role, parse_roles
+from seq2serve.components.model_importer.pretrained import NAMED
 from seq2serve.components.tasks.registry import DEFAULT_TASK, TASKS
 from seq2serve.components.tuner.config import TunerConfig
 from seq2serve.pipeline.config import (
@@ -47,7 +48,7 @@ from seq2serve.pipeline.config import (
 DEFAULT_PRESET = AUTO
 NO_DATA = "no data: name a file, or a config file whose table [files] has data"
 SHORT_COLUMNS = ("source", "target", "text", "label")  # those with an option of their own
-FILES = ("data", "schema", "tokenizer", "warm_start")
+FILES = ("data", "schema", "tokenizer", "warm_start", "start_from")
 LAST = "last"  # as warm_start: the last model of the pipeline root
 _POSITION = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", re.DOTALL)  # in errors of tomllib
 
@@ -61,6 +62,7 @@ class RunConfig:
         schema: path of a schema.pbtxt to validate against.
         tokenizer: a tokenizer's folder or file to use, or one per column.
         warm_start: folder of an earlier model whose weights training starts from; LAST for the last one.
+        start_from: name or folder of a pretrained model, whose tokenizer and weights training starts from.
         task, preset: names.
         columns: column of the task -> column of the file.
         settings: in the syntax of `--set`; of two for one key the later wins.
@@ -70,6 +72,7 @@ class RunConfig:
     schema: str = ""
     tokenizer: str = ""
     warm_start: str = ""
+    start_from: str = ""
     task: str = ""
     preset: str = ""
     columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -87,6 +90,12 @@ class RunConfig:
         Raises:
             UserError: a name is unknown, a value is wrong, or two values contradict each other.
         """
+        if self.start_from and (self.warm_start or self.tokenizer):
+            other = "--warm-start" if self.warm_start else "--tokenizer"
+            raise UserError(
+                f"--from {self.start_from} and {other} both name what training starts from: choose one",
+                code="start-repeated",
+            )
         config = preset(self.preset or DEFAULT_PRESET, self.task or DEFAULT_TASK)
         return with_settings(with_columns(config, self.columns), self.settings)
 
@@ -97,7 +106,7 @@ class RunConfig:
             chosen: the settings that were chosen from the data so far; those that are still to be chosen are left out.
         """
         config, here = self.pipeline_config(), os.getcwd()
-        searched = set(config.searched(warm_start=bool(self.warm_start)))
+        searched = set(config.searched(warm_start=bool(self.warm_start or self.start_from)))
         open_settings = {*config.automatic, *searched} - chosen.keys()
         values = dict(chosen)
         if searched and not searched & open_settings:  # the search is over, and its result is repeated
@@ -107,7 +116,7 @@ class RunConfig:
         for section in sections():
             values = dataclasses.asdict(getattr(config, section))
             tables[section] = {key: value for key, value in values.items() if f"{section}.{key}" not in open_settings}
-        if self.tokenizer or self.warm_start:
+        if self.tokenizer or self.warm_start or self.start_from:
             # The tokenizer is not learned: only the settings that were compared with it may stand there.
             names = [parse_setting(setting)[0].partition(".") for setting in self.settings]
             kept = {key for section, _, key in names if section == "tokenizer"}
@@ -226,9 +235,11 @@ def _absolute_files(config: RunConfig, folder: str) -> dict[str, str]:
         "schema": _with_roles(config.schema, folder, parse_roles, _absolute_pattern),
         "tokenizer": _with_roles(config.tokenizer, folder, parse_roles, _absolute_path),
         "warm_start": config.warm_start,
+        "start_from": config.start_from,
     }
-    if config.warm_start not in ("", LAST):
-        files["warm_start"] = _absolute_path(config.warm_start, folder)
+    for name, names in (("warm_start", (LAST,)), ("start_from", NAMED)):
+        if files[name] and files[name] not in names:
+            files[name] = _absolute_path(files[name], folder)
     return {name: value for name, value in files.items() if value}
 
 

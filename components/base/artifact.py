@@ -9,6 +9,7 @@ from typing import ClassVar
 
 SPLITS = ("train", "eval", "test")
 CORPUS = "corpus"  # the column with a row's corpus, if there are several
+WEIGHTS = "model.weights.h5"  # in the folder of a Keras model
 
 
 @dataclasses.dataclass
@@ -57,12 +58,35 @@ class SchemaFile(RawFiles):
     """A schema.pbtxt that the user maintains."""
 
 
-class TokenizerFiles(RawFiles):
+class TokenizerSource(Artifact):
+    """A tokenizer that is used instead of learning one."""
+
+
+class TokenizerFiles(RawFiles, TokenizerSource):
     """A tokenizer from the user: a Tokenizer's folder, or a SentencePiece model."""
 
 
-class ModelFiles(RawFiles):
-    """The Format-Keras folder of an earlier Model, whose weights training starts from."""
+class BaseModel(Artifact):
+    """A model whose weights training starts from (TFX: base_model)."""
+
+    @property
+    def keras_folder(self) -> str:
+        """Returns the path of the folder with config.json, model.weights.h5 and tokenizer/."""
+        return self.path("Format-Keras")
+
+
+class ModelFiles(RawFiles, BaseModel):
+    """The Format-Keras folder of an earlier Model."""
+
+    @property
+    def keras_folder(self) -> str:
+        """Returns the path of the folder that has the weights; other files may lie elsewhere."""
+        paths = [file["path"] for file in self.properties["files"]]
+        return next(os.path.dirname(path) for path in paths if os.path.basename(path) == WEIGHTS)
+
+
+class PretrainedFiles(RawFiles):
+    """The folder of a pretrained model in another format: config.json, *.safetensors and its tokenizer."""
 
 
 class Examples(Artifact):
@@ -116,12 +140,13 @@ class ExampleAnomalies(Artifact):
     """
 
 
-class Tokenizer(Artifact):
+class Tokenizer(TokenizerSource):
     """A tokenizer that runs inside a TensorFlow graph (TFX: TransformGraph).
 
     tokenizer.json   kind and settings; see models/tokenizers/tokenizer.py
     spm.model        the SentencePiece model, for the kinds "sentencepiece", "characters" and "bytes"
     wordpieces.json  the pieces, for the kind "wordpiece"
+    vocab.txt        the pieces, for the kind "bert"
     vocabulary.tsv   piece and id, for people
     data.json        the data that it was learned from; see storage/data_records.py
     properties: kind, vocab_size; notices, if the vocabulary differs from the settings.
@@ -166,8 +191,8 @@ class TunerResults(Artifact):
     """
 
 
-class Model(Artifact):
-    """A trained model.
+class Model(BaseModel):
+    """A trained model, or the one that ModelImporter made of a pretrained one.
 
     Format-Serving/         the SavedModel: strings in, strings out; see models/export/
     Format-Keras/           config.json, model.weights.h5 and tokenizer/ (a Tokenizer), for further training; data.json,
@@ -178,7 +203,11 @@ class Model(Artifact):
     of training; exported_steps, the steps of the averaged
     checkpoints; checkpoints {"metric", "best_step", "best", "last_step", "last", "noise", "export"}, the best
     and the last evaluation; eval_<metric>, measured on the eval split; for a warm start, warm_start {"taken", "fresh",
-    "unused"}, see models/training/warm_start.py.
+    "unused"}, see models/training/warm_start.py; if it starts from a pretrained model, pretrained, the properties of
+    the Model of ModelImporter.
+
+    That of ModelImporter has only Format-Keras, and the properties source, licence, family, labels (of its head),
+    loaded, initialised and ignored (names of weights), num_parameters and files {name: SHA-256}.
     """
 
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from seq2serve.components.base.artifact import Examples, Model, ModelBlessing, ModelEvaluation, ModelFiles
+from seq2serve.components.base.artifact import BaseModel, Examples, Model, ModelBlessing, ModelEvaluation
 from seq2serve.components.base.component import Input, Output, Splits, component
 from seq2serve.components.evaluator.bar import Bar
 from seq2serve.components.tasks.task import Task
@@ -17,7 +17,7 @@ def Evaluator(
     task: Task,
     bar: Bar,
     num_examples: int,
-    base_model: Input[ModelFiles] | None = None,
+    base_model: Input[BaseModel] | None = None,
 ) -> None:
     """Measures the exported SavedModel on raw test text, exactly as a server would run it, and blesses it or not.
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from seq2serve.components.base.artifact import ModelFiles
+from seq2serve.components.base.artifact import BaseModel
 from seq2serve.components.base.progress import note
 from seq2serve.components.evaluator.comparison import BlessedModel
 from seq2serve.components.evaluator.report import Evaluated, query
@@ -14,12 +14,9 @@ from seq2serve.components.tasks.metric import Metric
 from seq2serve.components.tasks.task import Task
 from seq2serve.models.runtime.runtime import SavedModelRuntime, TensorFlowError
 
-# The file's name in models/training/saving.py, an import of which would make the model's code part of the fingerprint.
-_WEIGHTS = "model.weights.h5"
-
 
 def describe_effect(
-    task: Task, evaluated: Evaluated, rows: Sequence[Row], blessed: BlessedModel | None, base_model: ModelFiles | None
+    task: Task, evaluated: Evaluated, rows: Sequence[Row], blessed: BlessedModel | None, base_model: BaseModel | None
 ) -> None:
     """Adds the metrics of earlier models to the slices of old and new rows in a report, if there are any.
 
@@ -52,13 +49,10 @@ def _sentence(metric: Metric, entry: Mapping[str, Any]) -> str:
 
 
 def _base_metrics(
-    task: Task, evaluated: Evaluated, rows: Sequence[Row], base_model: ModelFiles
+    task: Task, evaluated: Evaluated, rows: Sequence[Row], base_model: BaseModel
 ) -> dict[str, float] | None:
     """Returns the metrics of the base model on some rows; None if it has no SavedModel or another task."""
-    weights = next(
-        file["path"] for file in base_model.properties["files"] if os.path.basename(file["path"]) == _WEIGHTS
-    )
-    folder = os.path.join(os.path.dirname(os.path.dirname(weights)), "Format-Serving")
+    folder = os.path.join(os.path.dirname(base_model.keras_folder), "Format-Serving")
     if not os.path.isdir(folder):
         return None
     try:

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from seq2serve.components.base.artifact import Examples, Model, ModelBlessing, ModelEvaluation, ModelFiles
+from seq2serve.components.base.artifact import BaseModel, Examples, Model, ModelBlessing, ModelEvaluation
 from seq2serve.components.base.progress import note
 from seq2serve.components.evaluator import verdict
 from seq2serve.components.evaluator.bar import Bar
@@ -30,7 +30,7 @@ def evaluate(
     task: Task,
     bar: Bar,
     num_examples: int,
-    base_model: ModelFiles | None = None,
+    base_model: BaseModel | None = None,
 ) -> None:
     """Executes Evaluator; see component.py for the arguments."""
     slice_columns = columns_to_slice_by(examples)

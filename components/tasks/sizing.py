@@ -73,6 +73,10 @@ _SIZES = {
     ),
 }
 
+# A pretrained model keeps its architecture: only epochs, batch_tokens and min_steps of these rows are used.
+_FINE_TUNING: dict[tuple[str, ...], tuple[_Size, ...]] = {("encoder",): (_Size(math.inf, 0, 0, 0, 0.1, 4, 1024, 200),)}
+FINE_TUNING_RATE = 5e-5
+
 FILLED = 0.93  # of a batch; the rest is padding
 EVALUATIONS = 10  # checkpoints of a training
 PATIENCE = 5  # half of them, of a training of at least LONG steps: a short one is cheaper than a wrong stop
@@ -93,12 +97,14 @@ class TrainData:
         tokens: number of tokens in the column that is learned: the last text column.
         vocab_size: of that column.
         num_labels: 0 without labels.
+        is_pretrained: whether training starts from a pretrained model.
     """
 
     rows: int
     tokens: int
     vocab_size: int
     num_labels: int = 0
+    is_pretrained: bool = False
 
 
 def automatic_settings(parts: tuple[str, ...], context: bool) -> tuple[str, ...]:
@@ -169,13 +175,18 @@ def choose(parts: tuple[str, ...], data: TrainData, recipe: Recipe, automatic: C
     Returns:
         Name -> value of these settings.
     """
-    size = next(row for row in _SIZES[parts] if data.tokens <= row.tokens)
+    table = _FINE_TUNING if data.is_pretrained else _SIZES
+    size = next(row for row in table[parts] if data.tokens <= row.tokens)
     if parts == ("decoder",) and data.vocab_size <= CHARACTERS:
         # The output layer costs little, so there is time for more layers; and a text has four times as many tokens.
         layers, epochs, batch_tokens = 2 * size.layers, 0.6 * size.epochs, size.batch_tokens // 2
         size = size._replace(layers=layers, epochs=epochs, batch_tokens=batch_tokens)
     choices = _Choices(recipe, automatic)
-    width = _choose_model(choices, parts, data, size, recipe)
+    if data.is_pretrained:
+        choices.take("model.ngram_buckets", 0)
+        width = recipe.model.d_model
+    else:
+        width = _choose_model(choices, parts, data, size, recipe)
     _choose_training(choices, parts, data, size._replace(d_model=width), recipe)
     return choices.values
 
@@ -209,13 +220,14 @@ def _choose_training(choices: _Choices, parts: tuple[str, ...], data: TrainData,
     minimum = 1 if recipe.training.epochs else size.min_steps
     steps = choices.take("training.steps", max(minimum, round(epochs * steps_per_epoch)))
     is_small = size.d_model <= 128
-    optimizer = choices.take("training.optimizer", "muon" if "decoder" in parts and is_small else "adam")
+    is_new = not data.is_pretrained
+    optimizer = choices.take("training.optimizer", "muon" if is_new and "decoder" in parts and is_small else "adam")
     rate = 3e-3 if optimizer == "muon" else 2e-3 if size.d_model <= 64 else 1e-3 if size.d_model <= 256 else 7e-4
-    choices.take("training.learning_rate", rate)
+    choices.take("training.learning_rate", rate if is_new else FINE_TUNING_RATE)
     choices.take("training.warmup_steps", max(1, min(200 if is_small else 2000, steps // 10)))
     choices.take("training.checkpoint_steps", max(1, steps // EVALUATIONS))
     choices.take("training.patience", PATIENCE if steps >= LONG else 0)
-    choices.take("training.token_dropout", 0.3)
+    choices.take("training.token_dropout", 0.3 if is_new else 0.0)
 
 
 def describe(values: Mapping[str, Any], data: TrainData) -> str:

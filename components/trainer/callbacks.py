@@ -163,11 +163,7 @@ class Evaluate(keras.callbacks.Callback):
             return
         step = steps_done(self.model.optimizer)
         with averaged(self.model):
-            self.findings = self._evaluation.run()
-            error = {STANDARD_ERROR: self.findings.standard_error}
-            self._ranking.history.evaluations.append({"step": step, **self.findings.metrics, **error})
-            if step in self._ranking.kept(self._config):
-                self._snapshots.save(step)
+            self.evaluate(step)
         if self.should_stop_early():
             self.model.stop_training = True
             best, number = self._ranking.best(1)[0], self._ranking.since_best()
@@ -176,6 +172,14 @@ class Evaluate(keras.callbacks.Callback):
                 f"Trainer stops early at step {step}: {self._ranking.metric.name} has not improved for {evaluations}, "
                 f"since step {best} (training.patience)"
             )
+
+    def evaluate(self, step: int) -> None:
+        """Evaluates the current weights, those of a step."""
+        self.findings = self._evaluation.run()
+        error = {STANDARD_ERROR: self.findings.standard_error}
+        self._ranking.history.evaluations.append({"step": step, **self.findings.metrics, **error})
+        if step in self._ranking.kept(self._config):
+            self._snapshots.save(step)
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -263,10 +267,14 @@ class Checkpoint(keras.callbacks.Callback):
         if interrupt.pressed():
             note(f"Trainer saves step {step} and stops")
         if interrupt.pressed() or at_checkpoint(self.model, self._config.checkpoint_steps):
-            self._history.assign(self._ranking.history.to_json())
-            self._manager.save(checkpoint_number=step)
-            # Only now: if the run is killed before this line, the previous checkpoint still needs these weights.
-            self._snapshots.forget_others(self._ranking.kept(self._config))
+            self.save(step)
+
+    def save(self, step: int) -> None:
+        """Saves the current state, that of a step."""
+        self._history.assign(self._ranking.history.to_json())
+        self._manager.save(checkpoint_number=step)
+        # Only now: if the run is killed before this line, the previous checkpoint still needs these weights.
+        self._snapshots.forget_others(self._ranking.kept(self._config))
 
 
 class TimeEstimate(keras.callbacks.Callback):

@@ -1,9 +1,9 @@
 """Trainer: token ids to a trained and exported model (TFX: Trainer)."""
 
 from seq2serve.components.base.artifact import (
+    BaseModel,
     HyperParameters,
     Model,
-    ModelFiles,
     ModelRun,
     Tokenizer,
     TransformedExamples,
@@ -23,7 +23,7 @@ def Trainer(
     recipe: Recipe,
     context: Context,
     hyperparameters: Input[HyperParameters] | None = None,
-    base_model: Input[ModelFiles] | None = None,
+    base_model: Input[BaseModel] | None = None,
     corpus_weights: dict[str, float] | None = None,
 ) -> None:
     """Trains with Keras `fit` on all visible GPUs, averages the last or the best checkpoints, and exports the model.

@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from seq2serve.components.base import interrupt
-from seq2serve.components.base.artifact import Model, ModelFiles, ModelRun, Tokenizer, TransformedExamples
+from seq2serve.components.base.artifact import BaseModel, Model, ModelRun, Tokenizer, TransformedExamples
 from seq2serve.components.base.component import Context
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.base.progress import note, progress
@@ -29,7 +29,7 @@ from seq2serve.models.runtime.literal_path import literal_path
 from seq2serve.models.tokenizers.tokenizer import is_lowercase, load_tokenizers, same_vocabulary
 from seq2serve.models.training.optimizer import continue_moments, make_optimizer, precision
 from seq2serve.models.training.pools import read_pools
-from seq2serve.models.training.saving import WEIGHTS, save_model
+from seq2serve.models.training.saving import save_model
 from seq2serve.models.training.warm_start import WarmStart, start_from
 
 NUM_WARMUP_TEXTS = 3  # texts of the eval split that become warm-up requests: short, medium, long
@@ -43,7 +43,7 @@ def train(
     task: Task,
     recipe: Recipe,
     context: Context,
-    base_model: ModelFiles | None = None,
+    base_model: BaseModel | None = None,
     corpus_weights: dict[str, float] | None = None,
 ) -> None:
     """Executes Trainer; see component.py for the arguments."""
@@ -51,6 +51,8 @@ def train(
     data, network, total_steps = training.data, training.network, training.total_steps
     if training.warm_start:
         model.properties["warm_start"] = training.warm_start
+    if isinstance(base_model, Model):
+        model.properties["pretrained"] = base_model.properties
     with literal_path(context.scratch) as scratch:
         continued = ""
         if not tf.train.latest_checkpoint(f"{scratch}/{CHECKPOINTS}"):
@@ -78,8 +80,10 @@ def train(
 
 
 def longer_training(config: TrainingConfig) -> str:
-    """Returns the setting with which training takes twice as long, in the syntax of `--set`."""
-    name = next(name for name in ("minutes", "epochs", "steps") if getattr(config, name))
+    """Returns the setting with which training takes twice as long, in the syntax of `--set`; empty without training."""
+    name = next((name for name in ("minutes", "epochs", "steps") if getattr(config, name)), "")
+    if not name:
+        return ""
     return f"training.{name}={2 * getattr(config, name)}"
 
 
@@ -104,7 +108,7 @@ def prepare(
     tokenizer: Tokenizer,
     task: Task,
     recipe: Recipe,
-    base_model: ModelFiles | None = None,
+    base_model: BaseModel | None = None,
     corpus_weights: dict[str, float] | None = None,
 ) -> Training:
     """Reads the data and builds the model; see component.py for the arguments and errors."""
@@ -115,7 +119,9 @@ def prepare(
     network = _compiled_model(data, total_steps)
     started = {}
     if base_model:
-        started = _warm_start(network, base_model, tokenizer, recipe.training.warm_start_optimizer)
+        labels = base_model.properties.get("labels", list(data.spec.label_counts))
+        excluded = () if labels == list(data.spec.label_counts) else ("head",)
+        started = _warm_start(network, base_model, tokenizer, recipe.training.warm_start_optimizer, excluded)
     return Training(data, network, total_steps, started)
 
 
@@ -263,6 +269,10 @@ def fit(
             bar = callbacks.ProgressBar(reporter, ranking, total_steps)
             order = [budget, guard, evaluate, *observers, log, profile, checkpoint, estimate, bar]
             network.fit(data.train_batches(start), callbacks=order, verbose=0)
+    if not ranking.history.evaluations:  # training.steps=0: the model that training would start from
+        os.makedirs(f"{scratch}/logs", exist_ok=True)
+        evaluate.evaluate(0)
+        checkpoint.save(0)
     exported = ranking.exported(config)
     snapshots.restore_mean(exported)
     evaluation.prepare()
@@ -276,17 +286,21 @@ def fit(
 
 
 def _warm_start(
-    network: keras.Model, base_model: ModelFiles, tokenizer: Tokenizer, continues_optimizer: bool
+    network: keras.Model,
+    base_model: BaseModel,
+    tokenizer: Tokenizer,
+    continues_optimizer: bool,
+    excluded: tuple[str, ...],
 ) -> dict[str, list[str]]:
     """Loads the weights of an earlier model; reports and returns the fields of WarmStart.
 
     Args:
         continues_optimizer: whether to load the state of its optimizer, too.
+        excluded: layers that keep their initial weights, such as a head for other labels.
     Raises:
         UserError: the vocabulary or the architecture differs, or with `continues_optimizer` the optimizer.
     """
-    paths = [file["path"] for file in base_model.properties["files"]]
-    folder = _base_folder(base_model)
+    folder = base_model.keras_folder
     earlier_tokenizer = f"{folder}/tokenizer"
     if not same_vocabulary(earlier_tokenizer, tokenizer.uri):
         raise UserError(
@@ -297,8 +311,9 @@ def _warm_start(
             tokenizer=earlier_tokenizer,
         )
     try:
-        started = start_from(network, folder)
+        started = start_from(network, folder, excluded)
         if continues_optimizer:
+            paths = [file["path"] for file in base_model.properties["files"]]
             _take_moments(network, next(path for path in paths if path.endswith(".index")), started)
     except ValueError as error:
         raise UserError(f"cannot start from {folder}: {error}", code="warm-start-impossible", path=folder) from error
@@ -309,17 +324,12 @@ def _warm_start(
     return layers_by_outcome
 
 
-def _data_record(transformed_examples: TransformedExamples, base_model: ModelFiles | None) -> dict[str, Any]:
+def _data_record(transformed_examples: TransformedExamples, base_model: BaseModel | None) -> dict[str, Any]:
     """Returns the record of the data that the model was trained on, and of those behind its base model."""
     record = transformed_examples.properties.get("data", {})
     if not base_model:
         return record
-    return {**record, "base_model": read_record(_base_folder(base_model))}
-
-
-def _base_folder(base_model: ModelFiles) -> str:
-    paths = [file["path"] for file in base_model.properties["files"]]
-    return next(os.path.dirname(path) for path in paths if os.path.basename(path) == WEIGHTS)
+    return {**record, "base_model": read_record(base_model.keras_folder)}
 
 
 def _take_moments(network: keras.Model, index: str, started: WarmStart) -> None:

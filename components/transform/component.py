@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from seq2serve.components.base.artifact import Examples, Schema, Tokenizer, TokenizerFiles, TransformedExamples
+from seq2serve.components.base.artifact import Examples, Schema, Tokenizer, TokenizerSource, TransformedExamples
 from seq2serve.components.base.component import BeamContext, Input, Output, Splits, component
 from seq2serve.components.transform.preprocessing import Preprocessing
 from seq2serve.models.config import TokenizerConfig
@@ -42,7 +42,7 @@ def Transform(
 def TransformByTokenizer(
     examples: Annotated[Input[Examples], Splits(("train", "eval"))],
     schema: Input[Schema],
-    files: Input[TokenizerFiles],
+    files: Input[TokenizerSource],
     transformed_examples: Output[TransformedExamples],
     tokenizer: Output[Tokenizer],
     preprocessing: Preprocessing,
@@ -52,7 +52,8 @@ def TransformByTokenizer(
 
     Args:
         examples, schema, transformed_examples, tokenizer, preprocessing, context: as for Transform.
-        files: those of a Tokenizer artifact, or a SentencePiece model; or one of these for each column.
+        files: those of a Tokenizer artifact, or a SentencePiece model; or one of these for each column. Or the
+            Tokenizer of ModelImporter.
     Raises:
         UserError: a column is not text, the files are not a tokenizer, a label is unknown, or there is only one.
     """

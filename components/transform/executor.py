@@ -9,7 +9,7 @@ import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 from tensorflow_metadata.proto.v0 import schema_pb2
 
-from seq2serve.components.base.artifact import CORPUS, Examples, Schema, Tokenizer, TokenizerFiles, TransformedExamples
+from seq2serve.components.base.artifact import CORPUS, Examples, Schema, Tokenizer, TokenizerSource, TransformedExamples
 from seq2serve.components.base.component import Context
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.base.progress import note
@@ -44,7 +44,7 @@ def transform(
 def transform_by_tokenizer(
     examples: Examples,
     schema: Schema,
-    files: TokenizerFiles,
+    files: TokenizerSource,
     transformed_examples: TransformedExamples,
     tokenizer: Tokenizer,
     preprocessing: Preprocessing,
@@ -122,7 +122,7 @@ def _count_labels(examples: Examples, schema: Schema, column: str, path: str, co
     return {label: counts["train"][label] for label in domain}
 
 
-def _adopt(files: TokenizerFiles, preprocessing: Preprocessing, tokenizer: Tokenizer) -> None:
+def _adopt(files: TokenizerSource, preprocessing: Preprocessing, tokenizer: Tokenizer) -> None:
     """Copies the user's tokenizer for all columns, or those for each column.
 
     Raises:
@@ -132,7 +132,7 @@ def _adopt(files: TokenizerFiles, preprocessing: Preprocessing, tokenizer: Token
     from seq2serve.models.tokenizers.tokenizer import adopt_tokenizer
 
     columns, paths = preprocessing.columns, {}
-    for file in files.properties["files"]:
+    for file in _source_files(files):
         paths.setdefault(file.get("column", ""), []).append(file["path"])
     if paths.keys() not in ({""}, set(columns)):
         expected = ",".join(f"{column}=DIR" for column in columns)
@@ -164,6 +164,14 @@ def _adopt(files: TokenizerFiles, preprocessing: Preprocessing, tokenizer: Token
     kinds = dict.fromkeys(settings["kind"] for settings in adopted.values())
     sizes = {name: settings["vocab_size"] for name, settings in adopted.items()}
     tokenizer.properties.update(kind=" and ".join(kinds), vocab_size=sizes.get("", sizes))
+
+
+def _source_files(source: TokenizerSource) -> list[dict[str, str]]:
+    """Returns {"path", "column"} of each file; without "column", the tokenizer is for all columns."""
+    if isinstance(source, Tokenizer):
+        (found,) = FileSystems.match([source.path("*")])
+        return [{"path": file.path} for file in found.metadata_list]
+    return source.properties["files"]
 
 
 def _write_ids(

@@ -1,8 +1,8 @@
 """Tuner: the settings of model and training that the user does not set (TFX: Tuner)."""
 
 from seq2serve.components.base.artifact import (
+    BaseModel,
     HyperParameters,
-    ModelFiles,
     Tokenizer,
     TransformedExamples,
     TunerResults,
@@ -25,8 +25,9 @@ def Tuner(
     searched: tuple[str, ...],
     tuner_config: TunerConfig,
     context: Context,
-    base_model: Input[ModelFiles] | None = None,
+    base_model: Input[BaseModel] | None = None,
     corpus_weights: dict[str, float] | None = None,
+    fine_tunes: bool = False,
 ) -> None:
     """Chooses settings by the rules of tasks/sizing.py, and by a search if `tuner_config` asks for one.
 
@@ -48,11 +49,12 @@ def Tuner(
         context: `scratch` holds the trials of a search.
         base_model: the earlier model whose weights each trial starts from.
         corpus_weights: as for Trainer.
+        fine_tunes: whether training starts from a pretrained model, for which other rules hold.
     Raises:
         UserError: all trials failed.
     Source: https://www.tensorflow.org/tfx/guide/tuner
     """
     from seq2serve.components.tuner.executor import Problem, tune
 
-    problem = Problem(transformed_examples, tokenizer, base_model, task, recipe, searched, corpus_weights)
+    problem = Problem(transformed_examples, tokenizer, base_model, task, recipe, searched, corpus_weights, fine_tunes)
     tune(problem, automatic, tuner_config, best_hyperparameters, tuner_results, context)

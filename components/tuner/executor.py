@@ -100,5 +100,6 @@ def _train_data(problem: Problem) -> TrainData:
         rows=properties["num_examples"]["train"],
         tokens=properties["num_tokens"]["train"][column],
         vocab_size=vocab_size[column] if isinstance(vocab_size, dict) else vocab_size,
+        is_pretrained=problem.fine_tunes,
         num_labels=sum(len(properties["label_counts"][name]) for name in problem.task.label_columns),
     )

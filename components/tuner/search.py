@@ -19,7 +19,7 @@ import optuna
 import tensorflow as tf
 
 from seq2serve.components.base import interrupt
-from seq2serve.components.base.artifact import ModelFiles, Tokenizer, TransformedExamples
+from seq2serve.components.base.artifact import BaseModel, Tokenizer, TransformedExamples
 from seq2serve.components.base.component import Context
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.base.progress import Reporter, display, note, progress
@@ -55,15 +55,17 @@ class Problem(NamedTuple):
         recipe: the settings of the first trial.
         names: the settings that may change; see space.searchable.
         corpus_weights: as for Trainer.
+        fine_tunes: whether the base model is a pretrained one.
     """
 
     examples: TransformedExamples
     tokenizer: Tokenizer
-    base_model: ModelFiles | None
+    base_model: BaseModel | None
     task: Task
     recipe: Recipe
     names: tuple[str, ...]
     corpus_weights: dict[str, float] | None = None
+    fine_tunes: bool = False
 
 
 class _OutOfTime(Exception):

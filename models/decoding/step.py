@@ -273,8 +273,9 @@ class StepDecoder:
             Logits, float32 [N, V + padding], and the caches with keys and values of these tokens.
         """
         config, weights = self.config, self.weights
-        x = tf.cast(tf.gather(weights.embedding, tokens), encoding.dtype) * config.embedding_scale + encoding  # [B, K, D]
-        x = self._normed(tf.reshape(x, [-1, config.d_model]), weights.embedding_norm)  # [N, D]
+        x = tf.cast(tf.gather(weights.embedding, tokens), encoding.dtype)  # [B, K, D]
+        x = tf.reshape(x * config.embedding_scale + encoding, [-1, config.d_model])  # [N, D]
+        x = self._normed(x, weights.embedding_norm)
         x = _centre(x) if config.norm_first else x
         updated = []
         for layer, cache, memory in zip(weights.layers, caches, context.memories, strict=True):

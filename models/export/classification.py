@@ -36,19 +36,24 @@ class ClassificationServingModule(tf.Module):
         self.weights = [variable.value for variable in model.weights]
         self._max_length, self._labels = max_length, tuple(labels)
         self._logits = lambda ids: model(ids, training=False)
+        self._pool = lambda ids: model.pool(ids, training=False)
         self._model_config = functools.partial(dataclasses.asdict, model.config)
 
     def signatures(self) -> dict[str, Any]:
         """Returns signature name -> tf.function."""
-        return {"serving_default": self.serving_default, "classify": self.classify}
+        return {"serving_default": self.serving_default, "classify": self.classify, "embed": self.embed}
 
     def warmup_requests(self, samples: list[str]) -> list[WarmupRequest]:
-        """Returns requests to both signatures."""
+        """Returns requests to all signatures."""
         texts = [tf.train.Feature(bytes_list=tf.train.BytesList(value=[text.encode()])) for text in samples]
         examples = [tf.train.Example(features=tf.train.Features(feature={"text": text})) for text in texts]
         serialised = [example.SerializeToString(deterministic=True) for example in examples]
-        text_requests = alone_and_together("serving_default", {"text": samples})
-        return [*text_requests, *alone_and_together("classify", {"inputs": serialised})]
+        requests = {
+            "serving_default": {"text": samples},
+            "classify": {"inputs": serialised},
+            "embed": {"text": samples},
+        }
+        return [request for name, inputs in requests.items() for request in alone_and_together(name, inputs)]
 
     def config(self) -> dict[str, Any]:
         """Returns the model config, the labels and the maximum length."""
@@ -90,6 +95,22 @@ class ClassificationServingModule(tf.Module):
         text = tf.io.parse_example(inputs, {"text": tf.io.FixedLenFeature([], tf.string)})["text"]
         classes, scores, _ = self._classify_texts(text)
         return {"classes": classes, "scores": scores}
+
+    @signature(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
+    def embed(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Embeds texts: the encoder's pooled output, at unit length (Reimers and Gurevych 2019).
+
+        The dot product of two embeddings is their cosine similarity. How well it tells similar texts depends on what
+        the encoder has learnt.
+
+        Args:
+            text: tf.string [B], truncated to `max_length` tokens.
+        Returns:
+            embedding: float32 [B, D], of length 1; truncated: bool [B], whether the text was cut.
+        """
+        ids, truncated = read_texts(self.tokenizer, text, self._max_length)
+        embedding = tf.math.l2_normalize(tf.cast(self._pool(ids), tf.float32), axis=1, epsilon=1e-24)
+        return {"embedding": embedding, "truncated": truncated}
 
     def _classify_texts(self, text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """tf.string [B] -> labels, tf.string [B, C], their probabilities, float32 [B, C], and `truncated`, bool [B]."""

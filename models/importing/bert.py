@@ -23,8 +23,8 @@ class Bert:
     Texts are read alone, so their token type is always 0: its vector is added to every position.
     """
 
-    model_type = "bert"
-    model_class = "EncoderClassifier"
+    model_type, model_class, tokenizer_kind = "bert", "EncoderClassifier", "bert"
+    parts: tuple[str, ...] = ("encoder",)
 
     def settings(self, config: Mapping[str, Any]) -> dict[str, Any]:
         for name, values in _SUPPORTED.items():
@@ -85,7 +85,8 @@ class Bert:
 
 
 def _layer(ours: str, theirs: str) -> dict[str, Source]:
-    attention, parts = f"{ours}.self_attention", [f"{theirs}.attention.self.{part}" for part in ("query", "key", "value")]
+    attention = f"{ours}.self_attention"
+    parts = [f"{theirs}.attention.self.{part}" for part in ("query", "key", "value")]
     return {
         f"{attention}.in_kernel": Source(
             tuple(f"{part}.weight" for part in parts), lambda *kernels: np.concatenate(kernels).T

@@ -45,6 +45,11 @@ def family_of(config: Mapping[str, Any]) -> Family:
     raise ValueError(f"{CONFIG} has the model_type {kind!r}, which is not supported; supported: {known}")
 
 
+def parts_of(folder: str) -> tuple[str, ...]:
+    """Returns those of "encoder" and "decoder" that the model in a folder has; errors as `settings_of`."""
+    return family_of(read_config(folder)).parts
+
+
 def settings_of(folder: str) -> dict[str, Any]:
     """Returns the fields of ModelConfig that the weights in a folder need.
 

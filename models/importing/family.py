@@ -28,6 +28,8 @@ class Family(Protocol):
 
     model_type: str  # as in config.json
     model_class: str  # of models/transformer/models.py
+    parts: tuple[str, ...]  # those of "encoder" and "decoder" that it has
+    tokenizer_kind: str  # as in our tokenizer.json
 
     def settings(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the fields of our ModelConfig that the weights need.

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import glob
-import json
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -33,6 +32,8 @@ class Imported:
         initialised: our weights that have none in the folder, and random values.
         ignored: their tensors that are not used.
         num_parameters: of our model.
+        tokenizer_kind: as in its tokenizer.json.
+        vocab_size: number of its pieces.
     """
 
     family: str
@@ -41,6 +42,8 @@ class Imported:
     initialised: list[str]
     ignored: list[str]
     num_parameters: int
+    tokenizer_kind: str
+    vocab_size: int
 
 
 def import_model(folder: str, model_folder: str, tokenizer_folder: str) -> Imported:
@@ -70,6 +73,8 @@ def import_model(folder: str, model_folder: str, tokenizer_folder: str) -> Impor
         initialised=[name for name in weights if name not in loaded],
         ignored=sorted(tensors.keys() - used),
         num_parameters=model.count_params(),
+        tokenizer_kind=family.tokenizer_kind,
+        vocab_size=len(order),
     )
 
 

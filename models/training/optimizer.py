@@ -126,7 +126,7 @@ def make_schedule(
         return InverseSquareRoot(config.learning_rate, config.warmup_steps)
     if isinstance(total_steps, tf.Variable):
         return AdaptiveCosine(config.learning_rate, config.warmup_steps, total_steps)
-    steps = total_steps or config.steps
+    steps = max(1, total_steps or config.steps)
     warmup = min(config.warmup_steps, steps // 2)
     return keras.optimizers.schedules.CosineDecay(
         0.0, steps - warmup, warmup_target=config.learning_rate, warmup_steps=warmup

@@ -6,7 +6,7 @@ a translation model (Rothe et al. 2020, https://arxiv.org/abs/1907.12461).
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import keras
 
@@ -42,12 +42,13 @@ class WarmStart:
     unused: tuple[str, ...]
 
 
-def start_from(model: keras.Model, directory: str) -> WarmStart:
+def start_from(model: keras.Model, directory: str, excluded: Collection[str] = ()) -> WarmStart:
     """Copies all matching weights of an earlier model into a model.
 
     Args:
         model: a built model; weights without a match stay unchanged.
         directory: a folder that `save_model` wrote, with a model of the same vocabulary.
+        excluded: names of layers of the model that stay unchanged.
     Returns:
         The layers that were taken and those that were not.
     Raises:
@@ -63,6 +64,7 @@ def start_from(model: keras.Model, directory: str) -> WarmStart:
             )
     weights, earlier_weights = named_weights(model), named_weights(earlier)
     sources = {name: _source(name, weight.shape, earlier_weights) for name, weight in weights.items()}
+    sources |= {name: "" for name in weights if name.partition(".")[0] in excluded}
     for name, source in sources.items():
         if source:
             weights[name].assign(earlier_weights[source].value)
@@ -73,9 +75,9 @@ def start_from(model: keras.Model, directory: str) -> WarmStart:
     unused = [name for name in earlier_weights if name not in sources.values()]
     used = [name for name in earlier_weights if name in sources.values()]
     return WarmStart(
-        taken=_largest_layers(taken, excluded=fresh),
-        fresh=_largest_layers(fresh, excluded=taken),
-        unused=_largest_layers(unused, excluded=used),
+        taken=largest_layers(taken, excluded=fresh),
+        fresh=largest_layers(fresh, excluded=taken),
+        unused=largest_layers(unused, excluded=used),
     )
 
 
@@ -116,7 +118,7 @@ def _source(name: str, shape: tuple[int, ...], earlier: dict[str, keras.Variable
     return next((c for c in candidates if c in earlier and earlier[c].shape == shape), "")
 
 
-def _largest_layers(names: Iterable[str], excluded: Iterable[str]) -> tuple[str, ...]:
+def largest_layers(names: Iterable[str], excluded: Iterable[str]) -> tuple[str, ...]:
     """Summarises weights as the largest layers that contain none of the excluded weights."""
     mixed = {prefix for name in excluded for prefix in _prefixes(name)}
     return tuple(dict.fromkeys(next(prefix for prefix in _prefixes(name) if prefix not in mixed) for name in names))

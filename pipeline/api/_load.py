@@ -115,6 +115,23 @@ class LoadedModel:
         _warn_of_cuts(rows)
         return rows[0] if is_one else rows
 
+    def embed(self, text: str | Sequence[str]) -> np.ndarray:
+        """Embeds texts with the encoder of a classifier, for semantic search or clustering.
+
+        Args:
+            text: one text or several.
+        Returns:
+            float32 [D] for one text, [texts, D] for several; each of length 1, so that a dot product is a cosine.
+        Raises:
+            UserError: the model has no signature `embed`.
+        """
+        texts = [text] if isinstance(text, str) else list(text)
+        self._signature("embed")
+        rows = self._outputs("embed", {"text": texts})
+        _warn_of_cuts(rows)
+        embeddings = np.stack([row["embedding"] for row in rows])
+        return embeddings[0] if isinstance(text, str) else embeddings
+
     def attention(self, pairs: "Pair | Sequence[Pair]") -> Any:
         """Returns a translator's cross-attention between source and target tokens.
 

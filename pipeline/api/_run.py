@@ -49,6 +49,7 @@ class RunOptions(TypedDict, total=False):
     schema: str | os.PathLike[str]  # a schema.pbtxt to validate the data against
     tokenizer: Mapping[str, Any] | str | os.PathLike[str]
     warm_start: str | os.PathLike[str]  # a Trainer's model, whose weights training starts from; "last" for the last one
+    start_from: str | os.PathLike[str]  # a pretrained model, by name or folder: its tokenizer and its weights
     metadata: str  # URL of a metadata store that several pipeline roots share
     beam_options: Sequence[str]  # Beam's own, verbatim
     data: Mapping[str, Any]
@@ -220,6 +221,7 @@ def _chosen(task: str, preset: str, options: RunOptions) -> RunConfig:
         schema=os.fspath(options.get("schema") or ""),
         tokenizer="" if isinstance(tokenizer, Mapping) else os.fspath(tokenizer),
         warm_start=os.fspath(options.get("warm_start") or ""),
+        start_from=os.fspath(options.get("start_from") or ""),
         task=task,
         preset=preset,
         columns=columns_of(options),

@@ -111,6 +111,16 @@ WarmStartOption = Annotated[
         show_default=False,
     ),
 ]
+FromOption = Annotated[
+    str,
+    typer.Option(
+        "--from",
+        metavar="NAME|DIR",
+        help="Start from a pretrained model: its weights and its tokenizer. A name, such as minilm (English sentences; "
+        "80 MB, downloaded once), or a folder in Hugging Face's layout: config.json, *.safetensors and a tokenizer.",
+        show_default=False,
+    ),
+]
 RootOption = Annotated[
     str,
     typer.Option(
@@ -209,6 +219,7 @@ class InputOptions(ColumnOptions):
 class StartOptions:
     """What training starts from."""
 
+    start_from: FromOption = ""
     tokenizer: TokenizerOption = ""
     warm_start: WarmStartOption = ""
 

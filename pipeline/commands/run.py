@@ -12,6 +12,7 @@ from seq2serve.pipeline.commands.options import (
     PUSHED,
     ConfigOptions,
     ExecutionOptions,
+    FromOption,
     InputOptions,
     PresetOption,
     StartOptions,
@@ -53,11 +54,13 @@ def demo(
     seq2serve demo --language fr
 
     seq2serve demo --task classification --set training.steps=3000
+
+    seq2serve demo --task classification --from minilm
     """
     with explained(execution.verbose):
         from seq2serve.components.tasks.corpora import get_corpus
 
-        chosen = config.run_config(tokenizer=start.tokenizer, warm_start=start.warm_start)
+        chosen = config.run_config(**dataclasses.asdict(start))
         if chosen.data or chosen.schema or chosen.columns:
             raise UserError(
                 f"{config.config} names data, a schema or columns, and the demo has its own: remove them, or use "
@@ -65,7 +68,7 @@ def demo(
                 code="data-unexpected",
                 path=str(config.config),
             )
-        chosen = dataclasses.replace(chosen, preset=chosen.preset or "demo")
+        chosen = dataclasses.replace(chosen, preset=chosen.preset or ("" if chosen.start_from else "demo"))
         corpus = get_corpus(chosen.pipeline_config().task)
         folder = serving_dir or f"serving/{corpus.serving_name(language)}"
         beam_options = checked_beam_options(execution.beam_options, "the demo corpus", execution.pipeline_root, folder)
@@ -108,7 +111,11 @@ def run(
 
 @grouped
 def validate(
-    inputs: InputOptions, config: ConfigOptions, execution: ExecutionOptions, preset_name: PresetOption = ""
+    inputs: InputOptions,
+    config: ConfigOptions,
+    execution: ExecutionOptions,
+    preset_name: PresetOption = "",
+    start_from: FromOption = "",
 ) -> None:
     """Checks your data without training: statistics, schema, warnings and errors.
 
@@ -119,7 +126,7 @@ def validate(
     seq2serve validate pairs.tsv --source english --target german
     """
     with explained(execution.verbose):
-        chosen, beam_arguments = _chosen(inputs, config, execution, preset_name, StartOptions())
+        chosen, beam_arguments = _chosen(inputs, config, execution, preset_name, StartOptions(start_from))
         effective = chosen.pipeline_config()
         beam_options = checked_beam_options(beam_arguments, chosen.data, execution.pipeline_root)
         set_up_logs(execution.verbose)
@@ -155,8 +162,7 @@ def _chosen(
     chosen = config.run_config(
         data=file or inputs.data,
         schema=str(inputs.schema or ""),
-        tokenizer=start.tokenizer,
-        warm_start=start.warm_start,
+        **dataclasses.asdict(start),
         preset=preset_name,
         columns=inputs.columns(),
     )

@@ -6,8 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from seq2serve.components.base.artifact import WEIGHTS
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.example_gen.formats import parse_roles
+from seq2serve.components.model_importer.pretrained import Pretrained
+from seq2serve.components.tasks.registry import TASKS
+from seq2serve.models.importing.families import parts_of, settings_of
 from seq2serve.pipeline.config import PipelineConfig, value_text
 
 _ONLY_LAYERS = {"EncoderClassifier": "num_encoder_layers", "DecoderLanguageModel": "num_decoder_layers"}
@@ -33,6 +37,28 @@ def user_models(tokenizer: str, warm_start: str, config: PipelineConfig, setting
         values = {key: getattr(config.tokenizer, key) for section, _, key in names if section == "tokenizer"}
         _check_settings(models["tokenizer"], values)
     return models
+
+
+def pretrained_settings(pretrained: Pretrained, task: str) -> tuple[str, ...]:
+    """Returns the settings of the architecture that the weights of a pretrained model need, in the syntax of `--set`.
+
+    Raises:
+        UserError: the folder has no configuration, its architecture is not supported, or not for this task.
+    """
+    folder = str(pretrained.folder)
+    try:
+        parts, values = parts_of(folder), settings_of(folder)
+    except ValueError as error:
+        raise UserError(f"cannot import {folder}: {error}", code="import-impossible", path=folder) from error
+    if parts != TASKS[task].parts:
+        tasks = " or ".join(name for name, other in TASKS.items() if other.parts == parts)
+        raise UserError(
+            f"{folder} is a model for {tasks}, not for {task}; set --task, or start from another model",
+            code="pretrained-task",
+            path=folder,
+            task=task,
+        )
+    return tuple(f"model.{key}={value_text(value)}" for key, value in values.items())
 
 
 def settings_of_base(warm_start: str, has_labels: bool) -> tuple[str, ...]:
@@ -134,7 +160,7 @@ def _own_settings(pattern: str, values: dict[str, Any]) -> dict[str, Any]:
 
 def _keras_folder(folder: Path) -> Path:
     for candidate in (folder / "Format-Keras", folder):
-        is_complete = all((candidate / name).is_file() for name in ("config.json", "model.weights.h5"))
+        is_complete = all((candidate / name).is_file() for name in ("config.json", WEIGHTS))
         if is_complete and any((candidate / "tokenizer").glob("**/tokenizer.json")):
             return candidate
     raise UserError(

@@ -1,0 +1,1 @@
+"""ModelImporter: a pretrained model in another format to a Model and a Tokenizer."""

