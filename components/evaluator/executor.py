@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -15,11 +15,16 @@ from seq2serve.components.evaluator.comparison import BlessedModel, blessed_by_s
 from seq2serve.components.evaluator.effect import describe_effect
 from seq2serve.components.evaluator.report import Evaluated, columns_to_slice_by, evaluate_rows, read_rows
 from seq2serve.components.evaluator.slices import old_and_new
+from seq2serve.components.model_importer.pretrained import suggested_start
+from seq2serve.components.statistics_gen.languages import languages
 from seq2serve.components.tasks.bootstrap import Comparison
+from seq2serve.components.tasks.data import Row
 from seq2serve.components.tasks.task import Task
 from seq2serve.models.runtime.answers import describe_cuts
 from seq2serve.models.runtime.runtime import SavedModelRuntime
 from seq2serve.models.tokenizers.tokenizer import load_tokenizers
+
+SAMPLE = 500  # test rows whose language is identified
 
 
 def evaluate(
@@ -66,12 +71,20 @@ def evaluate(
         blessing,
         {
             "blessed": verdict.is_blessed(evidence, bar),
-            "reason": verdict.reason(evidence, bar, place, model.properties),
+            "reason": verdict.reason(evidence, bar, place, model.properties, _start(task, examples, model, rows)),
             "metric": evaluated.metric.name,
             "baselines": {name: dataclasses.asdict(compared) for name, compared in evidence.baselines.items()},
             **({"last_blessed": _last_blessed(evaluated, blessed, comparison)} if blessed and comparison else {}),
         },
     )
+
+
+def _start(task: Task, examples: Examples, model: Model, rows: Sequence[Row]) -> str:
+    """Returns the name of a pretrained model to start from; empty if the model did, or there is none."""
+    if "pretrained" in model.properties:
+        return ""
+    texts = (row[task.text_columns[0]] for row in rows[:SAMPLE])
+    return suggested_start(task.parts, examples.properties["num_examples"]["train"], languages(texts))
 
 
 def _last_blessed(evaluated: Evaluated, blessed: BlessedModel, comparison: Comparison) -> dict[str, Any]:

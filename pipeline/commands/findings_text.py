@@ -3,6 +3,8 @@
 components/example_validator/anomalies.py lists the checks.
 """
 
+import shlex
+import sys
 from collections.abc import Iterator, Mapping
 
 from rich.console import Console
@@ -11,10 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from seq2serve.components.base.artifact import SPLITS, Artifact
+from seq2serve.components.model_importer.pretrained import suggested_start
+from seq2serve.components.statistics_gen.statistics_file import languages_of
 from seq2serve.components.statistics_gen.totals import label_totals, mean_lengths
+from seq2serve.components.tasks.registry import get_task
 from seq2serve.components.transform.lengths import LengthWarning, length_warnings
 from seq2serve.models.runtime.answers import describe_cuts
 from seq2serve.pipeline.commands.result_tables import make_table
+from seq2serve.pipeline.config import PipelineConfig
 from seq2serve.pipeline.running.pipeline import RunResult
 
 NUM_FREQUENT, NUM_RARE = 15, 5  # labels in a table that is too long for a terminal
@@ -53,6 +59,17 @@ def print_findings(result: RunResult) -> None:
         print(f"note: {note}")
     for warning in data_warnings(examples, anomalies):
         print(f"warning: {warning}")
+
+
+def print_suggested_start(result: RunResult, config: PipelineConfig) -> None:
+    """Prints the command that starts from a pretrained model, if there is one for the data."""
+    languages = languages_of(result.output("StatisticsGen", "statistics"))
+    task = get_task(config.task)
+    num_rows = result.output("ExampleGen", "examples").properties["num_examples"]["train"]
+    name = suggested_start(task.parts, num_rows, languages.get(task.text_columns[0], {}))
+    if name:
+        command = shlex.join(["seq2serve", "run", *sys.argv[2:], "--from", name])
+        print(f"With {num_rows:,} rows for training, a pretrained model is usually better: {command}")
 
 
 def print_corpora(console: Console, statistics: Artifact) -> None:

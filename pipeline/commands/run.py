@@ -130,12 +130,15 @@ def validate(
         effective = chosen.pipeline_config()
         beam_options = checked_beam_options(beam_arguments, chosen.data, execution.pipeline_root)
         set_up_logs(execution.verbose)
-        from seq2serve.pipeline.commands.findings_text import print_validation
+        from seq2serve.pipeline.commands.findings_text import print_suggested_start, print_validation
         from seq2serve.pipeline.dag import make_validation_pipeline
         from seq2serve.pipeline.running.runner import Runner
 
         pipeline = make_validation_pipeline(effective, chosen.data, execution.pipeline_root, chosen.schema)
-        print_validation(Runner(pipeline, beam_options, execution.verbose, execution.metadata).run())
+        result = Runner(pipeline, beam_options, execution.verbose, execution.metadata).run()
+        print_validation(result)
+        if not chosen.start_from:
+            print_suggested_start(result, effective)
 
 
 def _chosen(

@@ -102,6 +102,13 @@ def _training(facts: RunFacts, model: Artifact) -> list[str]:
     if "ModelFiles" in facts.user_files:
         uri = facts.user_files["ModelFiles"].uri.partition(",optimizer=")[0].removeprefix("model=")
         lines.append(f"Warm start from {uri.removesuffix('/**')}")
+    if pretrained := model.properties.get("pretrained"):
+        names = {key: ", ".join(pretrained[key]) or "none" for key in ("initialised", "ignored")}
+        lines.append(
+            f"Pretrained start: {pretrained['family']} from {pretrained['source']}, licence of the weights: "
+            f"{pretrained['licence']}; {counted(len(pretrained['loaded']), 'weight')} loaded, initialised: "
+            f"{names['initialised']}, ignored: {names['ignored']}"
+        )
     if chosen := facts.output("Tuner", "best_hyperparameters"):
         lines.append(f"Settings that Tuner chose: {chosen.properties['reason']}")
     return list(filter(None, lines))

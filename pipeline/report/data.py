@@ -10,7 +10,7 @@ from seq2serve.components.statistics_gen.statistics_file import (
     ROW,
     features_by_name,
     label_counts,
-    ranked_counts,
+    languages_of,
     read_statistics,
 )
 from seq2serve.components.statistics_gen.totals import label_totals, label_totals_of, mean_lengths
@@ -69,13 +69,8 @@ def languages(facts: RunFacts) -> dict[str, tuple[str, float]]:
     statistics = facts.output("StatisticsGen", "statistics")
     if statistics is None:
         return {}
-    most_frequent = {}
-    for column, feature in features_by_name(read_statistics(statistics, "train")).items():
-        counts = ranked_counts(feature, "languages")
-        if counts:
-            language = next(iter(counts))
-            most_frequent[column] = language, counts[language] / sum(counts.values())
-    return most_frequent
+    counts = languages_of(statistics)
+    return {column: (next(iter(c)), next(iter(c.values())) / sum(c.values())) for column, c in counts.items()}
 
 
 def _corpora(statistics: Artifact) -> list[dict[str, Any]]:
