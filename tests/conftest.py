@@ -23,11 +23,12 @@ import pytest
 VOCAB_SIZE = 20
 
 # Changes to a ModelConfig. Together they cover every kind of positions, norm position and activation.
+UNSCALED = {"scale_embeddings": False, "layer_norm_epsilon": 1e-3}
 KINDS = [
     {"positions": "sinusoidal", "norm_first": True, "activation": "relu"},
     {"positions": "sinusoidal", "norm_first": False, "activation": "gelu"},
-    {"positions": "learned", "norm_first": True, "activation": "swiglu"},
-    {"positions": "learned", "norm_first": False, "activation": "relu"},
+    {"positions": "learned", "norm_first": True, "activation": "swiglu", "embedding_norm": True},
+    {"positions": "learned", "norm_first": False, "activation": "relu", "embedding_norm": True, **UNSCALED},
     {"positions": "rotary", "norm_first": True, "activation": "gelu"},
     {"positions": "rotary", "norm_first": False, "activation": "swiglu"},
 ]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from seq2serve.models.decoding.beam_search import BeamSearch
-from seq2serve.models.transformer.layers import LAYER_NORM_EPSILON, sinusoids
+from seq2serve.models.transformer.layers import sinusoids
 
 ctranslate2 = pytest.importorskip("ctranslate2", reason="ctranslate2 is not installed: make test-peers")
 
@@ -58,7 +58,7 @@ def convert(model, folder: str) -> "ctranslate2.Translator":
     spec = ctranslate2.specs.TransformerSpec.from_config(
         (config.num_encoder_layers, config.num_decoder_layers), config.num_heads, pre_norm=config.norm_first
     )
-    spec.config.layer_norm_epsilon = LAYER_NORM_EPSILON
+    spec.config.layer_norm_epsilon = config.layer_norm_epsilon
     matrix = model.target_embedding.matrix.numpy()
     spec.encoder.embeddings[0].weight = spec.decoder.embeddings.weight = spec.decoder.projection.weight = matrix
     spec.decoder.projection.bias = np.zeros(len(matrix), np.float32)

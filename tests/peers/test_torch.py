@@ -10,7 +10,6 @@ import tensorflow as tf
 
 from seq2serve.models.training.loss import MaskedCrossEntropy
 from seq2serve.models.transformer.attention import MultiHeadAttention, causal_mask, padding_mask
-from seq2serve.models.transformer.layers import LAYER_NORM_EPSILON
 
 torch = pytest.importorskip("torch", reason="torch is not installed: make test-peers")
 
@@ -51,11 +50,11 @@ def torch_transformer(model) -> "torch.nn.Transformer":
     """Returns a torch.nn.Transformer with our weights; with post-norm, without the final norms that torch would add."""
     config = model.config
     sizes = {"d_model": config.d_model, "nhead": config.num_heads, "dim_feedforward": config.dff, "dropout": 0.0}
-    options = {"activation": config.activation, "layer_norm_eps": LAYER_NORM_EPSILON, "batch_first": True}
+    options = {"activation": config.activation, "layer_norm_eps": config.layer_norm_epsilon, "batch_first": True}
     options["norm_first"] = config.norm_first
 
     def final_norm():
-        return torch.nn.LayerNorm(config.d_model, LAYER_NORM_EPSILON) if config.norm_first else None
+        return torch.nn.LayerNorm(config.d_model, config.layer_norm_epsilon) if config.norm_first else None
 
     encoder = torch.nn.TransformerEncoder(
         torch.nn.TransformerEncoderLayer(**sizes, **options),

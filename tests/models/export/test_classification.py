@@ -46,6 +46,15 @@ def runtime(exported):
         yield runtime
 
 
+def test_embeddings_are_the_pooled_outputs_at_unit_length(model_and_tokenizer, runtime):
+    model, tokenizer = model_and_tokenizer
+    answers = runtime.run("embed", {"text": TEXTS})
+    np.testing.assert_allclose(np.linalg.norm(answers["embedding"], axis=1), 1, rtol=1e-5)
+    for text, embedding in zip(TEXTS, answers["embedding"], strict=True):
+        pooled = model.pool(tf.constant([[*tokenizer.tokenize(tf.constant([text])).to_list()[0][:20], 3]]))[0]
+        np.testing.assert_allclose(embedding, pooled / np.linalg.norm(pooled), rtol=1e-3, atol=1e-5)
+
+
 def test_probabilities_equal_those_of_the_model(model_and_tokenizer, runtime):
     model, tokenizer = model_and_tokenizer
     answers = runtime.run("serving_default", {"text": TEXTS})

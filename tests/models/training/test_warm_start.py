@@ -108,7 +108,16 @@ def test_weights_that_are_missing_or_have_another_shape_stay_fresh(saved):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("d_model", 16), ("num_heads", 4), ("norm_first", False), ("positions", "learned"), ("activation", "gelu")],
+    [
+        ("d_model", 16),
+        ("num_heads", 4),
+        ("norm_first", False),
+        ("positions", "learned"),
+        ("activation", "gelu"),
+        ("embedding_norm", True),
+        ("scale_embeddings", False),
+        ("layer_norm_epsilon", 0.001),
+    ],
 )
 def test_a_model_with_other_options_is_an_error_and_changes_nothing(saved, key, value):
     model = make(EncoderClassifier, 3)

@@ -6,7 +6,6 @@ import pytest
 import tensorflow as tf
 
 from seq2serve.models.transformer.layers import (
-    LAYER_NORM_EPSILON,
     Dropout,
     FeedForward,
     LayerNormalization,
@@ -83,10 +82,10 @@ def test_layer_norm_and_its_gradient_equal_autodiff(shape):
 
     def plain(x, gamma, beta):
         mean, variance = tf.nn.moments(x, -1, keepdims=True)
-        return tf.nn.batch_normalization(x, mean, variance, beta, gamma, LAYER_NORM_EPSILON)
+        return tf.nn.batch_normalization(x, mean, variance, beta, gamma, 1e-3)
 
     results = []
-    for function in (layer_norm, plain):
+    for function in (lambda *inputs: layer_norm(*inputs, 1e-3), plain):
         with tf.GradientTape() as tape:
             tape.watch([x, gamma, beta])
             y = function(x, gamma, beta)

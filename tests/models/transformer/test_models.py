@@ -11,6 +11,7 @@ import tensorflow as tf
 from seq2serve.models.config import ModelConfig, TrainingConfig
 from seq2serve.models.training.loss import MaskedCrossEntropy
 from seq2serve.models.training.optimizer import make_optimizer
+from seq2serve.models.transformer.attention import padding_mask
 from seq2serve.models.transformer.models import DecoderLanguageModel, EncoderClassifier, Transformer
 from seq2serve.models.transformer.train_step import loss_sums
 from seq2serve.pipeline.config import PRESETS
@@ -86,6 +87,21 @@ def test_a_classifier_does_not_depend_on_padding(kind, random_ids):
     model, source = shared(EncoderClassifier, 3, **kind), random_ids([3, 7])
     alone = model(source[:1, :3])[0]
     np.testing.assert_allclose(model(np.pad(source, [(0, 0), (0, 4)]))[0], alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "first", "pooler"])
+def test_a_begin_marker_and_pooling_are_as_if_the_text_began_with_the_marker(pooling, random_ids):
+    model = make(EncoderClassifier, 3, begin_marker=True, pooling=pooling)
+    ids = random_ids([3, 7])
+    marked = np.pad(ids, [(0, 0), (1, 0)], constant_values=2)
+    x = model.encoder(model.embedding(marked), padding_mask(marked)).numpy()
+    expected = (
+        [row[: 1 + length].mean(0) for row, length in zip(x, [3, 7], strict=True)] if pooling == "mean" else x[:, 0]
+    )
+    if pooling == "pooler":
+        expected = np.tanh(expected @ model.pooler.kernel.numpy())
+    np.testing.assert_allclose(model.pool(ids), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(model(ids), model.pool(ids) @ model.head.kernel.value, rtol=1e-4, atol=1e-5)
 
 
 def test_the_logits_of_a_row_without_tokens_are_the_classifiers_bias():
