@@ -342,10 +342,12 @@ def _check_model(config: PipelineConfig) -> None:
     if model.positions in ("sinusoidal", "rotary") and model.d_model % 2:
         raise _conflict(f"setting model.positions={model.positions} needs an even model.d_model")
     has_limit = "data.max_length" not in automatic
-    if has_limit and model.positions == "learned" and model.max_positions < config.data.max_length < UNCUT:
+    longest = config.data.max_length + 2 * model.begin_marker
+    if has_limit and model.positions == "learned" and model.max_positions < longest < UNCUT:
+        markers = ", 2 of which are for markers" if model.begin_marker else ""
         raise _conflict(
-            f"setting model.positions=learned needs a model.max_positions of at least data.max_length "
-            f"({config.data.max_length}), got {model.max_positions}"
+            f"setting model.positions=learned needs a model.max_positions of at least {longest} for data.max_length="
+            f"{config.data.max_length}, got {model.max_positions}{markers}"
         )
     has_context = TASKS[config.task].parts == ("decoder",) and "model.max_positions" not in automatic
     if has_context and config.decoding.max_new_tokens > model.max_positions // 2:
@@ -357,7 +359,13 @@ def _check_model(config: PipelineConfig) -> None:
 
 def _check_labels(config: PipelineConfig) -> None:
     """Checks the settings that need labels."""
-    usual = {"model.ngram_buckets": 0, "training.token_dropout": 0.0, "training.label_weights": "even"}
+    usual = {
+        "model.ngram_buckets": 0,
+        "model.begin_marker": False,
+        "model.pooling": "mean",
+        "training.token_dropout": 0.0,
+        "training.label_weights": "even",
+    }
     for name, value in usual.items():
         if not TASKS[config.task].label_columns and config.value(name) != value:
             raise _conflict(f"setting {name}={value_text(config.value(name))} needs a task with labels")

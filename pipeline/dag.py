@@ -33,7 +33,7 @@ from seq2serve.pipeline.config import PipelineConfig
 from seq2serve.pipeline.run_config import LAST, RunConfig
 from seq2serve.pipeline.running.last_model import last_model
 from seq2serve.pipeline.running.pipeline import Pipeline
-from seq2serve.pipeline.running.user_models import pretrained_settings, settings_of_base, user_models
+from seq2serve.pipeline.running.user_models import check_trained, pretrained_settings, settings_of_base, user_models
 
 NUM_SAMPLES = 64  # rows of each shard of the test split that the pushed model answers, for people to look at
 
@@ -146,6 +146,7 @@ def make_configured_pipeline(
         base = settings_of_base(chosen.warm_start, has_labels=bool(get_task(config.task).label_columns))
         chosen = dataclasses.replace(chosen, settings=base + chosen.settings)
         config = chosen.pipeline_config()
+    check_trained(config, has_base=bool(pretrained or chosen.warm_start))
     models = user_models(chosen.tokenizer, chosen.warm_start, config, chosen.settings)
     models |= {"schema_file": chosen.schema, "pretrained": pretrained}
     pipeline = make_pipeline(config, chosen.data, pipeline_root, serving_dir, **models)

@@ -39,6 +39,18 @@ def user_models(tokenizer: str, warm_start: str, config: PipelineConfig, setting
     return models
 
 
+def check_trained(config: PipelineConfig, has_base: bool) -> None:
+    """Refuses a run without training and without a model to start from, whose answers would be random."""
+    training = config.training
+    if not (training.steps or training.epochs or training.minutes or has_base):
+        raise UserError(
+            "setting training.steps=0 exports the model that training starts from, and there is none: name one with "
+            "--from or --warm-start",
+            code="base-missing",
+            setting="training.steps",
+        )
+
+
 def pretrained_settings(pretrained: Pretrained, task: str) -> tuple[str, ...]:
     """Returns the settings of the architecture that the weights of a pretrained model need, in the syntax of `--set`.
 
@@ -58,7 +70,9 @@ def pretrained_settings(pretrained: Pretrained, task: str) -> tuple[str, ...]:
             path=folder,
             task=task,
         )
-    return tuple(f"model.{key}={value_text(value)}" for key, value in values.items())
+    # A text has as many tokens as there are learned positions, less two for the markers.
+    limit = (f"data.max_length={values['max_positions'] - 2}",) if values["positions"] == "learned" else ()
+    return (*(f"model.{key}={value_text(value)}" for key, value in values.items()), *limit)
 
 
 def settings_of_base(warm_start: str, has_labels: bool) -> tuple[str, ...]:
@@ -83,8 +97,10 @@ def settings_of_base(warm_start: str, has_labels: bool) -> tuple[str, ...]:
     values = {key: value for key, value in config.items() if "dropout" not in key}
     if only := _ONLY_LAYERS.get(kind):
         values |= dict.fromkeys(("num_encoder_layers", "num_decoder_layers"), values[only])
-    if not (has_labels and values.get("ngram_buckets")):
-        values.pop("ngram_buckets", None)  # models of another kind have none
+    if not has_labels:  # models of another kind do not have these
+        values = {
+            key: value for key, value in values.items() if key not in ("ngram_buckets", "begin_marker", "pooling")
+        }
     return tuple(f"model.{key}={value_text(value)}" for key, value in values.items())
 
 

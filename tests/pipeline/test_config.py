@@ -159,7 +159,7 @@ CONFLICTS = {
         "model.d_model=24",
     ],
     r"^setting model.positions=sinusoidal needs an even model.d_model$": ["model.d_model=9", "model.num_heads=3"],
-    r"^setting model.positions=learned needs a model.max_positions of at least data.max_length \(256\), got 100": [
+    r"^setting model.positions=learned needs a model.max_positions of at least 256 for data.max_length=256, got 100": [
         "model.positions=learned",
         "model.max_positions=100",
     ],

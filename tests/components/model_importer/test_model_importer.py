@@ -1,0 +1,79 @@
+"""ModelImporter records what it took, from where; names and folders of pretrained models are found or refused."""
+
+import pytest
+
+from seq2serve.components.base.artifact import Model, PretrainedFiles, Tokenizer
+from seq2serve.components.base.errors import UserError
+from seq2serve.components.model_importer.component import ModelImporter
+from seq2serve.components.model_importer.pretrained import FEW_ROWS, find_pretrained, suggested_start
+from seq2serve.models.tokenizers.tokenizer import same_vocabulary
+from seq2serve.pipeline.running.raw_files import resolve_raw_files
+from tests.models.importing.small_bert import PIECES, write_bert
+
+
+@pytest.fixture
+def run_importer(tmp_path):
+    """Returns a function that imports a folder, and returns the two artifacts."""
+
+    def run(folder):
+        model, tokenizer = Model(str(tmp_path / "model")), Tokenizer(str(tmp_path / "tokenizer"))
+        for name in ("model", "tokenizer"):
+            (tmp_path / name).mkdir()
+        files = resolve_raw_files(PretrainedFiles(f"{folder}/*"))
+        ModelImporter.function(files=files, model=model, tokenizer=tokenizer, source="a shelf", licence="MIT")
+        return model, tokenizer
+
+    return run
+
+
+def test_source_licence_hashes_and_weights_are_recorded(tmp_path, run_importer, capfd):
+    model, tokenizer = run_importer(write_bert(tmp_path / "bert"))
+    properties = model.properties
+    assert (properties["source"], properties["licence"], properties["family"]) == ("a shelf", "MIT", "bert")
+    assert sorted(properties["files"]) == ["config.json", "model.safetensors", "tokenizer_config.json", "vocab.txt"]
+    assert all(len(digest) == 64 for digest in properties["files"].values())
+    assert properties["ignored"] == ["pooler.dense.bias", "pooler.dense.weight"]
+    assert "embedding.matrix" in properties["loaded"]
+    assert tokenizer.properties == {"kind": "bert", "vocab_size": len(PIECES)}
+    assert same_vocabulary(tokenizer.uri, f"{model.keras_folder}/tokenizer")
+    line = capfd.readouterr().err
+    for part in ("loaded: embedding, encoder", "initialised: none", "ignored: pooler.dense.bias", "licence: MIT"):
+        assert part in line
+
+
+def test_what_cannot_be_imported_is_a_user_error_with_the_folder(tmp_path, run_importer):
+    folder = write_bert(tmp_path / "bert", {"model_type": "t5"})
+    with pytest.raises(UserError, match=r"cannot import .*/bert: config.json has the model_type 't5'") as caught:
+        run_importer(folder)
+    assert caught.value.code == "import-impossible"
+
+
+@pytest.mark.parametrize(
+    ("card", "licence"),
+    [("---\nlicense: apache-2.0\n---\nA model.", "apache-2.0"), ("A model.", "unknown"), (None, "unknown")],
+)
+def test_a_folder_has_the_licence_of_its_model_card(tmp_path, card, licence):
+    if card:
+        (tmp_path / "README.md").write_text(card)
+    found = find_pretrained(str(tmp_path))
+    assert (found.folder, found.licence) == (tmp_path, licence)
+
+
+def test_an_unknown_name_is_refused_with_the_known_ones(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"^no pretrained model 'minilmm': pass a folder .* the names minilm$"):
+        find_pretrained("minilmm")
+
+
+@pytest.mark.parametrize(
+    ("parts", "rows", "languages", "name"),
+    [
+        (("encoder",), 500, {"en": 90, "de": 3}, "minilm"),
+        (("encoder",), 500, {"de": 90, "en": 3}, ""),
+        (("encoder",), FEW_ROWS, {"en": 90}, ""),
+        (("encoder",), 500, {}, ""),
+        (("encoder", "decoder"), 500, {"en": 90}, ""),
+    ],
+)
+def test_a_start_is_suggested_for_few_rows_in_its_language(parts, rows, languages, name):
+    assert suggested_start(parts, rows, languages) == name
