@@ -14,6 +14,7 @@ from seq2serve.components.tasks.registry import TASKS
 from seq2serve.models.importing.families import parts_of, settings_of
 from seq2serve.pipeline.config import PipelineConfig, value_text
 
+_OF_CLASSIFIERS = ("ngram_buckets", "begin_marker", "pooling")
 _ONLY_LAYERS = {"EncoderClassifier": "num_encoder_layers", "DecoderLanguageModel": "num_decoder_layers"}
 
 
@@ -97,10 +98,9 @@ def settings_of_base(warm_start: str, has_labels: bool) -> tuple[str, ...]:
     values = {key: value for key, value in config.items() if "dropout" not in key}
     if only := _ONLY_LAYERS.get(kind):
         values |= dict.fromkeys(("num_encoder_layers", "num_decoder_layers"), values[only])
-    if not has_labels:  # models of another kind do not have these
-        values = {
-            key: value for key, value in values.items() if key not in ("ngram_buckets", "begin_marker", "pooling")
-        }
+    for key in _OF_CLASSIFIERS:  # models of another kind have none of these
+        if not (has_labels and values.get(key)):
+            values.pop(key, None)
     return tuple(f"model.{key}={value_text(value)}" for key, value in values.items())
 
 
