@@ -138,7 +138,7 @@ def test_a_value_of_another_type_is_an_error(setting):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("training.steps", 0),
+        ("training.steps", -1),
         ("model.dropout", 1.5),
         ("training.seed", 4294967296),
         ("data.seed", 99999999999),
@@ -240,7 +240,7 @@ def test_two_tokenizers_for_a_task_with_one_text_are_an_error():
         ("training.learning_rate=fast", r"^setting training.learning_rate must be a number, got 'fast'$"),
         ("model.dropout=inf", r"^setting model.dropout must be a finite number, got 'inf'$"),
         ("model.norm_first=1", r"^setting model.norm_first must be true or false, got '1'$"),
-        ("training.steps=0", r"^setting training.steps must be at least 1, got 0$"),
+        ("training.steps=-1", r"^setting training.steps must be at least 0, got -1$"),
         ("model.dropout=1.5", r"^setting model.dropout must be between 0 and 0.9, got 1.5$"),
         ("data.seed=99999999999", r"^setting data.seed must be between 0 and 4294967295, got 99999999999$"),
     ],

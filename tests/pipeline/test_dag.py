@@ -47,7 +47,13 @@ def parameters(config: PipelineConfig) -> dict[str, dict]:
     return {node.id: as_json(node.id, node.parameters) for node in pipeline(config).nodes}
 
 
-NEED_LABELS = ("model.ngram_buckets", "training.label_weights", "training.token_dropout")
+NEED_LABELS = (
+    "model.begin_marker",
+    "model.pooling",
+    "model.ngram_buckets",
+    "training.label_weights",
+    "training.token_dropout",
+)
 
 
 def other_value(config: PipelineConfig, name: str) -> object:

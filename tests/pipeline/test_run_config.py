@@ -122,9 +122,11 @@ def test_brackets_in_the_folder_of_the_config_file_are_no_pattern(tmp_path):
 
 
 def test_values_win_over_those_below_them_one_by_one():
-    base = RunConfig("a", "s", "", "w", "classification", "tiny", {"text": "a", "label": "b"}, ("training.steps=1",))
-    top = RunConfig("b", "", "t", "", "", "demo", {"text": "c"}, ("training.steps=2",))
-    expected = RunConfig("b", "s", "t", "w", "classification", "demo", {"text": "c", "label": "b"})
+    base = RunConfig(
+        "a", "s", "", "w", "", "classification", "tiny", {"text": "a", "label": "b"}, ("training.steps=1",)
+    )
+    top = RunConfig("b", "", "t", "", "", "", "demo", {"text": "c"}, ("training.steps=2",))
+    expected = RunConfig("b", "s", "t", "w", "", "classification", "demo", {"text": "c", "label": "b"})
     assert top.over(base) == dataclasses.replace(expected, settings=("training.steps=1", "training.steps=2"))
     assert top.over(base).pipeline_config().training.steps == 2
     assert top.over(RunConfig()) == top
@@ -148,7 +150,7 @@ def test_values_win_over_those_below_them_one_by_one():
         ("[training]\nsteps = 5.5", "setting-invalid", r": setting training.steps must be a whole number, got '5.5'$"),
         ("[training]\nsteps = [5]", "setting-invalid", r": setting training.steps must be a text, a number, True or "),
         ("[model]\nnorm_first = 1", "setting-invalid", r": setting model.norm_first must be true or false, got '1'$"),
-        ("[training]\nsteps = 0", "setting-out-of-range", r": setting training.steps must be at least 1, got 0$"),
+        ("[training]\nsteps = -1", "setting-out-of-range", r": setting training.steps must be at least 0, got -1$"),
         ("training = 5", "setting-invalid", r": training must be a table, got 5$"),
         ("task = 5", "setting-invalid", r": task must be a text, got 5$"),
         ("[files]\ndata = ['a']", "setting-invalid", r": files.data must be a text, got \['a'\]$"),

@@ -1,15 +1,17 @@
-"""The architecture that a warm start takes over from an earlier model."""
+"""The architecture follows from an earlier or a pretrained model."""
 
 import dataclasses
 import json
 
 import pytest
 
+from seq2serve.components.base.errors import UserError
 from seq2serve.models.config import ModelConfig
 from seq2serve.pipeline.config import AUTO, preset, with_settings
 from seq2serve.pipeline.dag import make_configured_pipeline
 from seq2serve.pipeline.run_config import RunConfig
 from seq2serve.pipeline.running.user_models import settings_of_base
+from tests.models.importing.small_bert import write_bert
 
 CONFIG = ModelConfig(3, 5, d_model=24, num_heads=2, dff=40, dropout=0.7, positions="learned", ngram_buckets=64)
 
@@ -60,3 +62,37 @@ def test_only_automatic_sizes_follow_from_the_earlier_model(base, name, width):
     assert trainer.parameters["recipe"].model.d_model == width
     assert pipeline.config is not None
     assert f"d_model = {width}" in pipeline.config({})
+
+
+def test_without_training_there_must_be_a_model_to_start_from():
+    chosen = RunConfig(data="x.csv", task="classification", settings=("training.steps=0",))
+    with pytest.raises(UserError, match=r"^setting training.steps=0 exports the model .*: name one with --from"):
+        make_configured_pipeline(chosen, "runs", "serving")
+
+
+def test_a_pretrained_model_decides_about_the_architecture_and_the_length_of_texts(tmp_path):
+    folder = write_bert(tmp_path / "bert")
+    chosen = RunConfig(data="x.csv", task="classification", start_from=str(folder))
+    nodes = {node.id: node for node in make_configured_pipeline(chosen, "runs", "serving").nodes}
+    model = nodes["Trainer"].parameters["recipe"].model
+    assert (model.num_encoder_layers, model.d_model, model.positions, model.pooling) == (2, 8, "learned", "mean")
+    assert nodes["TransformByTokenizer"].parameters["preprocessing"].max_length == 8  # 10 positions, 2 markers
+    assert nodes["TransformByTokenizer"].inputs["files"] == nodes["ModelImporter"].outputs["tokenizer"]
+    assert nodes["Trainer"].inputs["base_model"] == nodes["ModelImporter"].outputs["model"]
+    assert nodes["Tuner"].parameters["fine_tunes"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"task": "translation"}, "pretrained-task"),
+        ({"warm_start": "runs/Trainer/model/1"}, "start-repeated"),
+        ({"tokenizer": "spm.model"}, "start-repeated"),
+    ],
+)
+def test_a_pretrained_model_that_does_not_fit_is_refused(tmp_path, changes, code):
+    folder = write_bert(tmp_path / "bert")
+    chosen = RunConfig(**{"data": "x.csv", "task": "classification", "start_from": str(folder), **changes})
+    with pytest.raises(UserError) as caught:
+        make_configured_pipeline(chosen, "runs", "serving")
+    assert caught.value.code == code
