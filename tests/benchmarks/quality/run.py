@@ -72,7 +72,7 @@ class Benchmark:
         to_beat: the best published figure.
         goal: the figure to reach.
         figures: name (see `figures_of`) -> decimals; the first one is compared with `to_beat`.
-        task, preset, settings: as on the command line.
+        task, preset, settings, start_from: as on the command line.
         files: as on the command line; {data} and {work} are replaced by the folders.
         seeds: of the runs, one each.
         cut: a file to cut in two, written to {work}.
@@ -92,6 +92,7 @@ class Benchmark:
     cut: Cut | None = None
     labelled: dict[str, str] = dataclasses.field(default_factory=dict)
     columns: dict[str, str] = dataclasses.field(default_factory=dict)
+    start_from: str = ""
 
 
 def load(name: str) -> Benchmark:
@@ -121,6 +122,7 @@ def run(benchmark: Benchmark, seed: int, data: pathlib.Path, work: pathlib.Path)
         serving_dir=root / "serving",
         progress=True,
         columns=benchmark.columns,
+        start_from=benchmark.start_from,
         **settings,
     )
     config = tomllib.loads(result.config.read_text(encoding="utf-8"))
