@@ -123,10 +123,16 @@ def named_columns(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Returns column of the task -> column of the file.
 
     Raises:
-        UserError: a column has two names.
+        UserError: a column has two names, or an empty one.
     """
     named: dict[str, str] = {}
     for column, name in pairs:
+        if not name.strip():
+            raise UserError(
+                f"the column {column} needs the name or the number of a column of the file, got {name!r}",
+                code="column-unnamed",
+                column=column,
+            )
         if named.setdefault(column, name) != name:
             raise UserError(
                 f"the column {column} is both {named[column]!r} and {name!r} in the file: name it once",
@@ -204,7 +210,7 @@ def _check_type(name: str, value: Any, kind: type, described: str) -> Any:
 
 
 def _column_name(column: str, name: Any) -> str:
-    if isinstance(name, bool) or not isinstance(name, str | int) or name == "":
+    if isinstance(name, bool) or not isinstance(name, str | int) or not str(name).strip():
         raise UserError(
             f"columns.{column} must be the name or the number of a column of the file, got {name!r}",
             code="setting-invalid",

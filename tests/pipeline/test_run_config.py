@@ -152,6 +152,7 @@ def test_values_win_over_those_below_them_one_by_one():
         ("training = 5", "setting-invalid", r": training must be a table, got 5$"),
         ("task = 5", "setting-invalid", r": task must be a text, got 5$"),
         ("[files]\ndata = ['a']", "setting-invalid", r": files.data must be a text, got \['a'\]$"),
+        ("[columns]\ntext = ' '", "setting-invalid", r": columns.text must be the name or the number .* got ' '$"),
         ("[columns]\ntext = true", "setting-invalid", r": columns.text must be the name or the number of a column"),
         ("[data]\nlabel = 'x'", "setting-replaced", r": setting data.label no longer exists: name the column of the"),
         ("\ntask = ", "config-malformed", r", line 2: not TOML: invalid value$"),
@@ -241,7 +242,7 @@ def test_settings_that_a_brought_tokenizer_does_not_use_are_left_out(brought):
     assert "tokenizer" not in tomllib.loads(dataclasses.replace(config, settings=()).effective_text({}))
 
 
-@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip))
 @settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text_can_be_written(write, name):
     config = RunConfig(columns={"source": name, "target": f"not {name}"})

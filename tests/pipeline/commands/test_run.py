@@ -50,7 +50,7 @@ def test_a_wrong_weight_is_an_error_before_anything_runs(command, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options", [["--text=review", "--label=stars"], ["--column=text=review", "--column", "label=stars"]]
+    "options", [["--text=review", "--label=stars"], ["--column=text=review", "--column", "label = stars"]]
 )
 def test_column_names_of_a_labelled_file_are_options(command, toy, options):
     outcome = command("run", "data.tsv", "--task", "classification", *options)
@@ -342,6 +342,8 @@ def test_a_run_writes_a_config_that_repeats_it_in_any_folder(command, toy, tmp_p
         (["data.tsv", "--source", "a", "--target", "a"], "settings-conflict", {}),
         (["data.tsv", "--source", "a", "--column", "source=b"], "column-repeated", {"column": "source"}),
         (["data.tsv", "--column", "source"], "column-malformed", {"column": "source"}),
+        (["data.tsv", "--column", "source = "], "column-malformed", {"column": "source = "}),
+        (["data.tsv", "--source", " "], "column-unnamed", {"column": "source"}),
         (["data.tsv", "--label", "a"], "name-unknown", {"kind": "column of translation", "name": "label"}),
         ([], "data-missing", {}),
         (["--", "--runner=DirectRunner"], "data-missing", {}),
