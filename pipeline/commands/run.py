@@ -128,7 +128,8 @@ def validate(
         from seq2serve.pipeline.running.runner import Runner
 
         pipeline = make_validation_pipeline(effective, chosen.data, execution.pipeline_root, chosen.schema)
-        print_validation(Runner(pipeline, beam_options, execution.verbose, execution.metadata).run())
+        with chosen.naming_file():
+            print_validation(Runner(pipeline, beam_options, execution.verbose, execution.metadata).run())
 
 
 def _chosen(
@@ -172,7 +173,8 @@ def _run(chosen: RunConfig, serving_dir: str, execution: ExecutionOptions, beam_
     from seq2serve.pipeline.running.runner import Runner
 
     config = chosen.pipeline_config()
-    pipeline = make_configured_pipeline(chosen, execution.pipeline_root, serving_dir, execution.metadata)
-    check_serving_dir(serving_dir, config.task)
-    runner = Runner(pipeline, beam_options, execution.verbose, execution.metadata)
-    print_summary(runner.run(), config)
+    with chosen.naming_file():
+        pipeline = make_configured_pipeline(chosen, execution.pipeline_root, serving_dir, execution.metadata)
+        check_serving_dir(serving_dir, config.task)
+        result = Runner(pipeline, beam_options, execution.verbose, execution.metadata).run()
+    print_summary(result, config)

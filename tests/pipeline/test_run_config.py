@@ -188,9 +188,44 @@ def test_a_file_that_cannot_be_read_is_an_error(tmp_path):
 
 def test_settings_that_contradict_each_other_only_count_with_those_of_the_command_line(write):
     config = read_run_config(write('preset = "tiny"\n[model]\nnum_heads = 7'))
-    with pytest.raises(UserError, match=r"must be divisible by model.num_heads \(7\)$"):
+    with pytest.raises(UserError, match=r"must be divisible by model.num_heads \(7\) \(set in .*model.num_heads\)$"):
         config.pipeline_config()
     assert RunConfig(settings=("model.d_model=14",)).over(config).pipeline_config().model.d_model == 14
+
+
+JOINT = "preset = 'tiny'\n[model]\nnum_heads = 7\n[training]\nepochs = 2\n[columns]\nsource = 'target'"
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (RunConfig(columns={"source": "a"}), ["model.num_heads"]),
+        (RunConfig(columns={"source": "a"}, settings=("model.num_heads=9",)), []),  # the command line's own
+        (RunConfig(columns={"source": "a"}, settings=("model.d_model=16",)), ["model.num_heads"]),
+        (
+            RunConfig(columns={"source": "a"}, settings=("model.num_heads=4", "training.minutes=5")),
+            ["training.epochs"],
+        ),
+        (RunConfig(settings=("model.num_heads=4",)), ["columns.source"]),
+        (RunConfig(columns={"x": "a"}, settings=("model.num_heads=4",)), []),
+    ],
+)
+def test_an_error_found_after_reading_names_the_settings_of_the_config_file(write, options, named):
+    path = write(JOINT)
+    with pytest.raises(UserError) as error:
+        options.over(read_run_config(path)).pipeline_config()
+    suffix = f" (set in {path}: {', '.join(named)})" if named else ""
+    assert str(error.value).endswith(suffix)
+    assert str(error.value).count("set in") == bool(named)
+    assert error.value.fields.get("config") == (str(path) if named else None)
+
+
+def test_a_message_names_a_setting_by_its_whole_name(write):
+    config = read_run_config(write("[model]\nd_model = 8\n[training]\nsteps = 5"))
+    for message, named in (("model.d_model_x, x.training.steps.y", False), ("raise training.steps.", True)):
+        with pytest.raises(UserError) as error, config.naming_file():
+            raise UserError(message)
+        assert ("set in" in str(error.value)) is named
 
 
 # The effective config.

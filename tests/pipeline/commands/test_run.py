@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from seq2serve.components.base.errors import UserError
 from seq2serve.models.config import TokenizerConfig
 from seq2serve.pipeline.config import preset
 from seq2serve.pipeline.run_config import read_run_config
@@ -300,6 +301,21 @@ def test_a_wrong_config_file_is_an_error_before_anything_runs(command, config_fi
     assert (outcome.exit_code, outcome.error.code) == (2, "name-unknown")
     assert outcome.stderr.startswith(f"seq2serve: {config_file}: unknown setting 'training.steppes' (did you mean tra")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["conf", "data.tsv"]
+
+
+def test_an_error_of_a_component_names_the_config_file_whose_value_it_refuses(command, toy, config_file):
+    toy.error = UserError("no column 'review'; raise training.patience", code="x", column="review")
+    outcome = command("run", "--config", config_file, "--set", "training.patience=4")
+    assert (outcome.exit_code, outcome.error.code) == (2, "x")
+    assert outcome.stderr.endswith(f"raise training.patience (set in {config_file}: columns.text)\n")
+
+
+@pytest.mark.parametrize("name", ["run", "validate"])
+def test_a_missing_file_names_the_config_file_that_names_it(command, config_file, tmp_path, name):
+    (tmp_path / "data.tsv").unlink()
+    outcome = command(name, "--config", config_file)
+    assert (outcome.exit_code, outcome.error.code) == (2, "file-missing")
+    assert outcome.stderr.endswith(f"(set in {config_file}: files.data)\n")
 
 
 @pytest.mark.parametrize("options", [[], ["--tokenizer", "mine", "--set", "tokenizer.placeholders=4"]])
