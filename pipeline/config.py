@@ -18,7 +18,7 @@ from seq2serve.components.base.errors import UserError
 from seq2serve.components.evaluator.bar import Bar
 from seq2serve.components.example_gen.formats import Format, Unit
 from seq2serve.components.tasks.registry import DEFAULT_TASK, TASKS, presets_of
-from seq2serve.components.tasks.sizing import automatic_settings
+from seq2serve.components.tasks.sizing import LONGEST_LIMIT, MAX_LENGTH, automatic_settings
 from seq2serve.components.tuner.config import TunerConfig
 from seq2serve.components.tuner.space import searchable
 from seq2serve.models.config import (
@@ -153,6 +153,12 @@ class PipelineConfig:
     def file_columns(self) -> dict[str, str]:
         """Returns every column of the task -> column of the file."""
         return {column: self.columns.get(column, column) for column in TASKS[self.task].columns}
+
+    @property
+    def longest_limit(self) -> int:
+        """Returns the most that Transform may choose as data.max_length, in tokens."""
+        is_bound = MAX_LENGTH in self.automatic and self.model.positions == "learned"
+        return min(self.model.max_positions, LONGEST_LIMIT) if is_bound else LONGEST_LIMIT
 
     def searched(self, warm_start: bool = False) -> tuple[str, ...]:
         """Returns the settings that Tuner's search may change, without those that the user set; none without search.
@@ -341,7 +347,7 @@ def _check_model(config: PipelineConfig) -> None:
         raise _conflict("setting model.positions=rotary needs an even model.d_model / model.num_heads")
     if model.positions in ("sinusoidal", "rotary") and model.d_model % 2:
         raise _conflict(f"setting model.positions={model.positions} needs an even model.d_model")
-    has_limit = "data.max_length" not in automatic
+    has_limit = MAX_LENGTH not in automatic  # otherwise it is at most `longest_limit`
     if has_limit and model.positions == "learned" and model.max_positions < config.data.max_length < UNCUT:
         raise _conflict(
             f"setting model.positions=learned needs a model.max_positions of at least data.max_length "
