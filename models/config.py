@@ -137,6 +137,11 @@ class ModelConfig:
     encoder learns from. 0 disables that classifier."""
 
     @property
+    def longest_text(self) -> int:
+        """Returns the most tokens of a text that have learned positions of their own beside BERT's markers."""
+        return self.max_positions - 2 * self.begin_marker
+
+    @property
     def embedding_scale(self) -> float:
         """Returns the factor of the embeddings."""
         return self.d_model**0.5 if self.scale_embeddings else 1.0

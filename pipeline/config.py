@@ -18,7 +18,7 @@ from seq2serve.components.base.errors import UserError
 from seq2serve.components.evaluator.bar import Bar
 from seq2serve.components.example_gen.formats import Format, Unit
 from seq2serve.components.tasks.registry import DEFAULT_TASK, TASKS, presets_of
-from seq2serve.components.tasks.sizing import automatic_settings
+from seq2serve.components.tasks.sizing import LONGEST_LIMIT, MAX_LENGTH, automatic_settings
 from seq2serve.components.tuner.config import TunerConfig
 from seq2serve.components.tuner.space import searchable
 from seq2serve.models.config import (
@@ -153,6 +153,12 @@ class PipelineConfig:
     def file_columns(self) -> dict[str, str]:
         """Returns every column of the task -> column of the file."""
         return {column: self.columns.get(column, column) for column in TASKS[self.task].columns}
+
+    @property
+    def longest_limit(self) -> int:
+        """Returns the most that Transform may choose as data.max_length, in tokens."""
+        is_bound = MAX_LENGTH in self.automatic and self.model.positions == "learned"
+        return min(self.model.longest_text, LONGEST_LIMIT) if is_bound else LONGEST_LIMIT
 
     def searched(self, warm_start: bool = False) -> tuple[str, ...]:
         """Returns the settings that Tuner's search may change, without those that the user set; none without search.
@@ -341,13 +347,11 @@ def _check_model(config: PipelineConfig) -> None:
         raise _conflict("setting model.positions=rotary needs an even model.d_model / model.num_heads")
     if model.positions in ("sinusoidal", "rotary") and model.d_model % 2:
         raise _conflict(f"setting model.positions={model.positions} needs an even model.d_model")
-    has_limit = "data.max_length" not in automatic
-    longest = config.data.max_length + 2 * model.begin_marker
-    if has_limit and model.positions == "learned" and model.max_positions < longest < UNCUT:
-        markers = ", 2 of which are for markers" if model.begin_marker else ""
+    has_limit = MAX_LENGTH not in automatic  # otherwise it is at most `longest_limit`
+    if has_limit and model.positions == "learned" and model.longest_text < config.data.max_length < UNCUT:
         raise _conflict(
-            f"setting model.positions=learned needs a model.max_positions of at least {longest} for data.max_length="
-            f"{config.data.max_length}, got {model.max_positions}{markers}"
+            f"setting model.positions=learned needs a data.max_length of at most {model.longest_text} for "
+            f"model.max_positions={model.max_positions}, got {config.data.max_length}"
         )
     has_context = TASKS[config.task].parts == ("decoder",) and "model.max_positions" not in automatic
     if has_context and config.decoding.max_new_tokens > model.max_positions // 2:

@@ -222,6 +222,7 @@ def _transform_node(config: PipelineConfig, examples: Channel, schema: Channel, 
         label_columns=task.label_columns,
         too_long=data.too_long,
         placeholders=config.tokenizer.placeholders,
+        longest_limit=config.longest_limit,
     )
     inputs = {"examples": examples, "schema": schema, "preprocessing": preprocessing}
     if not tokenizer:

@@ -66,6 +66,8 @@ class RunConfig:
         task, preset: names.
         columns: column of the task -> column of the file.
         settings: in the syntax of `--set`; of two for one key the later wins.
+        file: path of the config file that some values come from; empty for none.
+        from_file: name of each of these values, such as "training.steps" -> the texts by which messages name it.
     """
 
     data: str = ""
@@ -77,12 +79,37 @@ class RunConfig:
     preset: str = ""
     columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
     settings: tuple[str, ...] = ()
+    file: str = dataclasses.field(default="", compare=False)
+    from_file: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict, compare=False)
 
     def over(self, base: "RunConfig") -> "RunConfig":
-        """Returns these values, and those of another RunConfig where these are missing."""
-        names = (*FILES, "task", "preset")
-        values = {name: getattr(self, name) or getattr(base, name) for name in names}
-        return RunConfig(**values, columns={**base.columns, **self.columns}, settings=base.settings + self.settings)
+        """Returns these values, and those of another RunConfig, read from a file, where these are missing."""
+        values = {name: getattr(self, name) or getattr(base, name) for name in (*FILES, "task", "preset")}
+        own = {
+            *(f"files.{name}" for name in FILES if getattr(self, name)),
+            *(f"columns.{column}" for column in self.columns),
+            *(setting.partition("=")[0].strip() for setting in self.settings),
+        }
+        return RunConfig(
+            **values,
+            columns={**base.columns, **self.columns},
+            settings=base.settings + self.settings,
+            file=base.file,
+            from_file={name: texts for name, texts in base.from_file.items() if name not in own},
+        )
+
+    @contextlib.contextmanager
+    def naming_file(self) -> Iterator[None]:
+        """Adds to a UserError which of the values that its message names were set in the config file."""
+        try:
+            yield
+        except UserError as error:
+            message = str(error)
+            named = [name for name, texts in self.from_file.items() if any(_names(message, text) for text in texts)]
+            if not named or "config" in error.fields:
+                raise
+            fields = error.fields | {"config": self.file}
+            raise UserError(f"{message} (set in {self.file}: {', '.join(named)})", code=error.code, **fields) from error
 
     def pipeline_config(self) -> PipelineConfig:
         """Returns every setting.
@@ -96,8 +123,9 @@ class RunConfig:
                 f"--from {self.start_from} and {other} both name what training starts from: choose one",
                 code="start-repeated",
             )
-        config = preset(self.preset or DEFAULT_PRESET, self.task or DEFAULT_TASK)
-        return with_settings(with_columns(config, self.columns), self.settings)
+        with self.naming_file():
+            config = preset(self.preset or DEFAULT_PRESET, self.task or DEFAULT_TASK)
+            return with_settings(with_columns(config, self.columns), self.settings)
 
     def effective_text(self, chosen: Mapping[str, Any]) -> str:
         """Returns the content of a config file that repeats the run in any folder: all settings, absolute paths.
@@ -132,10 +160,16 @@ def named_columns(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Returns column of the task -> column of the file.
 
     Raises:
-        UserError: a column has two names.
+        UserError: a column has two names, or an empty one.
     """
     named: dict[str, str] = {}
     for column, name in pairs:
+        if not name.strip():
+            raise UserError(
+                f"the column {column} needs the name or the number of a column of the file, got {name!r}",
+                code="column-unnamed",
+                column=column,
+            )
         if named.setdefault(column, name) != name:
             raise UserError(
                 f"the column {column} is both {named[column]!r} and {name!r} in the file: name it once",
@@ -172,7 +206,24 @@ def read_run_config(path: str | os.PathLike[str]) -> RunConfig:
         for setting in settings:
             parse_setting(setting)
         folder = os.path.dirname(os.path.abspath(path))
-        return RunConfig(**_absolute_files(RunConfig(**files), folder), **names, columns=columns, settings=settings)
+        config = RunConfig(**_absolute_files(RunConfig(**files), folder), **names, columns=columns, settings=settings)
+        return dataclasses.replace(config, file=path, from_file=_texts_in_messages(config))
+
+
+def _texts_in_messages(config: RunConfig) -> dict[str, tuple[str, ...]]:
+    """Returns the name of each value, such as "training.steps" -> the texts by which messages name it."""
+    texts = {name: (name,) for name in (setting.partition("=")[0] for setting in config.settings)}
+    texts |= {f"columns.{column}": (repr(column), repr(name)) for column, name in config.columns.items()}
+    # Messages about the rows of a file have its name without quotes.
+    data = parse_data(config.data) if config.data else []
+    texts |= {"files.data": tuple(repr(role.pattern) for role in data)}
+    for name in ("schema", "tokenizer"):
+        texts[f"files.{name}"] = tuple(role.pattern for role in parse_roles(getattr(config, name)) if role.pattern)
+    return texts | {"files.warm_start": (config.warm_start,) if config.warm_start else ()}
+
+
+def _names(message: str, text: str) -> bool:
+    return bool(re.search(rf"(?<![\w.]){re.escape(text)}(?!\.?\w)", message))
 
 
 def _read_toml(path: str) -> dict[str, Any]:
@@ -213,7 +264,7 @@ def _check_type(name: str, value: Any, kind: type, described: str) -> Any:
 
 
 def _column_name(column: str, name: Any) -> str:
-    if isinstance(name, bool) or not isinstance(name, str | int) or name == "":
+    if isinstance(name, bool) or not isinstance(name, str | int) or not str(name).strip():
         raise UserError(
             f"columns.{column} must be the name or the number of a column of the file, got {name!r}",
             code="setting-invalid",

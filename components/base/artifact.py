@@ -167,7 +167,7 @@ class TransformedExamples(Artifact):
     "p99", "max", "total"}} and num_tokens {split: {column: n}} before truncation; with a label column, label_counts
     {column: {label: rows of the train split}}, in the order of the label ids; with several corpora, corpora {name: rows
     of the train split}, in the order of their numbers; data, see storage/data_records.py; settings {name: value}, those
-    that were chosen from the data.
+    that were chosen from the data, and reason, one line.
     """
 
 

@@ -3,7 +3,6 @@
 import collections
 import glob
 import itertools
-import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,7 +11,10 @@ from seq2serve.components.base.artifact import SPLITS
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.base.uris import is_remote
 from seq2serve.components.example_gen.formats import Role, compression, parse_roles
+from seq2serve.models.config import Range
 
+WEIGHTS = Range(0.001, 1000)
+MAX_WEIGHT_RATIO = 1000  # of two corpora: with less than a thousandth of the rows, a corpus has no effect
 _MAGIC = re.compile(r"[*?\[\]]+")
 _OTHER_SPLIT = re.compile(rf",(?=\s*(?:{'|'.join(SPLITS)})\b[\w.]*=)")
 
@@ -31,7 +33,8 @@ def parse_data(text: str, folder: str = "") -> list[Role]:
         The roles, in the same order. If a split has several corpora, every role has the name of its corpus. Weights
         stand only at several corpora of train, and either all of these have one or none; the default is then 1.
     Raises:
-        UserError: a weight is not a positive number, or does not belong to the train split.
+        UserError: a name or a weight is missing, a weight is not in WEIGHTS, two differ by more than MAX_WEIGHT_RATIO,
+            or one does not apply to the train split.
     """
     if os.path.lexists(os.path.join(folder, text)):
         return [Role("", "", text)]
@@ -40,14 +43,7 @@ def parse_data(text: str, folder: str = "") -> list[Role]:
         for role in _roles(text, folder)
         for path, weight in (_with_weight(part, folder) for part in _split_at_commas(role.pattern, folder))
     ]
-    for role in roles:
-        if role.weight is not None and role.split not in ("", "train"):
-            raise UserError(
-                f"{role.pattern}: weights apply only to training; remove the weight of the file for {role.split}",
-                code="weight-unexpected",
-                path=role.pattern,
-                split=role.split,
-            )
+    _check_roles(roles, text)
     corpora = _corpora(roles)
     if len(corpora) == len({_split(roles[members[0]]) for members in corpora}):
         for role in (role for role in roles if role.weight is not None):
@@ -92,6 +88,20 @@ def _roles(text: str, folder: str) -> list[Role]:
     return parse_roles(text, folder)
 
 
+def _check_roles(roles: Iterable[Role], text: str) -> None:
+    for role in roles:
+        if not role.pattern:
+            problem = "has a comma without a file on each side; remove it, or name a file there"
+            raise UserError(f"{text!r} {problem if ',' in text else 'names no file'}", code="file-unnamed", path=text)
+        if role.weight is not None and role.split not in ("", "train"):
+            raise UserError(
+                f"{role.pattern}: weights apply only to training; remove the weight of the file for {role.split}",
+                code="weight-unexpected",
+                path=role.pattern,
+                split=role.split,
+            )
+
+
 def _split(role: Role) -> str:
     return role.split or "train"
 
@@ -118,7 +128,19 @@ def _weights(roles: Sequence[Role], corpora: Sequence[Sequence[int]]) -> list[fl
         )
     if sum(is_train) < 2 or not any(named):
         return [None] * len(corpora)
-    return [next(iter(weights), 1.0) if train else None for train, weights in zip(is_train, named, strict=True)]
+    weights = [next(iter(weights), 1.0) if train else None for train, weights in zip(is_train, named, strict=True)]
+    known = {weight: roles[members[0]] for weight, members in zip(weights, corpora, strict=True) if weight is not None}
+    low, high = min(known), max(known)
+    if high > MAX_WEIGHT_RATIO * low:
+        raise UserError(
+            f"the weights of {known[low].pattern} ({low:g}) and {known[high].pattern} ({high:g}) differ by more than a "
+            f"factor of {MAX_WEIGHT_RATIO:,}, so training would hardly see the former; raise its weight, or leave it "
+            "out",
+            code="weight-invalid",
+            path=known[low].pattern,
+            weight=f"{low:g}",
+        )
+    return weights
 
 
 def _split_at_commas(text: str, folder: str) -> list[str]:
@@ -128,12 +150,12 @@ def _split_at_commas(text: str, folder: str) -> list[str]:
         candidates = ((n, ",".join(pieces[:n])) for n in range(len(pieces), 0, -1))
         number, name = next(((n, name) for n, name in candidates if _exists(name, folder)), (1, pieces[0]))
         is_known = _exists(name, folder)
-        if is_open and not is_known and not is_remote(name):
+        if is_open and name.strip() and not is_known and not is_remote(name):
             parts[-1] += f",{name}"
         else:
             parts.append(name.strip())
         # A name that no file has may have a comma, unless it ends with a weight.
-        is_open = not is_known and not _is_number(name.rpartition(":")[2])
+        is_open = bool(name.strip()) and not is_known and not _is_number(name.rpartition(":")[2])
         pieces = pieces[number:]
     return parts
 
@@ -155,15 +177,24 @@ def _matches(name: str, folder: str) -> bool:
 
 def _with_weight(part: str, folder: str) -> tuple[str, float | None]:
     """Returns (path, weight or None) of a part of the text; an existing file of exactly that name has no weight."""
-    path, colon, number = part.rpartition(":")
-    if not colon or not path or "/" in number or _matches(part, folder):
+    path, colon, number = (word.strip() for word in part.rpartition(":"))
+    if not colon or "/" in number or _matches(part, folder):
         return part, None
-    if not _is_number(number) and not _matches(path, folder):
+    is_known = _matches(path, folder)
+    if number and not _is_number(number) and not is_known:
         return part, None  # a name with a colon, which will not be found
-    if not _is_number(number) or not 0 < float(number) < math.inf:
+    problem, example = "", path
+    if not path:
+        problem, example = "there is no file before the colon", "own.tsv"
+    elif not number:
+        problem = "there is no weight after the colon"
+    elif not is_known and not is_remote(path) and _is_number(path.rpartition(":")[2]):
+        problem, example = "there are two weights", path.rpartition(":")[0]
+    elif not _is_number(number) or not WEIGHTS.allows(float(number)):
+        problem = f"the weight of a corpus must be a number {WEIGHTS}, got {number!r}"
+    if problem:
         raise UserError(
-            f"{part}: the weight of a corpus must be a positive number, got {number!r}; write FILE:WEIGHT, such as "
-            f"{path}:3",
+            f"{part!r}: {problem}; write FILE:WEIGHT, such as {example}:3",
             code="weight-invalid",
             path=path,
             weight=number,

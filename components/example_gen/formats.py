@@ -25,7 +25,7 @@ _SUFFIXES: dict[str, Format] = {
     ".tmx": "tmx",
 }
 # `split.column=`, `split=` or `column=`
-_ROLE = re.compile(rf"\s*(?:(?P<split>{'|'.join(SPLITS)})\b\.?)?(?P<column>\w*)=(?P<pattern>.+)", re.DOTALL)
+_ROLE = re.compile(rf"\s*(?:(?P<split>{'|'.join(SPLITS)})\b\.?)?(?P<column>\w*)=(?P<pattern>.*)", re.DOTALL)
 _NEXT_ROLE = re.compile(r",(?=\s*[\w.]+=)")
 
 
@@ -102,12 +102,17 @@ def parse_roles(text: str, folder: str = "") -> list[Role]:
         folder: relative paths are relative to it; empty for the current folder.
     Returns:
         The roles, in the same order.
+    Raises:
+        UserError: a role has no file.
     """
     if os.path.lexists(os.path.join(folder, text)):
         return [Role("", "", text)]
     matches = [_ROLE.fullmatch(part) for part in _NEXT_ROLE.split(text)]
     if not all(matches):
         return [Role("", "", text)]
+    if empty := next((match for match in matches if not match["pattern"].strip(" ,")), None):
+        role = empty[0].partition("=")[0].strip()
+        raise UserError(f"{text!r} has no file after {role}=; write {role}=FILE", code="file-unnamed", path=text)
     return [Role(match["split"] or "", match["column"], match["pattern"].strip()) for match in matches]
 
 

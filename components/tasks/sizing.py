@@ -141,13 +141,17 @@ def choose_vocab_size(words: Mapping[str, int], for_labels: bool) -> int:
     return next(row.pieces for row in table if number <= row.words)
 
 
-def choose_max_length(longest: int) -> int:
+def choose_max_length(longest: int, longest_limit: int = LONGEST_LIMIT) -> int:
     """Returns the length limit in tokens: the power of two from the longest text on, so that none is cut.
 
     A served text may be longer than those of the data, so a limit is at least SHORTEST_LIMIT; above LONGEST_LIMIT
     attention would need too much memory.
+
+    Args:
+        longest: tokens of the longest text.
+        longest_limit: the most that is allowed, below SHORTEST_LIMIT too: a model may have learned fewer positions.
     """
-    return min(max(SHORTEST_LIMIT, 2 ** math.ceil(math.log2(max(1, longest)))), LONGEST_LIMIT)
+    return min(max(SHORTEST_LIMIT, 2 ** math.ceil(math.log2(max(1, longest)))), longest_limit)
 
 
 class _Choices:

@@ -18,7 +18,7 @@ from seq2serve.components.storage.beam_runner import WriteJsonLines, beam_pipeli
 from seq2serve.components.storage.data_records import describe_data, read_record, write_record
 from seq2serve.components.storage.files import filled_folder, local_file
 from seq2serve.components.storage.shards import shard_paths
-from seq2serve.components.tasks.sizing import MAX_LENGTH, VOCABULARY, choose_max_length
+from seq2serve.components.tasks.sizing import LONGEST_LIMIT, MAX_LENGTH, VOCABULARY, choose_max_length
 from seq2serve.components.transform.lengths import length_warnings
 from seq2serve.components.transform.preprocessing import Preprocessing
 from seq2serve.components.transform.workers import CountLabels, LearnTokenizers, WriteIds, transformed_path
@@ -189,12 +189,47 @@ def _write_ids(
         labels: label column -> its labels, in the order of their ids; several corpora become ids in the same way.
         tokenizer_config: of the tokenizer that is learned first; None if `tokenizer` is complete.
     """
+    splits, corpora = examples.properties["splits"], list(examples.properties.get("corpora", {}))
+    if corpora:
+        labels = labels | {CORPUS: corpora}
+    learned, counts = _run_beam(
+        examples, transformed_examples, tokenizer, preprocessing, labels, context, tokenizer_config
+    )
+    if tokenizer_config:
+        _describe_learned(tokenizer, learned, tokenizer_config)
+    transformed_examples.properties.update(splits=splits, data=describe_data(examples))
+    chosen = _choose(learned, counts, preprocessing, tokenizer_config)
+    if chosen:
+        listed = ", ".join(f"{name}={value:,}" for name, value in chosen.items())
+        bound = ""
+        if chosen.get(MAX_LENGTH) == preprocessing.longest_limit < LONGEST_LIMIT:
+            bound = f", at most model.max_positions={preprocessing.longest_limit}"
+        transformed_examples.properties.update(settings=chosen, reason=f"{listed} from the texts{bound}")
+        note(f"Transform chose {transformed_examples.properties['reason']}")
+    preprocessing = dataclasses.replace(preprocessing, max_length=chosen.get(MAX_LENGTH, preprocessing.max_length))
+    _describe(transformed_examples, counts, preprocessing)
+    if corpora:
+        transformed_examples.properties["corpora"] = _count_corpora(counts, corpora)
+
+
+def _run_beam(
+    examples: Examples,
+    transformed_examples: TransformedExamples,
+    tokenizer: Tokenizer,
+    preprocessing: Preprocessing,
+    labels: dict[str, list[str]],
+    context: Context,
+    tokenizer_config: TokenizerConfig | None,
+) -> tuple[list[dict], list[dict]]:
+    """Learns tokenizers and writes ids; see `_write_ids` for the arguments.
+
+    Returns:
+        The results of LearnTokenizers, none if `tokenizer` is complete, and the counts of each shard.
+    """
     uri, splits = transformed_examples.uri, examples.properties["splits"]
     for split in splits:
         FileSystems.mkdirs(transformed_examples.path(f"Split-{split}"))
     shards = [(split, path, transformed_path(uri, path)) for split in splits for path in shard_paths(examples, split)]
-    if corpora := list(examples.properties.get("corpora", {})):
-        labels = labels | {CORPUS: corpora}
     counts_path, learned_path = (transformed_examples.path(name) for name in ("counts.jsonl", "learned.jsonl"))
     # One pipeline for learning and writing: for each pipeline the workers would import TensorFlow again.
     with beam_pipeline(context) as pipeline:
@@ -214,34 +249,22 @@ def _write_ids(
             | beam.ParDo(WriteIds(preprocessing, labels, tokenizer.uri), *learned)
             | WriteJsonLines(counts_path)
         )
-    learned_results = read_json_lines(learned_path) if tokenizer_config else []
-    if tokenizer_config:
-        _describe_learned(tokenizer, learned_results, tokenizer_config)
-    counts, chosen = read_json_lines(counts_path), {}
-    if tokenizer_config and not tokenizer_config.vocab_size:
-        chosen |= _chosen_size(learned_results)
-    if not preprocessing.max_length:
-        chosen |= _chosen_limit(counts)
-        preprocessing = dataclasses.replace(preprocessing, max_length=chosen[MAX_LENGTH])
-    transformed_examples.properties.update(splits=splits, data=describe_data(examples))
-    if chosen:
-        transformed_examples.properties["settings"] = chosen
-        note(f"Transform chose {', '.join(f'{name}={value:,}' for name, value in chosen.items())} from the texts")
-    _describe(transformed_examples, counts, preprocessing)
-    if corpora:
-        transformed_examples.properties["corpora"] = _count_corpora(counts, corpora)
+    return read_json_lines(learned_path) if tokenizer_config else [], read_json_lines(counts_path)
 
 
-def _chosen_size(learned: list[dict]) -> dict[str, int]:
-    """Returns the size that was chosen, as a setting; none if two vocabularies differ: one setting is for both."""
+def _choose(
+    learned: list[dict], shards: list[dict], preprocessing: Preprocessing, tokenizer_config: TokenizerConfig | None
+) -> dict[str, int]:
+    """Returns the settings that follow from the texts: the size of the vocabulary, and the length limit."""
+    chosen = {}
     sizes = {result["wanted"] for result in learned}
-    return {VOCABULARY: sizes.pop()} if len(sizes) == 1 else {}
-
-
-def _chosen_limit(shards: list[dict]) -> dict[str, int]:
-    """Returns the length limit, as a setting."""
-    lengths = [int(length) for shard in shards for lengths in shard["lengths"].values() for length in lengths]
-    return {MAX_LENGTH: choose_max_length(max(lengths, default=0))}
+    # If two vocabularies differ, there is no setting for them: one is for both.
+    if tokenizer_config and not tokenizer_config.vocab_size and len(sizes) == 1:
+        chosen[VOCABULARY] = sizes.pop()
+    if not preprocessing.max_length:
+        lengths = [int(length) for shard in shards for lengths in shard["lengths"].values() for length in lengths]
+        chosen[MAX_LENGTH] = choose_max_length(max(lengths, default=0), preprocessing.longest_limit)
+    return chosen
 
 
 def _describe_learned(tokenizer: Tokenizer, learned: list[dict], config: TokenizerConfig) -> None:

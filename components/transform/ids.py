@@ -12,7 +12,6 @@ from seq2serve.components.base.artifact import CORPUS
 from seq2serve.components.storage.examples_io import read_texts
 from seq2serve.components.storage.files import filled_folder, local_copy
 from seq2serve.components.storage.tf_records import ExampleEncoder, RecordWriter, pack_numbers
-from seq2serve.components.tasks.sizing import LONGEST_LIMIT
 from seq2serve.components.transform.preprocessing import Preprocessing
 from seq2serve.models.config import TokenizerConfig
 from seq2serve.models.tokenizers.placeholders import make_placeholders
@@ -114,7 +113,8 @@ class IdWriter:
 
     def _rows(self, batch: dict[str, tf.Tensor], counts: "_Counts") -> Iterator[tuple[bytes, ...]]:
         """Returns the encoded ids of each row that is not dropped, and updates the counts."""
-        columns, limit = self._preprocessing.columns, self._preprocessing.max_length or LONGEST_LIMIT
+        columns = self._preprocessing.columns
+        limit = self._preprocessing.max_length or self._preprocessing.longest_limit
         texts = [batch[column] for column in columns]
         if self._placeholders:
             masked = self._placeholders.mask(texts[0])

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Literal
 
+from seq2serve.components.tasks.sizing import LONGEST_LIMIT
+
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
@@ -17,6 +19,7 @@ class Preprocessing:
             `num_dropped`.
         placeholders: number of placeholders that a SentencePiece model which the user brings is given. Two columns are
             source and target: a span that both have is replaced by a placeholder in both, if the tokenizer has any.
+        longest_limit: the largest limit that may be chosen.
     """
 
     columns: tuple[str, ...]
@@ -24,3 +27,4 @@ class Preprocessing:
     label_columns: tuple[str, ...] = ()
     too_long: Literal["cut", "drop"] = "cut"
     placeholders: int = 0
+    longest_limit: int = LONGEST_LIMIT

@@ -22,7 +22,7 @@ def columns_of(options: Mapping[str, Any]) -> dict[str, str]:
     """Returns column of the task -> column of the rows, from the option `columns` and its short forms.
 
     Raises:
-        UserError: `columns` is not a dict, or a column has two names.
+        UserError: `columns` is not a dict, or a column has two names or an empty one.
     """
     columns = options.get("columns", {})
     if not isinstance(columns, Mapping):

@@ -88,19 +88,15 @@ def run(
         UserError: the input or an option is wrong.
         ComponentError: a component failed.
     """
-    if unknown := next((name for name in options if name not in RunOptions.__annotations__), None):
-        known = ", ".join(RunOptions.__annotations__)
-        raise UserError(f"run() has no option {unknown!r}; it has {known}", code="option-unknown", option=unknown)
-    root = os.fspath(pipeline_root)
-    chosen = _chosen(task, preset, options)
+    root, chosen = os.fspath(pipeline_root), _chosen(task, preset, options)
     chosen.pipeline_config()  # before anything is written
     if rows is None and not chosen.data:
         raise UserError(NO_DATA, code="data-missing")
     mode = _display_mode(progress)
-    with progress_display.display(mode), quiet_libraries():
+    with progress_display.display(mode), quiet_libraries(), chosen.naming_file():
         if rows is not None:
             source = os.fspath(rows) if isinstance(rows, str | os.PathLike) else write_rows(rows, root)
-            chosen = dataclasses.replace(chosen, data=source)
+            chosen = RunConfig(data=source).over(chosen)
         config = chosen.pipeline_config()
         destination = os.fspath(serving_dir) or f"serving/{config.task}"
         beam_options = checked_beam_options(list(options.get("beam_options", ())), chosen.data, root, destination)
@@ -216,6 +212,9 @@ def _chosen(task: str, preset: str, options: RunOptions) -> RunConfig:
     Raises:
         UserError: the config file or an option is wrong.
     """
+    if unknown := next((name for name in options if name not in RunOptions.__annotations__), None):
+        known = ", ".join(RunOptions.__annotations__)
+        raise UserError(f"run() has no option {unknown!r}; it has {known}", code="option-unknown", option=unknown)
     tokenizer = options.get("tokenizer", "")
     given = RunConfig(
         schema=os.fspath(options.get("schema") or ""),

@@ -193,12 +193,12 @@ class ColumnOptions:
         """Returns column of the task -> column of the file, of those that were named.
 
         Raises:
-            UserError: an option has no name, or a column has two.
+            UserError: an option names no column, or a column has two names.
         """
         pairs = [(column, name) for column in SHORT_COLUMNS if (name := getattr(self, column)) is not None]
         for text in self.column or ():
-            column, equals, name = text.partition("=")
-            if not (column and equals and name):
+            column, _, name = (word.strip() for word in text.partition("="))
+            if not (column and name):
                 raise UserError(
                     f"--column {text}: write COLUMN=NAME, such as source=english", code="column-malformed", column=text
                 )

@@ -135,7 +135,8 @@ def validate(
         from seq2serve.pipeline.running.runner import Runner
 
         pipeline = make_validation_pipeline(effective, chosen.data, execution.pipeline_root, chosen.schema)
-        result = Runner(pipeline, beam_options, execution.verbose, execution.metadata).run()
+        with chosen.naming_file():
+            result = Runner(pipeline, beam_options, execution.verbose, execution.metadata).run()
         print_validation(result)
         if not chosen.start_from:
             print_suggested_start(result, effective)
@@ -181,7 +182,8 @@ def _run(chosen: RunConfig, serving_dir: str, execution: ExecutionOptions, beam_
     from seq2serve.pipeline.running.runner import Runner
 
     config = chosen.pipeline_config()
-    pipeline = make_configured_pipeline(chosen, execution.pipeline_root, serving_dir, execution.metadata)
-    check_serving_dir(serving_dir, config.task)
-    runner = Runner(pipeline, beam_options, execution.verbose, execution.metadata)
-    print_summary(runner.run(), config)
+    with chosen.naming_file():
+        pipeline = make_configured_pipeline(chosen, execution.pipeline_root, serving_dir, execution.metadata)
+        check_serving_dir(serving_dir, config.task)
+        result = Runner(pipeline, beam_options, execution.verbose, execution.metadata).run()
+    print_summary(result, config)

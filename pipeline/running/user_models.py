@@ -71,9 +71,7 @@ def pretrained_settings(pretrained: Pretrained, task: str) -> tuple[str, ...]:
             path=folder,
             task=task,
         )
-    # A text has as many tokens as there are learned positions, less two for the markers.
-    limit = (f"data.max_length={values['max_positions'] - 2}",) if values["positions"] == "learned" else ()
-    return (*(f"model.{key}={value_text(value)}" for key, value in values.items()), *limit)
+    return tuple(f"model.{key}={value_text(value)}" for key, value in values.items())
 
 
 def settings_of_base(warm_start: str, has_labels: bool) -> tuple[str, ...]:

@@ -159,7 +159,7 @@ CONFLICTS = {
         "model.d_model=24",
     ],
     r"^setting model.positions=sinusoidal needs an even model.d_model$": ["model.d_model=9", "model.num_heads=3"],
-    r"^setting model.positions=learned needs a model.max_positions of at least 256 for data.max_length=256, got 100": [
+    r"^setting model.positions=learned needs a data.max_length of at most 100 for model.max_positions=100, got 256": [
         "model.positions=learned",
         "model.max_positions=100",
     ],

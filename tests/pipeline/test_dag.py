@@ -10,6 +10,7 @@ import pytest
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.tasks.classification.task import Classification
 from seq2serve.components.tasks.registry import TASKS
+from seq2serve.components.tasks.sizing import LONGEST_LIMIT
 from seq2serve.components.tuner.config import TunerConfig
 from seq2serve.pipeline.config import PipelineConfig, preset, setting_names, setting_type, with_columns, with_settings
 from seq2serve.pipeline.dag import make_pipeline, make_validation_pipeline
@@ -93,6 +94,23 @@ def test_every_setting_reaches_the_components_that_use_it(name):
     before, after = parameters(config), parameters(other)
     changed = [component for component in before if before[component] != after[component]]
     assert changed == (USERS.get(name) or USERS.get(name.partition(".")[0], ["Trainer"]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "limit"),
+    [
+        (["model.positions=learned", "model.max_positions=100"], 100),
+        (["model.positions=learned", "model.max_positions=5000"], LONGEST_LIMIT),
+        (["model.max_positions=100"], LONGEST_LIMIT),  # rotary positions have no end
+        (["model.positions=learned", "model.max_positions=100", "data.max_length=50"], LONGEST_LIMIT),
+    ],
+)
+def test_an_automatic_limit_fits_the_learned_positions(settings, limit):
+    config = with_settings(preset("auto", "translation"), settings)
+    preprocessing = parameters(config)["Transform"]["preprocessing"]
+    assert preprocessing["longest_limit"] == limit
+    if not preprocessing["max_length"]:
+        with_settings(config, [f"data.max_length={limit}"])  # what Transform may choose is allowed
 
 
 # The search of Tuner.

@@ -154,6 +154,7 @@ def test_values_win_over_those_below_them_one_by_one():
         ("training = 5", "setting-invalid", r": training must be a table, got 5$"),
         ("task = 5", "setting-invalid", r": task must be a text, got 5$"),
         ("[files]\ndata = ['a']", "setting-invalid", r": files.data must be a text, got \['a'\]$"),
+        ("[columns]\ntext = ' '", "setting-invalid", r": columns.text must be the name or the number .* got ' '$"),
         ("[columns]\ntext = true", "setting-invalid", r": columns.text must be the name or the number of a column"),
         ("[data]\nlabel = 'x'", "setting-replaced", r": setting data.label no longer exists: name the column of the"),
         ("\ntask = ", "config-malformed", r", line 2: not TOML: invalid value$"),
@@ -189,9 +190,44 @@ def test_a_file_that_cannot_be_read_is_an_error(tmp_path):
 
 def test_settings_that_contradict_each_other_only_count_with_those_of_the_command_line(write):
     config = read_run_config(write('preset = "tiny"\n[model]\nnum_heads = 7'))
-    with pytest.raises(UserError, match=r"must be divisible by model.num_heads \(7\)$"):
+    with pytest.raises(UserError, match=r"must be divisible by model.num_heads \(7\) \(set in .*model.num_heads\)$"):
         config.pipeline_config()
     assert RunConfig(settings=("model.d_model=14",)).over(config).pipeline_config().model.d_model == 14
+
+
+JOINT = "preset = 'tiny'\n[model]\nnum_heads = 7\n[training]\nepochs = 2\n[columns]\nsource = 'target'"
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (RunConfig(columns={"source": "a"}), ["model.num_heads"]),
+        (RunConfig(columns={"source": "a"}, settings=("model.num_heads=9",)), []),  # the command line's own
+        (RunConfig(columns={"source": "a"}, settings=("model.d_model=16",)), ["model.num_heads"]),
+        (
+            RunConfig(columns={"source": "a"}, settings=("model.num_heads=4", "training.minutes=5")),
+            ["training.epochs"],
+        ),
+        (RunConfig(settings=("model.num_heads=4",)), ["columns.source"]),
+        (RunConfig(columns={"x": "a"}, settings=("model.num_heads=4",)), []),
+    ],
+)
+def test_an_error_found_after_reading_names_the_settings_of_the_config_file(write, options, named):
+    path = write(JOINT)
+    with pytest.raises(UserError) as error:
+        options.over(read_run_config(path)).pipeline_config()
+    suffix = f" (set in {path}: {', '.join(named)})" if named else ""
+    assert str(error.value).endswith(suffix)
+    assert str(error.value).count("set in") == bool(named)
+    assert error.value.fields.get("config") == (str(path) if named else None)
+
+
+def test_a_message_names_a_setting_by_its_whole_name(write):
+    config = read_run_config(write("[model]\nd_model = 8\n[training]\nsteps = 5"))
+    for message, named in (("model.d_model_x, x.training.steps.y", False), ("raise training.steps.", True)):
+        with pytest.raises(UserError) as error, config.naming_file():
+            raise UserError(message)
+        assert ("set in" in str(error.value)) is named
 
 
 # The effective config.
@@ -243,7 +279,7 @@ def test_settings_that_a_brought_tokenizer_does_not_use_are_left_out(brought):
     assert "tokenizer" not in tomllib.loads(dataclasses.replace(config, settings=()).effective_text({}))
 
 
-@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip))
 @settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text_can_be_written(write, name):
     config = RunConfig(columns={"source": name, "target": f"not {name}"})

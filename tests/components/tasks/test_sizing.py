@@ -112,6 +112,11 @@ def test_no_text_is_cut_up_to_the_longest_limit(longest, limit):
     assert SHORTEST_LIMIT <= limit <= LONGEST_LIMIT
 
 
+@pytest.mark.parametrize(("longest", "allowed", "limit"), [(20, 100, 100), (129, 200, 200), (129, 300, 256)])
+def test_a_limit_is_at_most_the_one_allowed(longest, allowed, limit):
+    assert choose_max_length(longest, allowed) == limit
+
+
 @pytest.mark.parametrize("for_labels", [True, False])
 def test_a_vocabulary_grows_with_the_text_and_scripts_without_spaces_count(for_labels):
     sizes = [choose_vocab_size({"words": number}, for_labels) for number in (10, 10**4, 10**6, 10**8, 10**10)]

@@ -127,6 +127,18 @@ def test_size_and_limit_that_are_not_set_follow_from_the_texts_and_are_recorded(
         assert read_ids(again, split, len(parts)) == read_ids(ids, split, len(parts))
 
 
+def test_a_chosen_limit_fits_the_learned_positions_and_the_line_says_so(inputs, tmp_path, capsys):
+    ids, _ = transform(inputs, tmp_path, max_length=0, longest_limit=MAX_LENGTH)
+    assert ids.properties["settings"] == {"data.max_length": MAX_LENGTH}
+    assert (
+        max(len(row) for split, parts in SPLITS.items() for pair in read_ids(ids, split, len(parts)) for row in pair)
+        == 50
+    )
+    line = f"data.max_length={MAX_LENGTH} from the texts, at most model.max_positions={MAX_LENGTH}"
+    assert ids.properties["reason"] == line
+    assert f"Transform chose {line}\n" in capsys.readouterr().err
+
+
 def test_spans_of_pairs_become_the_placeholders_of_the_served_graph(tmp_path, make_transformer, inputs):
     """Ids equal those of the module that is exported: of every source, and of a target given its source."""
     pairs = [("turn {x} on 5", "5 {x} an"), ("open", "auf 7"), ("3 of 4", "4 von 3,5")]

@@ -145,6 +145,7 @@ def test_a_model_that_is_not_blessed_is_a_run_with_a_reason(pairs, options, tmp_
         ({"columns": {"sourse": "a"}}, "name-unknown"),
         ({"columns": ["a", "b"]}, "settings-invalid"),
         ({"columns": {"source": "a"}, "source": "b"}, "column-repeated"),
+        ({"source": ""}, "column-unnamed"),
         ({"beam_options": ["stray"]}, "beam-option-malformed"),
         ({"serving_dir": "pairs.tsv"}, "serving-dir-unwritable"),
     ],

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from seq2serve.components.base.errors import UserError
 from seq2serve.models.config import TokenizerConfig
 from seq2serve.pipeline.config import preset
 from seq2serve.pipeline.run_config import read_run_config
@@ -50,7 +51,7 @@ def test_a_wrong_weight_is_an_error_before_anything_runs(command, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options", [["--text=review", "--label=stars"], ["--column=text=review", "--column", "label=stars"]]
+    "options", [["--text=review", "--label=stars"], ["--column=text=review", "--column", "label = stars"]]
 )
 def test_column_names_of_a_labelled_file_are_options(command, toy, options):
     outcome = command("run", "data.tsv", "--task", "classification", *options)
@@ -302,6 +303,21 @@ def test_a_wrong_config_file_is_an_error_before_anything_runs(command, config_fi
     assert sorted(path.name for path in tmp_path.iterdir()) == ["conf", "data.tsv"]
 
 
+def test_an_error_of_a_component_names_the_config_file_whose_value_it_refuses(command, toy, config_file):
+    toy.error = UserError("no column 'review'; raise training.patience", code="x", column="review")
+    outcome = command("run", "--config", config_file, "--set", "training.patience=4")
+    assert (outcome.exit_code, outcome.error.code) == (2, "x")
+    assert outcome.stderr.endswith(f"raise training.patience (set in {config_file}: columns.text)\n")
+
+
+@pytest.mark.parametrize("name", ["run", "validate"])
+def test_a_missing_file_names_the_config_file_that_names_it(command, config_file, tmp_path, name):
+    (tmp_path / "data.tsv").unlink()
+    outcome = command(name, "--config", config_file)
+    assert (outcome.exit_code, outcome.error.code) == (2, "file-missing")
+    assert outcome.stderr.endswith(f"(set in {config_file}: files.data)\n")
+
+
 @pytest.mark.parametrize("options", [[], ["--tokenizer", "mine", "--set", "tokenizer.placeholders=4"]])
 def test_a_run_writes_a_config_that_repeats_it_in_any_folder(command, toy, tmp_path, monkeypatch, options):
     (tmp_path / "mine").mkdir()
@@ -342,6 +358,8 @@ def test_a_run_writes_a_config_that_repeats_it_in_any_folder(command, toy, tmp_p
         (["data.tsv", "--source", "a", "--target", "a"], "settings-conflict", {}),
         (["data.tsv", "--source", "a", "--column", "source=b"], "column-repeated", {"column": "source"}),
         (["data.tsv", "--column", "source"], "column-malformed", {"column": "source"}),
+        (["data.tsv", "--column", "source = "], "column-malformed", {"column": "source = "}),
+        (["data.tsv", "--source", " "], "column-unnamed", {"column": "source"}),
         (["data.tsv", "--label", "a"], "name-unknown", {"kind": "column of translation", "name": "label"}),
         ([], "data-missing", {}),
         (["--", "--runner=DirectRunner"], "data-missing", {}),

@@ -76,7 +76,7 @@ def test_a_pretrained_model_decides_about_the_architecture_and_the_length_of_tex
     nodes = {node.id: node for node in make_configured_pipeline(chosen, "runs", "serving").nodes}
     model = nodes["Trainer"].parameters["recipe"].model
     assert (model.num_encoder_layers, model.d_model, model.positions, model.pooling) == (2, 8, "learned", "mean")
-    assert nodes["TransformByTokenizer"].parameters["preprocessing"].max_length == 8  # 10 positions, 2 markers
+    assert nodes["TransformByTokenizer"].parameters["preprocessing"].longest_limit == 8  # 10 positions, 2 markers
     assert nodes["TransformByTokenizer"].inputs["files"] == nodes["ModelImporter"].outputs["tokenizer"]
     assert nodes["Trainer"].inputs["base_model"] == nodes["ModelImporter"].outputs["model"]
     assert nodes["Tuner"].parameters["fine_tunes"]
