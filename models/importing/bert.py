@@ -79,9 +79,12 @@ class Bert:
         return name.startswith((_HEADS, "pooler.")) or name == "embeddings.position_ids"
 
     def import_tokenizer(self, folder: str, directory: str) -> list[int]:
-        from seq2serve.models.tokenizers.bert import import_bert_tokenizer  # TensorFlow, which `settings` does not need
+        # TensorFlow, which `settings` does not need.
+        from seq2serve.models.tokenizers.bert import vocabulary_order
+        from seq2serve.models.tokenizers.bert_import import import_bert_tokenizer, read_bert_vocabulary
 
-        return import_bert_tokenizer(folder, directory)
+        import_bert_tokenizer(folder, directory)
+        return vocabulary_order(read_bert_vocabulary(folder))
 
 
 def _layer(ours: str, theirs: str) -> dict[str, Source]:
