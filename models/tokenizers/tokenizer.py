@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from seq2serve.models.config import TokenizerConfig
 from seq2serve.models.tokenizers.base import Tokenizer, write_file
+from seq2serve.models.tokenizers.bert import BERT_VOCABULARY, bert_tokenizer
 from seq2serve.models.tokenizers.placeholders import placeholder_characters
 from seq2serve.models.tokenizers.sentencepiece import (
     SPM_MODEL,
@@ -24,6 +25,7 @@ from seq2serve.models.tokenizers.sentencepiece_proto import with_control_pieces
 from seq2serve.models.tokenizers.wordpiece import WORDPIECES, WordPieceTokenizer, learn_wordpiece
 
 _SETTINGS = "tokenizer.json"
+_MODELS = {SPM_MODEL, WORDPIECES, BERT_VOCABULARY}
 # SentencePiece uses about 100 bytes of memory per occurrence of a word, even if words are counted beforehand. Only the
 # relative frequencies of words matter, so larger counts are scaled down to this total.
 _MAX_WORDS = 2_000_000
@@ -32,7 +34,7 @@ _MAX_WORD_CHARACTERS = 1000
 
 
 def load_tokenizer(directory: str) -> Tokenizer:
-    """Loads a tokenizer that `learn_tokenizer` or `adopt_tokenizer` wrote.
+    """Loads a tokenizer that `learn_tokenizer`, `adopt_tokenizer` or `import_bert_tokenizer` wrote.
 
     Call it eagerly, outside any `tf.function`.
 
@@ -41,6 +43,8 @@ def load_tokenizer(directory: str) -> Tokenizer:
     """
     settings = json.loads(_read(os.path.join(directory, _SETTINGS)))
     keeps_whitespace = _whitespace(settings) == "keep"
+    if settings["kind"] == "bert":
+        return bert_tokenizer(settings, _read(os.path.join(directory, BERT_VOCABULARY)))
     if settings["kind"] == "wordpiece":
         pieces = json.loads(_read(os.path.join(directory, WORDPIECES)))
         return WordPieceTokenizer(pieces["words"], pieces["suffixes"], settings["lowercase"], keeps_whitespace)
@@ -107,10 +111,12 @@ def adopt_tokenizer(paths: Sequence[str], directory: str, placeholders: int = 0)
     """
     files = {os.path.basename(path): path for path in paths}
     models = [name for name in files if name.endswith(".model")]
-    if _SETTINGS in files and (SPM_MODEL in files or WORDPIECES in files):
-        for name in files.keys() & {_SETTINGS, SPM_MODEL, WORDPIECES, "vocabulary.tsv"}:
-            write_file(directory, name, _read(files[name]))
+    if _SETTINGS in files and files.keys() & _MODELS:
         settings = json.loads(_read(files[_SETTINGS]))
+        if "kind" not in settings:
+            raise ValueError("tokenizer.json has no kind: it is a file of another library")
+        for name in files.keys() & {_SETTINGS, *_MODELS, "vocabulary.tsv"}:
+            write_file(directory, name, _read(files[name]))
         size = load_tokenizer(directory).vocab_size
         if size != settings["vocab_size"]:
             raise ValueError(f"tokenizer.json has vocab_size {settings['vocab_size']}, but its model has {size} pieces")
@@ -147,6 +153,8 @@ def _vocabulary(directory: str) -> tuple:
         columns = [name for name in names if tf.io.gfile.isdir(os.path.join(directory, name))]
         return tuple((column, _vocabulary(os.path.join(directory, column))) for column in columns)
     settings = json.loads(_read(os.path.join(directory, _SETTINGS)))
+    if settings["kind"] == "bert":
+        return _read(os.path.join(directory, BERT_VOCABULARY)), *sorted(settings.items())
     if settings["kind"] == "wordpiece":
         return _read(os.path.join(directory, WORDPIECES)), _whitespace(settings), settings["lowercase"]
     return _read(os.path.join(directory, SPM_MODEL)), _whitespace(settings)
