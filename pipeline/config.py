@@ -209,7 +209,8 @@ def with_settings(config: PipelineConfig, settings: Iterable[str]) -> PipelineCo
         config: to start from.
         settings: texts such as "training.steps=500"; of two for one key the later wins.
     Returns:
-        A new PipelineConfig, checked as a whole. A setting that is changed is not automatic any more.
+        A new PipelineConfig, checked as a whole. A setting that is changed is not automatic any more, nor is one that
+        has no effect: `training.steps` with `training.epochs` or `training.minutes`.
     Raises:
         UserError: no such section or key, a value of the wrong type or out of range; the message lists what is
             possible.
@@ -221,7 +222,9 @@ def with_settings(config: PipelineConfig, settings: Iterable[str]) -> PipelineCo
         changes.setdefault(section, {})[key] = value
     changed = {section: dataclasses.replace(getattr(config, section), **keys) for section, keys in changes.items()}
     made = {f"{section}.{key}" for section, keys in changes.items() for key in keys}
-    automatic = tuple(name for name in config.automatic if name not in made)
+    training = changed.get("training", config.training)
+    unused = {"training.steps"} if training.epochs or training.minutes else set()
+    automatic = tuple(name for name in config.automatic if name not in made | unused)
     return dataclasses.replace(config, automatic=automatic, made=tuple(sorted({*config.made, *made})), **changed)
 
 

@@ -41,8 +41,28 @@ def evaluate(
     slice_columns = columns_to_slice_by(examples)
     rows = read_rows(examples, "test", [*task.columns, *slice_columns])[: num_examples or None]
     blessed = last_blessed(task, model, rows, blessing)
+    evaluated = _evaluated(examples, model, task, rows, slice_columns, blessed)
+    describe_effect(task, evaluated, rows, blessed, base_model)
+    _write_json(evaluation.path("metrics.json"), evaluated.report)
+    _write_lines(evaluation.path("predictions.jsonl"), evaluated.lines)
+    evaluation.properties.update(evaluated.report)
+    for sentence in describe_cuts(**evaluated.report["num_cut"], number=len(rows)):
+        note(f"Evaluator: warning: {sentence}")
+    comparison = compare_with(task, evaluated.metric, evaluated.answers, rows, blessed) if blessed else None
+    _bless(blessing, _judgement(evaluated, bar, model, blessed, comparison, _start(task, examples, model, rows)))
+
+
+def _evaluated(
+    examples: Examples,
+    model: Model,
+    task: Task,
+    rows: Sequence[Row],
+    slice_columns: Sequence[str],
+    blessed: BlessedModel | None,
+) -> Evaluated:
+    """Returns the answers of the exported model to rows, and its metrics beside those of the baselines."""
     with SavedModelRuntime(model.path("Format-Serving")) as saved_model:
-        evaluated = evaluate_rows(
+        return evaluate_rows(
             saved_model,
             task,
             model.properties,
@@ -55,28 +75,32 @@ def evaluate(
             ),
             old_and_new(len(rows), blessed.rows) if blessed else (),
         )
-        describe_effect(task, evaluated, rows, blessed, base_model)
-    report = evaluated.report
-    _write_json(evaluation.path("metrics.json"), report)
-    _write_lines(evaluation.path("predictions.jsonl"), evaluated.lines)
-    evaluation.properties.update(report)
-    for sentence in describe_cuts(**report["num_cut"], number=len(rows)):
-        note(f"Evaluator: warning: {sentence}")
-    comparison = compare_with(task, evaluated.metric, evaluated.answers, rows, blessed) if blessed else None
+
+
+def _judgement(
+    evaluated: Evaluated,
+    bar: Bar,
+    model: Model,
+    blessed: BlessedModel | None,
+    comparison: Comparison | None,
+    start: str,
+) -> dict[str, Any]:
+    """Returns the properties of the blessing; see artifact.ModelBlessing.
+
+    Args:
+        start: see verdict.reason.
+    """
     evidence = verdict.collect(
         evaluated.metric, evaluated.measurement, evaluated.baselines, evaluated.trivial, comparison
     )
     place = f"Evaluator/evaluation/{blessed.evaluation}" if blessed else ""
-    _bless(
-        blessing,
-        {
-            "blessed": verdict.is_blessed(evidence, bar),
-            "reason": verdict.reason(evidence, bar, place, model.properties, _start(task, examples, model, rows)),
-            "metric": evaluated.metric.name,
-            "baselines": {name: dataclasses.asdict(compared) for name, compared in evidence.baselines.items()},
-            **({"last_blessed": _last_blessed(evaluated, blessed, comparison)} if blessed and comparison else {}),
-        },
-    )
+    return {
+        "blessed": verdict.is_blessed(evidence, bar),
+        "reason": verdict.reason(evidence, bar, place, model.properties, start),
+        "metric": evaluated.metric.name,
+        "baselines": {name: dataclasses.asdict(compared) for name, compared in evidence.baselines.items()},
+        **({"last_blessed": _last_blessed(evaluated, blessed, comparison)} if blessed and comparison else {}),
+    }
 
 
 def _start(task: Task, examples: Examples, model: Model, rows: Sequence[Row]) -> str:

@@ -1,10 +1,17 @@
 """Rows, answers and DataSpec: the data that tasks, components and metrics exchange."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from seq2serve.models.tokenizers.base import Tokenizer
 
 Row = Mapping[str, str]  # column -> text of an example
 Answers = dict[str, list]  # output of a signature -> its values, one per row
+# What only some baselines need is read when they ask for it.
+ReadRows = Callable[[], list[Row]]
+ReadTokenizers = Callable[[], Mapping[str, "Tokenizer"]]  # text column -> tokenizer
 
 
 @dataclasses.dataclass(frozen=True)

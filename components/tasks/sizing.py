@@ -81,6 +81,7 @@ FILLED = 0.93  # of a batch; the rest is padding
 EVALUATIONS = 10  # checkpoints of a training
 PATIENCE = 5  # half of them, of a training of at least LONG steps: a short one is cheaper than a wrong stop
 LONG = 5000
+LEAST_CHECKPOINT_STEPS = 100  # with training.minutes: answers for an evaluation take time however small the data
 CHARACTERS_PER_WORD = 6  # with the space
 CHARACTERS = 512  # a smaller vocabulary is one of characters or bytes
 SHORTEST_LIMIT, LONGEST_LIMIT = 128, 1024  # tokens of a text
@@ -220,18 +221,29 @@ def _choose_training(choices: _Choices, parts: tuple[str, ...], data: TrainData,
     longer = round(math.log2(max(1.0, data.tokens / max(1, data.rows) / 32))) if data.num_labels else 0
     batch_tokens = choices.take("training.batch_tokens", size.batch_tokens * 2 ** min(longer, 3))
     steps_per_epoch = max(1.0, data.tokens / (FILLED * batch_tokens))
-    epochs = recipe.training.epochs or size.epochs
-    minimum = 1 if recipe.training.epochs else size.min_steps
-    steps = choices.take("training.steps", max(minimum, round(epochs * steps_per_epoch)))
+    steps = _choose_steps(choices, steps_per_epoch, size, recipe)
     is_small = size.d_model <= 128
     is_new = not data.is_pretrained
     optimizer = choices.take("training.optimizer", "muon" if is_new and "decoder" in parts and is_small else "adam")
     rate = 3e-3 if optimizer == "muon" else 2e-3 if size.d_model <= 64 else 1e-3 if size.d_model <= 256 else 7e-4
     choices.take("training.learning_rate", rate if is_new else FINE_TUNING_RATE)
     choices.take("training.warmup_steps", max(1, min(200 if is_small else 2000, steps // 10)))
-    choices.take("training.checkpoint_steps", max(1, steps // EVALUATIONS))
-    choices.take("training.patience", PATIENCE if steps >= LONG else 0)
+    if recipe.training.minutes:
+        # How many steps there will be depends on the machine, so evaluations follow from their cost. The eval split is
+        # at most a tenth of train and has no backward pass, so three in an epoch take at most a tenth of the time.
+        choices.take("training.checkpoint_steps", max(LEAST_CHECKPOINT_STEPS, round(steps_per_epoch / 3)))
+        choices.take("training.patience", 0)  # the user set when training ends
+    else:
+        choices.take("training.checkpoint_steps", max(1, steps // EVALUATIONS))
+        choices.take("training.patience", PATIENCE if steps >= LONG else 0)
     choices.take("training.token_dropout", 0.3 if is_new else 0.0)
+
+
+def _choose_steps(choices: _Choices, steps_per_epoch: float, size: _Size, recipe: Recipe) -> int:
+    """Returns the number of steps; with `training.epochs` an estimate of it, with `training.minutes` the usual one."""
+    epochs, minutes = recipe.training.epochs, recipe.training.minutes
+    usual = max(1 if epochs else size.min_steps, round((epochs or size.epochs) * steps_per_epoch))
+    return usual if epochs or minutes else choices.take("training.steps", usual)
 
 
 def describe(values: Mapping[str, Any], data: TrainData) -> str:

@@ -6,11 +6,11 @@ without TensorFlow; `implementation.py` has its model, batches, evaluation durin
 
 import abc
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from seq2serve.components.base.component import Code
-from seq2serve.components.tasks.data import Answers, Baseline, DataSpec, Row
+from seq2serve.components.tasks.data import Answers, Baseline, DataSpec, ReadRows, ReadTokenizers, Row
 from seq2serve.components.tasks.metric import LABEL_ACCURACY, LOSS, Metric
 
 if TYPE_CHECKING:
@@ -120,12 +120,7 @@ class Task(Code, abc.ABC):
         return measure_by(self.statistics(answers, rows, lowercase))
 
     @abc.abstractmethod
-    def baselines(
-        self,
-        train: Callable[[], list[Row]],
-        rows: Sequence[Row],
-        tokenizers: "Callable[[], Mapping[str, Tokenizer]]",
-    ) -> dict[str, Baseline]:
+    def baselines(self, train: ReadRows, rows: Sequence[Row], tokenizers: ReadTokenizers) -> dict[str, Baseline]:
         """Returns cheap baselines by name, at least one; see evaluator/verdict.py for their use.
 
         Args:

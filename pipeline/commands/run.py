@@ -61,19 +61,23 @@ def demo(
         from seq2serve.components.tasks.corpora import get_corpus
 
         chosen = config.run_config(**dataclasses.asdict(start))
-        if chosen.data or chosen.schema or chosen.columns:
-            raise UserError(
-                f"{config.config} names data, a schema or columns, and the demo has its own: remove them, or use "
-                f"`seq2serve run --config {config.config}`",
-                code="data-unexpected",
-                path=str(config.config),
-            )
+        _refuse_data(chosen)
         chosen = dataclasses.replace(chosen, preset=chosen.preset or ("" if chosen.start_from else "demo"))
         corpus = get_corpus(chosen.pipeline_config().task)
         folder = serving_dir or f"serving/{corpus.serving_name(language)}"
         beam_options = checked_beam_options(execution.beam_options, "the demo corpus", execution.pipeline_root, folder)
         set_up_logs(execution.verbose)
         _run(dataclasses.replace(chosen, data=corpus.fetch(language)), folder, execution, beam_options)
+
+
+def _refuse_data(chosen: RunConfig) -> None:
+    if chosen.data or chosen.schema or chosen.columns:
+        raise UserError(
+            f"{chosen.file} names data, a schema or columns, and the demo has its own: remove them, or use "
+            f"`seq2serve run --config {chosen.file}`",
+            code="data-unexpected",
+            path=chosen.file,
+        )
 
 
 @grouped

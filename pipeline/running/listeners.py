@@ -3,6 +3,7 @@
 import shutil
 import sys
 
+from seq2serve.components.base.progress import note
 from seq2serve.pipeline.running.pipeline import NodeResult
 
 
@@ -20,7 +21,10 @@ class RunListener:
 
 
 class ConsoleListener(RunListener):
-    """Prints one line per component to standard output; on a terminal, also which one is running."""
+    """Prints one line per component to standard output; on a terminal, also which one is running.
+
+    If a result is reused, a note repeats the settings that the component chose from the data.
+    """
 
     def begin(self, run_id: int, components: list[str]) -> None:
         self._width = max(map(len, components), default=0)
@@ -34,6 +38,10 @@ class ConsoleListener(RunListener):
         state = "reused" if result.reused else "ran"
         line = f"{component:{self._width}}  {state:6}  {result.seconds:7.1f} s  {result.reason}"
         print(f"{_clear_line()}{line}", flush=True)
+        if result.reused:  # a component that runs says itself what it chooses
+            for properties in (artifact.properties for artifact in result.outputs.values()):
+                if "settings" in properties and "reason" in properties:
+                    note(f"{component} chose earlier: {properties['reason']}")
 
 
 def _clear_line() -> str:

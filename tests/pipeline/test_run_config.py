@@ -260,6 +260,14 @@ def test_an_effective_config_has_the_settings_that_were_chosen_and_then_leaves_n
     assert (again.pipeline_config().model.d_model, again.pipeline_config().training.steps) == (40, 70)
 
 
+@pytest.mark.parametrize("limit", ["training.minutes=5", "training.epochs=2"])
+def test_the_effective_config_of_a_training_without_a_number_of_steps_leaves_none_open(write, limit):
+    config = RunConfig(task="classification", settings=(limit,))
+    chosen = {name: config.pipeline_config().value(name) for name in config.pipeline_config().automatic}
+    assert "training.steps" not in chosen
+    assert read_run_config(write(config.effective_text(chosen))).pipeline_config().automatic == ()
+
+
 def test_an_effective_config_has_absolute_paths(tmp_path, monkeypatch, write):
     monkeypatch.chdir(tmp_path)
     config = RunConfig("train=a.tsv,test=b*.tsv", "s.pbtxt", "source=t,target=u", "runs/Trainer/model/7")

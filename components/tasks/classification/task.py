@@ -1,17 +1,16 @@
 """Classification: one of a few labels for a text, judged by accuracy or macro F1."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from seq2serve.components.tasks.classification.headline import choose_headline
 from seq2serve.components.tasks.classification.metrics import ACCURACY, ECE, MACRO_F1, ROC_AUC
-from seq2serve.components.tasks.data import Answers, Baseline, Row
+from seq2serve.components.tasks.data import Answers, Baseline, ReadRows, ReadTokenizers, Row
 from seq2serve.components.tasks.task import Headline, Task, TaskImplementation
 
 if TYPE_CHECKING:
     from seq2serve.components.tasks.bootstrap import SufficientStatistics
     from seq2serve.components.tasks.measurement import Measurement
-    from seq2serve.models.tokenizers.base import Tokenizer
 
 
 class Classification(Task):
@@ -47,12 +46,7 @@ class Classification(Task):
 
         return measurement.measure(answers["labels"][0], answers["probabilities"], [row["label"] for row in rows])
 
-    def baselines(
-        self,
-        train: Callable[[], list[Row]],
-        rows: Sequence[Row],
-        tokenizers: "Callable[[], Mapping[str, Tokenizer]]",
-    ) -> dict[str, Baseline]:
+    def baselines(self, train: ReadRows, rows: Sequence[Row], tokenizers: ReadTokenizers) -> dict[str, Baseline]:
         from seq2serve.components.tasks.classification.baselines import baselines
 
         return baselines(train(), rows)

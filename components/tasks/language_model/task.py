@@ -1,9 +1,9 @@
 """Language modelling: the continuation of a text (Radford et al. 2018), judged by bits per character."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from seq2serve.components.tasks.data import Answers, Baseline, Row
+from seq2serve.components.tasks.data import Answers, Baseline, ReadRows, ReadTokenizers, Row
 from seq2serve.components.tasks.language_model.metrics import BITS_PER_CHARACTER, PERPLEXITY
 from seq2serve.components.tasks.language_model.prompts import make_prompt
 from seq2serve.components.tasks.task import Task, TaskImplementation
@@ -11,7 +11,6 @@ from seq2serve.components.tasks.task import Task, TaskImplementation
 if TYPE_CHECKING:
     from seq2serve.components.tasks.bootstrap import SufficientStatistics
     from seq2serve.components.tasks.measurement import Measurement
-    from seq2serve.models.tokenizers.base import Tokenizer
 
 NUM_REFERENCE_CHARACTERS = 300
 
@@ -50,12 +49,7 @@ class LanguageModel(Task):
 
         return measurement.measure(answers, lowercase)
 
-    def baselines(
-        self,
-        train: Callable[[], list[Row]],
-        rows: Sequence[Row],
-        tokenizers: "Callable[[], Mapping[str, Tokenizer]]",
-    ) -> dict[str, Baseline]:
+    def baselines(self, train: ReadRows, rows: Sequence[Row], tokenizers: ReadTokenizers) -> dict[str, Baseline]:
         from seq2serve.components.tasks.language_model.baselines import baselines
 
         return baselines([row["text"] for row in train()], [row["text"] for row in rows], tokenizers()["text"])

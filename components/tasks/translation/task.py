@@ -1,16 +1,15 @@
 """Translation: one text into another (Vaswani et al. 2017), judged by BLEU and chrF."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from seq2serve.components.tasks.data import Answers, Baseline, Row
+from seq2serve.components.tasks.data import Answers, Baseline, ReadRows, ReadTokenizers, Row
 from seq2serve.components.tasks.task import Task, TaskImplementation
 from seq2serve.components.tasks.translation.metrics import BLEU, CHRF
 
 if TYPE_CHECKING:
     from seq2serve.components.tasks.bootstrap import SufficientStatistics
     from seq2serve.components.tasks.measurement import Measurement
-    from seq2serve.models.tokenizers.base import Tokenizer
 
 
 class Translation(Task):
@@ -42,10 +41,5 @@ class Translation(Task):
 
         return measurement.measure(answers["translation"], [row["target"] for row in rows], lowercase)
 
-    def baselines(
-        self,
-        train: Callable[[], list[Row]],
-        rows: Sequence[Row],
-        tokenizers: "Callable[[], Mapping[str, Tokenizer]]",
-    ) -> dict[str, Baseline]:
+    def baselines(self, train: ReadRows, rows: Sequence[Row], tokenizers: ReadTokenizers) -> dict[str, Baseline]:
         return {"source copied": Baseline({"translation": [row["source"] for row in rows]}, is_trivial=True)}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -104,6 +105,32 @@ def test_epochs_of_a_person_decide_about_evaluations(task):
     data = TrainData(rows=10_000, tokens=200_000, vocab_size=4000, num_labels=2)
     (_, two), (_, four) = (choice(task, data, f"training.epochs={epochs}") for epochs in (2, 4))
     assert 1.9 < four["training.checkpoint_steps"] / two["training.checkpoint_steps"] < 2.1
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("limit", ["training.minutes=30", "training.epochs=2"])
+def test_steps_that_do_not_count_are_neither_chosen_nor_printed(task, limit):
+    data = TrainData(rows=10_000, tokens=200_000, vocab_size=4000, num_labels=2)
+    config, values = choice(task, data, limit)
+    assert "training.steps" not in values
+    assert not re.search(r"(^|, )steps ", describe(values, data))
+    assert "training.steps" in choice(task, data)[1]
+    # Nor do they decide about others.
+    assert choice(task, data, limit, "training.steps=7")[1] == values
+    with_settings(config, [f"{name}={value}" for name, value in values.items()])
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("tokens", [1000, 200_000, 40_000_000])
+def test_a_training_of_minutes_evaluates_by_the_cost_and_ends_with_the_time(task, tokens):
+    data = TrainData(rows=tokens // 20, tokens=tokens, vocab_size=4000, num_labels=2)
+    values = choice(task, data, "training.minutes=30")[1]
+    steps_per_epoch = tokens / values["training.batch_tokens"]
+    assert values["training.patience"] == 0
+    assert (
+        values["training.checkpoint_steps"] == 100 or 0.3 < values["training.checkpoint_steps"] / steps_per_epoch < 0.4
+    )
+    assert values["training.checkpoint_steps"] >= 100
 
 
 @pytest.mark.parametrize(("longest", "limit"), [(0, 128), (128, 128), (129, 256), (700, 1024), (5000, 1024)])

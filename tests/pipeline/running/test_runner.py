@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from seq2serve.components.base.artifact import Examples, Model, RawFiles
+from seq2serve.components.base.artifact import Examples, HyperParameters, Model, RawFiles
 from seq2serve.components.base.component import Context, Input, Node, Output, component, raw_files
 from seq2serve.components.base.errors import ComponentError, NotBlessedError, UserError
 from seq2serve.pipeline.metadata.store import MetadataStore
@@ -216,6 +216,19 @@ def test_each_component_is_one_line_of_output(tmp_path, data, capsys):
     assert all(" s  first run" in line for line in lines)
     run(tmp_path / "root", data, training=ToyTraining(steps=5))
     assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["reused", "ran", "ran"]
+
+
+def test_a_reused_choice_of_settings_is_told_again(tmp_path, capsys):
+    @component
+    def Choose(chosen: Output[HyperParameters]) -> None:
+        """Chooses a setting."""
+        chosen.properties.update(settings={"training.steps": 7}, reason="steps 7; because train is small")
+
+    told = []
+    for _ in range(2):
+        Runner(Pipeline("choice", str(tmp_path / "root"), (Choose(),))).run()
+        told.append(capsys.readouterr().err)
+    assert told == ["", "Choose chose earlier: steps 7; because train is small\n"]
 
 
 def test_a_listener_receives_the_events_and_nothing_is_printed(tmp_path, data, capsys):
