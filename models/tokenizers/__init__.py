@@ -1,1 +1,1 @@
-"""Tokenizers that run inside a TensorFlow graph: SentencePiece, WordPiece, characters and bytes."""
+"""Tokenizers that run inside a TensorFlow graph: SentencePiece, WordPiece, BERT's, characters and bytes."""

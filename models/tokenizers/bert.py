@@ -36,7 +36,7 @@ class BertTokenizer(Tokenizer):
         pieces: the vocabulary in the order of the ids.
         normalizer: what is done to texts before they are split into words.
     Raises:
-        ValueError: the control pieces do not come first, or a piece occurs twice.
+        ValueError: the control pieces do not come first, a piece occurs twice, or it contains NUL and texts may, too.
     """
 
     def __init__(self, pieces: Sequence[str], normalizer: BertNormalizer):
@@ -45,6 +45,8 @@ class BertTokenizer(Tokenizer):
             raise ValueError(f"the vocabulary does not begin with {', '.join(BERT_CONTROL_PIECES)}")
         if len(set(pieces)) < len(pieces):
             raise ValueError("a piece occurs twice in the vocabulary")
+        if not normalizer.clean_text and any("\0" in piece for piece in pieces):
+            raise ValueError("a piece contains NUL, which only a tokenizer with clean_text can ignore")
         self._pieces = tf.constant(pieces)
         is_suffix = [piece.startswith(SUFFIX_MARK) and piece != SUFFIX_MARK for piece in pieces]
         surfaces = [
@@ -56,7 +58,7 @@ class BertTokenizer(Tokenizer):
         self._page_of, self._row_of, self._outputs = map(tf.constant, character_table(normalizer))
         # No text spells a suffix or a control piece here, because "#" and "[" are words of their own.
         self._wordpiece = tf_text.FastWordpieceTokenizer(
-            [f" {piece}" if piece == SUFFIX_MARK else piece for piece in pieces],  # an empty suffix is not allowed
+            [piece if _is_usable(piece) else f" {index}" for index, piece in enumerate(pieces)],
             suffix_indicator=SUFFIX_MARK,
             max_bytes_per_word=2**31 - 1,
             token_out_type=tf.int32,
@@ -98,6 +100,11 @@ class BertTokenizer(Tokenizer):
     def _decode(self, ids: tf.RaggedTensor) -> tf.Tensor:
         pieces = tf.ragged.map_flat_values(lambda flat: tf.gather(self._surfaces, flat), ids)
         return tf.strings.strip(tf.strings.reduce_join(pieces, axis=-1))
+
+
+def _is_usable(piece: str) -> bool:
+    """Returns whether a word may have the piece and FastWordpieceTokenizer accepts it."""
+    return piece != SUFFIX_MARK and not set(piece) & set(" \0")
 
 
 def vocabulary_order(vocabulary: Sequence[str]) -> list[int]:

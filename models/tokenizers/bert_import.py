@@ -39,8 +39,8 @@ def import_bert_tokenizer(folder: str, directory: str) -> dict[str, Any]:
 
     Args:
         folder: holds `vocab.txt` or `tokenizer.json`, perhaps `tokenizer_config.json`. If `tokenizer.json` has a
-            normalizer, it is used; otherwise `do_lower_case`, `strip_accents` and `tokenize_chinese_chars` of
-            `tokenizer_config.json`.
+            normalizer, it is used, and `do_lower_case`, `strip_accents` and `tokenize_chinese_chars` of
+            `tokenizer_config.json` must agree with it, because transformers uses these.
         directory: an existing folder that receives `tokenizer.json`, `vocab.txt` and `vocabulary.tsv` of a Tokenizer
             artifact.
     Returns:
@@ -111,19 +111,30 @@ def _read_fast(folder: str) -> dict[str, Any] | None:
     fast = _read_json(folder, _FAST)
     if fast is None:
         return None
+    try:
+        _check_fast(fast)
+    except (AttributeError, KeyError, StopIteration, TypeError) as error:
+        raise ValueError(f"{_FAST} is not a tokenizer in Hugging Face's format: {error!r}") from error
+    return fast
+
+
+def _check_fast(fast: dict[str, Any]) -> None:
     model = fast.get("model") or {}
     for key, expected in _MODEL.items():  # earlier releases left out the type
         if model.get(key, expected) != expected:
             raise ValueError(f"{_FAST}: model.{key} is {model[key]!r}, not {expected!r}")
+    added = fast.get("added_tokens") or ()
     if not isinstance(model.get("vocab"), dict):
         raise ValueError(f"{_FAST}: model.vocab is missing")
+    for row in (*model["vocab"].values(), *(token["id"] for token in added)):
+        if not isinstance(row, int) or row < 0:
+            raise ValueError(f"{_FAST}: an id is {row!r}")
     for part, expected in (("normalizer", "BertNormalizer"), ("pre_tokenizer", "BertPreTokenizer")):
         kind = (fast.get(part) or {}).get("type")
         if kind != expected:
             raise ValueError(f"{_FAST}: {part} is {kind}, not {expected}")
     _check_markers(fast.get("post_processor"))
-    _check_added(_FAST, fast.get("added_tokens") or ())
-    return fast
+    _check_added(_FAST, added)
 
 
 def _check_markers(post_processor: dict[str, Any] | None) -> None:
@@ -181,6 +192,11 @@ def _read_normalizer(folder: str, vocabulary: list[str]) -> BertNormalizer:
         raise ValueError(
             f"{_FAST if fast else _CONFIG}: the settings of the normalizer are not true or false: {values}"
         )
+    for key, flag in zip(("do_lower_case", "strip_accents", "tokenize_chinese_chars"), flags[:3], strict=True):
+        if config.get(key) not in (None, flag):  # libraries differ in which of the two they use
+            raise ValueError(
+                f"{_CONFIG}: {key} is {config[key]!r}, but the normalizer of {_FAST} has {flag}; change one"
+            )
     return BertNormalizer(*flags)
 
 

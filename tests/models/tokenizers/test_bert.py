@@ -177,7 +177,7 @@ def test_normalizer_settings_are_read_from_the_config_or_the_fast_file(imported)
     joined = load_tokenizer(imported(vocab=VOCABULARY, tokenizer_config={"tokenize_chinese_chars": False}))
     assert pieces(joined, "日本") == "日 ##本"
     fast = {**NORMALIZER, "lowercase": False, "strip_accents": True}
-    files = {"tokenizer": fast_file(CASED, normalizer=fast), "tokenizer_config": {"do_lower_case": True}}
+    files = {"tokenizer": fast_file(CASED, normalizer=fast), "tokenizer_config": {"strip_accents": None}}
     assert pieces(load_tokenizer(imported(vocab=CASED, **files)), "T E é") == "T [UNK] e"
     kept = fast_file(normalizer={**NORMALIZER, "clean_text": False})
     assert pieces(load_tokenizer(imported(tokenizer=kept)), "te\0st te\x0bst te\x01") == "[UNK] t ##e s ##t [UNK]"
@@ -216,6 +216,14 @@ def test_a_copy_has_the_same_vocabulary_and_another_normalizer_has_not(imported,
         adopt_tokenizer([f"{tmp_path}/hf/tokenizer.json", f"{folder}/vocab.txt"], str(tmp_path / "copy"))
 
 
+def test_pieces_with_nul_never_match_and_are_refused_if_texts_keep_nul(imported):
+    with_nul = [*VOCABULARY, "\0", "t\0", "##\0e"]
+    assert pieces(load_tokenizer(imported(vocab=with_nul)), "t t\0 te\0") == "t t t ##e"
+    kept = fast_file(with_nul, normalizer={**NORMALIZER, "clean_text": False})
+    with pytest.raises(ValueError, match="a piece contains NUL"):
+        load_tokenizer(imported(tokenizer=kept))
+
+
 def test_lowercasing_is_recognised(imported, tokenizer):
     assert is_lowercase(tokenizer)
     assert not is_lowercase(load_tokenizer(imported(vocab=CASED, tokenizer_config={"do_lower_case": False})))
@@ -235,9 +243,15 @@ def test_lowercasing_is_recognised(imported, tokenizer):
             {"tokenizer": fast_file(model={"max_input_chars_per_word": 200, "vocab": {}})},
             "model.max_input_chars_per_word is 200, not 100",
         ),
+        ({"tokenizer": fast_file(model=[1])}, "not a tokenizer in Hugging Face's format"),
+        ({"tokenizer": fast_file(model={"vocab": {"a": -1}})}, "an id is -1"),
         ({"tokenizer": fast_file(normalizer={"type": "NFKC"})}, "normalizer is NFKC, not BertNormalizer"),
         ({"tokenizer": fast_file(normalizer=None)}, "normalizer is None, not BertNormalizer"),
-        ({"tokenizer": fast_file(normalizer={**NORMALIZER, "lowercase": "yes"})}, "other than true and false"),
+        ({"tokenizer": fast_file(normalizer={**NORMALIZER, "lowercase": "yes"})}, "are not true or false"),
+        (
+            {"tokenizer": fast_file(), "tokenizer_config": {"do_lower_case": False}},
+            "do_lower_case is False, but the normalizer of tokenizer.json has True",
+        ),
         ({"tokenizer": fast_file(pre_tokenizer={"type": "Whitespace"})}, "pre_tokenizer is Whitespace"),
         (
             {"tokenizer": fast_file(post_processor={"type": "TemplateProcessing", "single": []})},
