@@ -169,35 +169,36 @@ def _check_config(folder: str) -> None:
 
 
 def _read_normalizer(folder: str, vocabulary: list[str]) -> BertNormalizer:
-    config = _read_json(folder, _CONFIG) or {}
-    fast = _read_fast(folder)
-    if fast is not None:
-        values = fast["normalizer"]
-    else:
-        lowercase = config.get("do_lower_case")
-        if lowercase is None and (capitals := [piece for piece in vocabulary if _has_capitals(piece)]):
-            raise ValueError(
-                f"{BERT_VOCABULARY} has pieces with capitals, such as {capitals[0]!r}, and no {_CONFIG} says whether "
-                'texts become lower case. Create one: {"do_lower_case": false}'
-            )
-        values = {
-            "lowercase": lowercase is None or lowercase,
-            "strip_accents": config.get("strip_accents"),
-            "handle_chinese_chars": config.get("tokenize_chinese_chars", True),
-            "clean_text": True,
-        }
-    strip = values["lowercase"] if values["strip_accents"] is None else values["strip_accents"]
-    flags = (values["lowercase"], strip, values["handle_chinese_chars"], values["clean_text"])
-    if not all(isinstance(flag, bool) for flag in flags):
-        raise ValueError(
-            f"{_FAST if fast else _CONFIG}: the settings of the normalizer are not true or false: {values}"
-        )
-    for key, flag in zip(("do_lower_case", "strip_accents", "tokenize_chinese_chars"), flags[:3], strict=True):
+    config, fast = _read_json(folder, _CONFIG) or {}, _read_fast(folder)
+    values = fast["normalizer"] if fast else _config_values(config, vocabulary)
+    values = {"lowercase": None, "handle_chinese_chars": None, "clean_text": None, **values}
+    lowercase, chinese, clean = values["lowercase"], values["handle_chinese_chars"], values["clean_text"]
+    strip = lowercase if values.get("strip_accents") is None else values["strip_accents"]
+    if not all(isinstance(flag, bool) for flag in (lowercase, strip, chinese, clean)):
+        file = _FAST if fast else _CONFIG
+        raise ValueError(f"{file}: the settings of the normalizer are not true or false: {values}")
+    for key, flag in (("do_lower_case", lowercase), ("strip_accents", strip), ("tokenize_chinese_chars", chinese)):
         if config.get(key) not in (None, flag):  # libraries differ in which of the two they use
             raise ValueError(
                 f"{_CONFIG}: {key} is {config[key]!r}, but the normalizer of {_FAST} has {flag}; change one"
             )
-    return BertNormalizer(*flags)
+    return BertNormalizer(lowercase, strip, chinese, clean)
+
+
+def _config_values(config: dict[str, Any], vocabulary: list[str]) -> dict[str, Any]:
+    """Returns the settings of a normalizer that tokenizer_config.json has, or their defaults."""
+    lowercase = config.get("do_lower_case")
+    if lowercase is None and (capitals := [piece for piece in vocabulary if _has_capitals(piece)]):
+        raise ValueError(
+            f"{BERT_VOCABULARY} has pieces with capitals, such as {capitals[0]!r}, and no {_CONFIG} says whether "
+            'texts become lower case. Create one: {"do_lower_case": false}'
+        )
+    return {
+        "lowercase": lowercase is None or lowercase,
+        "strip_accents": config.get("strip_accents"),
+        "handle_chinese_chars": config.get("tokenize_chinese_chars", True),
+        "clean_text": True,
+    }
 
 
 def _has_capitals(piece: str) -> bool:

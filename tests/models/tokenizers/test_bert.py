@@ -247,6 +247,7 @@ def test_lowercasing_is_recognised(imported, tokenizer):
         ({"tokenizer": fast_file(model={"vocab": {"a": -1}})}, "an id is -1"),
         ({"tokenizer": fast_file(normalizer={"type": "NFKC"})}, "normalizer is NFKC, not BertNormalizer"),
         ({"tokenizer": fast_file(normalizer=None)}, "normalizer is None, not BertNormalizer"),
+        ({"tokenizer": fast_file(normalizer={"type": "BertNormalizer"})}, "are not true or false"),
         ({"tokenizer": fast_file(normalizer={**NORMALIZER, "lowercase": "yes"})}, "are not true or false"),
         (
             {"tokenizer": fast_file(), "tokenizer_config": {"do_lower_case": False}},
