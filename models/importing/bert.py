@@ -14,7 +14,8 @@ _SUPPORTED = {
     "is_decoder": (False,),
     "add_cross_attention": (False,),
 }
-_HEADS = "cls."  # those of pretraining: masked words and the next sentence
+# Those of pretraining (masked words, the next sentence) and of other tasks, unless a classifier uses them.
+_HEADS = ("cls.", "pooler.", "classifier.", "qa_outputs.")
 
 
 class Bert:
@@ -76,7 +77,7 @@ class Bert:
         return sources
 
     def ignored(self, name: str) -> bool:
-        return name.startswith((_HEADS, "pooler.")) or name == "embeddings.position_ids"
+        return name.startswith(_HEADS) or name == "embeddings.position_ids"
 
     def import_tokenizer(self, folder: str, directory: str) -> list[int]:
         # TensorFlow, which `settings` does not need.

@@ -9,6 +9,8 @@ from seq2serve.models.importing.bert import Bert
 from seq2serve.models.importing.family import Family
 
 CONFIG = "config.json"
+_POOLING = "1_Pooling"
+_POOLINGS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "first"}
 FAMILIES: tuple[Family, ...] = (Bert(),)
 
 
@@ -58,6 +60,18 @@ def settings_of(folder: str) -> dict[str, Any]:
     """
     config = read_config(folder)
     try:
-        return family_of(config).settings(config)
+        settings = family_of(config).settings(config)
     except (KeyError, TypeError) as error:
         raise ValueError(f"{os.path.join(folder, CONFIG)} lacks {error}") from error
+    return {**settings, **_sentence_pooling(folder)}
+
+
+def _sentence_pooling(folder: str) -> dict[str, str]:
+    """Returns the pooling of a model of sentence-transformers, which is in a folder of its own; empty for others."""
+    if not os.path.exists(os.path.join(folder, _POOLING, CONFIG)):
+        return {}
+    modes = [name for name, value in read_config(os.path.join(folder, _POOLING)).items() if value is True]
+    chosen = [name for name in modes if name.startswith("pooling_mode_")]
+    if len(chosen) != 1 or chosen[0] not in _POOLINGS:
+        raise ValueError(f"{_POOLING}/{CONFIG} has {' and '.join(chosen) or 'no pooling'}, which is not supported")
+    return {"pooling": _POOLINGS[chosen[0]]}

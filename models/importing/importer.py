@@ -12,7 +12,7 @@ import numpy as np
 import safetensors
 
 from seq2serve.models.config import ModelConfig
-from seq2serve.models.importing.families import CONFIG, family_of, read_config
+from seq2serve.models.importing.families import CONFIG, family_of, read_config, settings_of
 from seq2serve.models.importing.family import Family
 from seq2serve.models.training.saving import save_model
 from seq2serve.models.training.warm_start import named_weights
@@ -61,7 +61,9 @@ def import_model(folder: str, model_folder: str, tokenizer_folder: str) -> Impor
     family = family_of(config)
     order = family.import_tokenizer(folder, tokenizer_folder)
     tensors = read_tensors(folder, family)
-    model = _make_model(family, config, len(order))
+    sizes = ModelConfig(**settings_of(folder))
+    model = getattr(models, family.model_class)(sizes, len(order), len(family.labels(config)))
+    model.build()
     loaded = _load(model, family, config, order, tensors)
     weights = named_weights(model)
     used = {name for source in family.sources(config, order).values() for name in source.names}
@@ -106,13 +108,6 @@ def _errors_of(path: str) -> Iterator[None]:
         yield
     except (safetensors.SafetensorError, TypeError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
-
-
-def _make_model(family: Family, config: Mapping[str, Any], vocab_size: int) -> keras.Model:
-    sizes = ModelConfig(**family.settings(config))
-    model = getattr(models, family.model_class)(sizes, vocab_size, len(family.labels(config)))
-    model.build()
-    return model
 
 
 def _load(

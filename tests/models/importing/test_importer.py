@@ -1,5 +1,7 @@
 """A pretrained model is imported as it computes, and what cannot be imported is refused with its name."""
 
+import json
+
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -134,6 +136,28 @@ def without(name: str) -> dict[str, np.ndarray]:
 def test_what_does_not_fit_is_refused_by_name(tmp_path, run_import, config, tensors, message):
     with pytest.raises(ValueError, match=message):
         run_import(write_bert(tmp_path / "bert", config, tensors))
+
+
+@pytest.mark.parametrize(
+    ("modes", "pooling"),
+    [
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "first"),
+        ({"pooling_mode_mean_tokens": True}, "mean"),
+    ],
+)
+def test_the_pooling_of_sentence_transformers_is_taken(tmp_path, modes, pooling):
+    folder = write_bert(tmp_path / "bert")
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"word_embedding_dimension": 8, **modes}))
+    assert settings_of(str(folder))["pooling"] == pooling
+
+
+def test_an_unknown_pooling_is_refused(tmp_path):
+    folder = write_bert(tmp_path / "bert")
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_max_tokens": true}')
+    with pytest.raises(ValueError, match=r"1_Pooling/config.json has pooling_mode_max_tokens, which is not supported$"):
+        settings_of(str(folder))
 
 
 def test_pickles_are_not_read(tmp_path, run_import):
