@@ -28,6 +28,7 @@ DATA = st.builds(
     vocab_size=st.integers(10, 32_000),
     num_labels=st.integers(2, 1000),
 )
+MINILM = ("num_encoder_layers=6", "d_model=384", "num_heads=12", "dff=1536", "dropout=0.1", "positions=learned")
 
 
 def choice(task, data, *made):
@@ -151,3 +152,17 @@ def test_a_vocabulary_grows_with_the_text_and_scripts_without_spaces_count(for_l
     assert len(set(sizes)) > 2
     one_word = choose_vocab_size({"x" * 5_999_999: 1}, for_labels)
     assert one_word == choose_vocab_size({"xxxxx": 10**6}, for_labels)
+
+
+@given(data=DATA)
+@settings(max_examples=30, deadline=None)
+def test_a_pretrained_model_keeps_its_architecture_and_is_trained_gently(data):
+    made = [f"model.{setting}" for setting in MINILM]
+    (_, usual), (_, values) = (
+        choice("classification", dataclasses.replace(data, is_pretrained=is_pretrained), *made)
+        for is_pretrained in (False, True)
+    )
+    assert {name for name in values if name.startswith("model.")} == {"model.ngram_buckets"}
+    assert values["model.ngram_buckets"] == 0
+    assert values["training.learning_rate"] <= usual["training.learning_rate"] / 5
+    assert values["training.steps"] >= 200
