@@ -18,7 +18,7 @@ from seq2serve.components.example_gen.formats import InputConfig, SplitConfig
 from seq2serve.components.example_validator.component import ExampleValidator
 from seq2serve.components.infra_validator.component import InfraValidator
 from seq2serve.components.model_importer.component import ModelImporter
-from seq2serve.components.model_importer.pretrained import Pretrained, find_pretrained
+from seq2serve.components.model_importer.pretrained import Pretrained
 from seq2serve.components.pusher.component import Pusher
 from seq2serve.components.schema_gen.component import ImportSchemaGen, SchemaGen
 from seq2serve.components.statistics_gen.component import StatisticsGen
@@ -33,7 +33,13 @@ from seq2serve.pipeline.config import PipelineConfig
 from seq2serve.pipeline.run_config import LAST, RunConfig
 from seq2serve.pipeline.running.last_model import last_model
 from seq2serve.pipeline.running.pipeline import Pipeline
-from seq2serve.pipeline.running.user_models import check_trained, pretrained_settings, settings_of_base, user_models
+from seq2serve.pipeline.running.user_models import (
+    check_trained,
+    find_start,
+    pretrained_settings,
+    settings_of_base,
+    user_models,
+)
 
 NUM_SAMPLES = 64  # rows of each shard of the test split that the pushed model answers, for people to look at
 
@@ -138,7 +144,7 @@ def make_configured_pipeline(
     config = chosen.pipeline_config()
     if chosen.warm_start == LAST:
         chosen = dataclasses.replace(chosen, warm_start=last_model(pipeline_root, config.task, metadata_url))
-    pretrained = find_pretrained(chosen.start_from) if chosen.start_from else None
+    pretrained = find_start(chosen, config.task)
     if pretrained:
         chosen = dataclasses.replace(chosen, settings=pretrained_settings(pretrained, config.task) + chosen.settings)
         config = chosen.pipeline_config()

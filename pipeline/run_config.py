@@ -84,6 +84,10 @@ class RunConfig:
 
     def over(self, base: "RunConfig") -> "RunConfig":
         """Returns these values, and those of another RunConfig, read from a file, where these are missing."""
+        if self.start_from:  # training starts from one model
+            base = dataclasses.replace(base, warm_start="", tokenizer="")
+        if self.warm_start or self.tokenizer:
+            base = dataclasses.replace(base, start_from="")
         values = {name: getattr(self, name) or getattr(base, name) for name in (*FILES, "task", "preset")}
         own = {
             *(f"files.{name}" for name in FILES if getattr(self, name)),
@@ -219,7 +223,8 @@ def _texts_in_messages(config: RunConfig) -> dict[str, tuple[str, ...]]:
     texts |= {"files.data": tuple(repr(role.pattern) for role in data)}
     for name in ("schema", "tokenizer"):
         texts[f"files.{name}"] = tuple(role.pattern for role in parse_roles(getattr(config, name)) if role.pattern)
-    return texts | {"files.warm_start": (config.warm_start,) if config.warm_start else ()}
+    models = ("warm_start", "start_from")
+    return texts | {f"files.{name}": tuple(filter(None, [getattr(config, name)])) for name in models}
 
 
 def _names(message: str, text: str) -> bool:

@@ -19,6 +19,7 @@ import typer
 from google.protobuf import text_format
 
 from seq2serve.components.infra_validator.client import ServingClient, free_port
+from seq2serve.components.model_importer.pretrained import Pretrained
 from seq2serve.components.tasks.registry import DEFAULT_TASK
 from seq2serve.models.runtime.server_config import model_server_config_pb2
 from seq2serve.pipeline.commands.app import app
@@ -175,8 +176,16 @@ def test_the_table_of_components_is_complete():
     from seq2serve.pipeline.dag import make_pipeline
 
     nodes = make_pipeline(preset(DEFAULT_PRESET, "translation"), "a", "b", "c").nodes
+    pretrained = Pretrained(pathlib.Path("bert"), "a shelf", "MIT")
+    more = make_pipeline(preset(DEFAULT_PRESET, "classification"), "a", "b", "c", pretrained=pretrained).nodes
+    assert {node.id for node in more if node.component} - {node.id for node in nodes} == {
+        "ModelImporter",
+        "TransformByTokenizer",
+    }
     rows = re.findall(r"^\| \[(\w+)\]\(\w+/component\.py\)", read(ROOT / "components" / "README.md"), re.MULTILINE)
-    assert rows == [node.id for node in nodes if node.component]
+    names = [node.id for node in nodes if node.component]
+    names.insert(names.index("Transform"), "ModelImporter")
+    assert rows == names
 
 
 def test_where_to_add_what_names_files_that_exist():

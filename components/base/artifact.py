@@ -51,7 +51,11 @@ class RawFiles(Artifact):
     `uri` is the path, pattern or roles as the user wrote them. properties: `files`, a list of {"path", "bytes",
     "sha256"} with "split", "column" and "corpus" where the user set them. The fingerprint covers the files' contents,
     formats, roles and corpora, so renaming a file within its format changes nothing unless it names a corpus.
+
+    Of a pattern, only files whose names end in one of `suffixes` count; all without any.
     """
+
+    suffixes: ClassVar[tuple[str, ...]] = ()
 
 
 class SchemaFile(RawFiles):
@@ -87,6 +91,8 @@ class ModelFiles(RawFiles, BaseModel):
 
 class PretrainedFiles(RawFiles):
     """The folder of a pretrained model in another format: config.json, *.safetensors and its tokenizer."""
+
+    suffixes = (".json", ".txt", ".safetensors")
 
 
 class Examples(Artifact):

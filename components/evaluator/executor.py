@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -49,7 +49,9 @@ def evaluate(
     for sentence in describe_cuts(**evaluated.report["num_cut"], number=len(rows)):
         note(f"Evaluator: warning: {sentence}")
     comparison = compare_with(task, evaluated.metric, evaluated.answers, rows, blessed) if blessed else None
-    _bless(blessing, _judgement(evaluated, bar, model, blessed, comparison, _start(task, examples, model, rows)))
+    _bless(
+        blessing, _judgement(evaluated, bar, model, blessed, comparison, lambda: _start(task, examples, model, rows))
+    )
 
 
 def _evaluated(
@@ -83,20 +85,21 @@ def _judgement(
     model: Model,
     blessed: BlessedModel | None,
     comparison: Comparison | None,
-    start: str,
+    start: Callable[[], str],
 ) -> dict[str, Any]:
     """Returns the properties of the blessing; see artifact.ModelBlessing.
 
     Args:
-        start: see verdict.reason.
+        start: returns that of verdict.reason; it identifies languages, which takes time.
     """
     evidence = verdict.collect(
         evaluated.metric, evaluated.measurement, evaluated.baselines, evaluated.trivial, comparison
     )
     place = f"Evaluator/evaluation/{blessed.evaluation}" if blessed else ""
+    is_blessed = verdict.is_blessed(evidence, bar)
     return {
-        "blessed": verdict.is_blessed(evidence, bar),
-        "reason": verdict.reason(evidence, bar, place, model.properties, start),
+        "blessed": is_blessed,
+        "reason": verdict.reason(evidence, bar, place, model.properties, "" if is_blessed else start()),
         "metric": evaluated.metric.name,
         "baselines": {name: dataclasses.asdict(compared) for name, compared in evidence.baselines.items()},
         **({"last_blessed": _last_blessed(evaluated, blessed, comparison)} if blessed and comparison else {}),

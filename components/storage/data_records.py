@@ -10,6 +10,7 @@ from seq2serve.components.base.uris import is_remote
 from seq2serve.components.storage.files import write_file
 
 DATA_RECORD = "data.json"
+PRETRAINED = "pretrained"  # in the record of a model: the properties of the imported model behind it
 
 
 def source_files(files: list[dict]) -> list[dict[str, Any]]:

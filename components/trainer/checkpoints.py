@@ -119,7 +119,7 @@ def _without_length(recipe: Mapping[str, Any]) -> dict[str, Any]:
 def _obstacle(before: Mapping[str, Any], config: TrainingConfig, steps: int, total_steps: int) -> str:
     """Returns why a training cannot continue an earlier one of `steps` steps; empty if it can."""
     limits = {name: (before[name], getattr(config, name)) for name in ("minutes", "epochs", "steps")}
-    limit, (old, new) = next(item for item in limits.items() if any(item[1]))
+    limit, (old, new) = next((item for item in limits.items() if any(item[1])), ("steps", (0, 0)))
     if old != new and config.schedule == "cosine":
         return (
             f"training.schedule=cosine falls to its end at the last step, so every step depends on training.{limit}; "

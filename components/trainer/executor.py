@@ -16,7 +16,7 @@ from seq2serve.components.base.artifact import BaseModel, Model, ModelRun, Token
 from seq2serve.components.base.component import Context
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.base.progress import note, progress
-from seq2serve.components.storage.data_records import read_record, write_record
+from seq2serve.components.storage.data_records import PRETRAINED, read_record, write_record
 from seq2serve.components.tasks.data import DataSpec
 from seq2serve.components.tasks.evaluation import Evaluation
 from seq2serve.components.tasks.task import Task
@@ -51,8 +51,8 @@ def train(
     data, network, total_steps = training.data, training.network, training.total_steps
     if training.warm_start:
         model.properties["warm_start"] = training.warm_start
-    if isinstance(base_model, Model):
-        model.properties["pretrained"] = base_model.properties
+    if pretrained := _pretrained(base_model):
+        model.properties["pretrained"] = pretrained
     with literal_path(context.scratch) as scratch:
         continued = ""
         if not tf.train.latest_checkpoint(f"{scratch}/{CHECKPOINTS}"):
@@ -121,6 +121,9 @@ def prepare(
     if base_model:
         labels = base_model.properties.get("labels", list(data.spec.label_counts))
         excluded = () if labels == list(data.spec.label_counts) else ("head",)
+        if excluded and labels:
+            ours = ", ".join(data.spec.label_counts)
+            note(f"Trainer: the pretrained head is not used: its labels are {', '.join(labels)}; here they are {ours}")
         started = _warm_start(network, base_model, tokenizer, recipe.training.warm_start_optimizer, excluded)
     return Training(data, network, total_steps, started)
 
@@ -157,7 +160,7 @@ class _TrainingData:
         """Returns the number of steps; if time is limited, a variable with an estimate, which Budget updates."""
         config = self.recipe.training
         if config.minutes:
-            return tf.Variable(config.steps, trainable=False, dtype=tf.float32)
+            return tf.Variable(max(1, config.steps), trainable=False, dtype=tf.float32)
         if config.epochs:
             steps_per_epoch = sum(1 for _ in self.train_batches(0, 1))
             return max(1, round(config.epochs * steps_per_epoch))
@@ -329,7 +332,17 @@ def _data_record(transformed_examples: TransformedExamples, base_model: BaseMode
     record = transformed_examples.properties.get("data", {})
     if not base_model:
         return record
-    return {**record, "base_model": read_record(base_model.keras_folder)}
+    if not isinstance(base_model, Model):
+        record = {**record, "base_model": read_record(base_model.keras_folder)}
+    pretrained = _pretrained(base_model)
+    return {**record, PRETRAINED: pretrained} if pretrained else record
+
+
+def _pretrained(base_model: BaseModel | None) -> dict[str, Any]:
+    """Returns the properties of the imported model that training started from, now or in an earlier run; or none."""
+    if base_model is None or isinstance(base_model, Model):
+        return base_model.properties if base_model else {}
+    return (read_record(base_model.keras_folder) or {}).get(PRETRAINED, {})
 
 
 def _take_moments(network: keras.Model, index: str, started: WarmStart) -> None:

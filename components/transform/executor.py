@@ -16,7 +16,7 @@ from seq2serve.components.base.progress import note
 from seq2serve.components.schema_gen.schema_file import MAX_UNKNOWN_LABEL_SHARE, label_domain, read_schema
 from seq2serve.components.storage.beam_runner import WriteJsonLines, beam_pipeline, read_json_lines
 from seq2serve.components.storage.data_records import describe_data, read_record, write_record
-from seq2serve.components.storage.files import filled_folder, local_file
+from seq2serve.components.storage.files import filled_folder, list_files, local_file
 from seq2serve.components.storage.shards import shard_paths
 from seq2serve.components.tasks.sizing import LONGEST_LIMIT, MAX_LENGTH, VOCABULARY, choose_max_length
 from seq2serve.components.transform.lengths import length_warnings
@@ -169,8 +169,7 @@ def _adopt(files: TokenizerSource, preprocessing: Preprocessing, tokenizer: Toke
 def _source_files(source: TokenizerSource) -> list[dict[str, str]]:
     """Returns {"path", "column"} of each file; without "column", the tokenizer is for all columns."""
     if isinstance(source, Tokenizer):
-        (found,) = FileSystems.match([source.path("*")])
-        return [{"path": file.path} for file in found.metadata_list]
+        return [{"path": path} for path in list_files(source.uri)]
     return source.properties["files"]
 
 

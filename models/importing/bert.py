@@ -30,7 +30,8 @@ class Bert:
     def settings(self, config: Mapping[str, Any]) -> dict[str, Any]:
         for name, values in _SUPPORTED.items():
             if config.get(name, values[0]) not in values:
-                raise ValueError(f"config.json has {name}={config[name]!r}, which is not supported; only {values[0]!r}")
+                known = " or ".join(map(repr, values))
+                raise ValueError(f"config.json has {name}={config[name]!r}, which is not supported, only {known}")
         return {
             "num_encoder_layers": config["num_hidden_layers"],
             "d_model": config["hidden_size"],
@@ -50,7 +51,7 @@ class Bert:
         }
 
     def labels(self, config: Mapping[str, Any]) -> list[str]:
-        if "BertForSequenceClassification" not in config.get("architectures", ()):
+        if "BertForSequenceClassification" not in (config.get("architectures") or ()):
             return []
         names = config.get("id2label") or {str(i): f"LABEL_{i}" for i in range(config.get("num_labels", 2))}
         return [names[index] for index in sorted(names, key=int)]
@@ -71,9 +72,15 @@ class Bert:
         if labels := self.labels(config):
             # Ours are in alphabetical order.
             outputs = sorted(range(len(labels)), key=labels.__getitem__)
+
+            def reordered(weights: np.ndarray) -> np.ndarray:
+                if len(weights) != len(labels):
+                    raise ValueError(f"{len(weights)} outputs, {len(labels)} labels in id2label")
+                return weights[outputs].T
+
             sources |= _dense("pooler.kernel", "pooler.bias", "pooler.dense")
-            sources["head.kernel"] = Source(("classifier.weight",), lambda kernel: kernel[outputs].T)
-            sources["head.bias"] = Source(("classifier.bias",), lambda bias: bias[outputs])
+            sources["head.kernel"] = Source(("classifier.weight",), reordered)
+            sources["head.bias"] = Source(("classifier.bias",), reordered)
         return sources
 
     def ignored(self, name: str) -> bool:

@@ -61,13 +61,21 @@ def settings_of(folder: str) -> dict[str, Any]:
     config = read_config(folder)
     try:
         settings = family_of(config).settings(config)
-    except (KeyError, TypeError) as error:
+    except KeyError as error:
         raise ValueError(f"{os.path.join(folder, CONFIG)} lacks {error}") from error
-    return {**settings, **_sentence_pooling(folder)}
+    except TypeError as error:
+        raise ValueError(f"{os.path.join(folder, CONFIG)} has a value of the wrong type: {error}") from error
+    has_head = bool(family_of(config).labels(config))
+    return settings if has_head else {**settings, **_sentence_pooling(folder)}
 
 
 def _sentence_pooling(folder: str) -> dict[str, str]:
     """Returns the pooling of a model of sentence-transformers, which is in a folder of its own; empty for others."""
+    if os.path.exists(path := os.path.join(folder, "modules.json")):
+        with open(path, encoding="utf-8") as file:
+            kinds = [str(module["type"]).rpartition(".")[2] for module in json.load(file)]
+        if unknown := [kind for kind in kinds if kind not in ("Transformer", "Pooling", "Normalize")]:
+            raise ValueError(f"{path} has the module {unknown[0]}, which is not supported")
     if not os.path.exists(os.path.join(folder, _POOLING, CONFIG)):
         return {}
     modes = [name for name, value in read_config(os.path.join(folder, _POOLING)).items() if value is True]

@@ -21,7 +21,7 @@ class Source(NamedTuple):
 
 
 class Family(Protocol):
-    """A kind of pretrained model: one file in this folder, and a row in importer.py.
+    """A kind of pretrained model: one file in this folder, and a row in families.py.
 
     A folder of weights has a config.json; each of these functions receives its content.
     """

@@ -93,7 +93,13 @@ def read_tensors(folder: str, family: Family) -> dict[str, np.ndarray]:
         pickles = [name for name in sorted(os.listdir(folder)) if name.endswith((".bin", ".pt", ".pth", ".ckpt"))]
         reason = f"; {', '.join(pickles)} may run code when it is read: convert it to safetensors" if pickles else ""
         raise ValueError(f"file not found: {folder}/{_TENSORS}{reason}")
-    return {family.canonical_name(name): tensor for path in paths for name, tensor in _tensors(path)}
+    tensors: dict[str, np.ndarray] = {}
+    for path in paths:
+        for name, tensor in _tensors(path):
+            if (canonical := family.canonical_name(name)) in tensors:
+                raise ValueError(f"the tensor {name} is in {path} and in another file; leave only one of them there")
+            tensors[canonical] = tensor
+    return tensors
 
 
 def _tensors(path: str) -> Iterator[tuple[str, np.ndarray]]:
@@ -128,7 +134,7 @@ def _load(
             raise ValueError(f"{' and '.join(source.names)} do not fit {CONFIG}: {error}") from error
         if value.shape != tuple(weights[name].shape):
             shape = tuple(weights[name].shape)
-            raise ValueError(f"{' and '.join(source.names)} give {value.shape}; with {CONFIG}, {shape} is needed")
+            raise ValueError(f"{' and '.join(source.names)} have the shape {value.shape}; {CONFIG} needs {shape}")
         weights[name].assign(value)
     return list(sources)
 

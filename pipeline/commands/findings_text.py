@@ -68,8 +68,22 @@ def print_suggested_start(result: RunResult, config: PipelineConfig) -> None:
     num_rows = result.output("ExampleGen", "examples").properties["num_examples"]["train"]
     name = suggested_start(task.parts, num_rows, languages.get(task.text_columns[0], {}))
     if name:
-        command = shlex.join(["seq2serve", "run", *sys.argv[2:], "--from", name])
+        command = shlex.join(["seq2serve", *_with_start(sys.argv[1:], name)])
         print(f"With {num_rows:,} rows for training, a pretrained model is usually better: {command}")
+
+
+def _with_start(arguments: list[str], name: str) -> list[str]:
+    """Returns the arguments of a command that trains from a pretrained model, which no preset fits.
+
+    Args:
+        arguments: of the command that ran; those of Beam follow a bare --.
+        name: of the model.
+    """
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    command = ["run" if arguments[:1] == ["validate"] else word for word in arguments[:1]]
+    own = iter(arguments[1:end])
+    kept = [word for word in own if not word.startswith("--preset=") and not (word == "--preset" and next(own, ""))]
+    return [*command, *kept, "--from", name, *arguments[end:]]
 
 
 def print_corpora(console: Console, statistics: Artifact) -> None:

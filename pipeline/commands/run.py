@@ -137,12 +137,16 @@ def validate(
         from seq2serve.pipeline.commands.findings_text import print_suggested_start, print_validation
         from seq2serve.pipeline.dag import make_validation_pipeline
         from seq2serve.pipeline.running.runner import Runner
+        from seq2serve.pipeline.running.user_models import find_start, pretrained_settings
+
+        if pretrained := find_start(chosen, effective.task):
+            pretrained_settings(pretrained, effective.task)
 
         pipeline = make_validation_pipeline(effective, chosen.data, execution.pipeline_root, chosen.schema)
         with chosen.naming_file():
             result = Runner(pipeline, beam_options, execution.verbose, execution.metadata).run()
         print_validation(result)
-        if not chosen.start_from:
+        if not (chosen.start_from or chosen.warm_start or chosen.tokenizer):
             print_suggested_start(result, effective)
 
 
@@ -181,6 +185,7 @@ def _chosen(
 
 def _run(chosen: RunConfig, serving_dir: str, execution: ExecutionOptions, beam_options: tuple[str, ...]) -> None:
     """Runs the whole pipeline and prints its summary."""
+    from seq2serve.pipeline.commands.findings_text import print_suggested_start
     from seq2serve.pipeline.commands.summary_text import print_summary
     from seq2serve.pipeline.dag import make_configured_pipeline
     from seq2serve.pipeline.running.runner import Runner
@@ -191,3 +196,5 @@ def _run(chosen: RunConfig, serving_dir: str, execution: ExecutionOptions, beam_
         check_serving_dir(serving_dir, config.task)
         result = Runner(pipeline, beam_options, execution.verbose, execution.metadata).run()
     print_summary(result, config)
+    if not (chosen.start_from or chosen.warm_start or chosen.tokenizer):
+        print_suggested_start(result, config)

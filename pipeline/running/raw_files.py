@@ -30,7 +30,7 @@ def resolve_raw_files(constant: RawFiles) -> RawFiles:
     files, contents = [], []
     may_be_empty = type(constant) is RawFiles  # files of rows, which ExampleGen skips if they have none
     roles = parse_data(constant.uri) if type(constant) is RawFiles else parse_roles(constant.uri)
-    found = for_each_file(lambda role: _find(role.pattern, may_be_empty), roles)
+    found = for_each_file(lambda role: _find(role.pattern, may_be_empty, constant.suffixes), roles)
     for role, role_files in zip(roles, found, strict=True):
         for index, file in enumerate(role_files):
             split = role.split or ("train" if role.corpus else "")  # several corpora are the same with and without
@@ -46,12 +46,12 @@ def resolve_raw_files(constant: RawFiles) -> RawFiles:
     return type(constant)(constant.uri, {"files": files}, fingerprint(sorted(contents, key=str)))
 
 
-def _find(pattern: str, may_be_empty: bool) -> list[dict]:
+def _find(pattern: str, may_be_empty: bool, suffixes: tuple[str, ...]) -> list[dict]:
     """Returns the files of a path, a pattern or a URL, hashed, in order."""
     if is_remote(pattern):
         files = find_files(pattern)
     else:
-        files = for_each_file(_hash, [Path(path).absolute() for path in _match(pattern)])
+        files = for_each_file(_hash, [Path(path).absolute() for path in _match(pattern, suffixes)])
     empty = [file["path"] for file in files if not file["bytes"]]
     if empty and not (may_be_empty and len(empty) < len(files)):
         raise join_errors([_empty_file(path) for path in empty])
@@ -62,11 +62,12 @@ def _empty_file(path: str) -> UserError:
     return UserError(f"{path} is empty; it needs at least a header and some rows", code="file-empty", path=path)
 
 
-def _match(pattern: str) -> list[str]:
+def _match(pattern: str, suffixes: tuple[str, ...]) -> list[str]:
     """Returns the paths of a path or pattern, sorted; an existing file of exactly that name is not a pattern."""
     folder, name = os.path.split(pattern)
     literal = os.path.join(glob.escape(folder), name) if os.path.isdir(folder) else pattern
-    matches = [path for path in sorted(glob.glob(literal, recursive=True)) if not os.path.isdir(path)]
+    found = [path for path in sorted(glob.glob(literal, recursive=True)) if not os.path.isdir(path)]
+    matches = [path for path in found if path.endswith(suffixes or "")]
     paths = [pattern] if os.path.lexists(pattern) else matches
     if not paths:
         raise UserError(

@@ -9,10 +9,12 @@ from typing import Any
 from seq2serve.components.base.artifact import WEIGHTS
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.example_gen.formats import parse_roles
-from seq2serve.components.model_importer.pretrained import Pretrained
+from seq2serve.components.model_importer.pretrained import NAMED, Pretrained, find_pretrained
+from seq2serve.components.storage.data_records import PRETRAINED, read_record
 from seq2serve.components.tasks.registry import TASKS
-from seq2serve.models.importing.families import parts_of, settings_of
-from seq2serve.pipeline.config import PipelineConfig, value_text
+from seq2serve.components.tasks.sizing import FINE_TUNING_EPOCHS, FINE_TUNING_RATE
+from seq2serve.pipeline.config import AUTO, PipelineConfig, value_text
+from seq2serve.pipeline.run_config import RunConfig
 
 _OF_CLASSIFIERS = ("ngram_buckets", "begin_marker", "pooling")
 _ONLY_LAYERS = {"EncoderClassifier": "num_encoder_layers", "DecoderLanguageModel": "num_decoder_layers"}
@@ -41,9 +43,16 @@ def user_models(tokenizer: str, warm_start: str, config: PipelineConfig, setting
 
 
 def check_trained(config: PipelineConfig, has_base: bool) -> None:
-    """Refuses a run without training and without a model to start from, whose answers would be random."""
+    """Refuses a run without training that has no model to start from, so that answers would be random, or a search."""
     training = config.training
-    if not (training.steps or training.epochs or training.minutes or has_base):
+    if training.steps or training.epochs or training.minutes:
+        return
+    if config.tuner.searches:
+        raise UserError(
+            "settings tuner.trials and tuner.minutes: there is nothing to search with training.steps=0",
+            code="settings-conflict",
+        )
+    if not has_base:
         raise UserError(
             "setting training.steps=0 exports the model that training starts from, and there is none: name one with "
             "--from or --warm-start",
@@ -52,25 +61,57 @@ def check_trained(config: PipelineConfig, has_base: bool) -> None:
         )
 
 
+def find_start(chosen: RunConfig, task: str) -> Pretrained | None:
+    """Returns the pretrained model that a run starts from; None if it names none.
+
+    Raises:
+        UserError: it is unknown, for another task, or cannot be downloaded; or a preset or a setting of the tokenizer
+            does not fit to it.
+    """
+    if not chosen.start_from:
+        return None
+    if chosen.preset not in ("", AUTO):
+        raise UserError(
+            f"--preset {chosen.preset} trains from scratch and does not fit --from {chosen.start_from}: leave it out, "
+            "and change single settings with --set",
+            code="preset-unfit",
+        )
+    if fixed := [name for name in map(_name, chosen.settings) if name.startswith("tokenizer.")]:
+        raise UserError(
+            f"setting {fixed[0]} cannot be applied: the tokenizer is that of {chosen.start_from}; remove the setting",
+            code="tokenizer-fixed",
+            settings=fixed,
+        )
+    if chosen.start_from in NAMED and NAMED[chosen.start_from].parts != TASKS[task].parts:
+        raise _other_task(chosen.start_from, NAMED[chosen.start_from].parts, task)
+    return find_pretrained(chosen.start_from)
+
+
+def _other_task(name: str, parts: tuple[str, ...], task: str) -> UserError:
+    tasks = " or ".join(known for known, other in TASKS.items() if other.parts == parts)
+    message = f"{name} is a model for {tasks}, not for {task}; set --task, or start from another model"
+    return UserError(message, code="pretrained-task", path=name, task=task)
+
+
+def _name(setting: str) -> str:
+    return setting.partition("=")[0].strip()
+
+
 def pretrained_settings(pretrained: Pretrained, task: str) -> tuple[str, ...]:
     """Returns the settings of the architecture that the weights of a pretrained model need, in the syntax of `--set`.
 
     Raises:
         UserError: the folder has no configuration, its architecture is not supported, or not for this task.
     """
+    from seq2serve.models.importing.families import parts_of, settings_of  # NumPy, which a cached run does not need
+
     folder = str(pretrained.folder)
     try:
         parts, values = parts_of(folder), settings_of(folder)
     except ValueError as error:
         raise UserError(f"cannot import {folder}: {error}", code="import-impossible", path=folder) from error
     if parts != TASKS[task].parts:
-        tasks = " or ".join(name for name, other in TASKS.items() if other.parts == parts)
-        raise UserError(
-            f"{folder} is a model for {tasks}, not for {task}; set --task, or start from another model",
-            code="pretrained-task",
-            path=folder,
-            task=task,
-        )
+        raise _other_task(folder, parts, task)
     return tuple(f"model.{key}={value_text(value)}" for key, value in values.items())
 
 
@@ -81,7 +122,8 @@ def settings_of_base(warm_start: str, has_labels: bool) -> tuple[str, ...]:
         warm_start: folder of the Model, or of its Format-Keras.
         has_labels: whether the new model classifies.
     Returns:
-        Settings in the syntax of `--set`. A model that has only one of encoder and decoder starts both.
+        Settings in the syntax of `--set`. A model that has only one of encoder and decoder starts both. Those of a
+        fine-tuning if a pretrained model is behind it.
     Raises:
         UserError: the folder has no weights, no configuration or no tokenizer.
     """
@@ -96,10 +138,16 @@ def settings_of_base(warm_start: str, has_labels: bool) -> tuple[str, ...]:
     values = {key: value for key, value in config.items() if "dropout" not in key}
     if only := _ONLY_LAYERS.get(kind):
         values |= dict.fromkeys(("num_encoder_layers", "num_decoder_layers"), values[only])
+    fine_tuning = {}
+    if (read_record(str(path.parent)) or {}).get(PRETRAINED):
+        values |= {key: value for key, value in config.items() if "dropout" in key}
+        fine_tuning = {"training.learning_rate": FINE_TUNING_RATE, "training.epochs": FINE_TUNING_EPOCHS}
+        fine_tuning |= {"training.token_dropout": 0.0, "model.ngram_buckets": 0} if has_labels else {}
     for key in _OF_CLASSIFIERS:  # models of another kind have none of these
         if not (has_labels and values.get(key)):
             values.pop(key, None)
-    return tuple(f"model.{key}={value_text(value)}" for key, value in values.items())
+    settings = {f"model.{key}": value for key, value in values.items()} | fine_tuning
+    return tuple(f"{name}={value_text(value)}" for name, value in settings.items())
 
 
 def _models(tokenizer: str, warm_start: str, with_optimizer: bool) -> dict[str, str]:

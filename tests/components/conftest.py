@@ -130,6 +130,8 @@ def write_examples(tmp_path):
             with tf.io.TFRecordWriter(str(path)) as file:
                 for source, target in rows:
                     file.write(example(source=source, target=target))
-        return Examples(str(folder), {"columns": ["source", "target"], "splits": ["test"]})
+        return Examples(
+            str(folder), {"columns": ["source", "target"], "splits": ["test"], "num_examples": {"train": 100}}
+        )
 
     return write

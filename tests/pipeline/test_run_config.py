@@ -307,3 +307,17 @@ def test_the_effective_config_repeats_a_search_until_its_result_is_known_and_the
     after = read_run_config(write(run.effective_text(chosen))).pipeline_config()
     assert (after.tuner.searches, after.searched(), after.automatic) == (False, (), ())
     assert {setting: after.value(setting) for setting in names} == chosen
+
+
+@pytest.mark.parametrize(
+    ("given", "start", "warm_start", "tokenizer"),
+    [
+        ({"start_from": "minilm"}, "minilm", "", ""),
+        ({"warm_start": "last"}, "", "last", "t"),
+        ({}, "", "w", "t"),
+    ],
+)
+def test_the_start_of_the_command_line_replaces_that_of_the_file(given, start, warm_start, tokenizer):
+    chosen = RunConfig(**given).over(RunConfig(warm_start="w", tokenizer="t"))
+    assert (chosen.start_from, chosen.warm_start, chosen.tokenizer) == (start, warm_start, tokenizer)
+    assert RunConfig(warm_start="w").over(RunConfig(start_from="minilm")).start_from == ""

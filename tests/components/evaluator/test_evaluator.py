@@ -392,7 +392,7 @@ def write_splits(tmp_path):
                     for column, text in row.items():
                         example.features.feature[column].bytes_list.value.append(text.encode())
                     writer.write(example.SerializeToString())
-        return Examples(str(tmp_path), {"splits": ["train", "test"]})
+        return Examples(str(tmp_path), {"splits": ["train", "test"], "num_examples": {"train": len(train)}})
 
     return write
 

@@ -115,6 +115,7 @@ def test_an_example_without_one_text_is_refused_with_the_name_of_the_feature(run
 
 def test_every_signature_handles_hostile_texts(runtime, serving_module, hostile_texts, ask_every_way):
     ask_every_way(runtime, serving_module, "serving_default", {"text": hostile_texts})
+    ask_every_way(runtime, serving_module, "embed", {"text": hostile_texts})
     ask_every_way(runtime, serving_module, "classify", {"inputs": [as_example(text) for text in hostile_texts]})
 
 
@@ -127,7 +128,8 @@ def as_example(text):
 def test_only_classify_has_the_method_name_of_the_classify_call(exported, runtime):
     definitions = read_meta_graph(exported).signature_def
     methods = {name: definitions[name].method_name for name in runtime.signatures}
-    assert methods == {"classify": "tensorflow/serving/classify", "serving_default": "tensorflow/serving/predict"}
+    predict = "tensorflow/serving/predict"
+    assert methods == {"classify": "tensorflow/serving/classify", "embed": predict, "serving_default": predict}
 
 
 def test_an_empty_batch_has_an_empty_result(runtime):

@@ -13,6 +13,7 @@ import pytest
 from seq2serve.components.base.artifact import Model
 from seq2serve.components.base.component import Code, Component, Node, Output, component
 from seq2serve.components.base.errors import UserError
+from seq2serve.components.model_importer.pretrained import Pretrained
 from seq2serve.components.tasks.registry import TASKS
 from seq2serve.pipeline.config import preset
 from seq2serve.pipeline.dag import make_pipeline
@@ -287,14 +288,19 @@ def test_a_function_without_source_is_an_error(notebook):
 def component_nodes(task: str) -> dict[str, Node]:
     """Returns the components of the pipelines of a task, those for the user's own schema and tokenizer included."""
     arguments = (preset("tiny", task), "text.tsv", "runs", "serving")
-    pipelines = make_pipeline(*arguments), make_pipeline(*arguments, schema_file="a.pbtxt", tokenizer="a.model")
+    pretrained = Pretrained(Path("bert"), "a shelf", "MIT")
+    pipelines = (
+        make_pipeline(*arguments),
+        make_pipeline(*arguments, schema_file="a.pbtxt", tokenizer="a.model"),
+        make_pipeline(*arguments, pretrained=pretrained),
+    )
     return {node.id: node for pipeline in pipelines for node in pipeline.nodes if node.component}
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_no_component_depends_on_the_pipeline_or_the_facade(task):
     nodes = component_nodes(task)
-    assert len(nodes) == 12
+    assert len(nodes) == 13
     for name, node in nodes.items():
         files = execution_parts(node, {})["code"]
         assert "seq2serve/components/base/component.py" in files, name

@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
 from seq2serve.components.base.errors import UserError
+from seq2serve.components.tasks.sizing import FINE_TUNING_RATE
 from seq2serve.models.config import ModelConfig
 from seq2serve.pipeline.config import AUTO, preset, with_settings
 from seq2serve.pipeline.dag import make_configured_pipeline
@@ -96,3 +98,30 @@ def test_a_pretrained_model_that_does_not_fit_is_refused(tmp_path, changes, code
     with pytest.raises(UserError) as caught:
         make_configured_pipeline(chosen, "runs", "serving")
     assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"preset": "demo"}, "preset-unfit"),
+        ({"settings": ("tokenizer.lowercase=false",)}, "tokenizer-fixed"),
+        ({"start_from": "minilm", "task": "translation"}, "pretrained-task"),
+        ({"settings": ("training.steps=0", "tuner.trials=3")}, "settings-conflict"),
+    ],
+)
+def test_settings_that_a_pretrained_model_cannot_follow_are_refused_before_anything_is_fetched(tmp_path, changes, code):
+    folder = write_bert(tmp_path / "bert")
+    chosen = RunConfig(**{"data": "x.csv", "task": "classification", "start_from": str(folder), **changes})
+    with pytest.raises(UserError) as caught:
+        make_configured_pipeline(chosen, "runs", "serving")
+    assert caught.value.code == code
+
+
+def test_a_model_that_was_fine_tuned_is_fine_tuned_again(base):
+    folder = Path(base("EncoderClassifier", dataclasses.replace(CONFIG, ngram_buckets=0)))
+    (folder / "Format-Keras" / "data.json").write_text('{"pretrained": {"source": "a shelf"}}')
+    taken = with_settings(preset(AUTO, "classification"), settings_of_base(str(folder), has_labels=True))
+    assert taken.training.learning_rate == FINE_TUNING_RATE
+    assert taken.training.token_dropout == taken.model.ngram_buckets == 0
+    assert taken.model.dropout == CONFIG.dropout
+    assert not {"training.learning_rate", "training.token_dropout", "model.ngram_buckets"} & set(taken.automatic)
