@@ -213,7 +213,7 @@ class Model(BaseModel):
     the Model of ModelImporter.
 
     That of ModelImporter has only Format-Keras, and the properties source, licence, family, labels (of its head),
-    loaded, initialised and ignored (names of weights), num_parameters and files {name: SHA-256}.
+    loaded, initialised and ignored (names of weights), num_parameters and hashes {file: SHA-256}.
     """
 
 

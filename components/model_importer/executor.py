@@ -24,7 +24,7 @@ def import_pretrained(files: PretrainedFiles, model: Model, tokenizer: Tokenizer
     model.properties.update(
         source=source,
         licence=licence,
-        files={os.path.basename(file["path"]): file["sha256"] for file in files.properties["files"]},
+        hashes={os.path.basename(file["path"]): file["sha256"] for file in files.properties["files"]},
         **dataclasses.asdict(imported),
     )
     tokenizer.properties.update(kind=imported.tokenizer_kind, vocab_size=imported.vocab_size)

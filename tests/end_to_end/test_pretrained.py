@@ -23,7 +23,7 @@ def pretrained(tmp_path_factory):
 
 def run_from(run, pretrained, *settings):
     """Runs the command line with --from, and returns what it printed."""
-    options = ["--task", "classification", "--from", str(pretrained)]
+    options = ["--task", "classification", "--text", "sentence", "--from", str(pretrained)]
     return run.execute([*run.command()[:3], "run", run.file, *options, *(f"--set={setting}" for setting in settings)])
 
 
@@ -51,7 +51,7 @@ def test_a_pretrained_model_is_fine_tuned_pushed_and_traced(new_run_of, pretrain
     page = (run.folder / "page.html").read_text(encoding="utf-8")
     assert "Pretrained start: bert from" in page
     assert "licence of the weights: mit" in page
-    with seq2serve.load(str(run.folder / run.serving)) as served:
+    with seq2serve.load(str(run.folder / "serving" / "classification")) as served:
         embeddings = served.embed(["good", "bad", "good"])
     assert embeddings.shape == (3, CONFIG["hidden_size"])
     np.testing.assert_allclose(embeddings[0], embeddings[2], rtol=1e-5)
@@ -69,7 +69,7 @@ def test_without_steps_the_pretrained_model_is_exported_as_it_is(new_run_of, pre
     assert model.properties["exported_steps"] == [0]
     from seq2serve.models.training.saving import load_model
 
-    before, after = (load_model(artifact.keras_folder) for artifact in (imported, model))
+    before, after = (load_model(artifact.path("Format-Keras")) for artifact in (imported, model))
     for old, new in zip(before.encoder.weights, after.encoder.weights, strict=True):
         np.testing.assert_array_equal(old, new)
 

@@ -30,8 +30,8 @@ def test_source_licence_hashes_and_weights_are_recorded(tmp_path, run_importer, 
     model, tokenizer = run_importer(write_bert(tmp_path / "bert"))
     properties = model.properties
     assert (properties["source"], properties["licence"], properties["family"]) == ("a shelf", "MIT", "bert")
-    assert sorted(properties["files"]) == ["config.json", "model.safetensors", "tokenizer_config.json", "vocab.txt"]
-    assert all(len(digest) == 64 for digest in properties["files"].values())
+    assert sorted(properties["hashes"]) == ["config.json", "model.safetensors", "tokenizer_config.json", "vocab.txt"]
+    assert all(len(digest) == 64 for digest in properties["hashes"].values())
     assert properties["ignored"] == ["pooler.dense.bias", "pooler.dense.weight"]
     assert "embedding.matrix" in properties["loaded"]
     assert tokenizer.properties == {"kind": "bert", "vocab_size": len(PIECES)}

@@ -119,7 +119,7 @@ def test_settings_that_a_pretrained_model_cannot_follow_are_refused_before_anyth
 
 def test_a_model_that_was_fine_tuned_is_fine_tuned_again(base):
     folder = Path(base("EncoderClassifier", dataclasses.replace(CONFIG, ngram_buckets=0)))
-    (folder / "Format-Keras" / "data.json").write_text('{"pretrained": {"source": "a shelf"}}')
+    (folder / "Format-Keras" / "data.json").write_text('{"files_read": [], "pretrained": {"source": "a shelf"}}')
     taken = with_settings(preset(AUTO, "classification"), settings_of_base(str(folder), has_labels=True))
     assert taken.training.learning_rate == FINE_TUNING_RATE
     assert taken.training.token_dropout == taken.model.ngram_buckets == 0
