@@ -126,10 +126,12 @@ class LoadedModel:
             UserError: the model has no signature `embed`.
         """
         texts = [text] if isinstance(text, str) else list(text)
-        width = self._signature("embed").outputs["embedding"].shape[-1]
+        self._signature("embed")
+        if not texts:
+            return self.run("embed", {"text": texts})["embedding"]
         rows = self._outputs("embed", {"text": texts})
         _warn_of_cuts(rows)
-        embeddings = np.array([row["embedding"] for row in rows], np.float32).reshape(len(texts), width)
+        embeddings = np.stack([row["embedding"] for row in rows])
         return embeddings[0] if isinstance(text, str) else embeddings
 
     def attention(self, pairs: "Pair | Sequence[Pair]") -> Any:
