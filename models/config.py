@@ -129,8 +129,8 @@ class ModelConfig:
     """Classification only: put the begin marker before each text, like BERT's [CLS]."""
 
     pooling: Literal["mean", "first", "pooler"] = "mean"
-    """Classification only: what stands for a text. The mean of the encoder's outputs; its first output; or BERT's
-    pooler, a dense layer with tanh of the first output."""
+    """Classification only: how the encoder's outputs become one vector. Their mean; the first one; or BERT's pooler, a
+    dense layer with tanh on the first one."""
 
     ngram_buckets: Annotated[int, Range(0, 2**24)] = 0
     """Classification only: number of hash values of the pairs of adjacent tokens that a linear classifier beside the
@@ -138,7 +138,7 @@ class ModelConfig:
 
     @property
     def longest_text(self) -> int:
-        """Returns the most tokens of a text that have learned positions of their own beside BERT's markers."""
+        """Returns the most tokens of a text if each has a learned position; two of the positions are for BERT's markers."""
         return self.max_positions - 2 * self.begin_marker
 
     @property
@@ -152,8 +152,8 @@ class TrainingConfig:
     """Settings of training."""
 
     steps: Annotated[int, Range(0)] = 100_000
-    """Number of optimizer updates, unless `epochs` or `minutes` is set. With 0, the model that training would start
-    from is exported as it is."""
+    """Number of optimizer updates, unless `epochs` or `minutes` is set. With 0 nothing is trained: the model that
+    training would start from is exported."""
 
     epochs: Annotated[float, Range(0)] = 0.0
     """Number of passes over the train split; overrides `steps`. 0 disables it."""

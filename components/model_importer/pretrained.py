@@ -10,7 +10,7 @@ from seq2serve.components.base.errors import UserError
 from seq2serve.components.storage.packages import Package, extracted
 
 _LICENCE = re.compile(r"^license: *(\S+)", re.MULTILINE)  # in the head of a model card
-# What a folder may have beside the weights: the model card, configs, and the vocabulary of the tokenizer.
+# Weights, config, vocabulary and the model card.
 _FILES = ("*.json", "*.txt", "*.safetensors", "README.md")
 
 

@@ -256,7 +256,7 @@ class EncoderClassifier(_Model):
         return tf.pad(source, [[0, 0], [1, 0]], constant_values=BOS_ID) if self.config.begin_marker else source
 
     def pool(self, source: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Returns what stands for a text (`pooling`): int [B, S] -> float [B, D]; zeros are the mean of no tokens."""
+        """Returns the pooled output (`pooling`): int [B, S] -> float [B, D]; the mean of no tokens is a zero vector."""
         marked = self.marked(source)
         mask = padding_mask(marked)
         x = self.encoder(self.embedding(marked), mask, training=training)  # [B, S, D]

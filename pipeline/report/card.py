@@ -109,6 +109,8 @@ def _training(facts: RunFacts, model: Artifact) -> list[str]:
             f"{pretrained['licence']}; {counted(len(pretrained['loaded']), 'weight')} loaded, initialised: "
             f"{names['initialised']}, ignored: {names['ignored']}"
         )
+        hashes = {name: digest for name, digest in pretrained["hashes"].items() if name.endswith(".safetensors")}
+        lines += [f"SHA-256 of {name}: {digest}" for name, digest in hashes.items()]
     if chosen := facts.output("Tuner", "best_hyperparameters"):
         lines.append(f"Settings that Tuner chose: {chosen.properties['reason']}")
     return list(filter(None, lines))
