@@ -138,7 +138,7 @@ class ModelConfig:
 
     @property
     def longest_text(self) -> int:
-        """Returns the most tokens of a text if each has a learned position; two of the positions are for BERT's markers."""
+        """Returns the most tokens of a text if each has a learned position, without those of BERT's two markers."""
         return self.max_positions - 2 * self.begin_marker
 
     @property
