@@ -185,7 +185,6 @@ def _chosen(
 
 def _run(chosen: RunConfig, serving_dir: str, execution: ExecutionOptions, beam_options: tuple[str, ...]) -> None:
     """Runs the whole pipeline and prints its summary."""
-    from seq2serve.pipeline.commands.findings_text import print_suggested_start
     from seq2serve.pipeline.commands.summary_text import print_summary
     from seq2serve.pipeline.dag import make_configured_pipeline
     from seq2serve.pipeline.running.runner import Runner
@@ -196,5 +195,3 @@ def _run(chosen: RunConfig, serving_dir: str, execution: ExecutionOptions, beam_
         check_serving_dir(serving_dir, config.task)
         result = Runner(pipeline, beam_options, execution.verbose, execution.metadata).run()
     print_summary(result, config)
-    if not (chosen.start_from or chosen.warm_start or chosen.tokenizer):
-        print_suggested_start(result, config)

@@ -17,7 +17,7 @@ from seq2serve.components.storage.files import local_copy
 from seq2serve.components.tasks.metric import Metric
 from seq2serve.components.tasks.registry import Task, get_task
 from seq2serve.components.trainer.history import describe_choice
-from seq2serve.pipeline.commands.findings_text import print_findings, print_text_warnings
+from seq2serve.pipeline.commands.findings_text import print_findings, print_suggested_start, print_text_warnings
 from seq2serve.pipeline.commands.result_tables import make_table, result_tables
 from seq2serve.pipeline.config import PipelineConfig
 from seq2serve.pipeline.running.pipeline import RunResult
@@ -46,6 +46,8 @@ def print_summary(result: RunResult, config: PipelineConfig) -> None:
     print_result_tables(console, evaluation.properties)
     print_slices(console, task, evaluation.properties, (CORPUS, "rows"))
     _print_next_steps(console, task, result, pushed, _example_prompt(task, rows))
+    if "warm_start" not in result.output("Trainer", "model").properties:
+        print_suggested_start(result, config)
 
 
 def print_metrics(console: Console, task: Task, report: dict) -> None:
