@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from seq2serve.components.base.artifact import SPLITS, Artifact
-from seq2serve.components.model_importer.pretrained import suggested_start
+from seq2serve.components.model_importer.pretrained import NAMED, suggested_start
 from seq2serve.components.statistics_gen.statistics_file import languages_of
 from seq2serve.components.statistics_gen.totals import label_totals, mean_lengths
 from seq2serve.components.tasks.registry import get_task
@@ -63,16 +63,18 @@ def print_findings(result: RunResult) -> None:
 
 def print_suggested_start(result: RunResult, config: PipelineConfig) -> None:
     """Prints the command that starts from a pretrained model, if there is one for the data."""
-    languages = languages_of(result.output("StatisticsGen", "statistics"))
     task = get_task(config.task)
+    if all(model.parts != task.parts for model in NAMED.values()):
+        return
+    languages = languages_of(result.output("StatisticsGen", "statistics"))
     num_rows = result.output("ExampleGen", "examples").properties["num_examples"]["train"]
     name = suggested_start(task.parts, num_rows, languages.get(task.text_columns[0], {}))
     if name:
-        command = shlex.join(["seq2serve", *_with_start(sys.argv[1:], name)])
+        command = shlex.join(["seq2serve", *with_start(sys.argv[1:], name)])
         print(f"With {num_rows:,} rows for training, a pretrained model is usually better: {command}")
 
 
-def _with_start(arguments: list[str], name: str) -> list[str]:
+def with_start(arguments: list[str], name: str) -> list[str]:
     """Returns the arguments of a command that trains from a pretrained model, which no preset fits.
 
     Args:

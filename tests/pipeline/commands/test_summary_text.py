@@ -15,6 +15,7 @@ from seq2serve.components.base.artifact import (
     PushedModel,
     TransformedExamples,
 )
+from seq2serve.pipeline.commands import findings_text
 from seq2serve.pipeline.commands.summary_text import NUM_SHOWN, print_summary
 from seq2serve.pipeline.config import preset
 from seq2serve.pipeline.running.pipeline import NodeResult, Pipeline, RunResult
@@ -261,3 +262,15 @@ def test_the_best_checkpoint_and_the_exported_one_are_said(summary):
         "(1.2); exported: step 200 (training.export=auto)"
     )
     assert f"  {sentence}\n" in summary(rows(1))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (["validate", "a.csv", "--text", "t"], ["run", "a.csv", "--text", "t", "--from", "m"]),
+        (["run", "--preset", "demo", "a.csv"], ["run", "a.csv", "--from", "m"]),
+        (["run", "a.csv", "--preset=demo", "--", "--x=y"], ["run", "a.csv", "--from", "m", "--", "--x=y"]),
+    ],
+)
+def test_the_suggested_command_starts_from_the_model_without_a_preset(arguments, command):
+    assert findings_text.with_start(arguments, "m") == command
