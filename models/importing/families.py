@@ -72,8 +72,11 @@ def settings_of(folder: str) -> dict[str, Any]:
 def _sentence_pooling(folder: str) -> dict[str, str]:
     """Returns the pooling of a model of sentence-transformers, which is in a folder of its own; empty for others."""
     if os.path.exists(path := os.path.join(folder, "modules.json")):
-        with open(path, encoding="utf-8") as file:
-            kinds = [str(module["type"]).rpartition(".")[2] for module in json.load(file)]
+        try:
+            with open(path, encoding="utf-8") as file:
+                kinds = [module["type"].rpartition(".")[2] for module in json.load(file)]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} is not a list of modules with their types") from error
         if unknown := [kind for kind in kinds if kind not in ("Transformer", "Pooling", "Normalize")]:
             raise ValueError(f"{path} has the module {unknown[0]}, which is not supported")
     if not os.path.exists(os.path.join(folder, _POOLING, CONFIG)):

@@ -5,8 +5,6 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-Tensors = Mapping[str, np.ndarray]
-
 
 class Source(NamedTuple):
     """Where a weight of ours comes from.

@@ -55,7 +55,7 @@ def start_from(model: keras.Model, directory: str, excluded: Collection[str] = (
         ValueError: the folder does not contain a model, the options of the two models differ, or no weight matches.
     """
     earlier = load_model(directory)
-    for key in SHAPING:
+    for key in (*SHAPING, *(("max_positions",) if model.config.positions == "learned" else ())):
         value, earlier_value = getattr(model.config, key), getattr(earlier.config, key)
         if value != earlier_value:
             raise ValueError(

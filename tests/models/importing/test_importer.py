@@ -168,6 +168,24 @@ def test_an_unknown_pooling_is_refused(tmp_path):
         settings_of(str(folder))
 
 
+@pytest.mark.parametrize(
+    ("modules", "message"),
+    [
+        (
+            '[{"type": "sentence_transformers.models.Dense"}]',
+            "modules.json has the module Dense, which is not supported$",
+        ),
+        ("{", "modules.json is not a list of modules with their types$"),
+        ('[{"name": "0"}]', "modules.json is not a list of modules with their types$"),
+    ],
+)
+def test_other_modules_of_sentence_transformers_are_refused(tmp_path, modules, message):
+    folder = write_bert(tmp_path / "bert")
+    (folder / "modules.json").write_text(modules)
+    with pytest.raises(ValueError, match=message):
+        settings_of(str(folder))
+
+
 def test_pickles_are_not_read(tmp_path, run_import):
     folder = write_bert(tmp_path / "bert")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")

@@ -127,3 +127,9 @@ def test_a_model_with_other_options_is_an_error_and_changes_nothing(saved, key, 
         start_from(model, saved(make(DecoderLanguageModel, **{key: value})))
     for old, new in zip(before, values(model), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+def test_another_number_of_learned_positions_is_an_error(saved):
+    earlier = make(DecoderLanguageModel, positions="learned", max_positions=8)
+    with pytest.raises(ValueError, match=r"has model.max_positions=8 and the new one 16; set model.max_positions=8$"):
+        start_from(make(EncoderClassifier, 3, positions="learned", max_positions=16), saved(earlier))
