@@ -3,6 +3,7 @@
 import itertools
 import pathlib
 import random
+import re
 import textwrap
 from collections.abc import Sequence
 
@@ -114,6 +115,19 @@ def begin() -> None:
             **{f"axes.{name}color": GREY for name in ("label", "edge", "title")},
         }
     )
+
+
+def passages() -> list[dict[str, str]]:
+    """Returns the paragraphs and list items of the project's README files: `text`, and as `label` the folder."""
+    repository = pathlib.Path(__file__).parents[1]
+    rows = []
+    for label in ("pipeline", "components", "models", "tests"):
+        prose = re.sub(
+            r"```.*?```", "", (repository / label / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL
+        )
+        texts = [" ".join(part.split()) for part in re.split(r"\n\s*\n|\n(?=\s*- )", prose)]
+        rows += [{"text": text, "label": label} for text in texts if len(text) > 60 and not text.startswith(("|", "#"))]
+    return rows
 
 
 def heatmap(

@@ -127,21 +127,14 @@ def _split_key(split_key: str, columns: dict[str, str]) -> tuple[str, dict[str, 
 
 
 def _write(job: ShardJob, splitter: Splitter, examples: Examples, max_reject_share: float) -> list[dict]:
-    """Writes the examples; again if the hash leaves a split without rows, or train without a label's rows.
-
-    Returns:
-        The summaries of the shards.
-    """
+    """Writes the examples, again if that leaves a split or a label without rows. Returns the summaries of the shards."""
     job.make_folders()
-    summaries, warnings = job.write(splitter), []
+    summaries = job.write(splitter)
     _set_counts(examples, summaries)
     _check_rows(examples, summaries, max_reject_share)
-    empty = split_checks.empty_splits(examples)
     by_position = any(table.reader.splits_by_position for table in job.tables)
-    if empty and not by_position and splitter.key == "loose" and split_checks.near_duplicates_fill_splits(examples):
-        warnings.append(split_checks.exact_key_warning(empty))
-        splitter = dataclasses.replace(splitter, key="exact")
-        summaries = job.write(splitter)
+    splitter, warnings = _splitter_of_few(splitter, examples, by_position)
+    summaries = job.write(splitter) if warnings else summaries
     labels, hashed = split_checks.untrained_labels(summaries), summaries
     if labels and (keys := job.hashes(KeysOfLabels(splitter, labels))):
         splitter = dataclasses.replace(splitter, train_keys=keys)
@@ -160,6 +153,18 @@ def _write(job: ShardJob, splitter: Splitter, examples: Examples, max_reject_sha
     warnings += split_checks.share_warnings(summaries, splitter)
     examples.properties.update({"warnings": warnings} if warnings else {})
     return summaries
+
+
+def _splitter_of_few(splitter: Splitter, examples: Examples, by_position: bool) -> tuple[Splitter, list[str]]:
+    """Returns the splitter for rows that are too few or too similar for `splitter`, and the warning that says so."""
+    empty = split_checks.empty_splits(examples)
+    if not empty:
+        return splitter, []
+    if not by_position and splitter.key == "loose" and split_checks.near_duplicates_fill_splits(examples):
+        return dataclasses.replace(splitter, key="exact"), [split_checks.exact_key_warning(empty)]
+    if "train" not in empty and splitter != splitter.widened():
+        return splitter.widened(), [split_checks.widened_warning(splitter, examples.properties["num_rows"], empty)]
+    return splitter, []
 
 
 def _split_fingerprints(summaries: list[dict]) -> dict[str, str]:

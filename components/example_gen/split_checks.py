@@ -107,6 +107,27 @@ def exact_key_warning(splits: Sequence[str]) -> str:
     )
 
 
+def widened_warning(splitter: Splitter, num_rows: int, splits: Sequence[str]) -> str:
+    """Returns the warning that larger shares are held out, because `splits` would be empty otherwise.
+
+    Args:
+        splitter: the one that left them empty.
+        num_rows: of all splits.
+        splits: their names.
+    """
+    shares = {"eval": splitter.eval_share, "test": splitter.test_share}
+    wide = splitter.widened()
+    changes = [
+        f"data.{split}_share={wide_share:g} instead of {shares[split]:g}"
+        for split, wide_share in (("eval", wide.eval_share), ("test", wide.test_share))
+        if wide_share != shares[split]
+    ]
+    return (
+        f"{num_rows} rows leave none for {' and '.join(splits)}, so the run used {' and '.join(changes)}; with this "
+        "little text, metrics say little: add rows"
+    )
+
+
 def share_warnings(summaries: Sequence[Mapping], splitter: Splitter) -> Iterator[str]:
     """Yields a warning for each split with less than half or more than double of its share, beyond chance."""
     num_hashed: collections.Counter = collections.Counter()

@@ -9,6 +9,7 @@ from seq2serve.components.example_gen.readers.base import Row
 from seq2serve.components.storage.text_keys import exact_key, normalize
 
 MAX_LABELS = 1000  # a column with more values has no labels; SchemaGen says so
+MIN_SHARE_OF_FEW = 0.2  # for eval and for test, of rows that are too few for the shares of the settings
 Cells = Mapping[str, str]  # example column -> text
 
 
@@ -33,6 +34,11 @@ class Splitter:
     seed: int
     key: str = "loose"
     train_keys: frozenset[str] = frozenset()
+
+    def widened(self) -> "Splitter":
+        """Returns the splitter for few rows: it holds out at least MIN_SHARE_OF_FEW for each split with a share."""
+        shares = (share and max(share, MIN_SHARE_OF_FEW) for share in (self.eval_share, self.test_share))
+        return dataclasses.replace(self, **dict(zip(("eval_share", "test_share"), shares, strict=True)))
 
     def split(self, text: str) -> str:
         """Returns the split of a row whose key column contains `text`."""

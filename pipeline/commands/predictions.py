@@ -14,14 +14,16 @@ from seq2serve.pipeline.serving.rest_json import dump, encode, parse_object
 
 
 def print_answers(model: str, signature: str, texts: list[str]) -> None:
-    """Prints the answer to each text: the output that has one string per text. Standard error says what was cut.
+    """Prints the answer to each text: the output that has one string per text; without one, all outputs as JSON.
+
+    Standard error says what was cut.
 
     Args:
         model: path or URL of a SavedModel or a serving folder.
         signature: its name.
         texts: they form one batch.
     Raises:
-        UserError: the model cannot be loaded, or the signature does not take one text or return one string per text.
+        UserError: the model cannot be loaded, or the signature does not take one text.
     """
     served = _load(model)
     inputs = _input_names(model, served, signature)
@@ -35,14 +37,11 @@ def print_answers(model: str, signature: str, texts: list[str]) -> None:
     outputs = _run(served, model, signature, {"text": texts})
     columns = [rows for name, rows in outputs.items() if name != FINISH_REASON]
     answers = [rows for rows in columns if len(rows) and isinstance(rows[0], bytes)]
-    if not answers:
-        raise UserError(
-            f"signature {signature!r} has no output with one string per text; pass --file to print all outputs",
-            code="signature-outputs",
-            signature=signature,
-        )
-    for answer in answers[0]:
-        print(answer.decode(errors="replace"))
+    if answers:
+        for answer in answers[0]:
+            print(answer.decode(errors="replace"))
+    else:
+        _print_rows([{"text": text} for text in texts], outputs)
     _report_cuts(*count_cuts(outputs), len(texts))
 
 
@@ -67,12 +66,16 @@ def print_json_lines(model: str, signature: str, file: str, batch_size: int) -> 
             outputs = _run(served, model, signature, inputs)
             number += len(batch)
             cuts = tuple(map(sum, zip(cuts, count_cuts(outputs), strict=True)))
-            columns = {name: encode(name, array) for name, array in outputs.items()}
-            for row, *values in zip(batch, *columns.values(), strict=True):
-                answer = dict(zip(columns, values, strict=True))
-                sys.stdout.write(dump({**row, **answer}).decode() + "\n")
-            sys.stdout.flush()
+            _print_rows(batch, outputs)
     _report_cuts(*cuts, number)
+
+
+def _print_rows(rows: list[dict[str, Any]], outputs: dict[str, Any]) -> None:
+    """Prints a JSON object of inputs and outputs for each row."""
+    columns = {name: encode(name, array) for name, array in outputs.items()}
+    for row, *values in zip(rows, *columns.values(), strict=True):
+        sys.stdout.write(dump({**row, **dict(zip(columns, values, strict=True))}).decode() + "\n")
+    sys.stdout.flush()
 
 
 def _report_cuts(texts: int, answers: int, number: int) -> None:

@@ -44,7 +44,7 @@ def predict(
 ) -> None:
     """Runs a SavedModel as the model server does: on TensorFlow's C++ runtime.
 
-    For each TEXT, it prints a line with the answer.
+    For each TEXT, it prints a line with the answer, or a JSON object if the signature returns no text.
 
     For each line of --file, it prints a JSON object with the inputs and all outputs.
 
@@ -55,6 +55,8 @@ def predict(
     seq2serve predict --model serving/translation --file texts.txt > answers.jsonl
 
     seq2serve predict --model serving/translation --signature score --file pairs.jsonl
+
+    seq2serve predict --model serving/classification --signature embed "Good morning"
     """
     with explained():
         if not texts and not file:

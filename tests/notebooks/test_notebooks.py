@@ -34,6 +34,7 @@ def test_the_tour_is_complete():
         "02_pipeline.ipynb",
         "03_serving.ipynb",
         "04_your_task.ipynb",
+        "05_semantic_search.ipynb",
     ]
 
 

@@ -19,7 +19,7 @@ from seq2serve.components.example_gen.text_files import MAX_LINE_BYTES, Segment,
 PART_BYTES = 4096
 MIN_PARTS = 160
 # A part that is longer than this many times its share ends within a paragraph, at the end of a line.
-_MAX_RATIO, _MIN_LONG_BYTES = 4, 2048
+_MAX_RATIO, _MIN_LONG_BYTES = 4, 512
 
 
 class DocumentReader(LineReader):

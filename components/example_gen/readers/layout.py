@@ -55,7 +55,8 @@ def find_columns(header: Header, cells: list[str], columns: dict[str, str], deli
         return _numbered_layout(header, cells, columns, delimiter)
     for column, name in columns.items():
         if not positions[column]:
-            raise column_missing(f"{path}, line {line}", name, column, cells, path=path, line=line)
+            error = column_missing(f"{path}, line {line}", name, column, cells, path=path, line=line)
+            raise error if any(positions.values()) else _without_header(error, columns)
         if len(positions[column]) > 1:
             raise UserError(
                 f"{path}, line {line}: several columns {name!r}. The file has: {_listed(cells)}. Rename all but one",
@@ -112,6 +113,12 @@ def column_missing(where: str, name: str, column: str, names: Iterable[str], **f
         nearest=nearest[0] if nearest else "",
         **fields,
     )
+
+
+def _without_header(error: UserError, columns: dict[str, str]) -> UserError:
+    """Returns the error that no column was found, with what to do if the first line is a row."""
+    numbers = " ".join(f"--{column} {number}" for number, column in enumerate(columns, 1))
+    return UserError(f"{error}. If the file has no header, pass numbers: {numbers}", code=error.code, **error.fields)
 
 
 def _correction(kind: str, name: str, column: str) -> str:

@@ -202,6 +202,12 @@ def test_windows_line_ends_and_a_byte_order_mark_are_not_part_of_the_text(tmp_pa
             {"line": 1, "column": "en"},
             "a.tsv, line 1: several columns 'en'. The file has: 'en', 'en', 'de'. Rename all but one",
         ),
+        (
+            b"Hi\tHallo\nBye\tTsch\xc3\xbcs\n",
+            "column-missing",
+            {"line": 1, "column": "en"},
+            "If the file has no header, pass numbers: --source 1 --target 2",
+        ),
         (b"en\tde \xe9\nHi\tHallo\n", "encoding-invalid", {"line": 1}, "line 1: not valid UTF-8"),
         (b"en\tde\nHi\tHallo\n", "split-empty", {"num_rows": 1, "num_distinct": 1}, "none of 1 rows falls into the "),
     ],

@@ -28,6 +28,21 @@ def test_arithmetic_is_split_by_its_exact_text_with_a_warning(tmp_path):
     assert "warnings" not in exact.properties
 
 
+def test_few_rows_hold_out_larger_shares_with_a_warning(tmp_path):
+    rows = [(f"word {chr(97 + i)}", "x") for i in range(24)]
+    examples = generate(write_tsv(tmp_path / "a.tsv", rows), tmp_path / "out", eval_share=0.001, test_share=0.001)
+    splits = rows_of(examples)
+    assert all(splits.values())
+    assert sorted(row for kept in splits.values() for row in kept) == sorted(rows)
+    (warning,) = examples.properties["warnings"]
+    assert warning.startswith(
+        "24 rows leave none for eval and test, so the run used data.eval_share=0.2 instead of 0.001"
+    )
+    kept = generate(write_tsv(tmp_path / "a.tsv", rows), tmp_path / "kept", eval_share=0.2, test_share=0.2)
+    assert rows_of(kept) == splits
+    assert "warnings" not in kept.properties
+
+
 def test_a_split_far_from_its_share_is_a_warning_that_names_the_setting(tmp_path):
     words = [(f"word {chr(97 + i // 26)}{chr(97 + i % 26)}", "x") for i in range(150)]
     examples = generate(write_tsv(tmp_path / "a.tsv", [*SUMS * 3, *words]), tmp_path / "out")

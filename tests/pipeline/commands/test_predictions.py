@@ -162,7 +162,7 @@ def test_wrong_input_is_one_message(invoke, text_model, arguments, stdin, code_a
     assert len(outcome.stderr.splitlines()) == 1
 
 
-def test_a_signature_without_strings_needs_a_file(invoke, tmp_path, text_model):
+def test_a_signature_without_strings_prints_all_outputs(invoke, tmp_path):
     import tensorflow as tf
 
     module = tf.Module()
@@ -171,9 +171,8 @@ def test_a_signature_without_strings_needs_a_file(invoke, tmp_path, text_model):
     )
     tf.saved_model.save(module, str(tmp_path), signatures={"serving_default": module.count})
     outcome = invoke("predict", "--model", tmp_path, "a text")
-    assert (outcome.exit_code, outcome.error.code) == (2, "signature-outputs")
-    assert outcome.error.fields == {"signature": "serving_default"}
-    assert "has no output with one string per text; pass --file to print all outputs" in outcome.stderr
+    assert outcome.exit_code == 0
+    assert json.loads(outcome.stdout) == {"text": "a text", "length": 6}
 
 
 @pytest.mark.parametrize(

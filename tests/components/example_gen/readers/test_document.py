@@ -168,6 +168,13 @@ def test_a_document_that_is_too_short_for_its_splits_is_an_error_that_names_the_
     assert error.value.code == "split-empty"
 
 
+def test_a_page_of_text_has_rows_in_every_split(tmp_path):
+    paragraph = "A line of a short page, one of ten.\n" * 10
+    (tmp_path / "page.txt").write_text("\n".join([paragraph] * 8))
+    examples = generate(str(tmp_path / "page.txt"), tmp_path / "out")
+    assert all(texts_of(examples).values())
+
+
 def test_a_document_of_one_long_line_is_an_error_that_says_to_break_it(tmp_path):
     (tmp_path / "book.txt").write_text(BOOK.replace("\n", " "))
     with pytest.raises(UserError, match=r"none of the 1 parts .* if the lines are long, break them"):
