@@ -127,7 +127,7 @@ def _split_key(split_key: str, columns: dict[str, str]) -> tuple[str, dict[str, 
 
 
 def _write(job: ShardJob, splitter: Splitter, examples: Examples, max_reject_share: float) -> list[dict]:
-    """Writes the examples, again if that leaves a split or a label without rows. Returns the summaries of the shards."""
+    """Writes the examples, again if a split or a label lacks rows. Returns the summaries of the shards."""
     job.make_folders()
     summaries = job.write(splitter)
     _set_counts(examples, summaries)
