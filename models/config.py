@@ -88,6 +88,10 @@ class ModelConfig:
     num_heads: Annotated[int, Range(1)] = 8
     """Attention heads per layer, with d_model / num_heads channels each."""
 
+    num_kv_heads: Annotated[int, Range(0)] = 0
+    """Attention heads of keys and values, which divide num_heads: each serves several heads of queries (Ainslie et al.
+    2023), so decoding reads smaller caches. 0 means num_heads; 1 is multi-query attention."""
+
     dff: Annotated[int, Range(1)] = 2048
     """Width of the hidden feed-forward layer."""
 
@@ -100,14 +104,29 @@ class ModelConfig:
     activation_dropout: Annotated[float, Range(0, 0.9)] = 0.0
     """Dropout rate inside the feed-forward layer."""
 
-    activation: Literal["relu", "gelu", "swiglu"] = "relu"
+    activation: Literal["relu", "gelu", "gelu_tanh", "silu", "swiglu"] = "relu"
     """Activation of the hidden feed-forward layer. swiglu is gated and needs a third matrix."""
+
+    use_bias: bool = True
+    """Add a bias in every projection of attention and feed-forward layers."""
+
+    output_bias: bool = False
+    """Add a bias to the logits of every token. A classifier's head always has one."""
+
+    norm: Literal["layer", "rms"] = "layer"
+    """Layer normalisation, or RMS normalisation (Zhang and Sennrich 2019), which does not subtract the mean."""
 
     norm_first: bool = True
     """True for pre-norm, false for post-norm as in the paper."""
 
     positions: Literal["sinusoidal", "learned", "rotary"] = "sinusoidal"
     """Position encoding: sinusoidal (section 3.5), learned, or rotary (Su et al. 2021)."""
+
+    rotary_base: Annotated[float, Range(2)] = 10_000.0
+    """Base of the wavelengths of rotary positions; a larger one suits longer texts."""
+
+    rotary_layout: Literal["halves", "interleaved"] = "halves"
+    """Which channels rotary positions turn together: those d/2 apart, or adjacent ones."""
 
     tie_embeddings: bool = True
     """Share one matrix between source embeddings, target embeddings and output (section 3.4)."""
@@ -119,7 +138,7 @@ class ModelConfig:
     """Multiply embeddings by the square root of d_model (section 3.4)."""
 
     layer_norm_epsilon: Annotated[float, Range(1e-12, 0.01)] = 1e-6
-    """Number that layer normalisation adds to the variance."""
+    """Number that normalisation adds to the variance."""
 
     max_positions: Annotated[int, Range(1)] = 1024
     """Number of learned positions; later positions share the last one. For a language model also its context length:
@@ -128,9 +147,9 @@ class ModelConfig:
     begin_marker: bool = False
     """Classification only: put the begin marker before each text, like BERT's [CLS]."""
 
-    pooling: Literal["mean", "first", "pooler"] = "mean"
-    """Classification only: how the encoder's outputs become one vector. Their mean; the first one; or BERT's pooler, a
-    dense layer with tanh on the first one."""
+    pooling: Literal["mean", "first", "pooler", "attention"] = "mean"
+    """Classification only: how the encoder's outputs become one vector. Their mean; the first one; BERT's pooler, a
+    dense layer with tanh on the first one; or attention, a mean with learned weights (Yang et al. 2016)."""
 
     ngram_buckets: Annotated[int, Range(0, 2**24)] = 0
     """Classification only: number of hash values of the pairs of adjacent tokens that a linear classifier beside the

@@ -346,6 +346,14 @@ def _check_model(config: PipelineConfig) -> None:
         raise _conflict(
             f"setting model.d_model ({model.d_model}) must be divisible by model.num_heads ({model.num_heads})"
         )
+    if "model.num_heads" not in automatic and model.num_kv_heads and model.num_heads % model.num_kv_heads:
+        raise _conflict(
+            f"setting model.num_heads ({model.num_heads}) must be divisible by model.num_kv_heads "
+            f"({model.num_kv_heads})"
+        )
+    for name in ("rotary_base", "rotary_layout") if model.positions != "rotary" else ():
+        if getattr(model, name) != getattr(ModelConfig, name):
+            raise _conflict(f"setting model.{name} needs model.positions=rotary")
     if has_heads and model.positions == "rotary" and model.d_model // model.num_heads % 2:
         raise _conflict("setting model.positions=rotary needs an even model.d_model / model.num_heads")
     if model.positions in ("sinusoidal", "rotary") and model.d_model % 2:
@@ -373,9 +381,14 @@ def _check_labels(config: PipelineConfig) -> None:
         "training.token_dropout": 0.0,
         "training.label_weights": "even",
     }
+    has_labels = bool(TASKS[config.task].label_columns)
     for name, value in usual.items():
-        if not TASKS[config.task].label_columns and config.value(name) != value:
+        if not has_labels and config.value(name) != value:
             raise _conflict(f"setting {name}={value_text(config.value(name))} needs a task with labels")
+    if has_labels and config.model.output_bias:
+        raise _conflict(
+            "setting model.output_bias needs a task that writes text; a classifier's head has a bias anyway"
+        )
 
 
 def _check_tokenizer(config: PipelineConfig) -> None:

@@ -24,6 +24,7 @@ VOCAB_SIZE = 20
 
 # Changes to a ModelConfig. Together they cover every kind of positions, norm position and activation.
 UNSCALED = {"scale_embeddings": False, "layer_norm_epsilon": 1e-3}
+GROUPED = {"num_kv_heads": 1, "rotary_layout": "interleaved"}
 KINDS = [
     {"positions": "sinusoidal", "norm_first": True, "activation": "relu"},
     {"positions": "sinusoidal", "norm_first": False, "activation": "gelu"},
@@ -31,6 +32,8 @@ KINDS = [
     {"positions": "learned", "norm_first": False, "activation": "relu", "embedding_norm": True, **UNSCALED},
     {"positions": "rotary", "norm_first": True, "activation": "gelu"},
     {"positions": "rotary", "norm_first": False, "activation": "swiglu"},
+    {"positions": "rotary", "norm_first": True, "activation": "silu", "norm": "rms", **GROUPED, "use_bias": False},
+    {"positions": "sinusoidal", "norm_first": False, "activation": "gelu_tanh", **GROUPED, "output_bias": True},
 ]
 
 # A worker takes one file at a time. These take longest; neighbours begin with the finished runs of different tasks.
@@ -61,13 +64,13 @@ def kind(request):
 # For slow tests of two models that share their code: in each half are all positions and both norm positions.
 
 
-@pytest.fixture(params=[KINDS[0], KINDS[3], KINDS[5]], ids=name_of)
+@pytest.fixture(params=[KINDS[0], KINDS[3], KINDS[5], KINDS[6]], ids=name_of)
 def first_half_of_kinds(request):
     """Each of one half of KINDS."""
     return request.param
 
 
-@pytest.fixture(params=[KINDS[1], KINDS[2], KINDS[4]], ids=name_of)
+@pytest.fixture(params=[KINDS[1], KINDS[2], KINDS[4], KINDS[7]], ids=name_of)
 def second_half_of_kinds(request):
     """Each of the other half of KINDS."""
     return request.param
@@ -170,13 +173,16 @@ def decode():
     import tensorflow as tf
 
     from seq2serve.models.decoding.beam_search import BeamSearch, LengthLimits
-    from seq2serve.models.decoding.loop import Result, generate
+    from seq2serve.models.decoding.fold import FoldedDecoder
+    from seq2serve.models.decoding.loop import generate
+    from seq2serve.models.decoding.state import Result
 
     @functools.cache
     def graph(model, search: BeamSearch):
         signature = [tf.TensorSpec([None, None], tf.int32), LengthLimits(*[tf.TensorSpec([None], tf.int32)] * 2)]
+        decoder = FoldedDecoder(model)
         return tf.function(
-            lambda source, limits: generate(model, source, search, limits), input_signature=signature, autograph=False
+            lambda source, limits: generate(decoder, source, search, limits), input_signature=signature, autograph=False
         )
 
     def decode(model, source, search: BeamSearch, maximum=20, minimum=0) -> Result:
@@ -184,6 +190,19 @@ def decode():
         return Result(*(tensor.numpy() for tensor in graph(model, search)(source, limits)))
 
     return decode
+
+
+@pytest.fixture(scope="session")
+def log_probability_of():
+    """Returns a function that sums the log probabilities (nats) of texts, int32 [B, T], under a language model."""
+    import tensorflow as tf
+
+    def total(model, ids) -> float:
+        logits = model(tf.pad(ids, [[0, 0], [1, 0]], constant_values=2)[:, :-1])
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(ids, logits)
+        return -float(tf.reduce_sum(tf.where(ids == 0, 0.0, losses)))
+
+    return total
 
 
 def noisy_reversal(source: list[int], rng: np.random.Generator) -> list[int]:

@@ -203,10 +203,12 @@ def _choose_model(choices: _Choices, parts: tuple[str, ...], data: TrainData, si
     """Returns the width."""
     for part in parts:
         choices.take(f"model.num_{part}_layers", size.layers)
-    heads = choices.take("model.num_heads", 0) or (4 if size.d_model <= 128 else 8)
+    usual, kv_heads = 4 if size.d_model <= 128 else 8, recipe.model.num_kv_heads or 1
+    heads = choices.take("model.num_heads", 0) or kv_heads * math.ceil(usual / kv_heads)
     # A multiple of the user's heads; rotary positions need an even number of channels in each.
     width = choices.take("model.d_model", 2 * heads * math.ceil(size.d_model / (2 * heads)))
-    choices.take("model.num_heads", next((number for number in range(heads, 1, -1) if width % (2 * number) == 0), 1))
+    numbers = range(heads, kv_heads, -kv_heads)
+    choices.take("model.num_heads", next((number for number in numbers if width % (2 * number) == 0), kv_heads))
     choices.take("model.dff", size.dff * width // size.d_model)
     choices.take("model.dropout", size.dropout)
     # Half of the context is for what is generated.

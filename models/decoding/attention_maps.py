@@ -1,12 +1,12 @@
 """Attention maps of one sentence: the weights of every layer and head, with the tokens on both axes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from seq2serve.models.decoding.scoring import attention_weights_of_every_layer, decoder_attention, encoder_attention
+from seq2serve.models.decoding.scoring import attention_weights_of_every_layer
 from seq2serve.models.tokenizers.base import Tokenizer
 from seq2serve.models.transformer.attention import padding_mask
 from seq2serve.models.transformer.models import DecoderLanguageModel, EncoderClassifier, Transformer
@@ -57,17 +57,17 @@ def of_text(
     ids = model.marked(ids) if isinstance(model, EncoderClassifier) else ids
     pieces = _pieces(tokenizer, ids)
     if isinstance(model, EncoderClassifier):
-        weights, _ = encoder_attention(model.encoder, model.embedding(ids), padding_mask(ids))
+        _, weights = model.encoder(model.embedding(ids), padding_mask(ids), return_weights=True)
         return list(_maps("encoder", pieces, pieces, weights))
-    weights, _ = decoder_attention(model.decoder, model.target_embedding(ids))
-    return list(_maps("decoder", pieces, pieces, weights))
+    _, weights = model.decoder(model.target_embedding(ids), return_weights=True)
+    return list(_maps("decoder", pieces, pieces, [self_weights for (self_weights,) in weights]))
 
 
 def _pieces(tokenizer: Tokenizer, ids: tf.Tensor) -> list[str]:
     return [piece.decode() for piece in tokenizer.id_to_piece(ids)[0].numpy()]
 
 
-def _maps(stack: str, rows: list[str], columns: list[str], weights: tf.Tensor) -> Iterator[AttentionMap]:
-    """Yields one map per layer of float [L, 1, H, T, S]."""
-    for number, layer_weights in enumerate(tf.cast(weights, tf.float32).numpy(), 1):
-        yield AttentionMap(f"{stack} layer {number}", rows, columns, layer_weights[0])
+def _maps(stack: str, rows: list[str], columns: list[str], weights: Iterable[tf.Tensor]) -> Iterator[AttentionMap]:
+    """Yields one map for the weights of each layer, float [1, H, T, S]."""
+    for number, layer_weights in enumerate(weights, 1):
+        yield AttentionMap(f"{stack} layer {number}", rows, columns, tf.cast(layer_weights[0], tf.float32).numpy())

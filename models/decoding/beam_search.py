@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, Protocol
 
 import tensorflow as tf
 
-from seq2serve.models.decoding.step import GROUP, NEG_INF, write_slice
+from seq2serve.models.decoding.tuning import NEG_INF, log_sum_exp, top_k
+from seq2serve.models.transformer.cache import write_slice
 
 
 class Hypotheses(NamedTuple):
@@ -96,44 +97,6 @@ def length_normalizer(length: tf.Tensor, alpha: float | tf.Tensor) -> tf.Tensor:
     The length |Y| includes the end marker. Length and alpha broadcast.
     """
     return tf.pow((5.0 + tf.cast(length, tf.float32)) / 6.0, alpha)
-
-
-def log_sum_exp(logits: tf.Tensor, highest: tf.Tensor) -> tf.Tensor:
-    """Computes log sum exp over the last axis.
-
-    The largest value of a softmax is 1 / sum exp(logits - highest). The softmax is one fused operation instead of
-    three, and the logarithm of its maximum is always finite.
-
-    Args:
-        logits: float [..., V].
-        highest: float [..., 1], the maximum of the logits.
-    Returns:
-        float [..., 1].
-    """
-    return highest - tf.math.log(tf.reduce_max(tf.nn.softmax(logits), -1, keepdims=True))
-
-
-def top_k(logits: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Finds the k largest values of each row in a fraction of the time of one tf.math.top_k.
-
-    The values are split into groups of GROUP neighbours. The k largest values are in the k groups with the largest
-    maxima, and the maxima take only one fast pass over all values.
-
-    Args:
-        logits: float [N, V], V a multiple of GROUP.
-        k: number of values.
-    Returns:
-        The values, largest first, and their indices, int32; both [N, k].
-    """
-    groups = logits.shape[1] // GROUP
-    if k == 1 or groups <= k:
-        return tf.math.top_k(logits, k)
-    _, best_groups = tf.math.top_k(tf.reduce_max(tf.reshape(logits, [-1, groups, GROUP]), 2), k)  # [N, k]
-    row = tf.range(tf.shape(logits)[0])[:, tf.newaxis] * groups  # [N, 1]
-    members = tf.gather(tf.reshape(logits, [-1, GROUP]), row + best_groups)  # [N, k, GROUP]
-    values, index = tf.math.top_k(tf.reshape(members, [-1, k * GROUP]), k)  # [N, k]
-    group = tf.gather(best_groups, index // GROUP, batch_dims=1)  # [N, k]
-    return values, group * GROUP + index % GROUP
 
 
 def append_tokens(

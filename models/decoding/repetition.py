@@ -13,8 +13,8 @@ from typing import Any
 import tensorflow as tf
 
 from seq2serve.models.config import DecodingConfig
-from seq2serve.models.decoding.beam_search import Hypotheses, SearchStrategy, log_sum_exp
-from seq2serve.models.decoding.step import NEG_INF
+from seq2serve.models.decoding.beam_search import Hypotheses, SearchStrategy
+from seq2serve.models.decoding.tuning import NEG_INF, log_sum_exp
 from seq2serve.models.tokenizers.base import Tokenizer
 
 CHARACTERS_PER_TOKEN = 8  # how much longer an n-gram of single characters or bytes may be than one of longer pieces

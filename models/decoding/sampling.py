@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from seq2serve.models.decoding.beam_search import Hypotheses, LengthLimits, append_tokens, log_sum_exp
-from seq2serve.models.decoding.step import NEG_INF
+from seq2serve.models.decoding.beam_search import Hypotheses, LengthLimits, append_tokens
+from seq2serve.models.decoding.tuning import NEG_INF, log_sum_exp
 
 _MIN_TEMPERATURE = 1e-6  # a lower temperature, or NaN, counts as 0
 

@@ -10,10 +10,10 @@ import tensorflow as tf
 
 from seq2serve.models.config import DecodingConfig
 from seq2serve.models.decoding.beam_search import LengthLimits
+from seq2serve.models.decoding.fold import FoldedDecoder
 from seq2serve.models.decoding.loop import generate
 from seq2serve.models.decoding.repetition import limit_repetition
 from seq2serve.models.decoding.sampling import Sampler, SamplingOptions, draw_random_numbers
-from seq2serve.models.decoding.step import as_variables, prepare, refresh
 from seq2serve.models.export.export import signature
 from seq2serve.models.export.inputs import check_range, check_rows, check_values
 from seq2serve.models.export.warmup import WarmupRequest, alone_and_together
@@ -53,16 +53,16 @@ class LanguageModelServingModule(tf.Module):
         if decoding.max_new_tokens > longest:
             raise ValueError(f"max_new_tokens ({decoding.max_new_tokens}) exceeds half of the context ({longest})")
         self.weights = [variable.value for variable in model.weights]
-        self.decoding_weights = weights = as_variables(prepare(model))
-        self._prepare = functools.partial(prepare, model)
+        self._decoder = FoldedDecoder(model)
+        self.decoding_weights = [variable.value for variable in self._decoder.weights]
         search = limit_repetition(Sampler(tokenizer.eos_id, tokenizer.word_starts), decoding, tokenizer)
-        self._generate = functools.partial(generate, model, search=search, weights=weights, bos_id=tokenizer.bos_id)
+        self._generate = functools.partial(generate, self._decoder, search=search, bos_id=tokenizer.bos_id)
         self._logits = lambda ids: model(ids, training=False)
         self._model_config = functools.partial(dataclasses.asdict, model.config)
 
     def refresh(self) -> None:
-        """Updates the prepared weights after the model's weights have changed."""
-        refresh(self.decoding_weights, self._prepare())
+        """Updates the folded weights after the model's weights have changed."""
+        self._decoder.refresh()
 
     def signatures(self) -> dict[str, Any]:
         """Returns signature name -> tf.function."""

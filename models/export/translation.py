@@ -11,9 +11,10 @@ import tensorflow as tf
 from seq2serve.models.config import DecodingConfig
 from seq2serve.models.decoding import scoring
 from seq2serve.models.decoding.beam_search import BeamOptions, BeamSearch, LengthLimits
+from seq2serve.models.decoding.fold import FoldedDecoder
 from seq2serve.models.decoding.loop import generate
 from seq2serve.models.decoding.repetition import limit_repetition
-from seq2serve.models.decoding.step import NEG_INF, as_variables, prepare, refresh
+from seq2serve.models.decoding.tuning import NEG_INF
 from seq2serve.models.export.export import signature
 from seq2serve.models.export.inputs import check_range, check_rows, check_values, read_texts
 from seq2serve.models.export.segments import split_sentences
@@ -93,17 +94,17 @@ class TranslationServingModule(tf.Module):
         self.source_tokenizer = source_tokenizer or tokenizer
         self.placeholders = make_placeholders(self.source_tokenizer, tokenizer)
         self.weights = [variable.value for variable in model.weights]
-        # Prepared once and stored, instead of in every request.
-        self.decoding_weights = weights = as_variables(prepare(model))
-        self._prepare = functools.partial(prepare, model)
-        self._generate = functools.partial(generate, model, weights=weights, bos_id=tokenizer.bos_id)
+        # Folded once and stored, instead of in every request.
+        self._decoder = FoldedDecoder(model)
+        self.decoding_weights = [variable.value for variable in self._decoder.weights]
+        self._generate = functools.partial(generate, self._decoder, bos_id=tokenizer.bos_id)
         self._log_probabilities = functools.partial(scoring.log_probabilities, model, bos_id=tokenizer.bos_id)
         self._attention = functools.partial(scoring.attention_weights_of_every_layer, model, bos_id=tokenizer.bos_id)
         self._model_config = functools.partial(dataclasses.asdict, model.config)
 
     def refresh(self) -> None:
-        """Updates the prepared weights after the model's weights have changed."""
-        refresh(self.decoding_weights, self._prepare())
+        """Updates the folded weights after the model's weights have changed."""
+        self._decoder.refresh()
 
     def signatures(self) -> dict[str, Any]:
         """Returns signature name -> tf.function."""

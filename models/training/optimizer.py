@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from seq2serve.models.config import TrainingConfig
+from seq2serve.models.transformer.layers import dtype_policy
 
 
 class Adam(keras.optimizers.Adam):
@@ -137,18 +138,13 @@ def make_schedule(
 def precision(name: str) -> Iterator[None]:
     """Sets the dtype in which layers compute that are built inside the `with` block.
 
-    It sets Keras's global dtype policy, because a model does not pass its own policy to its layers. With float16,
-    `compile` adds loss scaling.
+    With float16, `compile` adds loss scaling.
 
     Args:
         name: float32, bfloat16 or float16.
     """
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name if name == "float32" else f"mixed_{name}")
-    try:
+    with dtype_policy(name if name == "float32" else f"mixed_{name}"):
         yield
-    finally:
-        keras.config.set_dtype_policy(before)
 
 
 def make_optimizer(config: TrainingConfig, total_steps: int | tf.Variable | None = None) -> keras.optimizers.Optimizer:

@@ -10,19 +10,15 @@ from collections.abc import Collection, Iterable, Iterator
 
 import keras
 
+from seq2serve.models.config import ModelConfig
 from seq2serve.models.training.saving import load_model
 
-# Both models must agree on these options: weights change their shape with them, or keep it but not their meaning.
-SHAPING = (
-    "d_model",
-    "num_heads",
-    "norm_first",
-    "positions",
-    "activation",
-    "embedding_norm",
-    "scale_embeddings",
-    "layer_norm_epsilon",
-)
+# Models may differ in these options. With the others, weights change their shape, or keep it but not their meaning.
+_FREE = {
+    *("num_encoder_layers", "num_decoder_layers", "dff", "dropout", "attention_dropout", "activation_dropout"),
+    *("tie_embeddings", "output_bias", "max_positions", "begin_marker", "pooling", "ngram_buckets"),
+}
+SHAPING = tuple(field.name for field in dataclasses.fields(ModelConfig) if field.name not in _FREE)
 _STACKS = ("encoder", "decoder")
 _EMBEDDINGS = ("embedding", "target_embedding", "source_embedding", "output_embedding")
 

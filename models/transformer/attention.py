@@ -3,11 +3,12 @@
 Masks are boolean, True where a query may attend to a key, and broadcast to [B, H, T, S].
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
+from seq2serve.models.transformer.cache import StepContext, write_slice
 from seq2serve.models.transformer.layers import Dropout, linear
 
 
@@ -40,120 +41,117 @@ def mask_bias(mask: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
     return tf.where(mask, tf.zeros([], dtype), tf.constant(dtype.min / 2, dtype))
 
 
-def attention_weights(query: tf.Tensor, key: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
+def attention_weights(
+    query: tf.Tensor, key: tf.Tensor, mask: tf.Tensor | None, scale: float | None = None
+) -> tf.Tensor:
     """Computes softmax(Q K^T / sqrt(d)) (section 3.2.1, equation 1).
 
     Args:
         query: float [B, H, T, d].
         key: float [B, H, S, d].
         mask: bool, broadcasts to [B, H, T, S]; None hides nothing.
+        scale: factor of the scores; None for 1 / sqrt(d).
     Returns:
         float [B, H, T, S]; sums to one over S.
     """
-    scores = tf.matmul(query * query.shape[-1] ** -0.5, key, transpose_b=True)  # [B, H, T, S]
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    scores = tf.matmul(query * scale, key, transpose_b=True)  # [B, H, T, S]
     if mask is not None:
         scores += mask_bias(mask, scores.dtype)
     return tf.nn.softmax(scores)
 
 
-def rotate(x: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
-    """Rotates pairs of channels by an angle that grows with the position (RoFormer, Su et al. 2021, equation 34).
+class Rotary(NamedTuple):
+    """Options of rotary positions (RoFormer, Su et al. 2021).
+
+    Args:
+        base: the wavelengths grow up to 2 pi times this number.
+        layout: which channels form a pair: halves pairs i with i + d/2, as GPT-NeoX and Llama do; interleaved pairs
+            2 i with 2 i + 1, as in the paper and GPT-J.
+    """
+
+    base: float = 10_000.0
+    layout: str = "halves"
+
+
+def rotate(x: tf.Tensor, positions: tf.Tensor, rotary: Rotary) -> tf.Tensor:
+    """Rotates pairs of channels by an angle that grows with the position (equation 34 of RoFormer).
 
     The dot product of a rotated query and a rotated key depends only on the distance between their positions.
 
     Args:
-        x: float [B, H, T, d], d even. Channel i is paired with channel i + d/2.
+        x: float [..., T, d], d even.
         positions: int [T], or [B, 1, T] if they differ between rows.
+        rotary: base and layout.
     Returns:
-        float [B, H, T, d].
+        float [..., T, d].
     """
     half = x.shape[-1] // 2
-    frequency = tf.pow(10000.0, -tf.range(half, dtype=tf.float32) / half)  # [d/2]
+    frequency = tf.pow(float(rotary.base), -tf.range(half, dtype=tf.float32) / half)  # [d/2]
     angle = tf.cast(positions, tf.float32)[..., tf.newaxis] * frequency  # [T, d/2] or [B, 1, T, d/2]
     sin, cos = tf.cast(tf.sin(angle), x.dtype), tf.cast(tf.cos(angle), x.dtype)
-    first, second = tf.split(x, 2, axis=-1)  # [B, H, T, d/2]
-    return tf.concat([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    if rotary.layout == "halves":
+        first, second = tf.split(x, 2, axis=-1)  # [..., T, d/2]
+        return tf.concat([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    first, second = x[..., 0::2], x[..., 1::2]
+    return tf.reshape(tf.stack([first * cos - second * sin, second * cos + first * sin], -1), tf.shape(x))
 
 
-@keras.saving.register_keras_serializable("seq2serve")
-class MultiHeadAttention(keras.layers.Layer):
-    """Multi-head attention (section 3.2.2): H heads of d = D / H channels, each with its own projections.
+class _Attention(keras.layers.Layer):
+    """What self-attention and cross-attention share: H heads of d = D / H channels and the output projection.
 
-    `in_kernel` [D, 3 D] contains the query, key and value projections side by side. Self-attention multiplies by the
-    whole matrix at once; cross-attention by its first third (queries) and by the other two thirds (keys and values).
+    With grouped heads (Ainslie et al. 2023), H / G heads of keys and values serve G query heads each.
 
     Args:
         d_model: D, a multiple of num_heads.
         num_heads: H.
         dropout: dropout rate on the attention weights.
-        rotary: whether to rotate queries and keys by their positions; self-attention only.
+        num_kv_heads: number of heads of keys and values, which divides H; 0 for H.
+        use_bias: whether the projections have biases.
+        scale: factor of the scores; None for 1 / sqrt(d).
     """
 
-    def __init__(self, d_model: int, num_heads: int, dropout: float = 0.0, rotary: bool = False, **kwargs: Any):
+    def __init__(
+        self,
+        d_model: int,
+        num_heads: int,
+        dropout: float = 0.0,
+        num_kv_heads: int = 0,
+        use_bias: bool = True,
+        scale: float | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
-        if d_model % num_heads:
-            raise ValueError(f"d_model ({d_model}) must be a multiple of num_heads ({num_heads})")
-        self.d_model, self.num_heads, self.rotary = d_model, num_heads, rotary
-        self.dropout = Dropout(dropout)
+        kv_heads = num_kv_heads or num_heads
+        if d_model % num_heads or num_heads % kv_heads:
+            raise ValueError(
+                f"d_model ({d_model}) must be a multiple of num_heads ({num_heads}), and num_heads of num_kv_heads "
+                f"({kv_heads})"
+            )
+        self.d_model, self.num_heads, self.num_kv_heads, self.use_bias = d_model, num_heads, kv_heads, use_bias
+        self.head_size, self.scale = d_model // num_heads, scale
+        self.kv_width, self.dropout = 2 * kv_heads * self.head_size, Dropout(dropout)
 
     def build(self, *_shapes: Any) -> None:
-        """Creates the projections. Each D x D block has Glorot's scale, as three separate matrices would."""
-        d_model = self.d_model
-        uniform = keras.initializers.RandomUniform(-((3 / d_model) ** 0.5), (3 / d_model) ** 0.5)
-        glorot = keras.initializers.GlorotUniform()
-        self.in_kernel = self.add_weight(shape=(d_model, 3 * d_model), initializer=uniform, name="in_kernel")
-        self.in_bias = self.add_weight(shape=(3 * d_model,), initializer="zeros", name="in_bias")
-        self.out_kernel = self.add_weight(shape=(d_model, d_model), initializer=glorot, name="out_kernel")
-        self.out_bias = self.add_weight(shape=(d_model,), initializer="zeros", name="out_bias")
+        """Creates the projections. Each D x D block has Glorot's scale, as separate matrices would."""
+        raise NotImplementedError
 
-    def call(
-        self,
-        query: tf.Tensor,
-        memory: tf.Tensor | None = None,
-        attention_mask: tf.Tensor | None = None,
-        training: bool = False,
-    ) -> tf.Tensor:
-        """Attends from `query` to `memory`, or to `query` itself if there is no memory.
+    def _add_projection(self, name: str, width: int, initializer: Any = None) -> tuple[Any, Any]:
+        """Creates a kernel [D, width] and, unless `use_bias` is off, a bias."""
+        limit = (3 / self.d_model) ** 0.5
+        initializer = initializer or keras.initializers.RandomUniform(-limit, limit)
+        kernel = self.add_weight(shape=(self.d_model, width), initializer=initializer, name=f"{name}_kernel")
+        bias = self.add_weight(shape=(width,), initializer="zeros", name=f"{name}_bias") if self.use_bias else None
+        return kernel, bias
 
-        Args:
-            query: float [B, T, D].
-            memory: float [B, S, D] or None.
-            attention_mask: bool, broadcasts to [B, H, T, S]; None hides nothing.
-            training: whether to apply dropout to the attention weights.
-        Returns:
-            float [B, T, D].
-        """
-        q, k, v = self.project(query, memory)
-        weights = self.dropout(attention_weights(q, k, attention_mask), training=training)  # [B, H, T, S]
-        return self.merge(tf.matmul(weights, v))
-
-    def weights_of(
-        self, query: tf.Tensor, memory: tf.Tensor | None = None, attention_mask: tf.Tensor | None = None
-    ) -> tf.Tensor:
-        """Returns the attention weights that `call` uses, float [B, H, T, S]."""
-        q, k, _ = self.project(query, memory)
-        return attention_weights(q, k, attention_mask)
-
-    def project(self, query: tf.Tensor, memory: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Projects to queries [B, H, T, d], keys [B, H, S, d] and values [B, H, S, d]."""
-        if memory is not None:
-            return self.project_query(query), *self.project_memory(memory)
-        q, k, v = tf.unstack(self._heads(linear(query, self.in_kernel, self.in_bias), 3))
-        if self.rotary:
-            position = tf.range(tf.shape(query)[1])
-            q, k = rotate(q, position), rotate(k, position)
-        return q, k, v
-
-    def project_query(self, query: tf.Tensor) -> tf.Tensor:
-        """Projects queries for cross-attention: [B, T, D] -> [B, H, T, d]."""
-        kernel, bias = self.in_kernel[:, : self.d_model], self.in_bias[: self.d_model]
-        return self._heads(linear(query, kernel, bias), 1)[0]
-
-    def project_memory(self, memory: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Projects to keys and values for cross-attention, once per sentence: [B, S, D] -> two of [B, H, S, d]."""
-        kernel, bias = self.in_kernel[:, self.d_model :], self.in_bias[self.d_model :]
-        keys, values = tf.unstack(self._heads(linear(memory, kernel, bias), 2))
-        return keys, values
+    def _attend(
+        self, q: tf.Tensor, k: tf.Tensor, v: tf.Tensor, mask: tf.Tensor | None, training: bool
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the output [B, T, D] and the attention weights [B, H, T, S]."""
+        groups = self.num_heads // self.num_kv_heads
+        k, v = (k, v) if groups == 1 else (tf.repeat(k, groups, axis=1), tf.repeat(v, groups, axis=1))
+        weights = attention_weights(q, k, mask, self.scale)
+        return self.merge(tf.matmul(self.dropout(weights, training=training), v)), weights
 
     def merge(self, heads: tf.Tensor) -> tf.Tensor:
         """Concatenates heads and applies the output projection: [B, H, T, d] -> [B, T, D]."""
@@ -162,12 +160,166 @@ class MultiHeadAttention(keras.layers.Layer):
         return linear(joined, self.out_kernel, self.out_bias)
 
     def _heads(self, x: tf.Tensor, parts: int) -> tf.Tensor:
-        """Splits projections into heads: [B, T, parts * D] -> [parts, B, H, T, d]."""
-        shape = tf.shape(x)
-        split = tf.reshape(x, [shape[0], shape[1], parts, self.num_heads, self.d_model // self.num_heads])
+        """Splits projections into heads: [B, T, parts * heads * d] -> [parts, B, heads, T, d]."""
+        shape, heads = tf.shape(x), x.shape[-1] // parts // self.head_size
+        split = tf.reshape(x, [shape[0], shape[1], parts, heads, self.head_size])
         return tf.transpose(split, [2, 0, 3, 1, 4])
+
+    def _join_cached(self, heads: tf.Tensor, context: StepContext) -> tf.Tensor:
+        """Applies the output projection to heads in the layout of a step: [B, H, K, d] -> [N, D]."""
+        if not context.one_token:
+            heads = tf.gather(tf.reshape(heads, [-1, self.head_size]), context.permutation.output)
+        return linear(tf.reshape(heads, [-1, self.d_model]), self.out_kernel, self.out_bias)
+
+    def _query_shape(self, context: StepContext) -> list[Any]:
+        """Returns the shape of queries in a step: the heads of a group are further rows of its keys and values."""
+        groups = self.num_heads // self.num_kv_heads
+        return [-1, self.num_kv_heads, groups * context.tokens_per_row, self.head_size]
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments for `from_config`."""
         own = {"d_model": self.d_model, "num_heads": self.num_heads, "dropout": self.dropout.rate}
-        return {**super().get_config(), **own, "rotary": self.rotary}
+        options = {"num_kv_heads": self.num_kv_heads, "use_bias": self.use_bias, "scale": self.scale}
+        return {**super().get_config(), **own, **options}
+
+
+@keras.saving.register_keras_serializable("seq2serve")
+class SelfAttention(_Attention):
+    """Multi-head attention of a sequence to itself (section 3.2.2).
+
+    `in_kernel` contains the projections to queries, keys and values side by side, for one matrix product.
+
+    Args:
+        *args: see _Attention.
+        rotary: rotates queries and keys by their positions; None does not.
+    """
+
+    def __init__(self, *args: Any, rotary: Rotary | None = None, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.rotary = rotary and Rotary(*rotary)
+
+    def build(self, *_shapes: Any) -> None:
+        """Creates in_kernel [D, D + 2 D / G] and out_kernel [D, D]."""
+        self.in_kernel, self.in_bias = self._add_projection("in", self.d_model + self.kv_width)
+        self.out_kernel, self.out_bias = self._add_projection("out", self.d_model, keras.initializers.GlorotUniform())
+
+    def call(
+        self,
+        x: tf.Tensor,
+        attention_mask: tf.Tensor | None = None,
+        training: bool = False,
+        return_weights: bool = False,
+    ) -> tf.Tensor | tuple[tf.Tensor, tf.Tensor]:
+        """Attends from every position to all positions.
+
+        Args:
+            x: float [B, T, D].
+            attention_mask: bool, broadcasts to [B, H, T, T]; None hides nothing.
+            training: whether to apply dropout to the attention weights.
+            return_weights: whether to return the attention weights, float [B, H, T, T], as well.
+        Returns:
+            float [B, T, D].
+        """
+        y, weights = self._attend(*self.project(x), attention_mask, training)
+        return (y, weights) if return_weights else y
+
+    def project(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Projects to queries [B, H, T, d], and to keys and values [B, H / G, T, d]."""
+        projected = linear(x, self.in_kernel, self.in_bias)
+        if self.num_kv_heads == self.num_heads:
+            q, k, v = tf.unstack(self._heads(projected, 3))
+        else:
+            queries, memory = tf.split(projected, [self.d_model, self.kv_width], -1)
+            q, (k, v) = self._heads(queries, 1)[0], tf.unstack(self._heads(memory, 2))
+        if self.rotary:
+            position = tf.range(tf.shape(x)[1])
+            q, k = rotate(q, position, self.rotary), rotate(k, position, self.rotary)
+        return q, k, v
+
+    def step(self, x: tf.Tensor, cache: tf.Tensor, context: StepContext) -> tuple[tf.Tensor, tf.Tensor]:
+        """Writes keys and values of K tokens per row into the cache, then attends to the whole cache.
+
+        Args:
+            x: float [N, D].
+            cache: float [2 * B * H / G, C * K * d].
+            context: see StepContext.
+        Returns:
+            float [N, D] and the cache.
+        """
+        permutation, tokens = context.permutation, context.tokens_per_row
+        vectors = tf.reshape(linear(x, self.in_kernel, self.in_bias), [-1, self.head_size])
+        rows = tf.reshape(tf.gather(vectors, permutation.qkv), [-1, tokens, self.head_size])  # queries, keys, values
+        if self.rotary:
+            turned, values = tf.split(rows, permutation.turned_rows)
+            rows = tf.concat([rotate(turned, context.positions, self.rotary), values], 0)
+        query, new = tf.split(rows, permutation.query_rows)
+        width = tokens * self.head_size
+        cache = write_slice(cache, context.positions[0] * width, tf.reshape(new, [-1, width]))
+        slots = tf.shape(context.self_attention_bias)[3]
+        shape = [2, tf.shape(context.self_attention_bias)[0], self.num_kv_heads, slots, self.head_size]
+        keys, values = tf.unstack(tf.reshape(cache, shape))  # [B, H / G, C * K, d]
+        query = tf.reshape(query, self._query_shape(context))
+        heads = context.attend(query, keys, values, context.self_attention_bias)
+        return self._join_cached(heads, context), cache
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments for `from_config`."""
+        return {**super().get_config(), "rotary": self.rotary and list(self.rotary)}
+
+
+@keras.saving.register_keras_serializable("seq2serve")
+class CrossAttention(_Attention):
+    """Multi-head attention of one sequence to another (section 3.2.3).
+
+    Keys and values depend only on the other sequence, so decoding projects them once per sentence.
+    """
+
+    def build(self, *_shapes: Any) -> None:
+        """Creates query_kernel [D, D], memory_kernel [D, 2 D / G] for keys and values, and out_kernel [D, D]."""
+        self.query_kernel, self.query_bias = self._add_projection("query", self.d_model)
+        self.memory_kernel, self.memory_bias = self._add_projection("memory", self.kv_width)
+        self.out_kernel, self.out_bias = self._add_projection("out", self.d_model, keras.initializers.GlorotUniform())
+
+    def call(
+        self,
+        query: tf.Tensor,
+        memory: tf.Tensor,
+        attention_mask: tf.Tensor | None = None,
+        training: bool = False,
+        return_weights: bool = False,
+    ) -> tf.Tensor | tuple[tf.Tensor, tf.Tensor]:
+        """Attends from `query` to `memory`.
+
+        Args:
+            query: float [B, T, D].
+            memory: float [B, S, D].
+            attention_mask: bool, broadcasts to [B, H, T, S]; None hides nothing.
+            training: whether to apply dropout to the attention weights.
+            return_weights: whether to return the attention weights, float [B, H, T, S], as well.
+        Returns:
+            float [B, T, D].
+        """
+        q = self._heads(linear(query, self.query_kernel, self.query_bias), 1)[0]
+        y, weights = self._attend(q, *tf.unstack(self.project_memory(memory)), attention_mask, training)
+        return (y, weights) if return_weights else y
+
+    def project_memory(self, memory: tf.Tensor) -> tf.Tensor:
+        """Projects to keys and values: [B, S, D] -> [2, B, H / G, S, d]."""
+        return self._heads(linear(memory, self.memory_kernel, self.memory_bias), 2)
+
+    def step(self, x: tf.Tensor, memory: tf.Tensor, context: StepContext) -> tuple[tf.Tensor, tf.Tensor]:
+        """Attends from K tokens per row to keys and values that are already projected.
+
+        Args:
+            x: float [N, D].
+            memory: from `project_memory`, float [2, B, H / G, S, d].
+            context: see StepContext.
+        Returns:
+            float [N, D] and the memory.
+        """
+        query = linear(x, self.query_kernel, self.query_bias)  # [N, D]
+        if not context.one_token:
+            query = tf.gather(tf.reshape(query, [-1, self.head_size]), context.permutation.query)
+        keys, values = tf.unstack(memory)
+        heads = context.attend(tf.reshape(query, self._query_shape(context)), keys, values, context.memory_bias)
+        return self._join_cached(heads, context), memory

@@ -4,12 +4,29 @@ Axes in all of models/: B batch, S source or key positions, T target or query po
 V vocabulary. `keras.utils.set_random_seed` seeds all random draws.
 """
 
-from collections.abc import Callable
+import contextlib
+import functools
+import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+
+
+@contextlib.contextmanager
+def dtype_policy(policy: Any) -> Iterator[None]:
+    """Sets Keras's dtype policy for the layers that are built inside the `with` block.
+
+    It is global because a layer does not pass its own policy to the layers inside it.
+    """
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def linear(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor | None = None) -> tf.Tensor:
@@ -26,7 +43,7 @@ def linear(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor | None = None) -> tf
         float [..., D_out].
     """
     kernel = tf.cast(tf.convert_to_tensor(kernel), x.dtype)
-    y = tf.matmul(tf.reshape(x, [-1, kernel.shape[0]]), kernel)  # [N, D_out]
+    y = tf.matmul(x if x.shape.rank == 2 else tf.reshape(x, [-1, kernel.shape[0]]), kernel)  # [N, D_out]
     if bias is not None:
         y = tf.nn.bias_add(y, tf.cast(tf.convert_to_tensor(bias), x.dtype))
     return y if x.shape.rank == 2 else tf.reshape(y, tf.concat([tf.shape(x)[:-1], [kernel.shape[1]]], 0))
@@ -77,61 +94,87 @@ class Dropout(keras.layers.Layer):
         return {**super().get_config(), "rate": self.rate}
 
 
-@tf.custom_gradient
-def layer_norm(
-    x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: tf.Tensor
-) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor, None]]]:
-    """Normalises the last axis to mean 0 and variance 1, then scales and shifts (Ba et al. 2016).
+def normalise(x: tf.Tensor, epsilon: float, centre: bool) -> tf.Tensor:
+    """Divides by the root mean square of the last axis, after subtracting its mean if `centre`: float [..., D]."""
+    centred = x - tf.reduce_mean(x, -1, keepdims=True) if centre else x
+    return centred * tf.math.rsqrt(tf.reduce_mean(tf.square(centred), -1, keepdims=True) + epsilon)
 
-    The gradient is written by hand because automatic differentiation passes over memory twice as often.
 
-    Args:
-        x: float [..., D].
-        gamma, beta: float [D].
-        epsilon: float, is added to the variance.
-    Returns:
-        float [..., D] and its gradient function.
-    """
-    centred = x - tf.reduce_mean(x, -1, keepdims=True)
-    inverse = tf.math.rsqrt(tf.reduce_mean(tf.square(centred), -1, keepdims=True) + epsilon)  # [..., 1]
-    normal = centred * inverse
+def normalise_with_gradient(x: tf.Tensor, epsilon: float, centre: bool) -> tf.Tensor:
+    """Computes `normalise` for training: automatic differentiation would pass over memory twice as often."""
 
-    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, None]:
-        flat, flat_normal = (tf.reshape(t, [-1, gamma.shape[0]]) for t in (upstream, normal))  # [N, D]
-        scaled = upstream * gamma
-        correction = normal * tf.reduce_mean(scaled * normal, -1, keepdims=True)
-        grad_x = (scaled - tf.reduce_mean(scaled, -1, keepdims=True) - correction) * inverse
-        return grad_x, tf.reduce_sum(flat * flat_normal, 0), tf.reduce_sum(flat, 0), None
+    @tf.custom_gradient
+    def with_gradient(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        centred = x - tf.reduce_mean(x, -1, keepdims=True) if centre else x
+        inverse = tf.math.rsqrt(tf.reduce_mean(tf.square(centred), -1, keepdims=True) + epsilon)  # [..., 1]
+        normal = centred * inverse
 
-    return normal * gamma + beta, gradient
+        def gradient(upstream: tf.Tensor) -> tf.Tensor:
+            centred = upstream - tf.reduce_mean(upstream, -1, keepdims=True) if centre else upstream
+            return (centred - normal * tf.reduce_mean(upstream * normal, -1, keepdims=True)) * inverse
+
+        return normal, gradient
+
+    return with_gradient(x)
 
 
 @keras.saving.register_keras_serializable("seq2serve")
 class LayerNormalization(keras.layers.Layer):
-    """Layer normalisation with a fast gradient, computed in float32 for any input dtype.
+    """Layer normalisation (Ba et al. 2016) or RMS normalisation (Zhang and Sennrich 2019), computed in float32.
 
     Args:
         epsilon: is added to the variance.
+        kind: layer; or rms, which does not subtract the mean and has no shift.
+        affine: whether to scale and shift the result; see decoding/fold.py.
     """
 
-    def __init__(self, epsilon: float = 1e-6, **kwargs: Any):
+    def __init__(self, epsilon: float = 1e-6, kind: str = "layer", affine: bool = True, **kwargs: Any):
         super().__init__(**kwargs)
-        self.epsilon = epsilon
+        self.epsilon, self.kind, self.affine = epsilon, kind, affine
+        self.gamma = self.beta = None
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Creates gamma and beta, float32 [D]."""
-        shape = (input_shape[-1],)
-        self.gamma = self.add_weight(shape=shape, initializer="ones", name="gamma", autocast=False)
-        self.beta = self.add_weight(shape=shape, initializer="zeros", name="beta", autocast=False)
+        """Creates gamma and, unless the kind is rms, beta: float32 [D]."""
+        shape, options = (input_shape[-1],), {"dtype": "float32", "autocast": False}
+        if self.affine:
+            self.gamma = self.add_weight(shape=shape, initializer="ones", name="gamma", **options)
+        if self.affine and self.kind == "layer":
+            self.beta = self.add_weight(shape=shape, initializer="zeros", name="beta", **options)
 
-    def call(self, x: tf.Tensor) -> tf.Tensor:
+    def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Float [..., D] -> [..., D]."""
-        gamma, beta = tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
-        return tf.cast(layer_norm(tf.cast(x, tf.float32), gamma, beta, self.epsilon), x.dtype)
+        compute = normalise_with_gradient if training else normalise
+        y = compute(tf.cast(x, tf.float32), self.epsilon, self.kind == "layer")
+        y = y if self.gamma is None else y * tf.convert_to_tensor(self.gamma)
+        return tf.cast(y if self.beta is None else y + tf.convert_to_tensor(self.beta), x.dtype)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments for `from_config`."""
-        return {**super().get_config(), "epsilon": self.epsilon}
+        return {**super().get_config(), "epsilon": self.epsilon, "kind": self.kind, "affine": self.affine}
+
+
+@tf.custom_gradient
+def gelu(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+    """Computes x times the normal distribution function at x (Hendrycks and Gimpel 2016), and its gradient function.
+
+    The gradient is written by hand because automatic differentiation passes over memory twice as often.
+    """
+    half, tail = 0.5 * x, tf.math.erfc(-(0.5**0.5) * x)  # P(X <= x) = erfc(-x / sqrt(2)) / 2
+
+    def gradient(upstream: tf.Tensor) -> tf.Tensor:
+        return upstream * (0.5 * tail + x * tf.exp(half * -x) * (2 * math.pi) ** -0.5)
+
+    return half * tail, gradient
+
+
+# Activation of the hidden layer; swiglu multiplies the first half of its inputs, activated, by the second half.
+ACTIVATIONS: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
+    "relu": tf.nn.relu,
+    "gelu": gelu,
+    "gelu_tanh": functools.partial(tf.nn.gelu, approximate=True),
+    "silu": tf.nn.silu,
+    "swiglu": tf.nn.silu,
+}
 
 
 @keras.saving.register_keras_serializable("seq2serve")
@@ -141,16 +184,26 @@ class FeedForward(keras.layers.Layer):
     Args:
         d_model: D, the width of input and output.
         dff: F, the hidden width.
-        activation: relu as in the paper, gelu (Hendrycks and Gimpel 2016), or swiglu (Shazeer 2020), which has a third
-            matrix as its gate.
+        activation: relu as in the paper, gelu (Hendrycks and Gimpel 2016) or its approximation gelu_tanh, silu
+            (Elfwing et al. 2018), or swiglu (Shazeer 2020), which has a third matrix as its gate.
         dropout: dropout rate on the hidden activations.
+        use_bias: whether to add b1 and b2.
     """
 
-    def __init__(self, d_model: int, dff: int, activation: str = "relu", dropout: float = 0.0, **kwargs: Any):
+    def __init__(
+        self,
+        d_model: int,
+        dff: int,
+        activation: str = "relu",
+        dropout: float = 0.0,
+        use_bias: bool = True,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
-        if activation not in ("relu", "gelu", "swiglu"):
-            raise ValueError(f"activation must be relu, gelu or swiglu, not {activation!r}")
-        self.d_model, self.dff, self.activation = d_model, dff, activation
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, not {activation!r}")
+        self.d_model, self.dff, self.activation, self.use_bias = d_model, dff, activation, use_bias
+        self.bias_1 = self.bias_2 = None
         self.dropout = Dropout(dropout)
 
     def build(self, *_shapes: Any) -> None:
@@ -162,23 +215,25 @@ class FeedForward(keras.layers.Layer):
             return keras.initializers.RandomUniform(-limit, limit)
 
         self.kernel_1 = self.add_weight(shape=(self.d_model, hidden), initializer=uniform(), name="kernel_1")
-        self.bias_1 = self.add_weight(shape=(hidden,), initializer="zeros", name="bias_1")
+        if self.use_bias:
+            self.bias_1 = self.add_weight(shape=(hidden,), initializer="zeros", name="bias_1")
         self.kernel_2 = self.add_weight(shape=(self.dff, self.d_model), initializer=uniform(), name="kernel_2")
-        self.bias_2 = self.add_weight(shape=(self.d_model,), initializer="zeros", name="bias_2")
+        if self.use_bias:
+            self.bias_2 = self.add_weight(shape=(self.d_model,), initializer="zeros", name="bias_2")
 
     def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Float [..., D] -> [..., D]."""
-        hidden = linear(x, self.kernel_1, self.bias_1)  # [..., F], for swiglu [..., 2 F]
+        hidden, activate = linear(x, self.kernel_1, self.bias_1), ACTIVATIONS[self.activation]  # [..., F or 2 F]
         if self.activation == "swiglu":
             gate, value = tf.split(hidden, 2, axis=-1)
-            hidden = tf.nn.silu(gate) * value  # [..., F]
+            hidden = activate(gate) * value  # [..., F]
         else:
-            hidden = tf.nn.relu(hidden) if self.activation == "relu" else tf.nn.gelu(hidden)
+            hidden = activate(hidden)
         return linear(self.dropout(hidden, training=training), self.kernel_2, self.bias_2)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments for `from_config`."""
-        own = {"d_model": self.d_model, "dff": self.dff, "activation": self.activation}
+        own = {"d_model": self.d_model, "dff": self.dff, "activation": self.activation, "use_bias": self.use_bias}
         return {**super().get_config(), **own, "dropout": self.dropout.rate}
 
 
@@ -214,17 +269,23 @@ class TokenEmbedding(keras.layers.Layer):
         vocab_size: V.
         d_model: D.
         scale: factor of the embeddings; None for sqrt(D).
+        output_bias: whether to add a bias [V] to the logits.
     """
 
-    def __init__(self, vocab_size: int, d_model: int, scale: float | None = None, **kwargs: Any):
+    def __init__(
+        self, vocab_size: int, d_model: int, scale: float | None = None, output_bias: bool = False, **kwargs: Any
+    ):
         super().__init__(**kwargs)
         self.vocab_size, self.d_model = vocab_size, d_model
         self.scale = d_model**0.5 if scale is None else scale
+        self.output_bias, self.bias = output_bias, None
 
     def build(self, *_shapes: Any) -> None:
         """Creates the matrix [V, D]."""
         normal = keras.initializers.RandomNormal(stddev=self.d_model**-0.5)
         self.matrix = self.add_weight(shape=(self.vocab_size, self.d_model), initializer=normal, name="matrix")
+        if self.output_bias:
+            self.bias = self.add_weight(shape=(self.vocab_size,), initializer="zeros", name="bias")
 
     def call(self, ids: tf.Tensor) -> tf.Tensor:
         """Int [B, T] -> float [B, T, D]."""
@@ -234,11 +295,14 @@ class TokenEmbedding(keras.layers.Layer):
         """Float [..., D] -> [..., V]."""
         matrix = tf.cast(tf.convert_to_tensor(self.matrix), x.dtype)
         flat = tf.matmul(tf.reshape(x, [-1, self.d_model]), matrix, transpose_b=True)  # [N, V]
+        if self.bias is not None:
+            flat = tf.nn.bias_add(flat, tf.cast(tf.convert_to_tensor(self.bias), x.dtype))
         return tf.reshape(flat, tf.concat([tf.shape(x)[:-1], [self.vocab_size]], 0))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments for `from_config`."""
-        return {**super().get_config(), "vocab_size": self.vocab_size, "d_model": self.d_model, "scale": self.scale}
+        own = {"vocab_size": self.vocab_size, "d_model": self.d_model, "scale": self.scale}
+        return {**super().get_config(), **own, "output_bias": self.output_bias}
 
 
 @keras.saving.register_keras_serializable("seq2serve")

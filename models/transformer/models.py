@@ -14,9 +14,9 @@ import tensorflow as tf
 
 from seq2serve.models.config import ModelConfig
 from seq2serve.models.tokenizers.base import BOS_ID
-from seq2serve.models.transformer.attention import causal_mask, document_mask, padding_mask
-from seq2serve.models.transformer.blocks import DecoderLayer, EncoderLayer
-from seq2serve.models.transformer.layers import Dropout, LayerNormalization, PositionalEncoding, TokenEmbedding
+from seq2serve.models.transformer.attention import causal_mask, document_mask, mask_bias, padding_mask
+from seq2serve.models.transformer.blocks import DecoderLayer, EncoderLayer, make_norm
+from seq2serve.models.transformer.layers import Dropout, PositionalEncoding, TokenEmbedding
 from seq2serve.models.transformer.ngrams import NGramClassifier
 from seq2serve.models.transformer.train_step import TrainStepMixin
 
@@ -28,19 +28,24 @@ class _Stack(keras.layers.Layer):
         config: sizes.
         num_layers: number of layers.
         make_layer: called with `name`, returns an encoder or decoder layer.
+        folded: see blocks.py.
     """
 
     def __init__(
-        self, config: ModelConfig, num_layers: int, make_layer: Callable[..., keras.layers.Layer], **kwargs: Any
+        self,
+        config: ModelConfig,
+        num_layers: int,
+        make_layer: Callable[..., keras.layers.Layer],
+        folded: bool = False,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        self.config = config
+        self.config, self.folded = config, folded
         self.positions = PositionalEncoding(config.positions, config.d_model, config.max_positions)
         self.dropout = Dropout(config.dropout)
         self.layers = [make_layer(name=f"layer_{i}") for i in range(num_layers)]
-        epsilon = config.layer_norm_epsilon
-        self.embedding_norm = LayerNormalization(epsilon) if config.embedding_norm else None
-        self.norm = LayerNormalization(epsilon) if config.norm_first else None
+        self.embedding_norm = make_norm(config) if config.embedding_norm else None
+        self.norm = make_norm(config, folded) if config.norm_first else None
 
     def build(self, *_shapes: Any) -> None:
         """Creates the weights of every layer."""
@@ -51,12 +56,12 @@ class _Stack(keras.layers.Layer):
     def start(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Adds positions to embeddings, normalises, and applies dropout: float [B, T, D] -> [B, T, D]."""
         x = self.positions(x, tf.range(tf.shape(x)[1]))
-        x = self.embedding_norm(x) if self.embedding_norm else x
+        x = self.embedding_norm(x, training=training) if self.embedding_norm else x
         return self.dropout(x, training=training)
 
-    def finish(self, x: tf.Tensor) -> tf.Tensor:
+    def finish(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Applies the final norm of a pre-norm stack: float [B, T, D] -> [B, T, D]."""
-        return self.norm(x) if self.norm else x
+        return self.norm(x, training=training) if self.norm else x
 
 
 @keras.saving.register_keras_serializable("seq2serve")
@@ -70,20 +75,25 @@ class Encoder(_Stack):
     def __init__(self, config: ModelConfig, **kwargs: Any):
         super().__init__(config, config.num_encoder_layers, functools.partial(EncoderLayer, config), **kwargs)
 
-    def call(self, x: tf.Tensor, attention_mask: tf.Tensor, training: bool = False) -> tf.Tensor:
+    def call(
+        self, x: tf.Tensor, attention_mask: tf.Tensor, training: bool = False, return_weights: bool = False
+    ) -> tf.Tensor | tuple[tf.Tensor, list[tf.Tensor]]:
         """Encodes embeddings.
 
         Args:
             x: float [B, S, D].
             attention_mask: bool, broadcasts to [B, H, S, S].
             training: whether to apply dropout.
+            return_weights: whether to return the attention weights of each layer, float [B, H, S, S], as well.
         Returns:
             float [B, S, D].
         """
-        x = self.start(x, training)
+        x, weights = self.start(x, training), []
         for layer in self.layers:
-            x = layer(x, attention_mask, training=training)
-        return self.finish(x)
+            x, layer_weights = layer(x, attention_mask, training=training, return_weights=True)
+            weights.append(layer_weights)
+        x = self.finish(x, training)
+        return (x, weights) if return_weights else x
 
 
 @keras.saving.register_keras_serializable("seq2serve")
@@ -93,11 +103,12 @@ class Decoder(_Stack):
     Args:
         config: sizes.
         cross_attention: whether layers attend to an encoder's output.
+        folded: see blocks.py.
     """
 
-    def __init__(self, config: ModelConfig, cross_attention: bool, **kwargs: Any):
-        make_layer = functools.partial(DecoderLayer, config, cross_attention)
-        super().__init__(config, config.num_decoder_layers, make_layer, **kwargs)
+    def __init__(self, config: ModelConfig, cross_attention: bool, folded: bool = False, **kwargs: Any):
+        make_layer = functools.partial(DecoderLayer, config, cross_attention, folded)
+        super().__init__(config, config.num_decoder_layers, make_layer, folded, **kwargs)
 
     def call(
         self,
@@ -106,7 +117,8 @@ class Decoder(_Stack):
         memory_mask: tf.Tensor | None = None,
         self_mask: tf.Tensor | None = None,
         training: bool = False,
-    ) -> tf.Tensor:
+        return_weights: bool = False,
+    ) -> tf.Tensor | tuple[tf.Tensor, list[list[tf.Tensor]]]:
         """Decodes embeddings, all positions at once.
 
         Args:
@@ -115,14 +127,17 @@ class Decoder(_Stack):
             memory_mask: bool, broadcasts to [B, H, T, S].
             self_mask: bool, broadcasts to [B, H, T, T]; is combined with the causal mask.
             training: whether to apply dropout.
+            return_weights: whether to return the attention weights of each layer as well; see DecoderLayer.
         Returns:
             float [B, T, D].
         """
-        x, mask = self.start(x, training), causal_mask(tf.shape(x)[1])
+        x, mask, weights = self.start(x, training), causal_mask(tf.shape(x)[1]), []
         mask = mask if self_mask is None else mask & self_mask
         for layer in self.layers:
-            x = layer(x, mask, memory, memory_mask, training=training)
-        return self.finish(x)
+            x, layer_weights = layer(x, mask, memory, memory_mask, training=training, return_weights=True)
+            weights.append(layer_weights)
+        x = self.finish(x, training)
+        return (x, weights) if return_weights else x
 
 
 class _Model(TrainStepMixin, keras.Model):
@@ -140,8 +155,11 @@ class _Model(TrainStepMixin, keras.Model):
                 layer.built = True
         self.built = True
 
-    def _embedding(self, vocab_size: int) -> TokenEmbedding:
-        return TokenEmbedding(vocab_size, self.config.d_model, self.config.embedding_scale)
+    def _embedding(self, vocab_size: int, is_output: bool = False) -> TokenEmbedding:
+        config = self.config
+        return TokenEmbedding(
+            vocab_size, config.d_model, config.embedding_scale, output_bias=is_output and config.output_bias
+        )
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments for `from_config`."""
@@ -170,12 +188,12 @@ class Transformer(_Model):
         self.source_vocab_size = source_vocab_size or vocab_size
         if config.tie_embeddings and self.source_vocab_size != vocab_size:
             raise ValueError(f"tied embeddings need one vocabulary, not {self.source_vocab_size} and {vocab_size}")
-        self.target_embedding = self._embedding(vocab_size)
+        self.target_embedding = self._embedding(vocab_size, is_output=config.tie_embeddings)
         if config.tie_embeddings:
             self.source_embedding = self.output_embedding = self.target_embedding
         else:
             self.source_embedding = self._embedding(self.source_vocab_size)
-            self.output_embedding = self._embedding(vocab_size)
+            self.output_embedding = self._embedding(vocab_size, is_output=True)
         self.encoder, self.decoder = Encoder(config), Decoder(config, cross_attention=True)
 
     def call(self, inputs: dict[str, tf.Tensor], training: bool = False) -> tf.Tensor:
@@ -220,8 +238,9 @@ class EncoderClassifier(_Model):
         super().__init__(config, vocab_size, **kwargs)
         self.num_classes = num_classes
         self.embedding, self.encoder = self._embedding(vocab_size), Encoder(config)
-        has_pooler = config.pooling == "pooler"
+        pooling, has_pooler = config.pooling, config.pooling == "pooler"
         self.pooler = keras.layers.Dense(config.d_model, activation="tanh", name="pooler") if has_pooler else None
+        self.attention_pooling = keras.layers.Dense(1, name="attention_pooling") if pooling == "attention" else None
         self.dropout = Dropout(config.dropout)
         self.head = keras.layers.Dense(num_classes, name="head") if num_classes else None
         buckets = config.ngram_buckets
@@ -260,6 +279,9 @@ class EncoderClassifier(_Model):
         marked = self.marked(source)
         mask = padding_mask(marked)
         x = self.encoder(self.embedding(marked), mask, training=training)  # [B, S, D]
+        if self.attention_pooling:
+            scores = self.attention_pooling(x)[..., 0] + mask_bias(mask[:, 0, 0], x.dtype)  # [B, S]
+            return tf.einsum("bs,bsd->bd", tf.nn.softmax(scores), x)
         if self.config.pooling == "mean":
             is_token = tf.cast(mask[:, 0, 0, :, tf.newaxis], x.dtype)  # [B, S, 1]
             return tf.reduce_sum(x * is_token, 1) / tf.maximum(tf.reduce_sum(is_token, 1), 1)
@@ -287,8 +309,10 @@ class DecoderLanguageModel(_Model):
 
     def __init__(self, config: ModelConfig, vocab_size: int, **kwargs: Any):
         super().__init__(config, vocab_size, **kwargs)
-        self.target_embedding = self._embedding(vocab_size)
-        self.output_embedding = self.target_embedding if config.tie_embeddings else self._embedding(vocab_size)
+        self.target_embedding = self._embedding(vocab_size, is_output=config.tie_embeddings)
+        self.output_embedding = self.target_embedding
+        if not config.tie_embeddings:
+            self.output_embedding = self._embedding(vocab_size, is_output=True)
         self.decoder = Decoder(config, cross_attention=False)
 
     def call(self, target: tf.Tensor, training: bool = False) -> tf.Tensor:

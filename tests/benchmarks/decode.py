@@ -17,8 +17,8 @@ import tensorflow as tf
 
 from seq2serve.models.config import ModelConfig
 from seq2serve.models.decoding.beam_search import BeamSearch, LengthLimits
+from seq2serve.models.decoding.fold import FoldedDecoder
 from seq2serve.models.decoding.loop import generate
-from seq2serve.models.decoding.step import as_variables, prepare
 from seq2serve.models.runtime.runtime import SavedModelRuntime
 from seq2serve.models.transformer.models import Transformer
 
@@ -31,15 +31,15 @@ def export(arguments: argparse.Namespace, directory: str) -> None:
     model = Transformer(config, arguments.vocab)
     model.build()
     search = BeamSearch(arguments.beam, 1, 0.0)
-    weights = as_variables(prepare(model))
+    decoder = FoldedDecoder(model)
 
     @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32, name="source")])
     def serve(source):
         lengths = tf.fill([tf.shape(source)[0]], length)  # [B]
-        return {"ids": generate(model, source, search, LengthLimits(lengths, lengths), weights=weights).ids}
+        return {"ids": generate(decoder, source, search, LengthLimits(lengths, lengths)).ids}
 
     module = tf.Module()
-    module.weights = [[variable.value for variable in model.weights], weights]
+    module.weights = [variable.value for variable in (*model.weights, *decoder.weights)]
     tf.saved_model.save(module, directory, signatures={"serving_default": serve})
 
 

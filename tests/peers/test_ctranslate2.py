@@ -36,9 +36,8 @@ def copy_self_attention(spec, attention, norm) -> None:
 
 def copy_cross_attention(spec, attention, norm) -> None:
     copy_norm(spec.layer_norm, norm)
-    d_model, kernel, bias = attention.d_model, attention.in_kernel.numpy(), attention.in_bias.numpy()
-    copy_linear(spec.linear[0], kernel[:, :d_model], bias[:d_model])
-    copy_linear(spec.linear[1], kernel[:, d_model:], bias[d_model:])
+    copy_linear(spec.linear[0], attention.query_kernel.numpy(), attention.query_bias.numpy())
+    copy_linear(spec.linear[1], attention.memory_kernel.numpy(), attention.memory_bias.numpy())
     copy_linear(spec.linear[2], attention.out_kernel.numpy(), attention.out_bias.numpy())
 
 

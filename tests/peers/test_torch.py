@@ -3,24 +3,44 @@
 Install it with `make test-peers`.
 """
 
+import functools
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from seq2serve.models.training.loss import MaskedCrossEntropy
-from seq2serve.models.transformer.attention import MultiHeadAttention, causal_mask, padding_mask
+from seq2serve.models.transformer.attention import (
+    CrossAttention,
+    Rotary,
+    SelfAttention,
+    causal_mask,
+    padding_mask,
+    rotate,
+)
+from seq2serve.models.transformer.layers import FeedForward, LayerNormalization, TokenEmbedding
+from seq2serve.models.transformer.models import EncoderClassifier
 
 torch = pytest.importorskip("torch", reason="torch is not installed: make test-peers")
+
+
+def GELU_TANH(x):
+    return torch.nn.functional.gelu(x, approximate="tanh")
 
 
 def tensor(array) -> "torch.Tensor":
     return torch.tensor(tf.convert_to_tensor(array).numpy())
 
 
-def copy_attention(ours: MultiHeadAttention, theirs) -> None:
-    theirs.in_proj_weight.data = tensor(ours.in_kernel).T.contiguous()
-    theirs.in_proj_bias.data = tensor(ours.in_bias)
+def copy_attention(ours: SelfAttention | CrossAttention, theirs) -> None:
+    kernel, bias = (
+        (ours.in_kernel, ours.in_bias)
+        if isinstance(ours, SelfAttention)
+        else (tf.concat([ours.query_kernel, ours.memory_kernel], 1), tf.concat([ours.query_bias, ours.memory_bias], 0))
+    )
+    theirs.in_proj_weight.data = tensor(kernel).T.contiguous()
+    theirs.in_proj_bias.data = tensor(bias)
     theirs.out_proj.weight.data = tensor(ours.out_kernel).T.contiguous()
     theirs.out_proj.bias.data = tensor(ours.out_bias)
 
@@ -50,7 +70,9 @@ def torch_transformer(model) -> "torch.nn.Transformer":
     """Returns a torch.nn.Transformer with our weights; with post-norm, without the final norms that torch would add."""
     config = model.config
     sizes = {"d_model": config.d_model, "nhead": config.num_heads, "dim_feedforward": config.dff, "dropout": 0.0}
-    options = {"activation": config.activation, "layer_norm_eps": config.layer_norm_epsilon, "batch_first": True}
+    activations = {"gelu_tanh": GELU_TANH, "silu": torch.nn.functional.silu}
+    activation = activations.get(config.activation, config.activation)
+    options = {"activation": activation, "layer_norm_eps": config.layer_norm_epsilon, "batch_first": True}
     options["norm_first"] = config.norm_first
 
     def final_norm():
@@ -93,13 +115,16 @@ def make_perturbed(make_transformer):
 @pytest.mark.parametrize("causal", [False, True])
 def test_multi_head_attention_agrees(causal):
     keras.utils.set_random_seed(1)
-    ours, theirs = MultiHeadAttention(32, 4), torch.nn.MultiheadAttention(32, 4, batch_first=True)
+    ours = SelfAttention(32, 4) if causal else CrossAttention(32, 4)
+    theirs = torch.nn.MultiheadAttention(32, 4, batch_first=True)
     ours.build(None)
-    ours.in_bias.assign(np.random.default_rng(1).normal(size=96))
-    ours.out_bias.assign(np.random.default_rng(2).normal(size=32))
+    for number, weight in enumerate(ours.weights):
+        if "bias" in weight.name:
+            weight.assign(np.random.default_rng(number).normal(size=weight.shape))
     copy_attention(ours, theirs)
     rng = np.random.default_rng(0)
-    query, memory = (tf.constant(rng.normal(size=(3, length, 32)), tf.float32) for length in (6, 6 if causal else 9))
+    query, memory = (tf.constant(rng.normal(size=(3, length, 32)), tf.float32) for length in (6, 9))
+    memory = query if causal else memory
     visible = np.arange(memory.shape[1]) < np.array([[memory.shape[1]], [4], [1]])  # [B, S]
     mask = tf.constant(visible)[:, tf.newaxis, tf.newaxis]  # [B, 1, 1, S]
     if causal:
@@ -112,11 +137,61 @@ def test_multi_head_attention_agrees(causal):
         attn_mask=tensor(~np.tri(6, dtype=bool)) if causal else None,
         average_attn_weights=False,
     )
-    np.testing.assert_allclose(ours(query, memory, attention_mask=mask), y.detach(), atol=1e-5)
-    np.testing.assert_allclose(ours.weights_of(query, memory, attention_mask=mask), weights.detach(), atol=1e-5)
+    inputs = (query,) if causal else (query, memory)
+    our_y, our_weights = ours(*inputs, attention_mask=mask, return_weights=True)
+    np.testing.assert_allclose(our_y, y.detach(), atol=1e-5)
+    np.testing.assert_allclose(our_weights, weights.detach(), atol=1e-5)
 
 
-@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_interleaved_rotary_positions_are_products_of_complex_numbers():
+    x = np.random.default_rng(0).normal(size=(2, 3, 5, 8)).astype(np.float32)
+    angle = torch.outer(torch.arange(5.0), 500.0 ** (-torch.arange(0, 8, 2) / 8))
+    pairs = torch.view_as_complex(torch.tensor(x).reshape(2, 3, 5, 4, 2))
+    expected = torch.view_as_real(pairs * torch.polar(torch.ones_like(angle), angle)).flatten(-2)
+    np.testing.assert_allclose(rotate(tf.constant(x), tf.range(5), Rotary(500.0, "interleaved")), expected, atol=1e-5)
+
+
+def test_rms_normalisation_agrees():
+    x = np.random.default_rng(0).normal(size=(2, 3, 8)).astype(np.float32)
+    ours, theirs = LayerNormalization(1e-5, "rms"), torch.nn.RMSNorm(8, eps=1e-5)
+    ours.build(x.shape)
+    ours.gamma.assign(x[0, 0])
+    theirs.weight.data = torch.tensor(x[0, 0])
+    np.testing.assert_allclose(ours(tf.constant(x)), theirs(torch.tensor(x)).detach(), atol=1e-5)
+
+
+def test_projections_without_biases_agree():
+    ours = FeedForward(8, 12, "silu", use_bias=False)
+    ours.build(None)
+    x = np.random.default_rng(0).normal(size=(2, 3, 8)).astype(np.float32)
+    first, second = (torch.nn.Linear(*sizes, bias=False) for sizes in ((8, 12), (12, 8)))
+    first.weight.data, second.weight.data = tensor(ours.kernel_1).T, tensor(ours.kernel_2).T
+    expected = second(torch.nn.functional.silu(first(torch.tensor(x)))).detach()
+    np.testing.assert_allclose(ours(tf.constant(x)), expected, atol=1e-5)
+    assert len(ours.weights) == 2
+
+
+def test_logits_with_a_bias_agree():
+    ours = TokenEmbedding(20, 8, output_bias=True)
+    ours.build(None)
+    x, bias = (np.random.default_rng(0).normal(size=size).astype(np.float32) for size in ((2, 3, 8), (20,)))
+    ours.bias.assign(bias)
+    expected = torch.nn.functional.linear(torch.tensor(x), tensor(ours.matrix), torch.tensor(bias))
+    np.testing.assert_allclose(ours.logits(tf.constant(x)), expected, atol=1e-5)
+
+
+def test_attention_pooling_agrees(make_model, random_ids):
+    model = make_model(functools.partial(EncoderClassifier, num_classes=3), pooling="attention")
+    source = random_ids([7, 3, 5])
+    mask = tensor(source == 0)
+    states = tensor(model.encoder(model.embedding(source), padding_mask(tf.constant(source))))
+    pooling = model.attention_pooling
+    scores = (states @ tensor(pooling.kernel))[..., 0] + tensor(pooling.bias)
+    weights = torch.softmax(scores.masked_fill(mask, -torch.inf), 1)
+    np.testing.assert_allclose(model.pool(source), torch.einsum("bs,bsd->bd", weights, states), atol=1e-5)
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu", "gelu_tanh", "silu"])
 @pytest.mark.parametrize("norm_first", [True, False])
 def test_encoder_and_decoder_agree(make_perturbed, random_ids, norm_first, activation):
     model = make_perturbed(norm_first=norm_first, activation=activation, d_model=32, dff=64, num_heads=4)

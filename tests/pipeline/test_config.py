@@ -158,6 +158,8 @@ CONFLICTS = {
         "model.positions=rotary",
         "model.d_model=24",
     ],
+    r"^setting model.num_heads \(8\) must be divisible by model.num_kv_heads \(3\)$": ["model.num_kv_heads=3"],
+    r"^setting model.rotary_base needs model.positions=rotary$": ["model.rotary_base=500"],
     r"^setting model.positions=sinusoidal needs an even model.d_model$": ["model.d_model=9", "model.num_heads=3"],
     r"^setting model.positions=learned needs a data.max_length of at most 100 for model.max_positions=100, got 256": [
         "model.positions=learned",

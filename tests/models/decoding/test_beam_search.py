@@ -14,6 +14,7 @@ from seq2serve.models.decoding.beam_search import (
     log_sum_exp,
     top_k,
 )
+from seq2serve.models.decoding.fold import FoldedDecoder
 from seq2serve.models.decoding.loop import generate
 
 BOS, EOS = 2, 3
@@ -99,11 +100,13 @@ def test_it_finds_the_same_as_a_plain_search(noisy_reverser, decode, logits_of, 
 def search_with_options(noisy_reverser, source):
     """Returns a function that searches with beams, n_best and length penalty of each row, in four beams."""
 
+    decoder = FoldedDecoder(noisy_reverser)
+
     @tf.function
     def run(beams, n_best, length_penalty):
         maximum = tf.fill([len(source)], 20)
         options = BeamOptions(LengthLimits(0 * maximum, maximum), beams, n_best, length_penalty)
-        return generate(noisy_reverser, tf.constant(source), BeamSearch(beams=4, n_best=4), options)
+        return generate(decoder, tf.constant(source), BeamSearch(beams=4, n_best=4), options)
 
     return lambda *options: tf.nest.map_structure(lambda x: x.numpy(), run(*(tf.constant(row) for row in options)))
 

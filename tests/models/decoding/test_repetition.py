@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from seq2serve.models.config import DecodingConfig
 from seq2serve.models.decoding.beam_search import BeamOptions, BeamSearch, LengthLimits
-from seq2serve.models.decoding.loop import CHUNK, Result, generate
+from seq2serve.models.decoding.fold import FoldedDecoder
+from seq2serve.models.decoding.loop import generate
 from seq2serve.models.decoding.repetition import (
     RepetitionLimit,
     ban_ngrams,
@@ -19,7 +20,8 @@ from seq2serve.models.decoding.repetition import (
     probe_repeats,
 )
 from seq2serve.models.decoding.sampling import Sampler, SamplingOptions, draw_random_numbers
-from seq2serve.models.decoding.step import NEG_INF
+from seq2serve.models.decoding.state import CHUNK, Result
+from seq2serve.models.decoding.tuning import NEG_INF
 
 BOS, EOS = 2, 3
 MAXIMUM = 2 * CHUNK + 8
@@ -137,7 +139,7 @@ def test_no_ngram_is_generated_twice(model, decode, source, search):
 
 
 def sample(model, source, search, temperature, maximum=MAXIMUM) -> Result:
-    rows = len(source)
+    rows, decoder = len(source), FoldedDecoder(model)
 
     @functools.partial(tf.function, autograph=False)
     def run():
@@ -145,7 +147,7 @@ def sample(model, source, search, temperature, maximum=MAXIMUM) -> Result:
         numbers = draw_random_numbers(tf.range(rows), maximum)
         top_k, top_p, begins_word = tf.zeros([rows], tf.int32), tf.ones([rows]), tf.zeros([rows], tf.bool)
         options = SamplingOptions(lengths, tf.fill([rows], temperature), top_k, top_p, numbers, begins_word)
-        return generate(model, tf.constant(source), search, options)
+        return generate(decoder, tf.constant(source), search, options)
 
     return Result(*(tensor.numpy() for tensor in run()))
 
@@ -177,7 +179,7 @@ def test_tokens_of_a_prompt_do_not_count(make_language_model):
         logits[[EOS, *generated]] = NEG_INF
         generated.append(int(logits.argmax()))
     lengths = LengthLimits(tf.constant([6]), tf.constant([6]))
-    result = generate(model, tf.constant(prompt, tf.int32), RepetitionLimit(BeamSearch(1), 1), lengths)
+    result = generate(FoldedDecoder(model), tf.constant(prompt, tf.int32), RepetitionLimit(BeamSearch(1), 1), lengths)
     assert result.ids[0, 0, :6].numpy().tolist() == generated
     assert set(generated) & set(prompt[0])
 
@@ -199,7 +201,8 @@ def test_rows_with_fewer_beams_find_the_same(model, decode, source):
     lengths = LengthLimits(np.zeros(rows, np.int32), np.full(rows, MAXIMUM, np.int32))
     beams = np.resize(np.int32([1, 3]), rows)
     options = BeamOptions(lengths, beams, np.ones(rows, np.int32), np.zeros(rows, np.float32))
-    run = tf.function(lambda: generate(model, tf.constant(source), RepetitionLimit(BeamSearch(3, 1, 0.0), 4), options))
+    search, decoder = RepetitionLimit(BeamSearch(3, 1, 0.0), 4), FoldedDecoder(model)
+    run = tf.function(lambda: generate(decoder, tf.constant(source), search, options))
     together = run()
     for first, width in enumerate((1, 3)):
         expected = decode(model, source, RepetitionLimit(BeamSearch(width, 1, 0.0), 4), maximum=MAXIMUM)

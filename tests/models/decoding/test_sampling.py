@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seq2serve.models.decoding.beam_search import BeamSearch, LengthLimits, initial_hypotheses
-from seq2serve.models.decoding.loop import CHUNK, Result, generate
+from seq2serve.models.decoding.fold import FoldedDecoder
+from seq2serve.models.decoding.loop import generate
 from seq2serve.models.decoding.sampling import Sampler, SamplingOptions, draw_random_numbers, sample_tokens
-from seq2serve.models.decoding.step import NEG_INF
+from seq2serve.models.decoding.state import CHUNK, Result
+from seq2serve.models.decoding.tuning import NEG_INF
 
 EOS = 3
 NUMBERS = (np.arange(1000, dtype=np.float32) + 0.5) / 1000  # evenly spaced, so the frequency of each token is exact
@@ -100,8 +102,9 @@ def graph(model):
         lambda array: tf.TensorSpec([None] * array.ndim, array.dtype),
         options(1, numbers=np.zeros([1, 40], np.float32)),
     )
+    decoder = FoldedDecoder(model)
     return tf.function(
-        lambda source, options: generate(model, source, Sampler(EOS), options),
+        lambda source, options: generate(decoder, source, Sampler(EOS), options),
         input_signature=[tf.TensorSpec([None, None], tf.int32), specs],
         autograph=False,
     )

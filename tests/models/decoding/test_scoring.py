@@ -1,18 +1,13 @@
 """Scores are the log probabilities of the model, and attention weights are those that its layers use."""
 
-import keras
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from seq2serve.models.config import ModelConfig
 from seq2serve.models.decoding.beam_search import BeamSearch
-from seq2serve.models.decoding.scoring import (
-    attention_weights_of_every_layer,
-    language_model_log_probabilities,
-    log_probabilities,
-)
-from seq2serve.models.transformer.models import DecoderLanguageModel
+from seq2serve.models.decoding.scoring import attention_weights_of_every_layer, log_probabilities
 
 EOS = 3
 
@@ -47,14 +42,11 @@ def test_scores_of_hypotheses_equal_those_of_the_search(noisy_reverser, decode, 
         np.testing.assert_allclose(tf.reduce_sum(scores, 1), result.log_probs[:, rank], atol=1e-4)
 
 
-def test_scores_of_a_language_model_equal_its_log_probabilities(random_ids):
-    keras.utils.set_random_seed(1)
-    config = ModelConfig(num_decoder_layers=2, d_model=16, num_heads=2, dff=32, dropout=0.0)
-    model, text = DecoderLanguageModel(config, 20), random_ids([5, 3], end=(EOS,))
-    scores = language_model_log_probabilities(model, text).numpy()
-    log_probs = tf.nn.log_softmax(model(np.array([[2, *text[1, :3]]]))).numpy()[0]
-    np.testing.assert_allclose(scores[1, :4], log_probs[np.arange(4), text[1, :4]], atol=1e-5)
-    np.testing.assert_array_equal(scores[1, 4:], 0)
+def attended(attention, weights, memory, x):
+    """Returns the output of an attention layer with the given weights, and None."""
+    values = attention.project(x)[2] if memory is None else attention.project_memory(memory)[1]
+    values = tf.repeat(values, weights.shape[1] // values.shape[1], axis=1)
+    return attention.merge(tf.matmul(weights, values)), None
 
 
 def test_attention_weights_are_those_the_model_uses(make_transformer, random_ids, kind):
@@ -68,11 +60,9 @@ def test_attention_weights_are_those_the_model_uses(make_transformer, random_ids
     memory, _ = model.encode(source)
     x = model.decoder.start(model.target_embedding(np.pad(target, [(0, 0), (1, 0)], constant_values=2)[:, :-1]))
     for layer, self_weights, cross_weights in zip(model.decoder.layers, weights.decoder, weights.cross, strict=True):
-        _, _, values = layer.self_attention.project(layer.self_residual.before(x))
-        y = layer.self_residual(x, layer.self_attention.merge(tf.matmul(self_weights, values)))
-        _, values = layer.cross_attention.project_memory(memory)
-        y = layer.cross_residual(y, layer.cross_attention.merge(tf.matmul(cross_weights, values)))
-        x = layer.feed_residual(y, layer.feed_forward(layer.feed_residual.before(y)))
+        x, _ = layer.self_residual.around(x, functools.partial(attended, layer.self_attention, self_weights, None))
+        x, _ = layer.cross_residual.around(x, functools.partial(attended, layer.cross_attention, cross_weights, memory))
+        x, _ = layer.feed_residual.around(x, lambda y, layer=layer: (layer.feed_forward(y), None))
     logits = model.output_embedding.logits(model.decoder.finish(x))
     inputs = {"source": source, "target": np.pad(target, [(0, 0), (1, 0)], constant_values=2)[:, :-1]}
     np.testing.assert_allclose(logits, model(inputs), rtol=1e-4, atol=1e-5)

@@ -11,7 +11,6 @@ import pytest
 import tensorflow as tf
 
 from seq2serve.models.config import DecodingConfig, ModelConfig, TokenizerConfig
-from seq2serve.models.decoding.scoring import language_model_log_probabilities
 from seq2serve.models.export.export import export
 from seq2serve.models.export.language_model import LanguageModelServingModule
 from seq2serve.models.runtime.runtime import SavedModelRuntime, TensorFlowError
@@ -184,12 +183,12 @@ def test_a_prompt_may_end_with_any_white_space(runtime):
         assert completions == [sample(runtime, [text], seed=seed, temperature=2.0)[0] for text in texts]
 
 
-def test_the_score_of_a_short_text_equals_its_log_probability(model_and_tokenizer, runtime):
+def test_the_score_of_a_short_text_equals_its_log_probability(model_and_tokenizer, runtime, log_probability_of):
     model, tokenizer = model_and_tokenizer
     text = "the\n\tlam "
     ids = tokenizer.tokenize(tf.constant([text])).to_list()[0] + [3]
     assert len(ids) <= CONTEXT // 2, "the text must fit in one window"
-    expected = float(tf.reduce_sum(language_model_log_probabilities(model, tf.constant([ids]))))
+    expected = log_probability_of(model, tf.constant([ids]))
     answer = runtime.run("score", {"text": [text]})
     assert answer["log_probability"][0] == pytest.approx(expected, rel=1e-4)
     assert answer["tokens"][0] == len(ids)

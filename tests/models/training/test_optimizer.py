@@ -197,7 +197,7 @@ def test_muon_orthogonalises_the_updates_of_matrices_and_uses_adam_for_embedding
         checked |= {kind for kind in ("kernel", "matrix") if kind in variable.name}
         if "kernel" in variable.name:
             singular_values = np.linalg.svd(update, compute_uv=False)
-            assert singular_values.max() / singular_values.min() < 2
+            assert singular_values.max() / singular_values.min() < 3  # of the gradients 10 to 100
         if variable.name == "matrix":  # the first step of Adam has the same size for every weight
             np.testing.assert_allclose(np.abs(update), rate, rtol=0.05)
     assert checked == {"kernel", "matrix"}

@@ -1,5 +1,7 @@
 """The basic layers follow their equations, and their custom gradients equal those of automatic differentiation."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -11,7 +13,6 @@ from seq2serve.models.transformer.layers import (
     LayerNormalization,
     PositionalEncoding,
     TokenEmbedding,
-    layer_norm,
     linear,
     sinusoids,
 )
@@ -75,23 +76,31 @@ def test_gradients_of_dropout_use_the_same_mask_and_scale():
     np.testing.assert_array_equal(tape.gradient(y, x), y)
 
 
+@pytest.mark.parametrize("kind", ["layer", "rms"])
 @pytest.mark.parametrize("shape", [(5, 8), (2, 3, 8)])
-def test_layer_norm_and_its_gradient_equal_autodiff(shape):
-    x, gamma, beta = (tf.constant(normal(*s)) for s in (shape, (8,), (8,)))
-    upstream = tf.constant(normal(*shape))
+def test_normalisation_and_its_gradient_equal_autodiff(shape, kind):
+    x, upstream = tf.constant(normal(*shape)), tf.constant(normal(*shape))
+    layer = LayerNormalization(1e-3, kind)
+    layer.build(shape)
+    for number, weight in enumerate(layer.weights):
+        weight.assign(normal(8) + number)
+    weights = [weight.value for weight in layer.weights]
 
-    def plain(x, gamma, beta):
+    def plain(x):
         mean, variance = tf.nn.moments(x, -1, keepdims=True)
-        return tf.nn.batch_normalization(x, mean, variance, beta, gamma, 1e-3)
+        if kind == "rms":
+            return x * tf.math.rsqrt(tf.reduce_mean(x * x, -1, keepdims=True) + 1e-3) * weights[0]
+        return tf.nn.batch_normalization(x, mean, variance, weights[1], weights[0], 1e-3)
 
     results = []
-    for function in (lambda *inputs: layer_norm(*inputs, 1e-3), plain):
+    for function in (functools.partial(layer, training=True), layer, plain):
         with tf.GradientTape() as tape:
-            tape.watch([x, gamma, beta])
-            y = function(x, gamma, beta)
-        results.append([y, *tape.gradient(y, [x, gamma, beta], upstream)])
-    for custom, autodiff in zip(*results, strict=True):
+            tape.watch(x)
+            y = function(x)
+        results.append([y, *tape.gradient(y, [x, *weights], upstream)])
+    for custom, without_training, autodiff in zip(*results, strict=True):
         np.testing.assert_allclose(custom, autodiff, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(without_training, autodiff, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
@@ -104,7 +113,7 @@ def test_layer_normalization_computes_in_float32(dtype):
     np.testing.assert_allclose(tf.cast(y, tf.float32), reference, atol=0.02)
 
 
-@pytest.mark.parametrize("activation", ["relu", "gelu", "swiglu"])
+@pytest.mark.parametrize("activation", ["relu", "gelu", "silu", "swiglu"])
 def test_feed_forward_follows_equation_2(activation):
     layer = FeedForward(4, 6, activation)
     layer.build(None)
@@ -115,6 +124,8 @@ def test_feed_forward_follows_equation_2(activation):
     if activation == "swiglu":
         gate, value = np.split(inner, 2, axis=-1)
         inner = gate / (1 + np.exp(-gate)) * value
+    elif activation == "silu":
+        inner = inner / (1 + np.exp(-inner))
     else:
         inner = np.maximum(inner, 0) if activation == "relu" else inner * (1 + tf.math.erf(inner / 2**0.5)) / 2
     expected = inner @ layer.kernel_2.numpy() + layer.bias_2.numpy()

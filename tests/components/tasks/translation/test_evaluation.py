@@ -10,7 +10,7 @@ from sacrebleu.metrics import BLEU
 from seq2serve.components.tasks.translation.evaluation import TranslationEvaluation
 from seq2serve.components.tasks.translation.task import Translation
 from seq2serve.models.config import DecodingConfig, TokenizerConfig
-from seq2serve.models.decoding.step import prepare
+from seq2serve.models.decoding.fold import FoldedDecoder
 from seq2serve.models.export.translation import TranslationServingModule
 from seq2serve.models.tokenizers.tokenizer import learn_tokenizer, load_tokenizer
 from seq2serve.models.transformer.models import Transformer
@@ -49,7 +49,7 @@ def serving_module(model, tokenizer):
 
 def test_metrics_are_those_of_the_current_weights(model, batch, serving_module):
     findings = TranslationEvaluation(model, [batch], serving_module, ROWS, Translation()).run()
-    for variable, weight in zip(*map(tf.nest.flatten, (serving_module.decoding_weights, prepare(model))), strict=True):
+    for variable, weight in zip(serving_module.decoding_weights, FoldedDecoder(model).weights, strict=True):
         np.testing.assert_array_equal(variable, weight)
     sources = [row["source"] for row in findings.texts]
     answers = [
