@@ -241,7 +241,9 @@ def _choose_training(choices: _Choices, parts: tuple[str, ...], data: TrainData,
         choices.take("training.checkpoint_steps", max(LEAST_CHECKPOINT_STEPS, round(steps_per_epoch / 3)))
         choices.take("training.patience", 0)  # the user set when training ends
     else:
-        choices.take("training.checkpoint_steps", max(1, steps // (EVALUATIONS if is_new else FINE_TUNING_EVALUATIONS)))
+        # Rounded up, so that the last one is not followed by a few steps and another one.
+        evaluations = EVALUATIONS if is_new else FINE_TUNING_EVALUATIONS
+        choices.take("training.checkpoint_steps", math.ceil(steps / evaluations))
         choices.take("training.patience", PATIENCE if steps >= LONG else 0)
     choices.take("training.token_dropout", 0.3 if is_new else 0.0)
     choices.take("training.average_decay", AVERAGE_DECAY if is_new else 0.0)

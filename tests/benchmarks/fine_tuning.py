@@ -47,6 +47,7 @@ def timed(step) -> float:
 def ours(_threads: int) -> float:
     """Trains our EncoderClassifier. The first token of each row is the begin marker, which it adds itself."""
     import keras
+
     from seq2serve.models.config import ModelConfig, TrainingConfig
     from seq2serve.models.training.loss import MaskedCrossEntropy
     from seq2serve.models.training.optimizer import make_optimizer
