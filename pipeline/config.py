@@ -4,7 +4,6 @@ A setting is one field: type with range, default, and below it the meaning, whic
 """
 
 import dataclasses
-import difflib
 import functools
 import math
 import numbers
@@ -14,7 +13,7 @@ import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from seq2serve.components.base.errors import UserError
+from seq2serve.components.base.errors import UserError, did_you_mean
 from seq2serve.components.evaluator.bar import Bar
 from seq2serve.components.example_gen.formats import Format, Unit
 from seq2serve.components.tasks.registry import DEFAULT_TASK, TASKS, presets_of
@@ -477,8 +476,8 @@ def _closest(name: str, names: Sequence[str]) -> str:
     """Returns a hint at the closest name; a key such as "steps" finds the sections that have it."""
     key = name.rpartition(".")[2]
     same_key = [candidate for candidate in names if key and candidate.partition(".")[2] == key]
-    closest = same_key or difflib.get_close_matches(name, names, n=1)
-    return f" (did you mean {' or '.join(closest)}?)." if closest else ""
+    hint = f" (did you mean {' or '.join(same_key)}?)" if same_key else did_you_mean(name, names)
+    return f"{hint}." if hint else ""
 
 
 def _read_preset(name: str) -> PipelineConfig:

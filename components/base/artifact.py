@@ -16,9 +16,8 @@ WEIGHTS = "model.weights.h5"  # in the folder of a Keras model
 class Artifact:
     """A typed folder with properties.
 
-    Two class attributes tell the runner how to handle artifacts on an object store. If `read_in_place` is True,
-    components read them there, shard by shard; otherwise they get a local copy. If `compared` is True, components look
-    for earlier artifacts of the same type next to this one, so the runner fetches those as well.
+    If `read_in_place` is True, components read artifacts on an object store there, shard by shard; otherwise they get a
+    local copy.
 
     If `by_content` is True, the fingerprint covers the files instead of the execution that wrote them, so an execution
     with the same result re-runs nothing after it. For artifacts with splits, the property `split_fingerprints` does
@@ -37,7 +36,6 @@ class Artifact:
     fingerprint: str = ""
     id: int = 0
     read_in_place: ClassVar[bool] = False
-    compared: ClassVar[bool] = False
     by_content: ClassVar[bool] = False
 
     def path(self, *parts: str) -> str:
@@ -119,14 +117,12 @@ class ExampleStatistics(Artifact):
 
     Split-<split>/FeatureStats.pb   serialised tensorflow_metadata DatasetFeatureStatisticsList, one dataset; with
         several corpora "All Examples" and then a dataset for each, such as "corpus_own", as TFDV names slices
-    source.txt                      the user's name for the files; drift is computed between runs on the same files
-    properties: splits; with several corpora, corpora {name: {split: {"rows": n, "mean_characters": {text column: mean},
-    "labels": {label column: {label: n}}}}}; with label columns, label_counts {column: {split: {label: n}}}, the most
+    properties: splits; source, the user's name for the files: drift is computed between runs on the same files; with
+    several corpora, corpora {name: {split: {"rows": n, "mean_characters": {text column: mean}, "labels": {label column:
+    {label: n}}}}}; with label columns, label_counts {column: {split: {label: n}}}, the most
     frequent first, and label_conflicts {column: {"num_texts": n, "examples": {text: {label: n}}}} for equal texts with
     different labels.
     """
-
-    compared = True
 
 
 class Schema(Artifact):
@@ -243,8 +239,6 @@ class ModelEvaluation(Artifact):
     properties: the content of metrics.json.
     """
 
-    compared = True
-
 
 class ModelBlessing(Artifact):
     """The Evaluator's verdict on a model (TFX: ModelBlessing).
@@ -255,8 +249,6 @@ class ModelBlessing(Artifact):
     answered enough of the same rows, last_blessed: a bootstrap.Comparison with that model, its "evaluation" (number),
     and its metric in each of the ModelEvaluation's "slices".
     """
-
-    compared = True
 
 
 class InfraBlessing(Artifact):

@@ -8,7 +8,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 from seq2serve.components.base.artifact import Artifact, RawFiles
 
@@ -30,6 +30,27 @@ class Splits:
     """
 
     names: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Earlier(Generic[ArtifactType]):
+    """An artifact that an earlier execution published in the pipeline root.
+
+    Args:
+        artifact: as it was published: with its properties, but its files may be at a URL, or deleted.
+        execution: number of the execution.
+        read: returns the artifact with files that can be read here; None if they were deleted. Lineage shows what was
+            read.
+    """
+
+    artifact: ArtifactType
+    execution: int
+    read: Callable[[], ArtifactType | None]
+
+
+# A parameter annotated `History[ModelEvaluation]` receives the artifacts of that type that are published in the
+# pipeline root, newest first (TFX: a Resolver). They are not part of the fingerprint.
+History = Annotated[tuple[Earlier[ArtifactType], ...], "history"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +150,8 @@ class Component:
 
     `function` is the undecorated function; unit tests call it with artifacts in temporary folders. `context` is the
     name of its Context parameter, if any. `optional` contains the names of optional inputs; `runs_beam` is True if
-    the context is a BeamContext. `splits` has input name -> the splits that it reads, of inputs with `Splits`.
+    the context is a BeamContext. `splits` has input name -> the splits that it reads, of inputs with `Splits`;
+    `histories` has parameter name -> type of the earlier artifacts that it receives.
     """
 
     function: Callable[..., None]
@@ -140,6 +162,7 @@ class Component:
     optional: frozenset[str] = frozenset()
     runs_beam: bool = False
     splits: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    histories: Mapping[str, type[Artifact]] = dataclasses.field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -188,8 +211,9 @@ def component(function: Callable[..., None]) -> Component:
 
     Args:
         function: returns None. Its parameters can be passed by keyword and are annotated `Input[T]`, `Input[T] | None`,
-            `Output[T]`, `Context`, `BeamContext` or with a plain type; inputs also with `Splits`. Values of a plain
-            type must be serialisable as JSON; frozen dataclasses of JSON values are, too. A Code is recorded by name.
+            `Output[T]`, `History[T]`, `Context`, `BeamContext` or with a plain type; inputs also with `Splits`. Values
+            of a plain type must be serialisable as JSON; frozen dataclasses of JSON values are, too. A Code is recorded
+            by name.
     Returns:
         A Component.
     Raises:
@@ -200,6 +224,7 @@ def component(function: Callable[..., None]) -> Component:
     parameters: dict[str, inspect.Parameter] = {}
     optional: set[str] = set()
     splits: dict[str, tuple[str, ...]] = {}
+    histories: dict[str, type[Artifact]] = {}
     context, runs_beam = None, False
     hints = typing.get_type_hints(function, include_extras=True)
     for key, parameter in inspect.signature(function).parameters.items():
@@ -211,11 +236,14 @@ def component(function: Callable[..., None]) -> Component:
         if role in ("input", "output"):
             (inputs if role == "input" else outputs)[key] = typing.get_args(hint)[0]
             optional.update({key} if parameter.default is None else ())
+        elif role == "history":
+            ((earlier, _),) = (typing.get_args(typing.get_args(hint)[0]),)
+            (histories[key],) = typing.get_args(earlier)
         elif hints[key] in (Context, BeamContext):
             context, runs_beam = key, hints[key] == BeamContext
         else:
             parameters[key] = parameter
-    return Component(function, inputs, outputs, parameters, context, frozenset(optional), runs_beam, splits)
+    return Component(function, inputs, outputs, parameters, context, frozenset(optional), runs_beam, splits, histories)
 
 
 def _without_none(hint: Any) -> Any:

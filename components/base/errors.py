@@ -1,5 +1,7 @@
 """The ways in which a command can fail, as exceptions that carry the exit code of the process."""
 
+import difflib
+from collections.abc import Iterable
 from typing import Any, Self
 
 
@@ -37,3 +39,10 @@ class NotBlessedError(Seq2ServeError):
     """A model was not blessed and therefore not pushed; the message names the component and the reason."""
 
     exit_code = 3
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Returns a hint at the known name that is most similar to an unknown one; empty if none is similar."""
+    by_case = {known.casefold(): known for known in names}
+    nearest = difflib.get_close_matches(name.casefold(), by_case, n=1)
+    return f" (did you mean {by_case[nearest[0]]}?)" if nearest else ""

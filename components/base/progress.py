@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -85,8 +85,12 @@ def note(text: str) -> None:
     """Prints a line on standard error; on a terminal it replaces the current line, such as a progress bar."""
     if _mode == "hidden":
         return
-    clear = "\r\x1b[2K" if sys.stderr.isatty() else ""
-    print(f"{clear}{text}", file=sys.stderr, flush=True)
+    print(f"{clear_line(sys.stderr)}{text}", file=sys.stderr, flush=True)
+
+
+def clear_line(stream: TextIO) -> str:
+    """Returns what clears the current line of a terminal; empty if the stream is not a terminal."""
+    return "\r\x1b[2K" if stream.isatty() else ""
 
 
 def _make_view(label: str, total: int, start: int, has_rate: bool) -> _View:

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from seq2serve.components.base.artifact import Model, ModelBlessing
+from seq2serve.components.base.artifact import Model, ModelEvaluation
+from seq2serve.components.base.component import Earlier
 from seq2serve.components.evaluator.slices import Slice
 from seq2serve.components.tasks.bootstrap import Comparison, SufficientStatistics, compare
 from seq2serve.components.tasks.data import Answers, Row
@@ -23,7 +24,7 @@ class BlessedModel:
     """The answers of an earlier, blessed model to rows of this test set.
 
     Args:
-        evaluation: number of its ModelEvaluation.
+        evaluation: number of the execution of its ModelEvaluation.
         rows: indices of the rows that both models answered.
         statistics: sufficient statistics of its answers to these rows.
         lowercase: whether both models are measured without regard to case, because the new one writes lower case only.
@@ -48,33 +49,27 @@ def prediction_lines(task: Task, answers: Answers, rows: Sequence[Row]) -> Itera
         yield {**row, **{names[name]: values[i] for name, values in stored.items()}}
 
 
-def last_blessed(task: Task, model: Model, rows: Sequence[Row], blessing: ModelBlessing) -> BlessedModel | None:
+def last_blessed(
+    task: Task, model: Model, rows: Sequence[Row], earlier: Sequence[Earlier[ModelEvaluation]]
+) -> BlessedModel | None:
     """Finds the last blessed model that answered the same rows (TFX: LatestBlessedModelStrategy).
 
-    It reads what the Evaluator published in the same pipeline root before this execution began. That may be newer than
-    the model: if an old model is evaluated again, it is compared with the models that were blessed since.
+    It may be newer than the model: if an old model is evaluated again, it is compared with the models that were blessed
+    since.
 
     Args:
         task: task of both models.
-        model: the model to evaluate, at its published location.
+        model: the model to evaluate.
         rows: the test rows that it answered.
-        blessing: the output of this execution, in the staging folder that has the execution's number.
+        earlier: the evaluations of blessed models, newest first.
     Returns:
         None if no blessed model answered enough of these rows.
     """
-    root = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(model.uri))), "Evaluator")
-    number = os.path.basename(os.path.dirname(blessing.uri))
-    if not number.isdecimal() or not os.path.isdir(os.path.join(root, "blessing")):
-        return None
-    published = [int(name) for name in os.listdir(os.path.join(root, "blessing")) if name.isdecimal()]
-    for evaluation in sorted((n for n in published if n < int(number)), reverse=True):
-        if os.path.isfile(os.path.join(root, "blessing", str(evaluation), "BLESSED")):
-            folder, lowercase = (
-                os.path.join(root, "evaluation", str(evaluation)),
-                model.properties.get("lowercase", False),
-            )
-            if common := _common_rows(task, folder, rows, lowercase):
-                return BlessedModel(evaluation, *common, lowercase)
+    lowercase = model.properties.get("lowercase", False)
+    for candidate in earlier:
+        evaluation = candidate.read()
+        if evaluation and (common := _common_rows(task, evaluation.uri, rows, lowercase)):
+            return BlessedModel(candidate.execution, *common, lowercase)
     return None
 
 

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from seq2serve.components.base.artifact import BaseModel, Examples, Model, ModelBlessing, ModelEvaluation
-from seq2serve.components.base.component import Input, Output, Splits, component
+from seq2serve.components.base.component import History, Input, Output, Splits, component
 from seq2serve.components.evaluator.bar import Bar
 from seq2serve.components.tasks.task import Task
 
@@ -18,6 +18,8 @@ def Evaluator(
     bar: Bar,
     num_examples: int,
     base_model: Input[BaseModel] | None = None,
+    earlier_evaluations: History[ModelEvaluation] = (),
+    earlier_blessings: History[ModelBlessing] = (),
 ) -> None:
     """Measures the exported SavedModel on raw test text, exactly as a server would run it, and blesses it or not.
 
@@ -39,8 +41,12 @@ def Evaluator(
         num_examples: number of test examples to use, from the first one on; 0 for all.
         base_model: the model that training started from. If its SavedModel is beside its weights and is of the same
             task, it answers the new rows, too.
+        earlier_evaluations, earlier_blessings: of earlier executions.
     Source: https://www.tensorflow.org/tfx/guide/evaluator
     """
     from seq2serve.components.evaluator.executor import evaluate
 
-    evaluate(examples, model, evaluation, blessing, task, bar, num_examples, base_model)
+    blessed = (blessing.execution for blessing in earlier_blessings if blessing.artifact.properties["blessed"])
+    by_execution = {earlier.execution: earlier for earlier in earlier_evaluations}
+    earlier = [by_execution[execution] for execution in blessed if execution in by_execution]
+    evaluate(examples, model, evaluation, blessing, task, bar, num_examples, base_model, earlier)

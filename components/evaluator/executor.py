@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from seq2serve.components.base.artifact import BaseModel, Examples, Model, ModelBlessing, ModelEvaluation
+from seq2serve.components.base.component import Earlier
 from seq2serve.components.base.progress import note
 from seq2serve.components.evaluator import verdict
 from seq2serve.components.evaluator.bar import Bar
@@ -36,11 +37,12 @@ def evaluate(
     bar: Bar,
     num_examples: int,
     base_model: BaseModel | None = None,
+    earlier: Sequence[Earlier[ModelEvaluation]] = (),
 ) -> None:
-    """Executes Evaluator; see component.py for the arguments."""
+    """Executes Evaluator; see component.py for the arguments. `earlier` has the evaluations of blessed models."""
     slice_columns = columns_to_slice_by(examples)
     rows = read_rows(examples, "test", [*task.columns, *slice_columns])[: num_examples or None]
-    blessed = last_blessed(task, model, rows, blessing)
+    blessed = last_blessed(task, model, rows, earlier)
     evaluated = _evaluated(examples, model, task, rows, slice_columns, blessed)
     describe_effect(task, evaluated, rows, blessed, base_model)
     _write_json(evaluation.path("metrics.json"), evaluated.report)

@@ -1,22 +1,29 @@
 """The executor of ExampleValidator."""
 
-import os
+from collections.abc import Sequence
 
 import tensorflow as tf
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
 
 from seq2serve.components.base.artifact import ExampleAnomalies, ExampleStatistics, Schema
+from seq2serve.components.base.component import Earlier
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.example_validator.anomalies import Anomaly, find_anomalies, find_drift, find_label_anomalies
 from seq2serve.components.example_validator.traces import find_traces
 from seq2serve.components.schema_gen.schema_file import read_schema
-from seq2serve.components.statistics_gen.statistics_file import read_source, read_statistics
+from seq2serve.components.statistics_gen.statistics_file import read_statistics
 
 
-def validate_examples(statistics: ExampleStatistics, schema: Schema, anomalies: ExampleAnomalies, overlap: str) -> None:
+def validate_examples(
+    statistics: ExampleStatistics,
+    schema: Schema,
+    anomalies: ExampleAnomalies,
+    earlier_statistics: Sequence[Earlier[ExampleStatistics]],
+    overlap: str,
+) -> None:
     """Executes ExampleValidator; see component.py for the arguments."""
     expected = read_schema(schema)
-    previous = _previous(statistics)
+    previous = _previous(statistics, earlier_statistics)
     datasets = {split: read_statistics(statistics, split) for split in statistics.properties["splits"]}
     labels = find_label_anomalies(expected, datasets, statistics.properties.get("label_conflicts", {}))
     by_split: dict[str, list[Anomaly]] = {}
@@ -37,20 +44,16 @@ def validate_examples(statistics: ExampleStatistics, schema: Schema, anomalies: 
         raise UserError(message, code="examples-anomalous", errors=lines["ERROR"])
 
 
-def _previous(statistics: ExampleStatistics) -> ExampleStatistics | None:
+def _previous(
+    statistics: ExampleStatistics, earlier_statistics: Sequence[Earlier[ExampleStatistics]]
+) -> ExampleStatistics | None:
     """Returns the statistics of the last earlier run on the same files, if they have all splits; otherwise None."""
-    folder, name = os.path.split(statistics.uri)
-    if not name.isdecimal() or not os.path.isdir(folder):
-        return None
-    numbers = sorted((int(sibling) for sibling in os.listdir(folder) if sibling.isdecimal()), reverse=True)
-    earlier = (ExampleStatistics(os.path.join(folder, str(number))) for number in numbers if number < int(name))
-    source = read_source(statistics)
-    previous = next((candidate for candidate in earlier if read_source(candidate) == source), None)
-    if previous is None:
-        return None
-    splits = statistics.properties["splits"]
-    is_complete = all(os.path.isfile(previous.path(f"Split-{split}", "FeatureStats.pb")) for split in splits)
-    return previous if is_complete else None
+    source, splits = statistics.properties["source"], set(statistics.properties["splits"])
+    for earlier in earlier_statistics:
+        properties = earlier.artifact.properties
+        if earlier.artifact.id < statistics.id and properties.get("source") == source:
+            return earlier.read() if splits <= set(properties["splits"]) else None
+    return None
 
 
 def _write(folder: str, schema: schema_pb2.Schema, anomalies: list[Anomaly]) -> None:

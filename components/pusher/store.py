@@ -11,6 +11,7 @@ from typing import Protocol
 import portalocker
 
 from seq2serve.components.base.uris import is_remote
+from seq2serve.components.storage.files import sync
 
 GRAPH_FILE = "saved_model.pb"  # its presence marks a complete SavedModel
 # Servers read only numeric names, so unfinished versions have this prefix. They are in the serving folder itself,
@@ -117,7 +118,7 @@ class LocalStore:
         """Writes a file next to the old one and renames it."""
         staging = self._folder / f"{STAGING_PREFIX}{name}"
         staging.write_bytes(content)
-        _sync(staging)
+        sync(staging)
         os.replace(staging, self._folder / name)
 
     def add(self, name: str, source: str, extra: Mapping[str, bytes]) -> None:
@@ -130,17 +131,17 @@ class LocalStore:
                 (staging / relative).write_bytes(content)
             shutil.copyfile(pathlib.Path(source, GRAPH_FILE), staging / GRAPH_FILE)
             for path in [*staging.rglob("*"), staging]:
-                _sync(path)
+                sync(path)
             os.rename(staging, self._folder / name)
         except OSError:
             shutil.rmtree(staging, ignore_errors=True)
             raise
-        _sync(self._folder)
+        sync(self._folder)
 
     def rename(self, name: str, target: str) -> None:
         """Renames a version atomically. It needs no space, so it works on a full disk."""
         os.rename(self._folder / name, self._folder / target)
-        _sync(self._folder)
+        sync(self._folder)
 
     def remove(self, name: str) -> None:
         """Renames to a staging name, then deletes."""
@@ -242,11 +243,3 @@ def _os_errors() -> Iterator:
         yield tf.io.gfile
     except tf.errors.OpError as error:
         raise OSError(error.message or type(error).__name__) from error
-
-
-def _sync(path: pathlib.Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -11,7 +11,6 @@ from seq2serve.components.statistics_gen.statistics_file import (
     label_counts,
     read_corpora,
     read_statistics,
-    write_source,
 )
 from seq2serve.components.statistics_gen.workers import (
     CountShard,
@@ -50,8 +49,7 @@ def compute_statistics(
             # Flink flattens only collections of the same coder, and Beam has one of its own for key-value pairs.
             rows = rows | beam.CombinePerKey(sum) | "AsLists" >> beam.Map(list)
             (conflicts, rows) | beam.Flatten() | WriteJsonLines(conflicts_path)
-    write_source(statistics.uri, examples.properties.get("source", ""))
-    statistics.properties["splits"] = splits
+    statistics.properties.update(splits=splits, source=examples.properties.get("source", ""))
     if corpora:
         statistics.properties["corpora"] = _corpora(statistics, columns, label_columns)
     if label_columns:

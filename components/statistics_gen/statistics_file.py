@@ -5,13 +5,12 @@ from pathlib import Path
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
 from seq2serve.components.base.artifact import CORPUS, ExampleStatistics
-from seq2serve.components.storage.files import list_files, local_file, write_file
+from seq2serve.components.storage.files import local_file, write_file
 
 # The feature that represents whole rows. It is derived from all columns, and marked as derived as in TFDV.
 ROW = "row"
 ALL_EXAMPLES = "All Examples"  # TFDV's name of the dataset that is not a slice
 MAX_LABELS = 1000  # a column with more distinct values is not a label column
-_SOURCE = "source.txt"
 _SLICE = f"{CORPUS}_"
 
 
@@ -38,20 +37,6 @@ def slice_key(corpus: str) -> str:
 def _read_datasets(artifact: ExampleStatistics, split: str) -> list[statistics_pb2.DatasetFeatureStatistics]:
     with local_file(artifact.path(f"Split-{split}", "FeatureStats.pb")) as path:
         return list(statistics_pb2.DatasetFeatureStatisticsList.FromString(Path(path).read_bytes()).datasets)
-
-
-def write_source(uri: str, source: str) -> None:
-    """Writes the user's name of the files that the statistics describe."""
-    write_file(f"{uri}/{_SOURCE}", source.encode())
-
-
-def read_source(artifact: ExampleStatistics) -> str:
-    """Returns the name that `write_source` wrote; empty if there is none."""
-    path = artifact.path(_SOURCE)
-    if path not in list_files(artifact.uri):
-        return ""
-    with local_file(path) as local:
-        return Path(local).read_text("utf-8")
 
 
 def features_by_name(dataset: statistics_pb2.DatasetFeatureStatistics) -> dict:

@@ -136,3 +136,12 @@ def _beam_files() -> ModuleType:
     from seq2serve.components.storage import beam_files
 
     return beam_files
+
+
+def sync(path: str | os.PathLike[str]) -> None:
+    """Writes a local file, or the names in a local folder, to disk, so that a crash of the machine does not lose it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

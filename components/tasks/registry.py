@@ -1,13 +1,12 @@
 """The registry of tasks. Components receive the Task itself, so their fingerprints do not follow the other tasks."""
 
-import difflib
 import functools
 import pathlib
 import tomllib
 from collections.abc import Mapping
 from typing import Any
 
-from seq2serve.components.base.errors import UserError
+from seq2serve.components.base.errors import UserError, did_you_mean
 from seq2serve.components.tasks.classification.task import Classification
 from seq2serve.components.tasks.language_model.task import LanguageModel
 from seq2serve.components.tasks.task import Task
@@ -31,10 +30,8 @@ def get_task(name: str) -> Task:
         UserError: no task has that name; the message suggests the closest match.
     """
     if name not in TASKS:
-        matches = difflib.get_close_matches(name, TASKS, n=1)
-        hint = f" (did you mean {matches[0]}?)" if matches else ""
         raise UserError(
-            f"unknown task {name!r}{hint}; the tasks are {', '.join(TASKS)}",
+            f"unknown task {name!r}{did_you_mean(name, TASKS)}; the tasks are {', '.join(TASKS)}",
             code="name-unknown",
             kind="task",
             name=name,

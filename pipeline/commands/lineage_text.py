@@ -33,9 +33,10 @@ def lineage_text(store: MetadataStore, name: str) -> str:
     parts = {
         "Artifact": itself,
         "Made from": [row for row in backward if row not in itself],
+        "Compared with results of earlier runs": store.prior(artifact.id),
         "Used to make": [row for row in forward if row.artifact.id != artifact.id],
     }
-    sections = [f"{title}\n{_ancestry_table(rows)}" for title, rows in parts.items()]
+    sections = [f"{title}\n{_ancestry_table(rows)}" for title, rows in parts.items() if rows or "Compared" not in title]
     return "\n\n".join([*sections, *_data_sections(backward)])
 
 

@@ -84,7 +84,7 @@ EVENTS = sa.Table(
     "events",
     METADATA,
     sa.Column("execution_id", sa.ForeignKey("executions.id"), primary_key=True),
-    sa.Column("role", sa.String(6), primary_key=True),  # input or output
+    sa.Column("role", sa.String(6), primary_key=True),  # input, output, or prior: read of an earlier execution
     sa.Column("key", sa.String(255), primary_key=True),
     sa.Column("artifact_id", sa.ForeignKey("artifacts.id"), nullable=False, index=True),
 )

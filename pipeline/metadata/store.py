@@ -10,7 +10,7 @@ import socket
 import time
 import types
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -171,6 +171,7 @@ class MetadataStore:
         inputs: Mapping[str, Artifact],
         outputs: Mapping[str, Artifact],
         files: Mapping[str, Sequence[FileRecord]] = types.MappingProxyType({}),
+        prior: Sequence[Artifact] = (),
     ) -> dict[str, Artifact]:
         """Completes an execution: state, artifacts and events in one transaction.
 
@@ -179,6 +180,7 @@ class MetadataStore:
             inputs: input key -> published artifact.
             outputs: output key -> artifact at its final location, without an id.
             files: output key -> the files of the artifact, to find damaged ones later.
+            prior: published artifacts of earlier executions that it has read; they are not part of its lineage.
         Returns:
             The outputs with their ids.
         Raises:
@@ -196,6 +198,7 @@ class MetadataStore:
                 published[key] = dataclasses.replace(artifact, id=_insert_artifact(connection, artifact))
             events = [("input", key, artifact.id) for key, artifact in inputs.items()]
             events += [("output", key, artifact.id) for key, artifact in published.items()]
+            events += [("prior", str(artifact.id), artifact.id) for artifact in prior]
             rows = [
                 {"execution_id": execution_id, "role": role, "key": key, "artifact_id": artifact_id}
                 for role, key, artifact_id in events
@@ -239,17 +242,28 @@ class MetadataStore:
         query = sa.select(EXECUTIONS.c.id).outerjoin(PLACES, PLACES.c.run_id == EXECUTIONS.c.run_id)
         return {row.id for row in self._database.read(query.where(self.place.root == _ROOT))}
 
-    def published(self, types: Iterable[str]) -> list[Artifact]:
-        """Returns the artifacts of some types that are published in this root, from all machines."""
+    def published(self, artifact_type: type[Artifact]) -> list[tuple[int, Artifact]]:
+        """Returns the artifacts of a type in this root, from all machines, newest first, with their execution."""
         query = (
-            sa.select(ARTIFACTS)
+            sa.select(ARTIFACTS, EVENTS.c.execution_id)
             .join(EVENTS, sa.and_(EVENTS.c.artifact_id == ARTIFACTS.c.id, EVENTS.c.role == "output"))
             .join(EXECUTIONS, EXECUTIONS.c.id == EVENTS.c.execution_id)
             .outerjoin(PLACES, PLACES.c.run_id == EXECUTIONS.c.run_id)
-            .where(ARTIFACTS.c.type.in_(list(types)), self.place.root == _ROOT)
-            .order_by(ARTIFACTS.c.id)
+            .where(ARTIFACTS.c.type == artifact_type.__name__, self.place.root == _ROOT)
+            .order_by(ARTIFACTS.c.id.desc())
         )
-        return [_artifact(row, Artifact) for row in self._database.read(query)]
+        return [(row.execution_id, _artifact(row, artifact_type)) for row in self._database.read(query)]
+
+    def prior(self, artifact_id: int) -> list[Ancestry]:
+        """Returns the artifacts of earlier executions that the execution which made an artifact has read."""
+        made, read = EVENTS.alias("made"), EVENTS.alias("read")
+        query = (
+            sa.select(read.c.artifact_id)
+            .join(made, sa.and_(made.c.execution_id == read.c.execution_id, made.c.role == "output"))
+            .where(made.c.artifact_id == artifact_id, read.c.role == "prior")
+        )
+        numbers = [row.artifact_id for row in self._database.read(query)]
+        return [row for number in numbers for row in self.lineage(number, "backward") if row.artifact.id == number]
 
     def unfinished_runs(self) -> list[int]:
         """Returns the runs of this place that are RUNNING or have a RUNNING execution.

@@ -28,12 +28,14 @@ class Step:
         origin: the execution that did the work: `execution`, or the execution that it reuses.
         outputs: output key -> published artifact; empty if nothing was published.
         inputs: the components that made its inputs, and the types of the user's files among its inputs.
+        prior: the results of earlier runs that it has read, to compare its own with them.
     """
 
     execution: Execution
     origin: Execution
     outputs: dict[str, Artifact]
     inputs: tuple[str, ...]
+    prior: tuple[Ancestry, ...]
 
     @property
     def name(self) -> str:
@@ -132,7 +134,8 @@ def read_run(store: MetadataStore, run_id: int, root: str) -> RunFacts:
         for output in outputs.values():
             lineage |= {ancestry.artifact.id: ancestry for ancestry in store.lineage(output.id, "backward")}
         files = [a.type for a in lineage.values() if not a.component and was_input(a.artifact, origin.parts)]
-        steps[execution.component] = Step(execution, origin, outputs, tuple(dict.fromkeys([*inputs, *files])))
+        prior = tuple(store.prior(next(iter(outputs.values())).id)) if outputs else ()
+        steps[execution.component] = Step(execution, origin, outputs, tuple(dict.fromkeys([*inputs, *files])), prior)
     # Those of the first component that read some: results that are reused may come from earlier files.
     files_first = [ancestry for ancestry in lineage.values() if not ancestry.component]
     user_files = {ancestry.type: ancestry.artifact for ancestry in reversed(files_first)}

@@ -121,6 +121,7 @@ def _step(step: Step) -> dict[str, Any]:
         "seconds": step.seconds,
         "reason": execution.reason,
         "message": execution.message,
+        "prior": ", ".join(f"{row.type} #{row.artifact.id} of run {row.run_id}" for row in step.prior),
     }
 
 

@@ -3,7 +3,7 @@
 import shutil
 import sys
 
-from seq2serve.components.base.progress import note
+from seq2serve.components.base.progress import clear_line, note
 from seq2serve.pipeline.running.pipeline import NodeResult
 
 
@@ -32,17 +32,13 @@ class ConsoleListener(RunListener):
     def update(self, component: str, state: str, reason: str) -> None:
         if sys.stdout.isatty():  # the line of the result replaces it
             line = f"{component:{self._width}}  {state:7}  {reason}"
-            print(_clear_line() + line[: shutil.get_terminal_size().columns - 1], end="", flush=True)
+            print(clear_line(sys.stdout) + line[: shutil.get_terminal_size().columns - 1], end="", flush=True)
 
     def end(self, component: str, result: NodeResult) -> None:
         state = "reused" if result.reused else "ran"
         line = f"{component:{self._width}}  {state:6}  {result.seconds:7.1f} s  {result.reason}"
-        print(f"{_clear_line()}{line}", flush=True)
+        print(f"{clear_line(sys.stdout)}{line}", flush=True)
         if result.reused:  # a component that runs says itself what it chooses
             for properties in (artifact.properties for artifact in result.outputs.values()):
                 if "settings" in properties and "reason" in properties:
                     note(f"{component} chose earlier: {properties['reason']}")
-
-
-def _clear_line() -> str:
-    return "\r\x1b[2K" if sys.stdout.isatty() else ""

@@ -27,6 +27,7 @@ import portalocker
 from seq2serve.components.base.artifact import Artifact
 from seq2serve.components.base.errors import Seq2ServeError, UserError
 from seq2serve.components.base.uris import is_remote
+from seq2serve.components.storage.files import sync
 from seq2serve.pipeline.metadata.database import sqlite_url
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ class PipelineRoot:
             published[key].parent.mkdir(parents=True, exist_ok=True)
             os.rename(staging / key, published[key])
             for folder in (published[key].parent, published[key].parent.parent, self.path):
-                _sync(folder)
+                sync(folder)
         shutil.rmtree(staging)
         return {key: str(folder) for key, folder in published.items()}
 
@@ -272,13 +273,5 @@ def _sync_tree(folder: Path) -> None:
     """Syncs a folder and its contents to disk, so that a crash cannot publish empty files."""
     for parent, _, files in os.walk(folder):
         for name in files:
-            _sync(Path(parent, name))
-        _sync(Path(parent))
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            sync(Path(parent, name))
+        sync(Path(parent))

@@ -9,6 +9,7 @@ import collections
 import contextlib
 import dataclasses
 import errno
+import functools
 import shutil
 import socket
 import time
@@ -16,7 +17,7 @@ from collections.abc import Iterator, Mapping
 
 from seq2serve.components.base import interrupt
 from seq2serve.components.base.artifact import Artifact, RawFiles
-from seq2serve.components.base.component import Component, Context, EarlierExecution, Node
+from seq2serve.components.base.component import Component, Context, Earlier, EarlierExecution, Node
 from seq2serve.components.base.errors import ComponentError, Seq2ServeError, UserError
 from seq2serve.components.base.progress import note
 from seq2serve.components.base.uris import is_remote
@@ -263,7 +264,8 @@ class Runner:
             context = dataclasses.replace(
                 self._context, scratch=self._root.scratch(digest), earlier=tuple(self._earlier(node, parts))
             )
-            self._call(node, inputs, outputs, context)
+            prior: list[Artifact] = []
+            self._call(node, inputs, outputs, context, prior)
             properties = {key: as_json(f"the properties of {key}", outputs[key].properties) for key in outputs}
             fingerprints = {key: _output_fingerprint(digest, key, output) for key, output in outputs.items()}
             uris = self._root.publish(node.id, execution_id, node.outputs)
@@ -275,22 +277,29 @@ class Runner:
                 key: record_files(artifact, self._local_folder(node.id, key, execution_id))
                 for key, artifact in artifacts.items()
             }
-            published = self._store.publish(execution_id, inputs, artifacts, files)
+            published = self._store.publish(execution_id, inputs, artifacts, files, prior)
         except BaseException as error:
             raise self._failure(node, execution_id, error) from error
         self._root.remove_scratch(digest)
         return published
 
-    def _call(self, node: Node, inputs: dict[str, Artifact], outputs: dict[str, Artifact], context: Context) -> None:
+    def _call(
+        self,
+        node: Node,
+        inputs: dict[str, Artifact],
+        outputs: dict[str, Artifact],
+        context: Context,
+        prior: list[Artifact],
+    ) -> None:
+        """Calls a component; the artifacts of earlier executions that it reads are appended to `prior`."""
         component = _component(node)
         on_workers = component.runs_beam
-        if self._root.is_remote and not on_workers:
-            self._copy_compared_artifacts()
+        histories = {key: tuple(self._history(kind, prior)) for key, kind in component.histories.items()}
         inputs = {key: self._readable(artifact, on_workers) for key, artifact in inputs.items()}
         inputs |= {key: _with_splits(inputs[key], splits) for key, splits in component.splits.items() if key in inputs}
         extra = {component.context: context} if component.context else {}
         try:
-            component.function(**inputs, **outputs, **node.parameters, **extra)
+            component.function(**inputs, **outputs, **histories, **node.parameters, **extra)
         finally:
             interrupt.check()  # even if the component swallowed the KeyboardInterrupt
 
@@ -309,12 +318,17 @@ class Runner:
             return self._readable(artifact, on_workers=False) if self._is_intact(artifact) else None
         return None
 
-    def _copy_compared_artifacts(self) -> None:
-        """Copies the earlier artifacts, of every machine's runs, that some components compare their inputs with."""
-        kinds = [kind.__name__ for kind in Artifact.__subclasses__() if kind.compared]
-        for artifact in self._store.published(kinds):
-            with contextlib.suppress(FileNotFoundError):
-                self._root.local_copy(artifact, on_workers=False)
+    def _history(self, kind: type[Artifact], prior: list[Artifact]) -> Iterator[Earlier]:
+        """Yields the published artifacts of a type, newest first; those that are read are appended to `prior`."""
+
+        def read(artifact: Artifact) -> Artifact | None:
+            copy = self._read_earlier(artifact)
+            if copy and artifact not in prior:
+                prior.append(artifact)
+            return copy
+
+        for execution_id, artifact in self._store.published(kind):
+            yield Earlier(artifact, execution_id, functools.partial(read, artifact))
 
     def _failure(self, node: Node, execution_id: int, error: BaseException) -> BaseException:
         """Records a failed execution, removes its partial outputs, and returns the exception to raise."""

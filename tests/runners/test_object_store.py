@@ -79,7 +79,7 @@ def seq2serve(remote_run, *arguments: str) -> subprocess.CompletedProcess:
 def published(remote_run) -> list[Artifact]:
     """Returns the artifacts that the metadata store lists as published."""
     metadata = MetadataStore(sqlite_url(remote_run.folder / STATE / "metadata.sqlite"))
-    return [a for kind in Artifact.__subclasses__() for a in metadata.published([kind.__name__])]
+    return [artifact for kind in Artifact.__subclasses__() for _, artifact in metadata.published(kind)]
 
 
 def assert_nothing_half_written(remote_run, store):

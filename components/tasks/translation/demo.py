@@ -1,13 +1,12 @@
 """The demo corpus of translation: interface text."""
 
-import difflib
 import json
 import pathlib
 import re
 import zipfile
 from collections.abc import Iterator
 
-from seq2serve.components.base.errors import UserError
+from seq2serve.components.base.errors import UserError, did_you_mean
 from seq2serve.components.storage.packages import Package, extracted
 from seq2serve.components.tasks.corpus import Corpus
 
@@ -45,9 +44,7 @@ def fetch_pairs(language: str) -> str:
             not writable.
     """
     if language not in LANGUAGES:
-        names = {name.casefold(): name for name in LANGUAGES}
-        closest = difflib.get_close_matches(language.casefold().replace("_", "-"), names, n=1)
-        hint = f" (did you mean {names[closest[0]]}?)" if closest else ""
+        hint = did_you_mean(language.replace("_", "-"), LANGUAGES)
         raise UserError(
             f"no demo corpus for the language {language!r}{hint}; there are {', '.join(LANGUAGES)}",
             code="name-unknown",

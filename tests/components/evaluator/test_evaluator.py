@@ -1,5 +1,6 @@
 """Evaluator: queries the SavedModel, measures as sacrebleu does, and blesses models that beat their baselines."""
 
+import functools
 import json
 import os
 import pathlib
@@ -10,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from seq2serve.components.base.artifact import Examples, Model, ModelBlessing, ModelEvaluation, ModelFiles, RawFiles
-from seq2serve.components.base.component import Context
+from seq2serve.components.base.component import Context, Earlier
 from seq2serve.components.evaluator.comparison import last_blessed
 from seq2serve.components.evaluator.component import Evaluator
 from seq2serve.components.evaluator.report import BATCH_ROWS
@@ -160,6 +161,7 @@ def evaluate_and_publish(tmp_path, make_saved_model):
     The model is a new one that answers as `answer` does or, without `answer`, the earlier model number `of`.
     """
     root = tmp_path / "runs"
+    evaluations, blessings = [], []  # newest first
 
     def evaluate_and_publish(number, examples, answer=None, of=None, **parameters):
         model = root / "Trainer" / "model" / str(of or number)
@@ -172,11 +174,18 @@ def evaluate_and_publish(tmp_path, make_saved_model):
         evaluation, blessing = ModelEvaluation(str(folders[0])), ModelBlessing(str(folders[1]))
         settings = {"task": get_task("translation"), "bar": "strongest", "num_examples": 0, **parameters}
         Evaluator.function(
-            examples=examples, model=Model(str(model)), evaluation=evaluation, blessing=blessing, **settings
+            examples=examples,
+            model=Model(str(model)),
+            evaluation=evaluation,
+            blessing=blessing,
+            earlier_evaluations=tuple(evaluations),
+            earlier_blessings=tuple(blessings),
+            **settings,
         )
-        for folder in folders:
+        for artifact, folder, history in zip((evaluation, blessing), folders, (evaluations, blessings), strict=True):
             (root / "Evaluator" / folder.name).mkdir(parents=True, exist_ok=True)
-            folder.rename(root / "Evaluator" / folder.name / str(number + 1))
+            artifact.uri = str(folder.rename(root / "Evaluator" / folder.name / str(number + 1)))
+            history.insert(0, Earlier(artifact, number + 1, functools.partial(lambda artifact: artifact, artifact)))
         return blessing.properties
 
     return evaluate_and_publish
@@ -249,7 +258,6 @@ def test_a_model_that_is_worse_by_chance_is_blessed(evaluate_and_publish, write_
 def test_models_are_compared_only_on_rows_that_both_answered(evaluate_and_publish, write_examples):
     examples = write_examples(PAIRS)
     evaluate_and_publish(11, examples, upper)
-    assert "last_blessed" not in evaluate_and_publish(3, examples, upper), "a later evaluation is not an earlier one"
     other = [(f"{source} again", target) for source, target in PAIRS]
     assert "last_blessed" not in evaluate_and_publish(21, write_examples(other), upper)
     mixed = [*PAIRS, *other]
@@ -367,14 +375,13 @@ def test_slice_columns_have_metrics_for_each_value(tmp_path, evaluate, make_save
 def test_a_model_of_another_task_is_not_compared_with(tmp_path):
     """The rows of a classifier have all the columns of a language model's rows."""
     rows = [{"text": f"text {i}", "label": "good"} for i in range(40)]
-    evaluation, blessing = (tmp_path / "Evaluator" / key / "2" for key in ("evaluation", "blessing"))
-    for folder in (evaluation, blessing):
-        folder.mkdir(parents=True)
-    (blessing / "BLESSED").touch()
+    evaluation = tmp_path / "Evaluator" / "evaluation" / "2"
+    evaluation.mkdir(parents=True)
     (evaluation / "metrics.json").write_text(json.dumps({"model": {"accuracy": 100.0, "macro_f1": 100.0}}))
     lines = (json.dumps({**row, "prediction": "good"}) + "\n" for row in rows)
     (evaluation / "predictions.jsonl").write_text("".join(lines))
-    later = Model(str(tmp_path / "Trainer" / "model" / "5")), rows, ModelBlessing(str(tmp_path / "6" / "blessing"))
+    artifact = ModelEvaluation(str(evaluation))
+    later = Model(str(tmp_path / "Trainer" / "model" / "5")), rows, [Earlier(artifact, 2, lambda: artifact)]
     assert last_blessed(get_task("language_model"), *later) is None
     assert len(last_blessed(get_task("classification"), *later).rows) == 40
 

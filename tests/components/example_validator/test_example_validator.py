@@ -1,5 +1,6 @@
 """SchemaGen and ExampleValidator: data similar to the training data passes; other data is reported."""
 
+import functools
 import itertools
 import pathlib
 
@@ -7,13 +8,14 @@ import pytest
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
 
 from seq2serve.components.base.artifact import ExampleAnomalies, ExampleStatistics, Schema, SchemaFile
+from seq2serve.components.base.component import Earlier
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.example_validator.component import ExampleValidator
 from seq2serve.components.schema_gen.component import ImportSchemaGen, SchemaGen
 from seq2serve.components.schema_gen.schema_file import label_domain, read_schema
 from seq2serve.components.statistics_gen.counts import count_batch
 from seq2serve.components.statistics_gen.protos import split_statistics
-from seq2serve.components.statistics_gen.statistics_file import write_source, write_statistics
+from seq2serve.components.statistics_gen.statistics_file import write_statistics
 
 Type = anomalies_pb2.AnomalyInfo.Type
 
@@ -26,7 +28,9 @@ EVAL = {"source": [f"an {name} is off" for name in NAMES], "target": [f"{name} i
 def make(tmp_path):
     """Returns a function that writes the statistics of rows in memory."""
 
-    def make_statistics(name="statistics", labels=(), **splits: dict[str, list[str | None]]) -> ExampleStatistics:
+    def make_statistics(
+        name="statistics", labels=(), number=0, source="a.tsv", **splits: dict[str, list[str | None]]
+    ) -> ExampleStatistics:
         batches = {
             split: {c: [[] if t is None else [t.encode()] for t in texts] for c, texts in columns.items()}
             for split, columns in splits.items()
@@ -34,7 +38,7 @@ def make(tmp_path):
         counts = {split: count_batch(batch, labels) for split, batch in batches.items()}
         for split in counts:
             write_statistics(str(tmp_path / name), split, split_statistics(split, counts))
-        return ExampleStatistics(str(tmp_path / name), {"splits": list(counts)})
+        return ExampleStatistics(str(tmp_path / name), {"splits": list(counts), "source": source}, id=number)
 
     return make_statistics
 
@@ -47,9 +51,11 @@ def schema(tmp_path, make) -> Schema:
     return schema
 
 
-def validate(statistics, schema, folder) -> ExampleAnomalies:
+def validate(statistics, schema, folder, earlier=()) -> ExampleAnomalies:
+    """Validates statistics; `earlier` has those of all runs, oldest first."""
     anomalies = ExampleAnomalies(str(folder))
-    ExampleValidator.function(statistics=statistics, schema=schema, anomalies=anomalies)
+    history = tuple(Earlier(old, old.id, functools.partial(lambda old: old, old)) for old in reversed(earlier))
+    ExampleValidator.function(statistics=statistics, schema=schema, anomalies=anomalies, earlier_statistics=history)
     return anomalies
 
 
@@ -361,10 +367,11 @@ def num_drifts(anomalies, split):
 
 def test_drift_since_the_last_run_is_a_warning(make, schema, tmp_path):
     before, same, after = (
-        make(name=f"runs/{number}", train=train)
+        make(name=f"runs/{number}", number=number, train=train)
         for number, train in ((3, TRAIN), (5, TRAIN), (12, TRAIN | {"target": ["ganz anders"] * 216}))
     )
-    results = [validate(statistics, schema, tmp_path / statistics.uri[-1]) for statistics in (before, same, after)]
+    runs = (before, same, after)
+    results = [validate(statistics, schema, tmp_path / statistics.uri[-1], runs) for statistics in runs]
     assert [anomalies.properties["num_anomalies"]["train"] for anomalies in results[:2]] == [0, 0]
     assert num_drifts(results[2], "train") == 1
     (drift,) = [warning for warning in results[2].properties["warnings"] if "last run" in warning]
@@ -431,8 +438,9 @@ def test_texts_in_another_language_are_a_warning(make, schema, tmp_path):
 
 def test_another_corpus_in_the_same_root_is_not_drift(make, schema, tmp_path):
     other = TRAIN | {"target": ["ganz anders"] * 216}
-    runs = [make(name=f"runs/{number}", train=train) for number, train in ((3, TRAIN), (5, other), (8, TRAIN))]
-    for statistics, source in zip(runs, ("a.tsv", "b.tsv", "a.tsv"), strict=True):
-        write_source(statistics.uri, source)
-    results = [validate(statistics, schema, tmp_path / statistics.uri[-1]) for statistics in runs]
+    runs = [
+        make(name=f"runs/{number}", number=number, source=source, train=train)
+        for number, source, train in ((3, "a.tsv", TRAIN), (5, "b.tsv", other), (8, "a.tsv", TRAIN))
+    ]
+    results = [validate(statistics, schema, tmp_path / statistics.uri[-1], runs) for statistics in runs]
     assert [num_drifts(anomalies, "train") for anomalies in results] == [0, 0, 0]

@@ -174,7 +174,7 @@ def test_label_counts_and_conflicting_labels_are_properties(tmp_path):
     assert properties["label_counts"] == {"label": {"train": {"down": 3, "up": 3}, "test": {"up": 1}}}
     texts = {"caf\u00e9": {"down": 1, "up": 2}, "twice": {"down": 1, "up": 2}}
     assert properties["label_conflicts"] == {"label": {"num_texts": 2, "examples": texts}}
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["Split-test", "Split-train", "source.txt"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["Split-test", "Split-train"]
 
 
 def test_conflicting_labels_are_counted_in_any_order_and_estimated_for_many_texts(monkeypatch):

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from seq2serve.components.base.artifact import Examples, ExampleStatistics, Model, RawFiles
-from seq2serve.components.base.component import BeamContext, Input, Output, component, raw_files
+from seq2serve.components.base.component import BeamContext, History, Input, Output, component, raw_files
 from seq2serve.components.base.errors import ComponentError, UserError
 from seq2serve.components.storage.beam_files import read_file, write_file
+from seq2serve.pipeline.commands.lineage_text import lineage_text
 from seq2serve.pipeline.metadata.store import MetadataStore
 from seq2serve.pipeline.running.pipeline import Pipeline, RunResult
 from seq2serve.pipeline.running.presence import is_present
@@ -42,10 +43,16 @@ def Count(examples: Input[Examples], statistics: Output[ExampleStatistics], cont
 
 
 @component
-def Train(statistics: Input[ExampleStatistics], examples: Input[Examples], model: Output[Model]) -> None:
-    """Reads and writes local files; examples are read in place."""
-    copies = sorted(path.name for path in Path(statistics.uri).parent.iterdir())
-    READS.append(f"statistics {' '.join(copies)}, examples at {examples.uri}")
+def Train(
+    statistics: Input[ExampleStatistics],
+    examples: Input[Examples],
+    model: Output[Model],
+    earlier_statistics: History[ExampleStatistics] = (),
+) -> None:
+    """Reads and writes local files; examples are read in place. Of earlier statistics it reads the oldest."""
+    counts = [Path(earlier_statistics[-1].read().path("counts")).read_text()]
+    counts += [f"{len(earlier_statistics)} published", f"newest {earlier_statistics[0].execution}"]
+    READS.append(f"statistics {', '.join(counts)}, examples at {examples.uri}")
     Path(model.path("weights")).mkdir()
     Path(model.path("weights", "w.h5")).write_bytes(Path(statistics.path("counts")).read_bytes())
     fail_if_faulty("Train")
@@ -98,7 +105,8 @@ def test_artifacts_are_at_the_url_and_state_is_in_a_local_folder(run_on, blobs, 
     assert state == state_folder(ROOT) == state_folder(f"{ROOT}/")
     assert (state / "Train" / "model" / "3" / "weights" / "w.h5").read_text() == "of 1"
     assert not list((state / ".staging").iterdir()) + list((state / ".scratch").iterdir())
-    assert [f"statistics 2, examples at {ROOT}/Generate/examples/1"] == READS, "examples are read in place"
+    (read,) = READS
+    assert read.endswith(f"examples at {ROOT}/Generate/examples/1"), "examples are read in place"
 
 
 def test_an_artifact_is_reused_while_it_exists_and_produced_again_once_deleted(run_on, blobs):
@@ -194,11 +202,17 @@ def test_machines_that_share_a_store_share_a_root(run_on, tmp_path):
     assert error.value.code == "metadata-store-shared"
     first = run_on("two", metadata=shared)
     assert set(reasons(first).values()) == {"nothing changed since run 1"}
-    # Artifacts that a component compares its input with are copied as well, whichever machine published them.
-    run_on("two", metadata=shared, number=2)
-    assert READS[-1].startswith("statistics 2 8, ")
+    # Results of earlier runs are copied when they are read, whichever machine published them.
+    result = run_on("two", metadata=shared, number=2)
+    assert READS[-1].startswith("statistics of 1, 2 published, newest 8, ")
     copies = state_folder(ROOT) / "Count" / "statistics"
     assert {path.name: (path / "counts").read_text() for path in copies.iterdir()} == {"2": "of 1", "8": "of 2"}
+    model = result.output("Train", "model")
+    (row,) = MetadataStore(shared).prior(model.id)
+    assert row.artifact.uri == f"{ROOT}/Count/statistics/2"
+    lineage = lineage_text(MetadataStore(shared), str(model.id))
+    assert row.artifact.uri in lineage.partition("Compared with results of earlier runs")[2].partition("Used to")[0]
+    assert row.artifact.uri not in lineage.partition("Compared with")[0]
 
 
 def test_a_root_on_disk_reuses_nothing_from_a_root_at_a_url(run_on, tmp_path):

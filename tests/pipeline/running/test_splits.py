@@ -95,7 +95,7 @@ def test_lineage_and_report_show_which_splits_were_read_and_of_which_files(tmp_p
     run(tmp_path)
     result = run(tmp_path, test="d")
     store = Runner(result.pipeline).store
-    old, new = (row.id for row in store.published(["Examples"]))
+    new, old = (artifact.id for _, artifact in store.published(Examples))
     model, evaluation = result.output("Train", "model"), result.output("Judge", "evaluation")
     lineage = lineage_text(store, str(evaluation.id))
     (line,) = [line for line in lineage.splitlines() if f"{evaluation.uri}" in line]
