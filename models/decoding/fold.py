@@ -46,8 +46,9 @@ class FoldedDecoder:
 
     def __init__(self, model: Transformer | DecoderLanguageModel):
         self.model = model
-        rates = dict.fromkeys(("dropout", "attention_dropout", "activation_dropout"), 0.0)
-        config = dataclasses.replace(model.config, use_bias=True, **rates)
+        config = dataclasses.replace(
+            model.config, use_bias=True, dropout=0.0, attention_dropout=0.0, activation_dropout=0.0
+        )
         has_source = isinstance(model, Transformer)
         with dtype_policy(model.compute_dtype):
             self.decoder = Decoder(config, has_source, folded=True)

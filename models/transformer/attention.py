@@ -300,7 +300,8 @@ class CrossAttention(_Attention):
             float [B, T, D].
         """
         q = self._heads(linear(query, self.query_kernel, self.query_bias), 1)[0]
-        y, weights = self._attend(q, *tf.unstack(self.project_memory(memory)), attention_mask, training)
+        k, v = tf.unstack(self.project_memory(memory))
+        y, weights = self._attend(q, k, v, attention_mask, training)
         return (y, weights) if return_weights else y
 
     def project_memory(self, memory: tf.Tensor) -> tf.Tensor:

@@ -5,6 +5,7 @@ keys and values (`step`).
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -184,7 +185,7 @@ class DecoderLayer(_Block):
         x, weights = self._sub_layers(
             x,
             lambda query: self.self_attention(query, attention_mask, **options),
-            lambda query: self.cross_attention(query, memory, memory_mask, **options),
+            lambda cross_attention, query: cross_attention(query, memory, memory_mask, **options),
             training,
         )
         return (x, weights) if return_weights else x
@@ -205,19 +206,24 @@ class DecoderLayer(_Block):
         x, (cache, *_) = self._sub_layers(
             x,
             lambda query: self.self_attention.step(query, cache, context),
-            lambda query: self.cross_attention.step(query, memory, context),
+            lambda cross_attention, query: cross_attention.step(query, memory, context),
         )
         return x, cache
 
     def _sub_layers(
-        self, x: tf.Tensor, attend: SubLayer, attend_memory: SubLayer, training: bool = False
+        self,
+        x: tf.Tensor,
+        attend: SubLayer,
+        attend_memory: Callable[[CrossAttention, tf.Tensor], tuple[tf.Tensor, tf.Tensor]],
+        training: bool = False,
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """Returns the output, float [..., D], and what else the two kinds of attention return."""
         with tf.name_scope("self_attention"):
             x, extra = self.self_residual.around(x, attend, training)
         extras = [extra]
-        if self.cross_attention is not None:
+        if self.cross_attention is not None and self.cross_residual is not None:
             with tf.name_scope("cross_attention"):
+                attend_memory = functools.partial(attend_memory, self.cross_attention)
                 x, extra = self.cross_residual.around(x, attend_memory, training)
             extras.append(extra)
         with tf.name_scope("feed_forward"):
