@@ -88,12 +88,12 @@ class ModelConfig:
     num_heads: Annotated[int, Range(1)] = 8
     """Attention heads per layer, with d_model / num_heads channels each."""
 
+    dff: Annotated[int, Range(1)] = 2048
+    """Width of the hidden feed-forward layer."""
+
     num_kv_heads: Annotated[int, Range(0)] = 0
     """Attention heads of keys and values, which divide num_heads: each serves several heads of queries (Ainslie et al.
     2023), so decoding reads smaller caches. 0 means num_heads; 1 is multi-query attention."""
-
-    dff: Annotated[int, Range(1)] = 2048
-    """Width of the hidden feed-forward layer."""
 
     dropout: Annotated[float, Range(0, 0.9)] = 0.1
     """Dropout rate on the embeddings and after each sub-layer (section 5.4)."""
