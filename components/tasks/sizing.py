@@ -245,7 +245,7 @@ def _choose_training(choices: _Choices, parts: tuple[str, ...], data: TrainData,
     else:
         # Rounded up, so that the last one is not followed by a few steps and another one.
         evaluations = EVALUATIONS if is_new else FINE_TUNING_EVALUATIONS
-        choices.take("training.checkpoint_steps", math.ceil(steps / evaluations))
+        choices.take("training.checkpoint_steps", max(1, math.ceil(steps / evaluations)))  # 0 steps export the start
         choices.take("training.patience", PATIENCE if steps >= LONG else 0)
     choices.take("training.token_dropout", 0.3 if is_new else 0.0)
     choices.take("training.average_decay", AVERAGE_DECAY if is_new else 0.0)
