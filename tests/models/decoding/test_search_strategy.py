@@ -22,8 +22,7 @@ class SecondBest:
     def advance(self, hypotheses: Hypotheses, logits: tf.Tensor, step: tf.Tensor, limits: LengthLimits) -> Hypotheses:
         logits = limits.mask_end(logits, step, self.beams, self.eos_id)
         values, tokens = tf.math.top_k(logits, 2)
-        rank = tf.cast(step == 0, tf.int32)
-        chosen, value = tokens[:, rank : rank + 1], values[:, rank : rank + 1]
+        chosen, value = (tf.where(step == 0, best[:, 1:], best[:, :1]) for best in (tokens, values))
         is_last = (step + 1 >= limits.maximum)[:, tf.newaxis]
         return append_tokens(hypotheses, chosen, value - log_sum_exp(logits, values[:, :1]), step, is_last, self.eos_id)
 
@@ -37,5 +36,5 @@ def test_another_strategy_needs_one_class(noisy_reverser, decode, random_ids):
         for position, token in enumerate(result.ids[row, 0, :9].tolist()):
             logits = noisy_reverser({"source": source[row : row + 1], "target": np.array([target], np.int32)})[0, -1]
             order = np.argsort(np.where(np.arange(len(logits)) == EOS, -np.inf, logits))[::-1]
-            assert token == order[position == 0]
+            assert token == order[int(position == 0)]
             target.append(token)
