@@ -386,9 +386,9 @@ class FinishedRun:
 
     def command(self, *settings: str, python: tuple[str, ...] = ("-m", "seq2serve")) -> list[str]:
         """Returns the command that runs the reduced demo on the text."""
-        task = ["--task", self.task, *FILES[self.task][2]]
+        task = ["--task", self.task, *(f"--set={setting}" for setting in SMALL_DEMO), *FILES[self.task][2]]
         folders = ["--pipeline-root", self.root, "--serving-dir", self.serving]
-        changes = [f"--set={setting}" for setting in (*SMALL_DEMO, *settings)]
+        changes = [f"--set={setting}" for setting in settings]
         return [sys.executable, *python, "run", self.file, "--preset", "demo", *task, *folders, *changes]
 
     def execute(self, command: list[str]) -> subprocess.CompletedProcess:
