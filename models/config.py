@@ -126,7 +126,7 @@ class ModelConfig:
     """Base of the wavelengths of rotary positions; a larger one suits longer texts."""
 
     rotary_layout: Literal["halves", "interleaved"] = "halves"
-    """Which channels rotary positions turn together: those d/2 apart, or adjacent ones."""
+    """Which pairs of channels rotary positions rotate: those d/2 apart, or adjacent ones."""
 
     tie_embeddings: bool = True
     """Share one matrix between source embeddings, target embeddings and output (section 3.4)."""

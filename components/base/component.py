@@ -237,7 +237,7 @@ def component(function: Callable[..., None]) -> Component:
             (inputs if role == "input" else outputs)[key] = typing.get_args(hint)[0]
             optional.update({key} if parameter.default is None else ())
         elif role == "history":
-            ((earlier, _),) = (typing.get_args(typing.get_args(hint)[0]),)
+            earlier, _ = typing.get_args(typing.get_args(hint)[0])  # of tuple[Earlier[T], ...]
             (histories[key],) = typing.get_args(earlier)
         elif hints[key] in (Context, BeamContext):
             context, runs_beam = key, hints[key] == BeamContext

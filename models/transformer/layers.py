@@ -6,7 +6,6 @@ V vocabulary. `keras.utils.set_random_seed` seeds all random draws.
 
 import contextlib
 import functools
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -153,24 +152,10 @@ class LayerNormalization(keras.layers.Layer):
         return {**super().get_config(), "epsilon": self.epsilon, "kind": self.kind, "affine": self.affine}
 
 
-@tf.custom_gradient
-def gelu(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-    """Computes x times the normal distribution function at x (Hendrycks and Gimpel 2016), and its gradient function.
-
-    The gradient is written by hand because automatic differentiation passes over memory twice as often.
-    """
-    half, tail = 0.5 * x, tf.math.erfc(-(0.5**0.5) * x)  # P(X <= x) = erfc(-x / sqrt(2)) / 2
-
-    def gradient(upstream: tf.Tensor) -> tf.Tensor:
-        return upstream * (0.5 * tail + x * tf.exp(half * -x) * (2 * math.pi) ** -0.5)
-
-    return half * tail, gradient
-
-
 # Activation of the hidden layer; swiglu multiplies the first half of its inputs, activated, by the second half.
 ACTIVATIONS: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
     "relu": tf.nn.relu,
-    "gelu": gelu,
+    "gelu": tf.nn.gelu,
     "gelu_tanh": functools.partial(tf.nn.gelu, approximate=True),
     "silu": tf.nn.silu,
     "swiglu": tf.nn.silu,

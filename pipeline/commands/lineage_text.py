@@ -28,15 +28,15 @@ def lineage_text(store: MetadataStore, name: str) -> str:
     """
     artifact = store.find_artifact(name)
     backward = _with_brought(store, store.lineage(artifact.id, "backward"))
-    forward = store.lineage(artifact.id, "forward")
+    forward, prior = store.lineage(artifact.id, "forward"), store.prior(artifact.id)
     itself = [row for row in backward if row.artifact.id == artifact.id]
     parts = {
         "Artifact": itself,
         "Made from": [row for row in backward if row not in itself],
-        "Compared with results of earlier runs": store.prior(artifact.id),
+        **({"Compared with results of earlier runs": prior} if prior else {}),
         "Used to make": [row for row in forward if row.artifact.id != artifact.id],
     }
-    sections = [f"{title}\n{_ancestry_table(rows)}" for title, rows in parts.items() if rows or "Compared" not in title]
+    sections = [f"{title}\n{_ancestry_table(rows)}" for title, rows in parts.items()]
     return "\n\n".join([*sections, *_data_sections(backward)])
 
 
