@@ -194,6 +194,8 @@ def check_destination(destination: str, task: str) -> None:
                 code="serving-dir-unwritable",
                 path=destination,
             ) from error
+    # The names come first, so that a version which another push adds meanwhile is never seen without its record.
+    names = [name for name in open_store(destination).names() if not name.startswith(".")]
     published = read_versions(destination)
     if other_tasks := {version.record["task"] for version in published if "task" in version.record} - {task}:
         raise UserError(
@@ -203,7 +205,6 @@ def check_destination(destination: str, task: str) -> None:
             path=destination,
             task=task,
         )
-    names = [name for name in open_store(destination).names() if not name.startswith(".")]
     if names and not published and SERVER_SETTINGS not in names:
         raise UserError(
             f"{destination} is not a serving folder: it contains {sorted(names)[0]}; name an empty or new folder with "

@@ -9,10 +9,11 @@ from seq2serve.models.config import DecodingConfig, ModelConfig, Recipe, Trainin
 
 def test_curves_have_a_point_every_20_steps_and_at_each_checkpoint(finished_run, curves):
     run_curves = curves(finished_run.output("Trainer", "model_run"))
-    steps = [20, 40, 50, 60, 80, 100, 120]  # checkpoints at 50, 100 and 120
+    checkpoints = [50, 100, 150, 200]
+    steps = sorted({*range(20, 201, 20), *checkpoints})
     assert {key: [step for step, _ in points] for key, points in run_curves.items()} == {
         **{("train", tag): steps for tag in ("loss", "accuracy", "learning_rate", "gradient_norm", "padding")},
-        **{("validation", tag): [50, 100, 120] for tag in ("loss", "accuracy")},
+        **{("validation", tag): checkpoints for tag in ("loss", "accuracy")},
     }
     losses = [value for _, value in run_curves["train", "loss"]]
     assert losses[-1] < losses[0] / 2

@@ -346,7 +346,7 @@ def test_the_model_has_the_documented_layout_and_properties(finished_run):
         assert os.path.isfile(model.path("Format-Serving", name)), name
     network = reload(model)
     assert network.config.d_model == 32
-    assert model.properties["steps"] == 120
+    assert model.properties["steps"] == 200
     assert model.properties["num_parameters"] == network.count_params()
     assert 0 < model.properties["eval_loss"] < 3
     assert 50 < model.properties["eval_accuracy"] < 100

@@ -129,7 +129,8 @@ def test_the_page_shows_the_results_of_the_run(any_page):
     assert "1 encoder layers" not in page.texts["card"]
     assert "RawFiles" in page.texts["lineage"]
     assert "seq2serve run --config " in page.texts["reproduce"]
-    assert "[training] steps = 120 " in " ".join(page.texts["reproduce"].split())
+    steps = finished_run.output("Trainer", "model").properties["steps"]
+    assert f"[training] steps = {steps} " in " ".join(page.texts["reproduce"].split())
     assert "produces the same results" in page.texts["reproduce"]
 
 
