@@ -43,13 +43,11 @@ def check_serving_dir(serving_dir: str, task: str) -> None:
     # Imported here because it loads portalocker, which `seq2serve --help` does not need.
     from seq2serve.components.pusher.versions import check_destination
 
-    if is_remote(serving_dir):
-        return
     try:
         check_destination(absolute_uri(serving_dir), task)
     except OSError as error:
         raise UserError(
-            f"cannot push to {serving_dir}: {error.strerror}; name another folder with --serving-dir",
+            f"cannot push to {serving_dir}: {error.strerror or error}; name another folder with --serving-dir",
             code="serving-dir-unreadable",
             path=serving_dir,
         ) from error
