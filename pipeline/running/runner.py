@@ -405,26 +405,26 @@ def _output_types(node: Node) -> dict[str, type[Artifact]]:
 
 def _open_store(root: PipelineRoot, metadata_url: str) -> MetadataStore:
     """Opens the root's own store, or the shared one; two stores would give the root's folders the same numbers."""
+    name = root.artifacts.name
     if absolute_url(metadata_url or root.state.metadata_url) == root.state.metadata_url:
         if root.artifacts.shared_store:
             raise UserError(
-                f"the pipeline root {root.artifacts.name} keeps its metadata in {root.artifacts.shared_store}; pass that with --metadata, or "
-                f"name another --pipeline-root",
+                f"the pipeline root {name} keeps its metadata in {root.artifacts.shared_store}; pass that with "
+                f"--metadata, or name another --pipeline-root",
                 code="metadata-store-shared",
-                root=root.artifacts.name,
+                root=name,
             )
         return MetadataStore(root.state.metadata_url)
     if root.state.has_own_store:
         raise UserError(
-            f"the pipeline root {root.artifacts.name} has its own metadata store and cannot switch to a shared one; omit --metadata, "
-            f"or name another --pipeline-root",
+            f"the pipeline root {name} has its own metadata store and cannot switch to a shared one; omit "
+            f"--metadata, or name another --pipeline-root",
             code="metadata-store-own",
-            root=root.artifacts.name,
+            root=name,
         )
     store = MetadataStore(metadata_url)
-    store.place = Place(
-        root.artifacts.identity(), f"{socket.gethostname()}:{root.state.path}"
-    )  # now that the store was reached
+    # Only now that the store was reached: this writes to the root.
+    store.place = Place(root.artifacts.identity(), f"{socket.gethostname()}:{root.state.path}")
     return store
 
 

@@ -180,7 +180,7 @@ def test_a_destination_that_cannot_be_written_is_a_user_error(push, tmp_path, mo
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(UserError) as error:
         push(make_model(tmp_path / "model", "a"), destination)
-    assert error.value.code in ("serving-dir-unwritable", "push-failed")
+    assert error.value.code in ("serving-dir-unwritable", "push-failed", "url-unsupported")
     assert error.value.fields == {"path": destination}
     assert not (tmp_path / "nowhere:").exists()
 

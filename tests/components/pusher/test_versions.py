@@ -23,6 +23,7 @@ from seq2serve.components.pusher.versions import (
     unserved_reason,
     versions,
 )
+from seq2serve.components.storage.files import write_file
 
 # Without assets/: TensorFlow's in-memory file system confuses it with assets.extra.
 FILES = ("variables/variables.index", "vocabulary/spm.model", "saved_model.pb")
