@@ -10,7 +10,7 @@ from typing import Protocol
 import portalocker
 
 from seq2serve.components.base.uris import is_remote
-from seq2serve.components.storage.files import sync
+from seq2serve.components.storage.files import beam_files, sync
 
 GRAPH_FILE = "saved_model.pb"  # its presence marks a complete SavedModel
 # Servers read only numeric names, so unfinished versions have this prefix. They are in the serving folder itself,
@@ -53,12 +53,7 @@ class Store(Protocol):
 
 def open_store(destination: str) -> Store:
     """Returns the store for a path or a URL such as gs://bucket/models/en_de."""
-    if not is_remote(destination):
-        return LocalStore(destination)
-    # It imports Beam, which commands on local files should not wait for.
-    from seq2serve.components.pusher.remote_store import RemoteStore
-
-    return RemoteStore(destination)
+    return RemoteStore(destination) if is_remote(destination) else LocalStore(destination)
 
 
 def version_path(path: str) -> str:
@@ -142,3 +137,58 @@ class LocalStore:
                 with contextlib.suppress(FileNotFoundError):  # a check of another push, which removes it itself
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
             yield
+
+
+class RemoteStore:
+    """A folder in an object store, such as gs:// or s3://, without atomic renames and locks."""
+
+    def __init__(self, destination: str):
+        self._folder, self._files = destination.rstrip("/"), beam_files()
+
+    def path(self, name: str) -> str:
+        """Returns the URL of a name."""
+        return f"{self._folder}/{name}"
+
+    def names(self) -> list[str]:
+        """Returns the names of the entries; none if the folder is missing."""
+        return sorted({name.partition("/")[0] for name in self._files.file_sizes(self._folder)})
+
+    def has(self, name: str) -> bool:
+        """Returns whether a file exists."""
+        return self._files.exists(self.path(name))
+
+    def read(self, name: str) -> bytes:
+        """Reads a file."""
+        return self._files.read_file(self.path(name))
+
+    def write(self, name: str, content: bytes) -> None:
+        """Writes a file; an object becomes visible, or replaces another one, when it is complete."""
+        self._files.write_file(self.path(name), content)
+
+    def add(self, name: str, source: str, extra: Mapping[str, bytes]) -> None:
+        """Uploads saved_model.pb last."""
+        self._files.upload(source, self.path(name), leave_out=(GRAPH_FILE, *extra))
+        for relative, content in extra.items():
+            self.write(f"{name}/{relative}", content)
+        with open(f"{source}/{GRAPH_FILE}", "rb") as file:
+            self.write(f"{name}/{GRAPH_FILE}", file.read())
+
+    def rename(self, name: str, target: str) -> None:
+        """Copies saved_model.pb last, then deletes it first: without it, a killed call had copied everything."""
+        if self.has(f"{name}/{GRAPH_FILE}"):
+            self._files.remove(self.path(target))  # what a killed call had copied
+            files = self._files.file_sizes(self.path(name)).keys() - {GRAPH_FILE}
+            for names in (sorted(files), [GRAPH_FILE]):
+                self._files.copy({self.path(f"{name}/{file}"): self.path(f"{target}/{file}") for file in names})
+        self.remove(name)
+
+    def remove(self, name: str) -> None:
+        """Deletes saved_model.pb first."""
+        if self.has(f"{name}/{GRAPH_FILE}"):  # else a killed call deleted it
+            self._files.remove_file(self.path(f"{name}/{GRAPH_FILE}"))
+        self._files.remove(self.path(name))
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Does nothing. Object stores have no lock: callers must not push concurrently."""
+        yield

@@ -19,17 +19,17 @@ def has_files(uri: str) -> bool:
     Raises:
         OSError: the store cannot be reached.
     """
-    return _beam_files().has_files(uri) if is_remote(uri) else os.path.isdir(uri)
+    return beam_files().has_files(uri) if is_remote(uri) else os.path.isdir(uri)
 
 
 def find_files(pattern: str) -> list[dict]:
     """Finds files by a URL, which may be a pattern; see beam_files.find_files."""
-    return _beam_files().find_files(pattern)
+    return beam_files().find_files(pattern)
 
 
 def check_url(url: str, name: str, option: str) -> None:
     """Checks that files can be written and deleted under a URL; see beam_files.check_url."""
-    _beam_files().check_url(url, name, option)
+    beam_files().check_url(url, name, option)
 
 
 @contextlib.contextmanager
@@ -44,7 +44,7 @@ def local_file(path: str) -> Iterator[str]:
         return
     with tempfile.TemporaryDirectory() as scratch:
         copy = os.path.join(scratch, posixpath.basename(path))
-        _beam_files().fetch_file(path, copy)
+        beam_files().fetch_file(path, copy)
         yield copy
 
 
@@ -59,7 +59,7 @@ def local_copy(uri: str) -> Iterator[str]:
         yield uri
         return
     with tempfile.TemporaryDirectory() as scratch:
-        _beam_files().download(uri, scratch)
+        beam_files().download(uri, scratch)
         yield scratch
 
 
@@ -76,7 +76,7 @@ def filled_folder(uri: str) -> Iterator[str]:
         return
     with tempfile.TemporaryDirectory() as scratch:
         yield scratch
-        _beam_files().upload(scratch, uri)
+        beam_files().upload(scratch, uri)
 
 
 def write_file(path: str, content: bytes) -> None:
@@ -86,7 +86,7 @@ def write_file(path: str, content: bytes) -> None:
         OSError: it cannot be written.
     """
     if is_remote(path):
-        _beam_files().write_file(path, content)
+        beam_files().write_file(path, content)
     else:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "wb") as file:
@@ -106,7 +106,7 @@ def remove_file(path: str) -> None:
         OSError: it cannot be deleted.
     """
     if is_remote(path):
-        _beam_files().remove_file(path)
+        beam_files().remove_file(path)
     else:
         os.remove(path)
 
@@ -120,7 +120,7 @@ def stat_files(folder: str) -> dict[str, tuple[int, int]]:
         OSError: the store cannot be reached.
     """
     if is_remote(folder):
-        return {name: (size, 0) for name, size in _beam_files().file_sizes(folder).items()}
+        return {name: (size, 0) for name, size in beam_files().file_sizes(folder).items()}
     stats = {}
     for parent, _, names in os.walk(folder):
         for name in names:
@@ -137,13 +137,13 @@ def list_files(folder: str) -> list[str]:
         OSError: the store cannot be reached.
     """
     if is_remote(folder):
-        return _beam_files().list_files(folder)
+        return beam_files().list_files(folder)
     names = os.listdir(folder) if os.path.isdir(folder) else []
     return [os.path.join(folder, name) for name in sorted(names)]
 
 
-def _beam_files() -> ModuleType:
-    # Importing Beam takes a second, which commands on local files do not need to spend.
+def beam_files() -> ModuleType:
+    """Imports the module of remote files. That takes a second, which commands on local files do not need to spend."""
     from seq2serve.components.storage import beam_files
 
     return beam_files
