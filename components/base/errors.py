@@ -31,6 +31,10 @@ class UserError(Seq2ServeError):
     exit_code = 2
 
 
+class StorageError(Seq2ServeError, OSError):
+    """Files in an object store cannot be read or written. It is an OSError, as the same failure of local files is."""
+
+
 class ComponentError(Seq2ServeError):
     """A component failed while it ran; the message names it."""
 

@@ -10,10 +10,9 @@ import apache_beam as beam
 import numpy as np
 from apache_beam.ml.inference.base import KeyedModelHandler, ModelHandler, PredictionResult, RunInference
 
-from seq2serve.components.pusher import store
-from seq2serve.components.storage import files
-from seq2serve.components.storage.beam_files import is_known, write_file
+from seq2serve.components.storage.beam_files import write_file
 from seq2serve.components.storage.examples_io import read_batches
+from seq2serve.components.storage.files import local_copy
 from seq2serve.components.storage.shards import shard_name
 from seq2serve.components.tasks.task import Task
 from seq2serve.models.runtime.runtime import SavedModelRuntime, TensorFlowError
@@ -45,8 +44,6 @@ class SavedModelHandler(ModelHandler[Row, PredictionResult, SavedModelRuntime]):
 
     def load_model(self) -> SavedModelRuntime:
         """Loads the model; raises ValueError if there is none, before any row is read."""
-        # Without the extra gcp, Beam does not support gs://, but Pusher may have pushed there with TensorFlow.
-        local_copy = files.local_copy if is_known(self._saved_model) else store.local_copy
         with local_copy(self._saved_model) as folder:
             return SavedModelRuntime(folder)
 

@@ -5,8 +5,6 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import tensorflow as tf
-
 from seq2serve.components.base.artifact import BaseModel, Examples, Model, ModelBlessing, ModelEvaluation
 from seq2serve.components.base.component import Earlier
 from seq2serve.components.base.progress import note
@@ -133,5 +131,5 @@ def _write_json(path: str, value: dict) -> None:
 
 
 def _write_lines(path: str, values: Iterable[dict], indent: int | None = None) -> None:
-    with tf.io.gfile.GFile(path, "w") as file:
+    with open(path, "w", encoding="utf-8") as file:
         file.write("".join(json.dumps(value, ensure_ascii=False, indent=indent) + "\n" for value in values))

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import tensorflow as tf
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
 
 from seq2serve.components.base.artifact import ExampleAnomalies, ExampleStatistics, Schema
@@ -12,6 +11,7 @@ from seq2serve.components.example_validator.anomalies import Anomaly, find_anoma
 from seq2serve.components.example_validator.traces import find_traces
 from seq2serve.components.schema_gen.schema_file import read_schema
 from seq2serve.components.statistics_gen.statistics_file import read_statistics
+from seq2serve.components.storage.files import write_file
 
 
 def validate_examples(
@@ -66,6 +66,4 @@ def _write(folder: str, schema: schema_pb2.Schema, anomalies: list[Anomaly]) -> 
         info.description = "; ".join(reason.description for reason in info.reason)
         if anomaly.column:
             info.path.step[:] = [anomaly.column]
-    tf.io.gfile.makedirs(folder)
-    with tf.io.gfile.GFile(f"{folder}/SchemaDiff.pb", "wb") as file:
-        file.write(result.SerializeToString(deterministic=True))
+    write_file(f"{folder}/SchemaDiff.pb", result.SerializeToString(deterministic=True))

@@ -4,14 +4,13 @@ import contextlib
 import os
 import pathlib
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 import portalocker
 
 from seq2serve.components.base.uris import is_remote
-from seq2serve.components.storage.files import sync
+from seq2serve.components.storage.files import beam_files, sync
 
 GRAPH_FILE = "saved_model.pb"  # its presence marks a complete SavedModel
 # Servers read only numeric names, so unfinished versions have this prefix. They are in the serving folder itself,
@@ -70,26 +69,6 @@ def version_path(path: str) -> str:
         return path
     withdrawn = f"{folder}/{WITHDRAWN_PREFIX}{name}"
     return withdrawn if open_store(withdrawn).has(GRAPH_FILE) else path
-
-
-@contextlib.contextmanager
-def local_copy(folder: str) -> Iterator[str]:
-    """Yields a temporary local copy of a folder in an object store, or the folder itself if it is local.
-
-    Raises:
-        OSError: the folder cannot be read.
-    """
-    if not is_remote(folder):
-        yield folder
-        return
-    with tempfile.TemporaryDirectory() as scratch:
-        with _os_errors() as gfile:
-            for parent, _, files in gfile.walk(folder):
-                target = os.path.join(scratch, parent[len(folder) :].strip("/"))
-                os.makedirs(target, exist_ok=True)
-                for file in files:
-                    gfile.copy(f"{parent.rstrip('/')}/{file}", os.path.join(target, file))
-        yield scratch
 
 
 class LocalStore:
@@ -161,85 +140,55 @@ class LocalStore:
 
 
 class RemoteStore:
-    """A folder in an object store, such as gs:// or s3://, without atomic renames and locks; uses `tf.io.gfile`."""
+    """A folder in an object store, such as gs:// or s3://, without atomic renames and locks."""
 
     def __init__(self, destination: str):
-        self._folder = destination.rstrip("/")
+        self._folder, self._files = destination.rstrip("/"), beam_files()
 
     def path(self, name: str) -> str:
-        """Returns the path or URL of a name."""
+        """Returns the URL of a name."""
         return f"{self._folder}/{name}"
 
     def names(self) -> list[str]:
         """Returns the names of the entries; none if the folder is missing."""
-        with _os_errors() as gfile:
-            return [name.rstrip("/") for name in gfile.listdir(self._folder)] if gfile.exists(self._folder) else []
+        return sorted({name.partition("/")[0] for name in self._files.file_sizes(self._folder)})
 
     def has(self, name: str) -> bool:
         """Returns whether a file exists."""
-        with _os_errors() as gfile:
-            return gfile.exists(self.path(name))
+        return self._files.exists(self.path(name))
 
     def read(self, name: str) -> bytes:
         """Reads a file."""
-        with _os_errors() as gfile, gfile.GFile(self.path(name), "rb") as file:
-            return file.read()
+        return self._files.read_file(self.path(name))
 
     def write(self, name: str, content: bytes) -> None:
-        """Writes a file next to the old one and renames it; an object becomes visible when it is complete."""
-        path = self.path(name)
-        with _os_errors() as gfile:
-            gfile.makedirs(os.path.dirname(path))
-            with gfile.GFile(f"{path}.new", "wb") as file:
-                file.write(content)
-            gfile.rename(f"{path}.new", path, overwrite=True)
+        """Writes a file; an object becomes visible, or replaces another one, when it is complete."""
+        self._files.write_file(self.path(name), content)
 
     def add(self, name: str, source: str, extra: Mapping[str, bytes]) -> None:
-        """Copies saved_model.pb last."""
-        with _os_errors() as gfile:
-            for folder, _, files in gfile.walk(source):
-                for file in files:
-                    relative = os.path.join(folder, file)[len(source) :].lstrip("/")
-                    if relative != GRAPH_FILE and relative not in extra:
-                        self._copy(gfile, source, name, relative)
-            for relative, content in extra.items():
-                self.write(f"{name}/{relative}", content)
-            self._copy(gfile, source, name, GRAPH_FILE)
-
-    def _copy(self, gfile, source: str, name: str, relative: str) -> None:
-        target = self.path(f"{name}/{relative}")
-        gfile.makedirs(os.path.dirname(target))
-        gfile.copy(f"{source}/{relative}", target, overwrite=True)
+        """Uploads saved_model.pb last."""
+        self._files.upload(source, self.path(name), leave_out=(GRAPH_FILE, *extra))
+        for relative, content in extra.items():
+            self.write(f"{name}/{relative}", content)
+        with open(f"{source}/{GRAPH_FILE}", "rb") as file:
+            self.write(f"{name}/{GRAPH_FILE}", file.read())
 
     def rename(self, name: str, target: str) -> None:
         """Copies saved_model.pb last, then deletes it first: without it, a killed call had copied everything."""
         if self.has(f"{name}/{GRAPH_FILE}"):
-            if self.has(target):
-                self.remove(target)  # what a killed call had copied
-            self.add(target, self.path(name), {})
+            self._files.remove(self.path(target))  # what a killed call had copied
+            files = self._files.file_sizes(self.path(name)).keys() - {GRAPH_FILE}
+            for names in (sorted(files), [GRAPH_FILE]):
+                self._files.copy({self.path(f"{name}/{file}"): self.path(f"{target}/{file}") for file in names})
         self.remove(name)
 
     def remove(self, name: str) -> None:
         """Deletes saved_model.pb first."""
-        with _os_errors() as gfile:
-            if gfile.exists(self.path(f"{name}/{GRAPH_FILE}")):  # else a killed call deleted it
-                gfile.remove(self.path(f"{name}/{GRAPH_FILE}"))
-            gfile.rmtree(self.path(name))
+        if self.has(f"{name}/{GRAPH_FILE}"):  # else a killed call deleted it
+            self._files.remove_file(self.path(f"{name}/{GRAPH_FILE}"))
+        self._files.remove(self.path(name))
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Creates the folder. Object stores have no lock: callers must not push concurrently."""
-        with _os_errors() as gfile:
-            gfile.makedirs(self._folder)
+        """Does nothing. Object stores have no lock: callers must not push concurrently."""
         yield
-
-
-@contextlib.contextmanager
-def _os_errors() -> Iterator:
-    """Yields `tf.io.gfile` and converts its errors to OSError."""
-    import tensorflow as tf  # takes seconds to import, and only object stores need it
-
-    try:
-        yield tf.io.gfile
-    except tf.errors.OpError as error:
-        raise OSError(error.message or type(error).__name__) from error

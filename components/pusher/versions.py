@@ -23,9 +23,9 @@ from seq2serve.components.pusher.store import (
     STAGING_PREFIX,
     WITHDRAWN_PREFIX,
     Store,
-    local_copy,
     open_store,
 )
+from seq2serve.components.storage.files import check_url, local_copy
 
 RECORD_FILE = "assets.extra/seq2serve.json"
 STABLE = "stable"
@@ -182,18 +182,10 @@ def check_destination(destination: str, task: str) -> None:
             models.config.
         OSError: the folder cannot be read.
     """
-    if not is_remote(destination):
-        path = pathlib.Path(destination).absolute()
-        nearest = next(folder for folder in (path, *path.parents) if folder.exists())
-        try:
-            with tempfile.TemporaryDirectory(dir=nearest, prefix=STAGING_PREFIX):
-                pass
-        except OSError as error:
-            raise UserError(
-                f"cannot push to {destination}: {error.strerror} ({nearest}); name another folder with --serving-dir",
-                code="serving-dir-unwritable",
-                path=destination,
-            ) from error
+    if is_remote(destination):
+        check_url(destination, "the serving folder", "--serving-dir")
+    else:
+        _check_writable(destination)
     # The names come first, so that a version which another push adds meanwhile is never seen without its record.
     names = [name for name in open_store(destination).names() if not name.startswith(".")]
     published = read_versions(destination)
@@ -213,6 +205,21 @@ def check_destination(destination: str, task: str) -> None:
             path=destination,
         )
     served(destination)  # raises if models.config is broken
+
+
+def _check_writable(destination: str) -> None:
+    """Raises a UserError if a local folder cannot be written or created."""
+    path = pathlib.Path(destination).absolute()
+    nearest = next(folder for folder in (path, *path.parents) if folder.exists())
+    try:
+        with tempfile.TemporaryDirectory(dir=nearest, prefix=STAGING_PREFIX):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"cannot push to {destination}: {error.strerror} ({nearest}); name another folder with --serving-dir",
+            code="serving-dir-unwritable",
+            path=destination,
+        ) from error
 
 
 def publish(destination: str, source: str, record: dict[str, Any], keep: int) -> int:

@@ -5,13 +5,13 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from seq2serve.components.base.errors import Seq2ServeError, UserError
+from seq2serve.components.base.errors import StorageError, UserError
 from seq2serve.components.base.uris import is_remote
 
 _NUM_THREADS = 8  # files that are copied in parallel; most of the time is spent waiting for the store
@@ -51,13 +51,32 @@ def find_files(pattern: str) -> list[dict]:
     ]
 
 
-def is_known(url: str) -> bool:
-    """Returns whether Beam has a file system for a URL; those of the cloud providers are extras."""
+def check_url(url: str, name: str, option: str) -> None:
+    """Checks that files can be written and deleted under a URL.
+
+    Args:
+        url: of a folder.
+        name: what messages call it, such as "the pipeline root".
+        option: the command-line option that names it.
+    Raises:
+        UserError: Beam has no file system for it, or would treat it as a pattern.
+    """
     try:
         FileSystems.get_filesystem(url)
-    except ValueError:
-        return False
-    return True
+    except ValueError as error:  # those of the cloud providers are extras
+        raise UserError(
+            f"{name} {url} cannot be reached: Beam has no file system for it; gs:// needs the extra gcp: pip install "
+            f"'seq2serve[gcp]'",
+            code="url-unsupported",
+            path=url,
+        ) from error
+    if sign := next((sign for sign in "[*?" if sign in url), ""):
+        raise UserError(
+            f"{name} {url} has {sign!r} in its name, which Beam treats as a pattern that may match and delete other "
+            f"files; name another one with {option}",
+            code="url-is-pattern",
+            path=url,
+        )
 
 
 def use_options(flags: tuple[str, ...]) -> None:
@@ -69,29 +88,36 @@ def has_files(uri: str) -> bool:
     """Returns whether there are files under a URL.
 
     Raises:
-        Seq2ServeError: the store cannot be reached.
+        StorageError: the store cannot be reached.
     """
     return bool(_files_under(uri, limit=1))
 
 
-def read_file(path: str) -> bytes | None:
-    """Reads a small file; returns None if it does not exist.
+def exists(path: str) -> bool:
+    """Returns whether there is a file at a URL.
 
     Raises:
-        Seq2ServeError: it cannot be read.
+        StorageError: the store cannot be reached.
     """
     with _store_errors(path):
-        if not FileSystems.exists(path):
-            return None
-        with FileSystems.open(path, compression_type=_PLAIN) as file:
-            return file.read()
+        return FileSystems.exists(path)
+
+
+def read_file(path: str) -> bytes:
+    """Reads a small file.
+
+    Raises:
+        StorageError: it does not exist or cannot be read.
+    """
+    with _store_errors(path), FileSystems.open(path, compression_type=_PLAIN) as file:
+        return file.read()
 
 
 def write_file(path: str, content: bytes) -> None:
     """Writes a local or remote file; creates its folder if it is missing.
 
     Raises:
-        Seq2ServeError: it cannot be written.
+        StorageError: it cannot be written.
     """
     with _store_errors(path), FileSystems.create(path, compression_type=_PLAIN) as file:
         file.write(content)
@@ -101,7 +127,7 @@ def download(uri: str, folder: str) -> int:
     """Copies all files under a URL into a folder and returns their number.
 
     Raises:
-        Seq2ServeError: a file cannot be read.
+        StorageError: a file cannot be read.
     """
 
     def download_one(path: str) -> None:
@@ -113,28 +139,46 @@ def download(uri: str, folder: str) -> int:
     return len(paths)
 
 
-def upload(folder: str, uri: str) -> None:
-    """Copies all files in a folder to a URL.
+def upload(folder: str, uri: str, leave_out: Collection[str] = ()) -> None:
+    """Copies the files in a folder to a URL.
 
+    Args:
+        folder: a local one.
+        uri: of the copy.
+        leave_out: paths of files that are not copied, relative to the folder.
     Raises:
-        Seq2ServeError: a file cannot be written.
+        StorageError: a file cannot be written.
     """
 
-    def upload_one(path: str) -> None:
-        target = f"{uri}/{os.path.relpath(path, folder)}"
-        with open(path, "rb") as source, FileSystems.create(target, compression_type=_PLAIN) as file:
+    def upload_one(name: str) -> None:
+        target = FileSystems.create(f"{uri}/{name}", compression_type=_PLAIN)
+        with open(os.path.join(folder, name), "rb") as source, target as file:
             shutil.copyfileobj(source, file)
 
     paths = [os.path.join(parent, name) for parent, _, names in os.walk(folder) for name in names]
+    names = {os.path.relpath(path, folder) for path in paths} - set(leave_out)
     with _store_errors(uri), concurrent.futures.ThreadPoolExecutor(_NUM_THREADS) as pool:
-        list(pool.map(upload_one, paths))
+        list(pool.map(upload_one, sorted(names)))
+
+
+def copy(paths: Mapping[str, str]) -> None:
+    """Copies files within an object store.
+
+    Args:
+        paths: URL of each file -> URL of its copy.
+    Raises:
+        StorageError: a file cannot be copied.
+    """
+    if paths:
+        with _store_errors(next(iter(paths))):
+            FileSystems.copy(list(paths), list(paths.values()))
 
 
 def remove(pattern: str) -> None:
     """Deletes all files under the URLs that match a pattern, such as gs://bucket/runs/Trainer/*/7.
 
     Raises:
-        Seq2ServeError: some or all of the files cannot be deleted.
+        StorageError: some or all of the files cannot be deleted.
     """
     depth = pattern.count("/") + 1
     folders = {"/".join(path.split("/")[:depth]) for path in _files_under(pattern)}
@@ -142,7 +186,7 @@ def remove(pattern: str) -> None:
         with _store_errors(pattern):
             FileSystems.delete([f"{folder}/" for folder in sorted(folders)])
         if remaining := _files_under(pattern, limit=1):  # a store may only log the files that it could not delete
-            raise Seq2ServeError(f"cannot delete {remaining[0]}", code="file-undeletable", path=remaining[0])
+            raise StorageError(f"cannot delete {remaining[0]}", code="file-undeletable", path=remaining[0])
 
 
 def _files_under(pattern: str, limit: int | None = None) -> list[str]:
@@ -157,7 +201,7 @@ def fetch_file(path: str, copy: str) -> None:
     """Copies a file from a URL.
 
     Raises:
-        Seq2ServeError: it cannot be read.
+        StorageError: it cannot be read.
     """
     with _store_errors(path):
         _download(path, copy)
@@ -167,7 +211,7 @@ def remove_file(path: str) -> None:
     """Deletes the file at a URL.
 
     Raises:
-        Seq2ServeError: it cannot be deleted.
+        StorageError: it cannot be deleted.
     """
     with _store_errors(path):
         FileSystems.delete([path])
@@ -177,7 +221,7 @@ def file_sizes(folder: str) -> dict[str, int]:
     """Returns the files under a URL: path relative to it -> size in bytes.
 
     Raises:
-        Seq2ServeError: the store cannot be reached.
+        StorageError: the store cannot be reached.
     """
     with _store_errors(folder):
         (result,) = FileSystems.match([f"{folder}/**"])
@@ -189,7 +233,7 @@ def list_files(folder: str) -> list[str]:
     """Returns the URLs of the files in a folder, sorted; an empty list if there is no such folder.
 
     Raises:
-        Seq2ServeError: the store cannot be reached.
+        StorageError: the store cannot be reached.
     """
     return [path for path in _files_under(folder) if "/" not in path.removeprefix(f"{folder}/")]
 
@@ -202,7 +246,7 @@ def _download(path: str, copy: str) -> None:
 
 @contextlib.contextmanager
 def _store_errors(url: str) -> Iterator[None]:
-    """Converts every exception to a Seq2ServeError if the URL is remote; each store's client has its own exceptions."""
+    """Converts every exception to a StorageError if the URL is remote; each store's client has its own exceptions."""
     try:
         yield
     except Exception as error:
@@ -211,4 +255,4 @@ def _store_errors(url: str) -> Iterator[None]:
         reason = error
         while details := getattr(reason, "exception_details", None):  # Beam nests them; the first one has the cause
             reason = next(iter(details.values()))
-        raise Seq2ServeError(f"cannot reach {url}: {reason}", code="url-unreachable", path=url) from error
+        raise StorageError(f"cannot reach {url}: {reason}", code="url-unreachable", path=url) from error

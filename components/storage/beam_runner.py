@@ -25,7 +25,7 @@ try:
     from apache_beam.utils import interactive_utils
 
     from seq2serve.components.storage.beam_files import write_file
-    from seq2serve.components.storage.files import remove_file
+    from seq2serve.components.storage.files import local_file, remove_file
 finally:
     logging.disable(logging.NOTSET)
 
@@ -84,8 +84,8 @@ def _write_lines(lines: list[str], path: str) -> None:
 
 def read_json_lines(path: str) -> list[Any]:
     """Returns the values that `WriteJsonLines` wrote, in no particular order, and removes the file."""
-    with beam.io.filesystems.FileSystems.open(path) as file:
-        values = [json.loads(line) for line in io.TextIOWrapper(file, encoding="utf-8")]
+    with local_file(path) as file, open(file, encoding="utf-8") as lines:
+        values = [json.loads(line) for line in lines]
     remove_file(path)
     return values
 

@@ -1,6 +1,6 @@
 """Local and remote files through one API. Local paths are used in place, without a copy and without Beam.
 
-Seq2ServeError in a docstring is about URLs; the same failure of a local path is an OSError.
+An OSError about a URL is a StorageError, whose message is complete.
 """
 
 import contextlib
@@ -17,14 +17,19 @@ def has_files(uri: str) -> bool:
     """Returns whether a folder exists or, for a URL, whether there are files under it.
 
     Raises:
-        Seq2ServeError: the store cannot be reached.
+        OSError: the store cannot be reached.
     """
-    return _beam_files().has_files(uri) if is_remote(uri) else os.path.isdir(uri)
+    return beam_files().has_files(uri) if is_remote(uri) else os.path.isdir(uri)
 
 
 def find_files(pattern: str) -> list[dict]:
     """Finds files by a URL, which may be a pattern; see beam_files.find_files."""
-    return _beam_files().find_files(pattern)
+    return beam_files().find_files(pattern)
+
+
+def check_url(url: str, name: str, option: str) -> None:
+    """Checks that files can be written and deleted under a URL; see beam_files.check_url."""
+    beam_files().check_url(url, name, option)
 
 
 @contextlib.contextmanager
@@ -32,14 +37,14 @@ def local_file(path: str) -> Iterator[str]:
     """Yields a local path of a file; for a URL, that of a temporary copy with the same name.
 
     Raises:
-        Seq2ServeError: it cannot be read.
+        OSError: it cannot be read.
     """
     if not is_remote(path):
         yield path
         return
     with tempfile.TemporaryDirectory() as scratch:
         copy = os.path.join(scratch, posixpath.basename(path))
-        _beam_files().fetch_file(path, copy)
+        beam_files().fetch_file(path, copy)
         yield copy
 
 
@@ -48,13 +53,13 @@ def local_copy(uri: str) -> Iterator[str]:
     """Yields a local path of a folder; for a URL, that of a temporary copy.
 
     Raises:
-        Seq2ServeError: it cannot be read.
+        OSError: it cannot be read.
     """
     if not is_remote(uri):
         yield uri
         return
     with tempfile.TemporaryDirectory() as scratch:
-        _beam_files().download(uri, scratch)
+        beam_files().download(uri, scratch)
         yield scratch
 
 
@@ -63,7 +68,7 @@ def filled_folder(uri: str) -> Iterator[str]:
     """Yields a local folder to fill; for a URL, a temporary one that is uploaded when the `with` block ends.
 
     Raises:
-        Seq2ServeError: it cannot be written.
+        OSError: it cannot be written.
     """
     if not is_remote(uri):
         os.makedirs(uri, exist_ok=True)
@@ -71,31 +76,37 @@ def filled_folder(uri: str) -> Iterator[str]:
         return
     with tempfile.TemporaryDirectory() as scratch:
         yield scratch
-        _beam_files().upload(scratch, uri)
+        beam_files().upload(scratch, uri)
 
 
 def write_file(path: str, content: bytes) -> None:
     """Writes a file; creates its folder if it is missing.
 
     Raises:
-        Seq2ServeError: it cannot be written.
+        OSError: it cannot be written.
     """
     if is_remote(path):
-        _beam_files().write_file(path, content)
+        beam_files().write_file(path, content)
     else:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "wb") as file:
             file.write(content)
 
 
+def make_folder(uri: str) -> None:
+    """Creates a folder and its parents; does nothing for a URL, because an object store has no folders."""
+    if not is_remote(uri):
+        os.makedirs(uri, exist_ok=True)
+
+
 def remove_file(path: str) -> None:
     """Deletes a file.
 
     Raises:
-        Seq2ServeError: it cannot be deleted.
+        OSError: it cannot be deleted.
     """
     if is_remote(path):
-        _beam_files().remove_file(path)
+        beam_files().remove_file(path)
     else:
         os.remove(path)
 
@@ -106,10 +117,10 @@ def stat_files(folder: str) -> dict[str, tuple[int, int]]:
     The time is that of the last change, in nanoseconds since 1970; 0 for URLs.
 
     Raises:
-        Seq2ServeError: the store cannot be reached.
+        OSError: the store cannot be reached.
     """
     if is_remote(folder):
-        return {name: (size, 0) for name, size in _beam_files().file_sizes(folder).items()}
+        return {name: (size, 0) for name, size in beam_files().file_sizes(folder).items()}
     stats = {}
     for parent, _, names in os.walk(folder):
         for name in names:
@@ -123,16 +134,16 @@ def list_files(folder: str) -> list[str]:
     """Returns the paths of the files in a folder, sorted; an empty list if there is no such folder.
 
     Raises:
-        Seq2ServeError: the store cannot be reached.
+        OSError: the store cannot be reached.
     """
     if is_remote(folder):
-        return _beam_files().list_files(folder)
+        return beam_files().list_files(folder)
     names = os.listdir(folder) if os.path.isdir(folder) else []
     return [os.path.join(folder, name) for name in sorted(names)]
 
 
-def _beam_files() -> ModuleType:
-    # Importing Beam takes a second, which commands on local files do not need to spend.
+def beam_files() -> ModuleType:
+    """Imports the module of remote files. That takes a second, which commands on local files do not need to spend."""
     from seq2serve.components.storage import beam_files
 
     return beam_files

@@ -82,7 +82,8 @@ FINE_TUNING_RATE, FINE_TUNING_EPOCHS = 1e-4, 3.0
 _FINE_TUNING: _Sizes = {("encoder",): (_Size(math.inf, 0, 0, 0, 0.1, FINE_TUNING_EPOCHS, 1024, 200),)}
 
 FILLED = 0.93  # of a batch; the rest is padding
-EVALUATIONS, FINE_TUNING_EVALUATIONS = 10, 6  # checkpoints of a training
+EVALUATIONS, FINE_TUNING_EVALUATIONS = 10, 6  # checkpoints of a training, fewer if it is short
+STEPS_PER_EVALUATION = 25  # at least, because the answers of an evaluation take as long as these steps
 AVERAGE_DECAY = 0.99
 PATIENCE = 5  # half of them, of a training of at least LONG steps: a short one is cheaper than a wrong stop
 LONG = 5000
@@ -244,7 +245,7 @@ def _choose_training(choices: _Choices, parts: tuple[str, ...], data: TrainData,
         choices.take("training.patience", 0)  # the user set when training ends
     else:
         # Rounded up, so that the last one is not followed by a few steps and another one.
-        evaluations = EVALUATIONS if is_new else FINE_TUNING_EVALUATIONS
+        evaluations = min(EVALUATIONS if is_new else FINE_TUNING_EVALUATIONS, max(1, steps // STEPS_PER_EVALUATION))
         choices.take("training.checkpoint_steps", max(1, math.ceil(steps / evaluations)))  # 0 steps export the start
         choices.take("training.patience", PATIENCE if steps >= LONG else 0)
     choices.take("training.token_dropout", 0.3 if is_new else 0.0)

@@ -5,6 +5,7 @@ See also: callbacks.py for checkpoints, evaluation and early stopping.
 
 import dataclasses
 import os
+import shutil
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from seq2serve.components.base.component import Context
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.base.progress import note, progress
 from seq2serve.components.storage.data_records import PRETRAINED, read_record, write_record
+from seq2serve.components.storage.files import list_files
 from seq2serve.components.tasks.data import DataSpec
 from seq2serve.components.tasks.evaluation import Evaluation
 from seq2serve.components.tasks.task import Task
@@ -59,7 +61,7 @@ def train(
             earlier = [run for run in context.earlier if run.parameters.get("corpus_weights") == corpus_weights]
             continued = continue_earlier(recipe, int(total_steps), earlier, scratch)
         results = fit(training, scratch, continued)
-    _copy_files(tokenizer.uri, model.path("Format-Keras", "tokenizer"))
+    shutil.copytree(tokenizer.uri, model.path("Format-Keras", "tokenizer"))
     save_model(network, model.path("Format-Keras"))
     write_record(model.path("Format-Keras"), _data_record(transformed_examples, base_model))
     # A model in float32, whatever the precision of training.
@@ -151,7 +153,7 @@ class _TrainingData:
     ):
         self.task, self.recipe, self.tokenizers = task, recipe, tokenizers
         self.implementation = task.implementation()
-        self.train, self.eval = (_shards(examples, split) for split in ("train", "eval"))
+        self.train, self.eval = (list_files(examples.path(f"Split-{split}")) for split in ("train", "eval"))
         self.spec = self._spec(examples.properties)
         self._weights = _numbered_weights(corpus_weights, examples.properties)
         self.rows = self._eval_rows()
@@ -376,20 +378,7 @@ def _make_model(data: _TrainingData) -> keras.Model:
         return data.implementation.make_model(data.recipe.model, data.spec)
 
 
-def _shards(examples: TransformedExamples, split: str) -> list[str]:
-    folder = examples.path(f"Split-{split}")
-    return [os.path.join(folder, name) for name in sorted(tf.io.gfile.listdir(folder))]
-
-
 def _warmup_texts(texts: list[str]) -> list[str]:
     """Returns a short, a medium and a long text."""
     ranked = sorted(texts, key=lambda text: (len(text), text))
     return [ranked[round(i * (len(ranked) - 1) / (NUM_WARMUP_TEXTS - 1))] for i in range(NUM_WARMUP_TEXTS)]
-
-
-def _copy_files(source: str, destination: str) -> None:
-    for folder, _, names in tf.io.gfile.walk(source):
-        target = os.path.join(destination, os.path.relpath(folder, source))
-        tf.io.gfile.makedirs(target)
-        for name in names:
-            tf.io.gfile.copy(os.path.join(folder, name), os.path.join(target, name))

@@ -6,7 +6,6 @@ import dataclasses
 import os
 
 import apache_beam as beam
-from apache_beam.io.filesystems import FileSystems
 from tensorflow_metadata.proto.v0 import schema_pb2
 
 from seq2serve.components.base.artifact import CORPUS, Examples, Schema, Tokenizer, TokenizerSource, TransformedExamples
@@ -16,7 +15,7 @@ from seq2serve.components.base.progress import note
 from seq2serve.components.schema_gen.schema_file import MAX_UNKNOWN_LABEL_SHARE, label_domain, read_schema
 from seq2serve.components.storage.beam_runner import WriteJsonLines, beam_pipeline, read_json_lines
 from seq2serve.components.storage.data_records import describe_data, read_record, write_record
-from seq2serve.components.storage.files import filled_folder, list_files, local_file
+from seq2serve.components.storage.files import filled_folder, list_files, local_file, make_folder
 from seq2serve.components.storage.shards import shard_paths
 from seq2serve.components.tasks.sizing import LONGEST_LIMIT, MAX_LENGTH, VOCABULARY, choose_max_length
 from seq2serve.components.transform.lengths import length_warnings
@@ -227,7 +226,7 @@ def _run_beam(
     """
     uri, splits = transformed_examples.uri, examples.properties["splits"]
     for split in splits:
-        FileSystems.mkdirs(transformed_examples.path(f"Split-{split}"))
+        make_folder(transformed_examples.path(f"Split-{split}"))
     shards = [(split, path, transformed_path(uri, path)) for split in splits for path in shard_paths(examples, split)]
     counts_path, learned_path = (transformed_examples.path(name) for name in ("counts.jsonl", "learned.jsonl"))
     # One pipeline for learning and writing: for each pipeline the workers would import TensorFlow again.

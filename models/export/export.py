@@ -85,12 +85,12 @@ def export(module: ServingModule, directory: str, samples: list[str]) -> None:
 def _rewrite_graph(directory: str) -> None:
     """Adapts the graph that TensorFlow has written to the model server."""
     path = os.path.join(directory, "saved_model.pb")
-    with tf.io.gfile.GFile(path, "rb") as file:
+    with open(path, "rb") as file:
         saved_model = saved_model_pb2.SavedModel.FromString(file.read())
     _set_classify_method(saved_model)
     _remove_gradient_names(saved_model)
     share_nodes(saved_model)
-    with tf.io.gfile.GFile(path, "wb") as file:
+    with open(path, "wb") as file:
         file.write(saved_model.SerializeToString(deterministic=True))
 
 
@@ -123,5 +123,5 @@ def _write_json(directory: str, name: str, value: Any) -> None:
 
 
 def _write(directory: str, name: str, content: bytes) -> None:
-    with tf.io.gfile.GFile(os.path.join(directory, EXTRA_FOLDER, name), "wb") as file:
+    with open(os.path.join(directory, EXTRA_FOLDER, name), "wb") as file:
         file.write(content)

@@ -136,8 +136,8 @@ class Tokenizer(tf.Module, abc.ABC):
 
 
 def write_file(directory: str, name: str, content: bytes) -> None:
-    """Writes one file of a tokenizer, on any file system that TensorFlow supports."""
-    with tf.io.gfile.GFile(os.path.join(directory, name), "wb") as file:
+    """Writes one file of a tokenizer."""
+    with open(os.path.join(directory, name), "wb") as file:
         file.write(content)
 
 

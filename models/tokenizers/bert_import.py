@@ -8,8 +8,6 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import tensorflow as tf
-
 from seq2serve.models.tokenizers.base import vocabulary_tsv, write_file
 from seq2serve.models.tokenizers.bert import (
     BERT_CONTROL_PIECES,
@@ -220,7 +218,7 @@ def _read_json(folder: str, name: str) -> dict[str, Any] | None:
 
 def _read(folder: str, name: str) -> bytes | None:
     path = os.path.join(folder, name)
-    if not tf.io.gfile.exists(path):
+    if not os.path.exists(path):
         return None
-    with tf.io.gfile.GFile(path, "rb") as file:
+    with open(path, "rb") as file:
         return file.read()

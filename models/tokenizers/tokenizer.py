@@ -39,7 +39,7 @@ def load_tokenizer(directory: str) -> Tokenizer:
     Call it eagerly, outside any `tf.function`.
 
     Args:
-        directory: a folder on any file system that TensorFlow supports.
+        directory: a local folder.
     """
     settings = json.loads(_read(os.path.join(directory, _SETTINGS)))
     keeps_whitespace = _whitespace(settings) == "keep"
@@ -56,13 +56,13 @@ def load_tokenizers(directory: str, columns: Sequence[str]) -> dict[str, Tokeniz
     """Loads the tokenizer of each column.
 
     Args:
-        directory: a folder on any file system that TensorFlow supports. It holds one tokenizer for all columns, or a
+        directory: a local folder. It holds one tokenizer for all columns, or a
             folder with a tokenizer for each column.
         columns: names of text columns.
     Returns:
         column -> its tokenizer.
     """
-    if tf.io.gfile.exists(os.path.join(directory, _SETTINGS)):
+    if os.path.exists(os.path.join(directory, _SETTINGS)):
         return dict.fromkeys(columns, load_tokenizer(directory))
     return {column: load_tokenizer(os.path.join(directory, column)) for column in columns}
 
@@ -148,9 +148,8 @@ def same_vocabulary(one: str, other: str) -> bool:
 
 def _vocabulary(directory: str) -> tuple:
     """Returns everything that the ids depend on. For SentencePiece, lowercasing is part of the model."""
-    if not tf.io.gfile.exists(os.path.join(directory, _SETTINGS)):
-        names = sorted(name.rstrip("/") for name in tf.io.gfile.listdir(directory))
-        columns = [name for name in names if tf.io.gfile.isdir(os.path.join(directory, name))]
+    if not os.path.exists(os.path.join(directory, _SETTINGS)):
+        columns = sorted(entry.name for entry in os.scandir(directory) if entry.is_dir())
         return tuple((column, _vocabulary(os.path.join(directory, column))) for column in columns)
     settings = json.loads(_read(os.path.join(directory, _SETTINGS)))
     if settings["kind"] == "bert":
@@ -175,5 +174,5 @@ def _parts(word: str) -> Iterable[str]:
 
 
 def _read(path: str) -> bytes:
-    with tf.io.gfile.GFile(path, "rb") as file:
+    with open(path, "rb") as file:
         return file.read()

@@ -3,7 +3,6 @@
 import json
 
 import keras
-import tensorflow as tf
 
 from seq2serve.models.transformer import models
 
@@ -12,7 +11,7 @@ CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 
 def save_model(model: keras.Model, directory: str) -> None:
     """Writes a model's class, sizes and weights to an existing folder."""
-    with tf.io.gfile.GFile(f"{directory}/{CONFIG}", "w") as file:
+    with open(f"{directory}/{CONFIG}", "w", encoding="utf-8") as file:
         json.dump({"class": type(model).__name__, **model.get_config()}, file, indent=2)
     model.save_weights(f"{directory}/{WEIGHTS}")
 
@@ -24,11 +23,11 @@ def load_model(directory: str) -> keras.Model:
         ValueError: the folder does not contain a model that `save_model` wrote.
     """
     try:
-        with tf.io.gfile.GFile(f"{directory}/{CONFIG}") as file:
+        with open(f"{directory}/{CONFIG}", encoding="utf-8") as file:
             config = json.load(file)
         model = getattr(models, config.pop("class")).from_config(config)
         model.build()
         model.load_weights(f"{directory}/{WEIGHTS}")
-    except (tf.errors.OpError, OSError, AttributeError, KeyError, TypeError) as error:
+    except (OSError, AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{directory} does not contain a seq2serve model: {error}") from error
     return model

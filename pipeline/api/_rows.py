@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 from seq2serve.components.base.errors import UserError
 from seq2serve.pipeline.run_config import SHORT_COLUMNS, named_columns
-from seq2serve.pipeline.running.root import state_folder
+from seq2serve.pipeline.running.state_folder import state_folder
 
 FOLDER = "inputs"  # in the pipeline root: lineage leads here
 

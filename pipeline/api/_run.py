@@ -29,8 +29,8 @@ from seq2serve.pipeline.running.listeners import ConsoleListener, RunListener
 from seq2serve.pipeline.running.pipeline import NodeResult, Pipeline
 from seq2serve.pipeline.running.preflight import check_serving_dir, checked_beam_options
 from seq2serve.pipeline.running.quiet import quiet_libraries
-from seq2serve.pipeline.running.root import config_path
 from seq2serve.pipeline.running.runner import Runner
+from seq2serve.pipeline.running.state_folder import config_path
 
 
 class RunOptions(TypedDict, total=False):

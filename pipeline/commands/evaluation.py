@@ -15,7 +15,6 @@ from seq2serve.components.base.uris import absolute_uri
 from seq2serve.components.evaluator.report import columns_to_slice_by, evaluate_rows, read_rows, unknown_labels
 from seq2serve.components.example_gen.corpora import parse_data
 from seq2serve.components.example_gen.executor import generate_test_examples
-from seq2serve.components.pusher.store import local_copy as local_saved_model
 from seq2serve.components.pusher.versions import read_record
 from seq2serve.components.storage.examples_io import read_batches
 from seq2serve.components.storage.files import local_copy
@@ -31,8 +30,8 @@ from seq2serve.pipeline.commands.history_text import open_store
 from seq2serve.pipeline.config import PipelineConfig, preset, with_columns, with_settings
 from seq2serve.pipeline.dag import input_config
 from seq2serve.pipeline.metadata.store import Ancestry, MetadataStore
+from seq2serve.pipeline.running.artifact_store import root_of
 from seq2serve.pipeline.running.raw_files import resolve_raw_files
-from seq2serve.pipeline.running.root import root_of
 from seq2serve.pipeline.serving.location import find_saved_model, load_runtime
 
 DEFAULT_ROOT = "runs"
@@ -204,7 +203,7 @@ def evaluate_files(model: FinishedModel, files: str, config: PipelineConfig) -> 
             warnings.append(f"no baselines: {error}")
             return {}
 
-    with local_saved_model(model.folder) as folder, load_runtime(folder, model.folder) as runtime:
+    with local_copy(model.folder) as folder, load_runtime(folder, model.folder) as runtime:
         evaluated = evaluate_rows(runtime, task, model.properties, rows, slice_columns, baselines)
     warnings += describe_cuts(**evaluated.report["num_cut"], number=len(rows))
     warnings += [*_label_warnings(task, evaluated.answers, rows), *_trained_warnings(model, rows)]

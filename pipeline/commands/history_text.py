@@ -6,7 +6,7 @@ from seq2serve.components.base.errors import UserError
 from seq2serve.pipeline.metadata.database import sqlite_url
 from seq2serve.pipeline.metadata.store import Execution, MetadataStore, Run
 from seq2serve.pipeline.running.history import read_run, read_runs
-from seq2serve.pipeline.running.root import state_folder
+from seq2serve.pipeline.running.state_folder import state_folder
 
 
 def open_store(pipeline_root: str, metadata_url: str) -> MetadataStore:

@@ -37,7 +37,7 @@ def runs(
     """
     with explained():
         from seq2serve.pipeline.commands import history_text
-        from seq2serve.pipeline.running.root import config_path
+        from seq2serve.pipeline.running.state_folder import config_path
 
         store = history_text.open_store(pipeline_root, metadata)
         print(history_text.runs_text(store) if run_id is None else history_text.run_text(store, run_id))
@@ -155,7 +155,7 @@ def tensorboard(
     It also shows models that are being trained.
     """
     with explained():
-        from seq2serve.pipeline.running.root import state_folder
+        from seq2serve.pipeline.running.state_folder import state_folder
 
         folder = state_folder(pipeline_root)
         if not folder.is_dir():

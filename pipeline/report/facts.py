@@ -12,9 +12,9 @@ from seq2serve.components.tasks.registry import TASKS
 from seq2serve.components.tasks.task import Task
 from seq2serve.pipeline.metadata.store import Ancestry, Execution, MetadataStore, Run
 from seq2serve.pipeline.running import history
+from seq2serve.pipeline.running.artifact_store import ArtifactStore
 from seq2serve.pipeline.running.fingerprint import was_input
-from seq2serve.pipeline.running.root import PipelineRoot
-from seq2serve.pipeline.running.roots import open_root
+from seq2serve.pipeline.running.root import open_root
 
 _LARGE = ("examples", "transformed_examples")  # output keys
 
@@ -64,7 +64,7 @@ class RunFacts:
             "ModelFiles".
         lineage: all artifacts that the run made or reused, and their ancestors, oldest first.
         root: the pipeline root.
-        remote_root: the pipeline root, if it is in an object store.
+        remote_artifacts: of the pipeline root, if they are in an object store.
     """
 
     run: Run
@@ -72,7 +72,7 @@ class RunFacts:
     user_files: dict[str, Artifact]
     lineage: tuple[Ancestry, ...]
     root: str
-    remote_root: PipelineRoot | None = None
+    remote_artifacts: ArtifactStore | None = None
 
     @property
     def task(self) -> Task | None:
@@ -91,11 +91,11 @@ class RunFacts:
         interest.
         """
         artifact = self.steps[component].outputs.get(key) if component in self.steps else None
-        if artifact and self.remote_root:
+        if artifact and self.remote_artifacts:
             if key in _LARGE:
                 return artifact
             with contextlib.suppress(FileNotFoundError):
-                artifact = self.remote_root.local_copy(artifact, on_workers=False)
+                artifact = self.remote_artifacts.local_copy(artifact, on_workers=False)
         return artifact if artifact and os.path.isdir(artifact.uri) else None
 
     @property
@@ -139,5 +139,5 @@ def read_run(store: MetadataStore, run_id: int, root: str) -> RunFacts:
     # Those of the first component that read some: results that are reused may come from earlier files.
     files_first = [ancestry for ancestry in lineage.values() if not ancestry.component]
     user_files = {ancestry.type: ancestry.artifact for ancestry in reversed(files_first)}
-    remote_root = open_root(root) if is_remote(root) else None
-    return RunFacts(run, steps, user_files, tuple(lineage[number] for number in sorted(lineage)), root, remote_root)
+    remote = open_root(root).artifacts if is_remote(root) else None
+    return RunFacts(run, steps, user_files, tuple(lineage[number] for number in sorted(lineage)), root, remote)

@@ -4,7 +4,7 @@ import shlex
 
 from seq2serve.pipeline.config import setting_names
 from seq2serve.pipeline.report.facts import RunFacts
-from seq2serve.pipeline.running.root import config_path
+from seq2serve.pipeline.running.state_folder import config_path
 
 # Parameters of components that are groups of settings -> the section in the names of these settings.
 _SECTIONS = {

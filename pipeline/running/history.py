@@ -5,7 +5,7 @@ from typing import Any
 
 from seq2serve.components.base.errors import UserError
 from seq2serve.pipeline.metadata.store import Execution, MetadataStore, Run
-from seq2serve.pipeline.running.root import is_held, run_lock
+from seq2serve.pipeline.running.state_folder import is_held, run_lock
 
 _KILLED: dict[str, Any] = {"state": "CANCELED", "message": "killed"}  # as the next run will record it
 

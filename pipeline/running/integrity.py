@@ -22,7 +22,7 @@ def record_files(artifact: Artifact, copy: str = "") -> list[FileRecord]:
         copy: a local folder with the same files, if the artifact is on an object store. Without it, the hashes are
             empty: every file would have to be read twice, and a store writes an object whole or not at all.
     Raises:
-        Seq2ServeError, OSError: a file cannot be read.
+        OSError: a file cannot be read.
     """
     records = []
     for prefix, folder in _folders(artifact).items():
@@ -45,7 +45,7 @@ def find_damage(artifact: Artifact, records: Iterable[FileRecord]) -> tuple[str,
         What is wrong with the first damaged file; empty if none is. The records with the times of files whose content
         is unchanged, so that they are not hashed again.
     Raises:
-        Seq2ServeError, OSError: a file cannot be read.
+        OSError: a file cannot be read.
     """
     folders = _folders(artifact)
     stats = {prefix: stat_files(folder) for prefix, folder in folders.items()}

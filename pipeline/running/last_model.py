@@ -8,7 +8,7 @@ from seq2serve.components.base.progress import note
 from seq2serve.components.base.uris import absolute_uri, is_remote
 from seq2serve.pipeline.metadata.database import sqlite_url
 from seq2serve.pipeline.metadata.store import Execution, MetadataStore
-from seq2serve.pipeline.running.root import state_folder
+from seq2serve.pipeline.running.state_folder import state_folder
 
 
 def last_model(pipeline_root: str, task: str, metadata_url: str = "") -> str:

@@ -35,15 +35,17 @@ def checked_beam_options(
 
 
 def check_serving_dir(serving_dir: str, task: str) -> None:
-    """Checks that models of a task can be pushed to a local folder; a URL is left to Pusher, which has TensorFlow.
+    """Checks that models of a task can be pushed to a folder; what a URL contains is left to Pusher.
 
     Raises:
         UserError: the folder cannot be read or written, or holds something other than models of the task.
     """
     # Imported here because it loads portalocker, which `seq2serve --help` does not need.
     from seq2serve.components.pusher.versions import check_destination
+    from seq2serve.components.storage.files import check_url
 
-    if is_remote(serving_dir):
+    if is_remote(serving_dir):  # its content is checked by Pusher, which has the credentials in Beam's options
+        check_url(serving_dir, "the serving folder", "--serving-dir")
         return
     try:
         check_destination(absolute_uri(serving_dir), task)

@@ -10,10 +10,10 @@ def is_present(artifact: Artifact) -> bool:
 
     A version that a rollback withdrew is present: otherwise, the next run would push it again.
 
-    Imports Beam or TensorFlow only for artifacts on an object store.
+    Imports Beam only for artifacts on an object store.
 
     Raises:
-        Seq2ServeError, OSError: the store cannot be reached.
+        OSError: the store cannot be reached.
     """
     if isinstance(artifact, RawFiles):
         return True  # they were read when this run began

@@ -24,6 +24,7 @@ from seq2serve.components.base.uris import is_remote
 from seq2serve.components.storage.files import local_copy
 from seq2serve.pipeline.metadata.database import absolute_url
 from seq2serve.pipeline.metadata.store import Execution, MetadataStore, Place, State
+from seq2serve.pipeline.running.artifact_store import identity_of, root_of
 from seq2serve.pipeline.running.fingerprint import (
     as_json,
     changes,
@@ -36,8 +37,8 @@ from seq2serve.pipeline.running.listeners import ConsoleListener, RunListener
 from seq2serve.pipeline.running.pipeline import NodeResult, Pipeline, RunResult
 from seq2serve.pipeline.running.presence import is_present
 from seq2serve.pipeline.running.raw_files import resolve_raw_files
-from seq2serve.pipeline.running.root import PipelineRoot, identity_of, root_of, run_lock
-from seq2serve.pipeline.running.roots import open_root
+from seq2serve.pipeline.running.root import PipelineRoot, open_root
+from seq2serve.pipeline.running.state_folder import run_lock
 
 
 class Runner:
@@ -65,10 +66,11 @@ class Runner:
         self.pipeline = pipeline
         self._context = Context(tuple(beam_options), verbose=verbose)
         self._listener = listener or ConsoleListener()
-        self._root = open_root(pipeline.pipeline_root, self._context.beam_options)
-        with self._root.lock("sweep"):
-            self._store = _open_store(self._root, metadata_url)
-            self._root.claim(self._store)
+        root = open_root(pipeline.pipeline_root, self._context.beam_options)
+        self._state, self._artifacts = root
+        with self._state.lock("sweep"):
+            self._store = _open_store(root, metadata_url)
+            self._artifacts.claim(self._store)
         self._refuse_unknown_folders()
 
     @property
@@ -103,10 +105,10 @@ class Runner:
     @contextlib.contextmanager
     def _recorded_run(self) -> Iterator[int]:
         """Records a run and how it ends. Holds the run's lock: a RUNNING run whose lock is free was killed."""
-        with self._root.lock("sweep"), contextlib.ExitStack() as alive:
+        with self._state.lock("sweep"), contextlib.ExitStack() as alive:
             self._sweep()
             run_id = self._store.begin_run(self.pipeline.name)
-            alive.enter_context(self._root.lock(run_lock(run_id)))
+            alive.enter_context(self._state.lock(run_lock(run_id)))
             alive = alive.pop_all()
         with alive:
             try:
@@ -118,19 +120,19 @@ class Runner:
                     self._store.end_run(run_id, _final_state(error), str(error))
                 raise
             finally:
-                self._root.forget_lock(run_lock(run_id))
+                self._state.forget_lock(run_lock(run_id))
 
     def _write_config(self, run_id: int, results: Mapping[str, NodeResult]) -> None:
         """Writes the effective config, with the settings that components have chosen."""
         outputs = [artifact for result in results.values() for artifact in result.outputs.values()]
         chosen = [artifact.properties.get("settings", {}) for artifact in outputs]
         if self.pipeline.config:
-            self._root.write_config(run_id, self.pipeline.config(dict(collections.ChainMap(*chosen))))
+            self._state.write_config(run_id, self.pipeline.config(dict(collections.ChainMap(*chosen))))
 
     def _refuse_unknown_folders(self) -> None:
         """Protects artifacts that the store lacks: new executions could get their numbers and so their folders."""
         folders = {
-            number: path for node in self.pipeline.nodes for number, path in self._root.published(node.id).items()
+            number: path for node in self.pipeline.nodes for number, path in self._artifacts.published(node.id).items()
         }
         if unknown := folders.keys() - self._store.executions_of_root():
             folder = folders[max(unknown)]
@@ -150,9 +152,9 @@ class Runner:
         reused = self._reuse(run_id, node, digest)
         if reused is None:
             busy = "another run is executing it"
-            with self._root.lock(digest, when_busy=lambda: self._listener.update(node.id, "waiting", busy)):
+            with self._state.lock(digest, when_busy=lambda: self._listener.update(node.id, "waiting", busy)):
                 # The run that held the lock has completed the execution, or it has failed or was killed.
-                with self._root.lock("sweep"):
+                with self._state.lock("sweep"):
                     self._sweep()
                 reused = self._reuse(run_id, node, digest)
                 if reused is None:
@@ -194,7 +196,7 @@ class Runner:
         if execution.root == self._store.place.root:
             return self._is_intact(artifact)
         root = root_of(artifact.uri)
-        if is_remote(root) != self._root.is_remote or identity_of(root) != execution.root:
+        if is_remote(root) != self._artifacts.is_remote or identity_of(root) != execution.root:
             return False
         with contextlib.suppress(Seq2ServeError):  # another root's bucket may not be readable from here
             return self._is_intact(artifact)
@@ -213,16 +215,16 @@ class Runner:
 
     def _local_folder(self, component: str, key: str, execution_id: int) -> str:
         """Returns the local folder of an output that was just published; empty if it is only on an object store."""
-        folder = self._root.path / component / key / str(execution_id)
+        folder = self._state.path / component / key / str(execution_id)
         return str(folder) if folder.is_dir() else ""
 
     def _readable(self, artifact: Artifact, on_workers: bool) -> Artifact:
         """Returns a published artifact with a URI that a component can read; a damaged local copy is replaced."""
-        copy = self._root.local_copy(artifact, on_workers)
+        copy = self._artifacts.local_copy(artifact, on_workers)
         if copy.uri != artifact.uri and (damage := find_damage(copy, self._store.files(artifact.id))[0]):
             note(f"warning: damaged copy of {artifact.uri}, copied again: {damage}")
             shutil.rmtree(copy.uri)
-            copy = self._root.local_copy(artifact, on_workers)
+            copy = self._artifacts.local_copy(artifact, on_workers)
         return copy
 
     def _reason(self, node: Node, parts: dict, digest: str) -> str:
@@ -259,16 +261,16 @@ class Runner:
         digest = fingerprint(parts)
         execution_id = self._store.begin_execution(run_id, node.id, digest, parts, reason)
         try:
-            staged = self._root.stage(node.id, execution_id, node.outputs, _component(node).runs_beam)
+            staged = self._artifacts.stage(node.id, execution_id, node.outputs, _component(node).runs_beam)
             outputs = {key: channel.type(staged[key]) for key, channel in node.outputs.items()}
             context = dataclasses.replace(
-                self._context, scratch=self._root.scratch(digest), earlier=tuple(self._earlier(node, parts))
+                self._context, scratch=self._state.scratch(digest), earlier=tuple(self._earlier(node, parts))
             )
             prior: list[Artifact] = []
             self._call(node, inputs, outputs, context, prior)
             properties = {key: as_json(f"the properties of {key}", outputs[key].properties) for key in outputs}
             fingerprints = {key: _output_fingerprint(digest, key, output) for key, output in outputs.items()}
-            uris = self._root.publish(node.id, execution_id, node.outputs)
+            uris = self._artifacts.publish(node.id, execution_id, node.outputs)
             artifacts = {
                 key: channel.type(uris[key], properties[key], fingerprints[key])
                 for key, channel in node.outputs.items()
@@ -280,7 +282,7 @@ class Runner:
             published = self._store.publish(execution_id, inputs, artifacts, files, prior)
         except BaseException as error:
             raise self._failure(node, execution_id, error) from error
-        self._root.remove_scratch(digest)
+        self._state.remove_scratch(digest)
         return published
 
     def _call(
@@ -335,7 +337,7 @@ class Runner:
         failure = error if isinstance(error, KeyboardInterrupt) else self._explain(node, execution_id, error)
         # If the disk is gone, these fail too; the end of the run frees its lock, and the next run sweeps.
         with contextlib.suppress(OSError, Seq2ServeError):
-            self._root.unstage(execution_id)  # first: on a full disk the store cannot be written before
+            self._artifacts.unstage(execution_id)  # first: on a full disk the store cannot be written before
             self._abandon(execution_id, _final_state(error), str(failure))
         return failure
 
@@ -343,7 +345,7 @@ class Runner:
         """Ends an incomplete execution: its folders first, then its state, so that a kill in between loses neither."""
         execution = self._store.execution(execution_id)
         if execution.state == "RUNNING":
-            self._root.discard(execution.component, execution_id)
+            self._artifacts.discard(execution.component, execution_id)
             self._store.end_execution(execution_id, state, message)
 
     def _explain(self, node: Node, execution_id: int, error: BaseException) -> Seq2ServeError:
@@ -352,31 +354,31 @@ class Runner:
             return error.in_component(node.id)
         if _is_disk_full(error):
             return ComponentError(
-                f"{node.id} failed: no space left on the disk of the pipeline root {self._root.path}; free some space "
+                f"{node.id} failed: no space left on the disk of the pipeline root {self._state.path}; free some space "
                 f"and run the same command again to resume",
                 code="disk-full",
                 component=node.id,
             )
         message = f"{node.id} failed: {type(error).__name__}: {error}"
         with contextlib.suppress(OSError):
-            message += f"\nStack trace: {self._root.write_log(node.id, execution_id, error)}"
+            message += f"\nStack trace: {self._state.write_log(node.id, execution_id, error)}"
         return ComponentError(message, code="component-failed", component=node.id)
 
     def _sweep(self) -> None:
         """Ends the executions that killed runs left RUNNING and removes their folders; call it holding "sweep"."""
         for run_id in self._store.unfinished_runs():
-            with self._root.try_lock(run_lock(run_id)) as was_killed:
+            with self._state.try_lock(run_lock(run_id)) as was_killed:
                 if not was_killed:
                     continue
                 for execution in self._store.executions_of_run(run_id):
                     self._abandon(execution.id, "CANCELED", "killed")
                 self._store.end_run(run_id, "CANCELED", "killed")
-                self._root.forget_lock(run_lock(run_id))
-        for digest in self._root.scratches():
-            with self._root.try_lock(digest) as unused:
+                self._state.forget_lock(run_lock(run_id))
+        for digest in self._state.scratches():
+            with self._state.try_lock(digest) as unused:
                 # Killed after publishing: there is nothing left to resume.
                 if unused and self._usable(digest, {}):
-                    self._root.remove_scratch(digest)
+                    self._state.remove_scratch(digest)
 
 
 def _component(node: Node) -> Component:
@@ -403,24 +405,26 @@ def _output_types(node: Node) -> dict[str, type[Artifact]]:
 
 def _open_store(root: PipelineRoot, metadata_url: str) -> MetadataStore:
     """Opens the root's own store, or the shared one; two stores would give the root's folders the same numbers."""
-    if absolute_url(metadata_url or root.metadata_url) == root.metadata_url:
-        if root.shared_store:
+    name = root.artifacts.name
+    if absolute_url(metadata_url or root.state.metadata_url) == root.state.metadata_url:
+        if root.artifacts.shared_store:
             raise UserError(
-                f"the pipeline root {root} keeps its metadata in {root.shared_store}; pass that with --metadata, or "
-                f"name another --pipeline-root",
+                f"the pipeline root {name} keeps its metadata in {root.artifacts.shared_store}; pass that with "
+                f"--metadata, or name another --pipeline-root",
                 code="metadata-store-shared",
-                root=str(root),
+                root=name,
             )
-        return MetadataStore(root.metadata_url)
-    if root.has_own_store:
+        return MetadataStore(root.state.metadata_url)
+    if root.state.has_own_store:
         raise UserError(
-            f"the pipeline root {root} has its own metadata store and cannot switch to a shared one; omit --metadata, "
-            f"or name another --pipeline-root",
+            f"the pipeline root {name} has its own metadata store and cannot switch to a shared one; omit "
+            f"--metadata, or name another --pipeline-root",
             code="metadata-store-own",
-            root=str(root),
+            root=name,
         )
     store = MetadataStore(metadata_url)
-    store.place = Place(root.identity(), f"{socket.gethostname()}:{root.path}")  # now that the store was reached
+    # Only now that the store was reached: this writes to the root.
+    store.place = Place(root.artifacts.identity(), f"{socket.gethostname()}:{root.state.path}")
     return store
 
 

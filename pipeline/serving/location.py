@@ -3,8 +3,9 @@
 import contextlib
 
 from seq2serve.components.base.errors import UserError
-from seq2serve.components.pusher.store import GRAPH_FILE, local_copy, open_store
+from seq2serve.components.pusher.store import GRAPH_FILE, open_store
 from seq2serve.components.pusher.versions import labels, read_versions, versions
+from seq2serve.components.storage.files import local_copy
 from seq2serve.models.runtime.runtime import SavedModelRuntime, TensorFlowError
 
 

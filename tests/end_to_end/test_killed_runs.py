@@ -23,12 +23,12 @@ import seq2serve.components.bulk_inferrer.workers, seq2serve.components.transfor
 import seq2serve.models.export.translation
 from seq2serve.components.trainer import callbacks as trainer_callbacks
 from seq2serve.pipeline.commands.app import main
-from seq2serve.pipeline.running.root import PipelineRoot
+from seq2serve.pipeline.running.artifact_store import LocalArtifacts
 from tensorboard.backend.event_processing.io_wrapper import GetLogdirSubdirectories
 
 arguments = json.loads(sys.argv[1])
 sys.argv = arguments["command"]
-publish, move_bar = PipelineRoot.publish, trainer_callbacks.ProgressBar.on_train_batch_end
+publish, move_bar = LocalArtifacts.publish, trainer_callbacks.ProgressBar.on_train_batch_end
 
 def run(killed):
     def publish_or_die(self, component, execution_id, keys):
@@ -41,7 +41,7 @@ def run(killed):
         if killed == "Trainer" and int(self.model.optimizer.iterations) == arguments["kill_step"]:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    PipelineRoot.publish, trainer_callbacks.ProgressBar.on_train_batch_end = publish_or_die, move_bar_or_die
+    LocalArtifacts.publish, trainer_callbacks.ProgressBar.on_train_batch_end = publish_or_die, move_bar_or_die
     with open("stdout.txt", "w") as out, contextlib.redirect_stdout(out):
         main()
 

@@ -1,22 +1,17 @@
-"""An object store in memory, on loopback, with the parts of Google Cloud Storage's API that Beam and TensorFlow use.
+"""An object store in memory, on loopback, with the parts of Google Cloud Storage's API that Beam uses.
 
 The API: https://cloud.google.com/storage/docs/json_api/v1
-
-Clients are configured by environment variables. Beam's client accepts another address (STORAGE_EMULATOR_HOST).
-TensorFlow's doesn't, but it accepts a proxy and a certificate; so this server is both the proxy and the store.
 
 As in Google Cloud Storage, an upload is atomic: the object appears with the last byte.
 """
 
 import base64
-import datetime
 import email.parser
 import hashlib
 import http.server
 import json
 import pathlib
 import re
-import ssl
 import sys
 import threading
 import time
@@ -24,10 +19,8 @@ import urllib.parse
 from collections.abc import Iterator
 
 import google_crc32c
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.x509.oid import NameOID
 
 _TOKEN = "of-a-test"
 _PAGE = 50  # objects per page of a listing; few, so that tests have several pages
@@ -59,7 +52,7 @@ class ObjectStore(http.server.ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Ignores clients that disconnect, and clients of Google's other services that reject the certificate."""
+        """Ignores clients that disconnect."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
@@ -73,25 +66,16 @@ class ObjectStore(http.server.ThreadingHTTPServer):
         """Returns the environment variables for clients, which then authenticate with a token.
 
         Args:
-            folder: for the file of a service account, with a new key, and a certificate for the same key.
+            folder: for the file of a service account, with a new key.
         """
         key = rsa.generate_private_key(65537, 2048)
         form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        secret, public = key.private_bytes(*form), _certificate(key)
+        secret = key.private_bytes(*form)
         account = {"type": "service_account", "project_id": "a-project", "client_email": "a@b", "client_id": "a"}
         account |= {"private_key": secret.decode(), "private_key_id": "1", "token_uri": f"{self.url}/token"}
-        contents = {"account.json": json.dumps(account).encode(), "ca.pem": public, "server.pem": public + secret}
-        for name, content in contents.items():
-            (folder / name).write_bytes(content)
-        self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.tls.load_cert_chain(folder / "server.pem")
-        return {
-            "STORAGE_EMULATOR_HOST": self.url,
-            "GOOGLE_APPLICATION_CREDENTIALS": str(folder / "account.json"),
-            "https_proxy": self.url,
-            "no_proxy": "localhost,127.0.0.1",  # for connections between Beam's workers
-            "CURL_CA_BUNDLE": str(folder / "ca.pem"),
-        }
+        path = folder / "account.json"
+        path.write_text(json.dumps(account), encoding="ascii")
+        return {"STORAGE_EMULATOR_HOST": self.url, "GOOGLE_APPLICATION_CREDENTIALS": str(path)}
 
     def under(self, uri: str) -> dict[str, bytes]:
         """Returns name -> content of the objects under a URL, names relative to it."""
@@ -112,15 +96,6 @@ class ObjectStore(http.server.ThreadingHTTPServer):
             "md5Hash": base64.b64encode(hashlib.md5(content).digest()).decode(),
             "crc32c": base64.b64encode(google_crc32c.value(content).to_bytes(4, "big")).decode(),
         }
-
-
-def _certificate(key: rsa.RSAPrivateKey) -> bytes:
-    """Returns a self-signed certificate for Google's host names."""
-    name, now = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a test")]), datetime.datetime.now(datetime.UTC)
-    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + datetime.timedelta(days=1))
-    hosts = x509.SubjectAlternativeName([x509.DNSName("*.googleapis.com")])
-    builder = builder.add_extension(hosts, False).add_extension(x509.BasicConstraints(True, None), True)
-    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -149,15 +124,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     do_GET = do_POST = do_PUT = do_DELETE = _respond
 
-    def do_CONNECT(self) -> None:
-        """Accepts the tunnel that a client requests from a proxy, and acts as the server at its other end."""
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.flush()
-        self.connection = self.server.tls.wrap_socket(self.connection, server_side=True)
-        self.rfile, self.wfile = self.connection.makefile("rb"), self.connection.makefile("wb")
-        self.close_connection = False
-
     def _body(self) -> Iterator[bytes]:
         if self.headers.get("Transfer-Encoding") != "chunked":
             yield self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -185,9 +151,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _answer_locked(self, method: str, target: str) -> tuple:
         path, _, query = target.partition("?")
         query = dict(urllib.parse.parse_qsl(query))
-        if not path.startswith(("/storage", "/download")):  # the older API, with which TensorFlow reads
-            bucket, _, name = path[1:].partition("/")
-            path, query = f"/storage/v1/b/{bucket}/o/{name.replace('/', '%2F')}", {"alt": "media"}
         bucket = path.partition("/b/")[2].partition("/")[0]
         if refusal := self._refusal(bucket):
             return refusal

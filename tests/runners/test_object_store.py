@@ -12,6 +12,7 @@ import sys
 
 import pytest
 
+from seq2serve.components.base import artifact
 from seq2serve.components.base.artifact import Artifact
 from seq2serve.pipeline.metadata.database import sqlite_url
 from seq2serve.pipeline.metadata.store import MetadataStore
@@ -79,7 +80,8 @@ def seq2serve(remote_run, *arguments: str) -> subprocess.CompletedProcess:
 def published(remote_run) -> list[Artifact]:
     """Returns the artifacts that the metadata store lists as published."""
     metadata = MetadataStore(sqlite_url(remote_run.folder / STATE / "metadata.sqlite"))
-    return [artifact for kind in Artifact.__subclasses__() for _, artifact in metadata.published(kind)]
+    kinds = [kind for kind in vars(artifact).values() if isinstance(kind, type) and issubclass(kind, Artifact)]
+    return [published for kind in kinds for _, published in metadata.published(kind)]
 
 
 def assert_nothing_half_written(remote_run, store):

@@ -12,6 +12,7 @@ from seq2serve.components.base.component import Context
 from seq2serve.components.base.errors import ComponentError
 from seq2serve.components.bulk_inferrer.component import BulkInferrer
 from seq2serve.components.bulk_inferrer.workers import BATCH_ROWS
+from seq2serve.components.storage.beam_files import upload
 from seq2serve.components.tasks.translation.task import Translation
 
 BAD = "a text that the model cannot answer"
@@ -79,13 +80,9 @@ def test_predictions_are_in_the_order_of_the_rows_and_have_their_keys(infer, mak
     assert result.properties == {"num_predictions": 171, "num_failures": 0}
 
 
-def test_a_model_on_an_object_store_answers_like_one_on_a_disk(infer, make_saved_model, write_examples, tmp_path):
-    url = f"ram://{tmp_path.name}"
-    for path in pathlib.Path(make_saved_model(upper)).rglob("*"):
-        if path.is_file():
-            target = f"{url}/{path.relative_to(tmp_path / 'saved-model-0')}"
-            tf.io.gfile.makedirs(os.path.dirname(target))
-            tf.io.gfile.copy(str(path), target)
+def test_a_model_on_an_object_store_answers_like_one_on_a_disk(infer, make_saved_model, write_examples, blobs):
+    url = "memory://bucket/model"
+    upload(make_saved_model(upper), url)
     assert lines(infer(write_examples(*SHARDS), url), "predictions") == answers(SHARDS)
 
 

@@ -33,11 +33,13 @@ NAMES = [
 
 
 @pytest.fixture(params=["disk", "object store"])
-def folder(request, tmp_path):
+def folder(request, tmp_path, blobs):
     """Returns a function from a name to a serving folder with settings of that name."""
 
     def make(name):
-        store = open_store(str(tmp_path / name) if request.param == "disk" else f"ram://{tmp_path.name}/{name}")
+        if request.param == "object store" and set("[*?") & set(name):
+            pytest.skip("Pusher refuses this name, which Beam would treat as a pattern")
+        store = open_store(str(tmp_path / name) if request.param == "disk" else f"memory://bucket/{name}")
         with store.locked():
             write_server_settings(store)
         return store
@@ -58,7 +60,7 @@ def test_docker_compose_starts_the_server_on_the_folder_whatever_its_name(folder
     assert re.fullmatch("[a-z0-9][a-z0-9_-]*", compose["name"])  # Docker Compose accepts no other
     service = compose["services"]["serving"]
     flags = dict(uninterpolated(flag).removeprefix("--").split("=", 1) for flag in service["command"])
-    remote = store.path("").startswith("ram://")
+    remote = store.path("").startswith("memory://")
     root = store.path("models.config").removesuffix("/models.config") if remote else "/serving"
     files = {"model_config_file": "models.config", "batching_parameters_file": "batching_parameters.txt"}
     files["monitoring_config_file"] = "monitoring.config"

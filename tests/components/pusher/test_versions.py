@@ -1,14 +1,12 @@
 """Versions, labels, rollbacks and what servers load, on a local disk and in an object store."""
 
 import contextlib
-import functools
 import itertools
 import os
 import pathlib
 import subprocess
 
 import pytest
-import tensorflow as tf
 
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.pusher.store import open_store, version_path
@@ -25,6 +23,7 @@ from seq2serve.components.pusher.versions import (
     unserved_reason,
     versions,
 )
+from seq2serve.components.storage.files import write_file
 
 # Without assets/: TensorFlow's in-memory file system confuses it with assets.extra.
 FILES = ("variables/variables.index", "vocabulary/spm.model", "saved_model.pb")
@@ -45,8 +44,8 @@ def model(tmp_path):
 
 
 @pytest.fixture(params=["disk", "object store"])
-def destination(request, tmp_path):
-    return str(tmp_path / "serving" / "en_de") if request.param == "disk" else f"ram://{tmp_path.name}/en_de"
+def destination(request, tmp_path, blobs):
+    return str(tmp_path / "serving" / "en_de") if request.param == "disk" else "memory://bucket/en_de"
 
 
 def push(destination, model, keep=5):
@@ -106,8 +105,7 @@ def test_old_versions_are_kept_if_servers_need_them(destination, model):
 
 def test_a_damaged_version_is_pushed_again(destination, model):
     number = push(destination, model("a"))
-    with tf.io.gfile.GFile(open_store(destination).path(f"{number}/{FILES[0]}"), "w") as file:
-        file.write("b")
+    write_file(open_store(destination).path(f"{number}/{FILES[0]}"), b"b")
     assert push(destination, model("a")) > number
     assert open_store(destination).read(f"{versions(destination)[-1]}/{FILES[0]}") == b"a"
 
@@ -177,30 +175,47 @@ def test_a_withdrawn_version_has_one_pushed_path_and_its_files_are_found(destina
     assert [version_path(name) for name in names] == list(names)
 
 
-def test_a_rollback_in_an_object_store_that_is_killed_is_finished_by_a_second_one(tmp_path, model, monkeypatch):
+class KilledError(BaseException):
+    """Ends a call as if its process had been killed."""
+
+
+class MortalBlobs(dict):
+    """The objects of a store; the process is killed before it writes or deletes the one after `left` others."""
+
+    def __init__(self, blobs, left):
+        super().__init__(blobs)
+        self._left = left
+
+    def _count(self):
+        self._left -= 1
+        if self._left < 0:
+            raise KilledError
+
+    def __setitem__(self, name, content):
+        self._count()
+        super().__setitem__(name, content)
+
+    def __delitem__(self, name):
+        self._count()
+        super().__delitem__(name)
+
+
+def test_a_rollback_in_an_object_store_that_is_killed_is_finished_by_a_second_one(
+    memory_file_system, blobs, model, monkeypatch
+):
     """Killed before each single copy and deletion: a complete version is always left, and a second call finishes."""
-    import tensorflow as tf
-
-    class KilledError(Exception):
-        pass
-
     for step in itertools.count():
-        destination, calls = f"ram://{tmp_path.name}/en_de-{step}", itertools.count()
+        destination = f"memory://bucket/en_de-{step}"
         first, second = (push(destination, model(content)) for content in "ab")
-
-        def killed(real, *arguments, calls=calls, step=step, **options):
-            if next(calls) == step:
-                raise KilledError
-            return real(*arguments, **options)
-
+        mortal = MortalBlobs(blobs, step)
         with monkeypatch.context() as patch:
-            for name in ("copy", "remove", "rmtree"):
-                patch.setattr(tf.io.gfile, name, functools.partial(killed, getattr(tf.io.gfile, name)))
+            patch.setattr(memory_file_system, "BLOBS", mortal)
             try:
                 rollback(destination)
                 break
             except KilledError:
-                pass
+                blobs.clear()
+                blobs.update(mortal)
         store = open_store(destination)
         assert any(store.has(f"{name}/saved_model.pb") for name in (second, f"withdrawn-{second}"))
         assert store.has(f"{first}/saved_model.pb")
@@ -376,18 +391,8 @@ def test_a_version_published_by_another_program_is_a_version(tmp_path, model):
     assert rollback(str(destination)) == (7, [pushed])
 
 
-def test_saved_model_pb_is_copied_last_to_an_object_store(model, tmp_path, monkeypatch):
-    import tensorflow as tf
-
-    destination, copy, snapshots = f"ram://{tmp_path.name}/en_de", tf.io.gfile.copy, []
-
-    def copy_and_list(source, target, overwrite=False):
-        copy(source, target, overwrite)
-        paths = [f"{folder}/{name}" for folder, _, names in tf.io.gfile.walk(destination) for name in names]
-        snapshots.append({path.removeprefix(f"{destination}/").partition("/")[2] for path in paths})
-
-    monkeypatch.setattr(tf.io.gfile, "copy", copy_and_list)
-    push(destination, model("a"))
-    assert len(snapshots) == len(FILES)
-    assert all("saved_model.pb" not in files for files in snapshots[:-1])
-    assert {*FILES, RECORD_FILE} <= snapshots[-1]
+def test_saved_model_pb_is_the_last_file_of_a_version_in_an_object_store(model, blobs):
+    number = push("memory://bucket/en_de", model("a"))
+    written = [name.removeprefix(f"memory://bucket/en_de/{number}/") for name in blobs if f"/{number}/" in name]
+    assert written[-1] == "saved_model.pb"
+    assert set(written) == {*FILES, RECORD_FILE}

@@ -44,9 +44,8 @@ def test_the_model_is_found_and_each_answer_is_a_line(invoke, tmp_path, monkeypa
     assert outcome.stdout.splitlines() == [f"{folder} serving_default one", f"{folder} serving_default -5 degrees"]
 
 
-def test_a_model_on_an_object_store_answers(invoke, text_model, tmp_path):
-    """TensorFlow's file system in memory stands in for an object store."""
-    url = f"ram://{tmp_path.name}/shout"
+def test_a_model_on_an_object_store_answers(invoke, text_model, blobs):
+    url = "memory://bucket/shout"
     publish(url, text_model, {}, 3)
     outcome = invoke("predict", "--model", url, "hi", "you")
     assert (outcome.exit_code, outcome.stdout) == (0, "HI\nYOU\n"), outcome.stderr

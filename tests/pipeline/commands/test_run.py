@@ -60,10 +60,10 @@ def test_column_names_of_a_labelled_file_are_options(command, toy, options):
     assert toy.arguments["serving_dir"] == "serving/classification"
 
 
-def test_a_url_of_a_serving_folder_is_passed_unchanged(command, toy):
-    outcome = command("run", "data.tsv", "--serving-dir", "gs://bucket/models/en_de")
+def test_a_url_of_a_serving_folder_is_passed_unchanged(command, toy, blobs):
+    outcome = command("run", "data.tsv", "--serving-dir", "memory://bucket/models/en_de")
     assert outcome.exit_code == 0, outcome.stderr
-    assert toy.arguments["serving_dir"] == "gs://bucket/models/en_de"
+    assert toy.arguments["serving_dir"] == "memory://bucket/models/en_de"
 
 
 @pytest.mark.parametrize(

@@ -99,9 +99,8 @@ def test_a_rollback_that_cannot_be_written_is_an_error(invoke, serving):
     assert versions(folder) == [first, second]
 
 
-def test_versions_on_an_object_store_are_listed(invoke, text_model, tmp_path):
-    """TensorFlow's file system in memory stands in for an object store."""
-    url = f"ram://{tmp_path.name}/shout"
+def test_versions_on_an_object_store_are_listed(invoke, text_model, blobs):
+    url = "memory://bucket/shout"
     number = publish(url, text_model, {"evaluation": {"reason": "loud enough"}}, 3)
     listed = invoke("versions", url).stdout
     assert f"{number}  served     stable " in listed

@@ -1,5 +1,7 @@
 """Beam options follow a bare --; Dataflow's workers reach only object stores; a serving folder takes one task."""
 
+import re
+
 import pytest
 
 from seq2serve.components.base.errors import UserError
@@ -42,10 +44,17 @@ def test_the_message_of_a_local_path_names_its_role_and_two_ways_out():
         checked_beam_options(DATAFLOW, "gs://b/a.tsv", "runs")
 
 
-def test_a_serving_folder_may_be_new_or_a_url(tmp_path):
+def test_a_serving_folder_may_be_new_or_a_url(tmp_path, blobs):
     check_serving_dir(str(tmp_path / "new"), "translation")
-    check_serving_dir("gs://bucket/models", "translation")
+    check_serving_dir("memory://bucket/models", "translation")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("url", "code"), [("nowhere://models", "url-unsupported"), ("memory://a*", "url-is-pattern")])
+def test_a_url_that_cannot_be_a_serving_folder_is_an_error(blobs, url, code):
+    with pytest.raises(UserError, match=rf"^the serving folder {re.escape(url)} ") as error:
+        check_serving_dir(url, "translation")
+    assert (error.value.code, error.value.fields) == (code, {"path": url})
 
 
 @pytest.mark.parametrize(("name", "code"), [("file", "serving-dir-unwritable"), ("x" * 300, "serving-dir-unreadable")])

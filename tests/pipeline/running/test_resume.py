@@ -13,7 +13,7 @@ import pytest
 from seq2serve.pipeline.commands.history_text import run_text, runs_text
 from seq2serve.pipeline.metadata.store import MetadataStore
 from seq2serve.pipeline.report import facts as report_run
-from seq2serve.pipeline.running.root import PipelineRoot, run_lock
+from seq2serve.pipeline.running.state_folder import StateFolder, run_lock
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_history_shows_a_killed_run_as_killed_and_a_live_run_as_running_without_
     assert (facts.run.state, facts.steps["Train"].execution.message) == ("CANCELED", "killed")
     assert toy.states()[-1] == ("Train", "RUNNING"), "reading the history changed the store"
     assert sorted((toy.root / ".locks").iterdir()) == before
-    with PipelineRoot(str(toy.root)).lock(run_lock(1)):
+    with StateFolder(toy.root).lock(run_lock(1)):
         assert runs_text(store).splitlines()[1].split()[4:] == ["RUNNING", "1", "0"]
         assert run_text(store, 1).splitlines()[2].split()[1] == "RUNNING"
 

@@ -14,8 +14,8 @@ from seq2serve.components.base.errors import ComponentError, NotBlessedError, Us
 from seq2serve.pipeline.metadata.store import MetadataStore
 from seq2serve.pipeline.running.listeners import RunListener
 from seq2serve.pipeline.running.pipeline import NodeResult, Pipeline, RunResult
-from seq2serve.pipeline.running.root import PipelineRoot
 from seq2serve.pipeline.running.runner import Runner
+from seq2serve.pipeline.running.state_folder import StateFolder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -274,7 +274,7 @@ def failing(error: BaseException) -> Callable[[Path], None]:
 
 def executions(root: Path, component_name: str) -> list[tuple[str, str]]:
     """Returns (state, message) of every execution of a component."""
-    store = MetadataStore(PipelineRoot(str(root)).metadata_url)
+    store = MetadataStore(StateFolder(root).metadata_url)
     rows = [execution for run in store.runs() for execution in store.executions_of_run(run.id)]
     return [(row.state, row.message) for row in rows if row.component == component_name]
 

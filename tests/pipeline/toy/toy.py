@@ -18,7 +18,7 @@ import helper
 from seq2serve.components.base.artifact import Examples, Model, ModelEvaluation, ModelRun, RawFiles
 from seq2serve.components.base.component import Context, Input, Output, component, raw_files
 from seq2serve.pipeline.metadata.store import MetadataStore
-from seq2serve.pipeline.running import root as pipeline_root
+from seq2serve.pipeline.running import artifact_store
 from seq2serve.pipeline.running.pipeline import Pipeline
 from seq2serve.pipeline.running.runner import Runner
 
@@ -85,9 +85,9 @@ def crash_at(module, name, wanted, before):
 
 # Calls are counted over the whole run: first the one output of Count, then the two of Train.
 if SETTINGS["crash"] == "before Train is renamed":
-    crash_at(pipeline_root.os, "rename", 2, before=True)
+    crash_at(artifact_store.os, "rename", 2, before=True)
 elif SETTINGS["crash"] == "between Train's renames":
-    crash_at(pipeline_root.os, "rename", 3, before=True)
+    crash_at(artifact_store.os, "rename", 3, before=True)
 elif SETTINGS["crash"] == "before Train is committed":
     crash_at(MetadataStore, "publish", 2, before=True)
 elif SETTINGS["crash"] == "after Train is committed":

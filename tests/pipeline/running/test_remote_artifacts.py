@@ -14,9 +14,9 @@ from seq2serve.pipeline.commands.lineage_text import lineage_text
 from seq2serve.pipeline.metadata.store import MetadataStore
 from seq2serve.pipeline.running.pipeline import Pipeline, RunResult
 from seq2serve.pipeline.running.presence import is_present
-from seq2serve.pipeline.running.root import state_folder
-from seq2serve.pipeline.running.roots import open_root
+from seq2serve.pipeline.running.root import open_root
 from seq2serve.pipeline.running.runner import Runner
+from seq2serve.pipeline.running.state_folder import state_folder
 
 ROOT = "memory://bucket/runs"
 FAULTS: set[str] = set()  # names of components that fail half-way
