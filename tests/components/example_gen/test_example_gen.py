@@ -22,9 +22,9 @@ from seq2serve.components.base.component import Context
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.example_gen import text_files
 from seq2serve.components.example_gen.component import ExampleGen
-from seq2serve.components.example_gen.formats import InputConfig, SplitConfig
+from seq2serve.components.example_gen.config import InputConfig, SplitConfig
 from seq2serve.components.example_gen.readers.base import Layout, RejectedRowError
-from seq2serve.components.example_gen.readers.tsv import parse_row
+from seq2serve.components.example_gen.readers.tsv import TsvReader
 from seq2serve.components.example_gen.splitting import Splitter
 from seq2serve.pipeline.running.raw_files import resolve_raw_files
 
@@ -246,8 +246,9 @@ def test_shares_that_leave_a_split_without_rows_are_an_error(tmp_path, shares):
 @settings(max_examples=300, deadline=None)
 @given(st.one_of(st.binary(), st.text().map(str.encode)))
 def test_a_line_is_split_into_its_exact_cells_or_rejected(line):
+    reader = TsvReader(PAIR, "\t", first_row=2, note="")
     try:
-        row = parse_row(line, PAIR)
+        row = reader.parse(line)
     except RejectedRowError as error:
         reason = str(error)
         cells = line.split(b"\t")

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seq2serve.components.base.errors import UserError
-from seq2serve.components.example_gen.formats import InputConfig
+from seq2serve.components.example_gen.config import InputConfig
 from seq2serve.components.example_gen.readers.base import Row
 from seq2serve.components.example_gen.tables import make_table
-from seq2serve.components.example_gen.text_files import DamagedFileError, plan_shards
+from seq2serve.components.example_gen.text_files import DamagedFileError
+from tests.components.example_gen.readers.reading import read_table
 
 PAIR = {"source": "en", "target": "de"}
 TEXT = {"text": "text"}
@@ -27,9 +28,7 @@ def read(paths, columns, input_config=None, shard_bytes=1 << 40, parallel=False)
     files = [{"path": str(path), "bytes": path.stat().st_size} for path in paths]
     group = tuple(file | {"column": column} for file, column in zip(files, columns, strict=True)) if parallel else files
     table = make_table(tuple(group), columns, input_config or InputConfig(), shard_bytes)
-    segments = [segment for shard in plan_shards([table.file], shard_bytes) for segment in shard]
-    scans = {segment: table.reader.scan(segment) for segment in table.reader.to_scan(segments)}
-    return [row for segment in segments for row in table.reader.read(segment, scans)]
+    return read_table(table, shard_bytes)
 
 
 def write(folder, name: str, content: str | bytes) -> pathlib.Path:
