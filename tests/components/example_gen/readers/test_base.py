@@ -126,6 +126,28 @@ def test_parallel_files_of_different_lengths_are_an_error_with_their_line_counts
         assert error.value.fields == {"counts": {str(paths[0]): 5, str(paths[1]): 4}}
 
 
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from(["a.tsv", "a.jsonl", "a.txt"]),
+    st.lists(st.sampled_from([b"", b" ", b"x\ty", b'{"t": "x"}', b"\xff", b"text"]), max_size=12),
+    st.sampled_from([b"\n", b"\r\n"]),
+    st.booleans(),
+    st.booleans(),
+    st.integers(1, 20),
+)
+def test_lines_are_rows_or_rejects_with_their_numbers_however_the_file_is_cut(
+    name, lines, end, is_ended, is_marked, shard_bytes
+):
+    is_tsv = name == "a.tsv"
+    content = end.join([b"t\tu"] * is_tsv + lines) + end * is_ended
+    with tempfile.TemporaryDirectory() as folder:
+        path = write(folder, name, b"\xef\xbb\xbf" * is_marked + content)
+        rows = read([path], {"text": "t", "label": "u"} if is_tsv else {"text": "t"}, shard_bytes=shard_bytes)
+    written = enumerate((line.removesuffix(b"\r") for line in content.removesuffix(b"\n").split(b"\n")), start=1)
+    expected = [(number, line) for number, line in written if (number > 1 if is_tsv else line.strip())]
+    assert [(row.number, row.raw) for row in rows] == expected
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(cells, cells), max_size=6), st.integers(1, 40), st.booleans())
 def test_json_fields_are_read_by_key_or_dotted_path(rows, shard_bytes, nested):
