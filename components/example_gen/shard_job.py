@@ -103,7 +103,7 @@ class ShardJob:
 
 
 def _number_rejects(folder: ShardFolder, summaries: list[dict]) -> None:
-    """Changes the numbers of rejects that count from the beginning of their segment to those in the file."""
+    """Numbers rejects through their file if readers have numbered them from the beginning of their segment."""
     lines_before: collections.Counter = collections.Counter()
     shifts: dict[str, dict[str, int]] = {}
     for summary in summaries:
@@ -117,7 +117,7 @@ def _number_rejects(folder: ShardFolder, summaries: list[dict]) -> None:
 
 
 def _shift_lines(path: str, shift: dict[str, int]) -> None:
-    """Adds the lines before its segment, by file, to the number of each reject in a shard."""
+    """Adds to the numbers of the rejects of a shard; `shift`: file -> the number of its lines in earlier shards."""
     with FileSystems.open(path) as file:
         rejects = [json.loads(line) for line in file.read().splitlines()]
     moved = (reject | {"line": reject["line"] + shift.get(reject["file"], 0)} for reject in rejects)

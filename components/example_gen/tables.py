@@ -59,8 +59,9 @@ def make_table(group: tuple[dict, ...], columns: dict[str, str], input_config: I
     path, split, corpus = group[0]["path"], group[0].get("split", "").replace("train", ""), group[0].get("corpus", "")
     if group[0].get("column"):
         return dataclasses.replace(_parallel_table(group, split, input_config, shard_bytes), corpus=corpus)
-    data_format = named_format(path) or ("tsv" if len(columns) > 1 else "text")
-    data_format = data_format if input_config.format == "auto" else input_config.format
+    data_format = input_config.format
+    if data_format == "auto":
+        data_format = named_format(path) or ("tsv" if len(columns) > 1 else "text")
     file, note = TextFile(path, group[0]["bytes"]), ""
     if not FORMATS[data_format].raw:
         file, note = _text_file(group[0], data_format, input_config)
