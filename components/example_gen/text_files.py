@@ -23,17 +23,20 @@ SHARD_BYTES = 8 << 20
 _CHUNK_BYTES = 1 << 20
 
 
-class DamagedFileError(Exception):
-    """A file is not in its format, or ends too early.
-
-    Args:
-        message: the problem, the file and the fix.
-        code, **fields: as in `errors.UserError`, which ExampleGen raises for it.
-    """
+class DamagedFileError(UserError):
+    """A file is not in its format, or ends too early."""
 
     def __init__(self, message: str, *, code: str = "file-damaged", **fields: Any) -> None:
-        super().__init__(message)
-        self.code, self.fields = code, fields
+        super().__init__(message, code=code, **fields)
+
+
+@contextlib.contextmanager
+def errors_as_damage(path: str, *errors: type[Exception], problem: str = "truncated or corrupt") -> Iterator[None]:
+    """Raises the errors of a library that mean that a file is damaged as DamagedFileError."""
+    try:
+        yield
+    except errors as error:
+        raise DamagedFileError(f"{path}: {problem}: {error}; download or create the file again", path=path) from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,12 +218,8 @@ class _DecompressedStream:
         self._stream = pyarrow.CompressedInputStream(pyarrow.PythonFile(file, mode="r"), codec)
 
     def read(self, size: int) -> bytes:
-        try:
+        with errors_as_damage(self._path, OSError):
             return self._stream.read(size)
-        except OSError as error:
-            raise DamagedFileError(
-                f"{self._path}: truncated or corrupt: {error}; download or create the file again", path=self._path
-            ) from error
 
 
 def _lines(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
