@@ -9,7 +9,6 @@ import json
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.io.filesystems import FileSystems
 
 from seq2serve.components.base.artifact import CORPUS, SPLITS
 from seq2serve.components.base.component import Context
@@ -18,8 +17,9 @@ from seq2serve.components.example_gen.splitting import HeldOutRows, KeysOfLabels
 from seq2serve.components.example_gen.tables import Table
 from seq2serve.components.example_gen.text_files import Segment, TextFile
 from seq2serve.components.example_gen.workers import HashRows, ScanSegment, ShardFolder, WriteShard, reject_line
-from seq2serve.components.storage.beam_files import write_file
+from seq2serve.components.storage.beam_files import open_file, write_file
 from seq2serve.components.storage.beam_runner import WriteJsonLines, beam_pipeline, read_json_lines
+from seq2serve.components.storage.files import make_folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,11 +45,11 @@ class ShardJob:
     def make_folders(self) -> None:
         """Creates the folders that `write` fills."""
         for folder in (*(f"Split-{split}" for split in SPLITS), "rejects"):
-            FileSystems.mkdirs(FileSystems.join(self.uri, folder))
+            make_folder(f"{self.uri}/{folder}")
 
     def write(self, splitter: Splitter) -> list[dict]:
         """Writes the shards, over those of an earlier call, and returns their summaries in order."""
-        path = FileSystems.join(self.uri, "summaries.jsonl")
+        path = f"{self.uri}/summaries.jsonl"
         num_shards = {split: len(shards) for split, shards in self._plan.items()}
         corpus_columns = (CORPUS,) if any(table.corpus for table in self.tables) else ()
         folder = ShardFolder(self.uri, self.columns + corpus_columns, self.slice_columns, num_shards)
@@ -72,7 +72,7 @@ class ShardJob:
 
     def hashes(self, select: KeysOfLabels) -> frozenset[str]:
         """Returns the few hashes that `select` returns for the rows of all tables."""
-        path = FileSystems.join(self.uri, "hashes.jsonl")
+        path = f"{self.uri}/hashes.jsonl"
         with beam_pipeline(self.context) as pipeline:
             shards, scans = self._inputs(pipeline)
             shards | beam.ParDo(HashRows(_by_path(self.tables), select), scans) | WriteJsonLines(path)
@@ -118,7 +118,7 @@ def _number_rejects(folder: ShardFolder, summaries: list[dict]) -> None:
 
 def _shift_lines(path: str, shift: dict[str, int]) -> None:
     """Adds to the numbers of the rejects of a shard; `shift`: file -> the number of its lines in earlier shards."""
-    with FileSystems.open(path) as file:
+    with open_file(path) as file:
         rejects = [json.loads(line) for line in file.read().splitlines()]
     moved = (reject | {"line": reject["line"] + shift.get(reject["file"], 0)} for reject in rejects)
     write_file(path, b"".join(map(reject_line, moved)))

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import pyarrow
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes
-from apache_beam.io.filesystems import FileSystems
+from apache_beam.io.filesystem import BeamIOError
 
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.example_gen.encodings import Utf8Stream
 from seq2serve.components.example_gen.formats import compression
+from seq2serve.components.storage.beam_files import open_file
 
 # Longer lines are rejected without being buffered.
 MAX_LINE_BYTES = 1 << 20
@@ -204,7 +204,7 @@ def open_decompressed(path: str, encoding: str = "") -> Iterator[BinaryIO]:
         path: of the file.
         encoding: of the decompressed file; empty if nothing is to be converted.
     """
-    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+    with open_file(path) as file:
         codec = compression(path)
         stream = _DecompressedStream(path, file, codec) if codec else file
         yield Utf8Stream(stream, encoding) if encoding else stream

@@ -8,8 +8,6 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 
 import apache_beam as beam
-from apache_beam.io.filesystem import CompressionTypes
-from apache_beam.io.filesystems import FileSystems
 
 from seq2serve.components.base.artifact import SPLITS
 from seq2serve.components.example_gen.encodings import NOT_UTF8
@@ -17,6 +15,7 @@ from seq2serve.components.example_gen.readers.base import Row, Rows, Scan, Scans
 from seq2serve.components.example_gen.splitting import MAX_LABELS, Splitter, row_hash
 from seq2serve.components.example_gen.tables import Table
 from seq2serve.components.example_gen.text_files import DamagedFileError, Segment
+from seq2serve.components.storage.beam_files import create_file
 from seq2serve.components.storage.shards import shard_name
 from seq2serve.components.storage.tf_records import ExampleEncoder, RecordWriter
 
@@ -192,7 +191,7 @@ class _ShardWriter:
         self._columns = {split: folder.split_columns(split) for split in self._records}
         self._encoders = {split: ExampleEncoder(columns, "bytes") for split, columns in self._columns.items()}
         self._digests = {split: hashlib.sha256() for split in self._records}
-        self._rejects = FileSystems.create(folder.rejects(index), compression_type=CompressionTypes.UNCOMPRESSED)
+        self._rejects = create_file(folder.rejects(index))
         self._num_examples, self._num_hashed = collections.Counter(), collections.Counter()
         self._corpora: dict[str, collections.Counter] = {}
         self._labels: dict[str, dict[str, collections.Counter]] = {}

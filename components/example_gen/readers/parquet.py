@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pyarrow
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes
-from apache_beam.io.filesystems import FileSystems
+from apache_beam.io.filesystem import BeamIOError
 from pyarrow import compute, parquet
 
 from seq2serve.components.base.errors import UserError
@@ -24,6 +23,7 @@ from seq2serve.components.example_gen.readers.base import (
 )
 from seq2serve.components.example_gen.readers.layout import column_missing, find_name
 from seq2serve.components.example_gen.text_files import DamagedFileError, Segment, TextFile, errors_as_damage
+from seq2serve.components.storage.beam_files import open_file
 
 _BATCH_ROWS = 1024
 _TEXT_TYPES = tuple(
@@ -71,7 +71,7 @@ def open_parquet(path: str) -> Iterator[parquet.ParquetFile]:
     Raises:
         DamagedFileError: the file is not in this format.
     """
-    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+    with open_file(path) as file:
         try:
             parquet_file = parquet.ParquetFile(pyarrow.PythonFile(file, mode="r"))
         except (OSError, pyarrow.ArrowException) as error:
