@@ -14,6 +14,7 @@ import string
 import pyarrow
 import pytest
 import tensorflow as tf
+from apache_beam.io.filesystems import FileSystems
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
@@ -203,9 +204,9 @@ def test_lines_are_read_once_and_files_whose_rows_span_lines_twice(tmp_path, mon
             Counting.total += len(chunk)
             return chunk
 
-    opened = text_files.FileSystems.open
+    opened = FileSystems.open
     monkeypatch.setattr(
-        text_files.FileSystems,
+        FileSystems,
         "open",
         lambda path, *settings, **more: Counting(path) if "/text" in path else opened(path, *settings, **more),
     )
