@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal
 
 from seq2serve.components.base.errors import UserError, did_you_mean
 from seq2serve.components.evaluator.bar import Bar
-from seq2serve.components.example_gen.formats import Format, Unit
+from seq2serve.components.example_gen.config import Unit
+from seq2serve.components.example_gen.formats import Format
 from seq2serve.components.tasks.registry import DEFAULT_TASK, TASKS, presets_of
 from seq2serve.components.tasks.sizing import LONGEST_LIMIT, MAX_LENGTH, automatic_settings
 from seq2serve.components.tuner.config import TunerConfig
@@ -47,7 +48,7 @@ class DataConfig:
     """Further columns of the file, joined by commas; the Evaluator also computes its metrics for each of their
     values."""
 
-    format: Literal["auto", Format] = "auto"
+    format: Format = "auto"
     """Format of the files; auto follows from the file extension."""
 
     delimiter: str = ""

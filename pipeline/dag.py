@@ -13,8 +13,8 @@ from seq2serve.components.base.uris import absolute_uri
 from seq2serve.components.bulk_inferrer.component import BulkInferrer
 from seq2serve.components.evaluator.component import Evaluator
 from seq2serve.components.example_gen.component import ExampleGen
+from seq2serve.components.example_gen.config import InputConfig, SplitConfig
 from seq2serve.components.example_gen.corpora import corpus_weights
-from seq2serve.components.example_gen.formats import InputConfig, SplitConfig
 from seq2serve.components.example_validator.component import ExampleValidator
 from seq2serve.components.infra_validator.component import InfraValidator
 from seq2serve.components.model_importer.component import ModelImporter

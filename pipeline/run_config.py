@@ -26,8 +26,7 @@ from typing import Any
 
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.base.uris import is_remote
-from seq2serve.components.example_gen.corpora import data_text, parse_data
-from seq2serve.components.example_gen.formats import Role, parse_roles
+from seq2serve.components.example_gen.corpora import Role, data_text, parse_data, parse_roles
 from seq2serve.components.model_importer.pretrained import NAMED
 from seq2serve.components.tasks.registry import DEFAULT_TASK, TASKS
 from seq2serve.components.tuner.config import TunerConfig

@@ -2,7 +2,7 @@
 
 from seq2serve.components.base.artifact import Examples, RawFiles
 from seq2serve.components.base.component import BeamContext, Input, Output, component
-from seq2serve.components.example_gen.formats import InputConfig, SplitConfig
+from seq2serve.components.example_gen.config import InputConfig, SplitConfig
 
 
 @component

@@ -6,17 +6,62 @@ import itertools
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from seq2serve.components.base.artifact import SPLITS
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.base.uris import is_remote
-from seq2serve.components.example_gen.formats import Role, compression, parse_roles
+from seq2serve.components.example_gen.formats import compression
 from seq2serve.models.config import Range
 
 WEIGHTS = Range(0.001, 1000)
 MAX_WEIGHT_RATIO = 1000  # of two corpora: with less than a thousandth of the rows, a corpus has no effect
+# `split.column=`, `split=` or `column=`
+_ROLE = re.compile(rf"\s*(?:(?P<split>{'|'.join(SPLITS)})\b\.?)?(?P<column>\w*)=(?P<pattern>.*)", re.DOTALL)
+_NEXT_ROLE = re.compile(r",(?=\s*[\w.]+=)")
 _MAGIC = re.compile(r"[*?\[\]]+")
 _OTHER_SPLIT = re.compile(rf",(?=\s*(?:{'|'.join(SPLITS)})\b[\w.]*=)")
+
+
+class Role(NamedTuple):
+    """The use of some files.
+
+    Args:
+        split: of their rows, empty if a hash decides.
+        column: of parallel files, or empty.
+        pattern: their path or pattern.
+        corpus: the name of their corpus, empty if there is only one.
+        weight: of that corpus in training; None if it has none.
+    """
+
+    split: str
+    column: str
+    pattern: str
+    corpus: str = ""
+    weight: float | None = None
+
+
+def parse_roles(text: str, folder: str = "") -> list[Role]:
+    """Parses files as they are named on the command line; `parse_data` parses those of the user's text.
+
+    Args:
+        text: a path or pattern; or parts joined by commas, each `split=pattern`, `column=pattern` or
+            `split.column=pattern`, such as `train.source=a.en,train.target=a.de,test=b.tsv`.
+        folder: relative paths are relative to it; empty for the current folder.
+    Returns:
+        The roles, in the same order.
+    Raises:
+        UserError: a role has no file.
+    """
+    if os.path.lexists(os.path.join(folder, text)):
+        return [Role("", "", text)]
+    matches = [_ROLE.fullmatch(part) for part in _NEXT_ROLE.split(text)]
+    if not all(matches):
+        return [Role("", "", text)]
+    if empty := next((match for match in matches if not match["pattern"].strip(" ,")), None):
+        role = empty[0].partition("=")[0].strip()
+        raise UserError(f"{text!r} has no file after {role}=; write {role}=FILE", code="file-unnamed", path=text)
+    return [Role(match["split"] or "", match["column"], match["pattern"].strip()) for match in matches]
 
 
 def parse_data(text: str, folder: str = "") -> list[Role]:

@@ -9,6 +9,7 @@ from seq2serve.components.base.artifact import CORPUS, SPLITS, Examples, RawFile
 from seq2serve.components.base.component import Context
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.example_gen import split_checks, text_files
+from seq2serve.components.example_gen.config import InputConfig, SplitConfig
 from seq2serve.components.example_gen.encodings import check_encoding
 from seq2serve.components.example_gen.file_checks import (
     check_damage,
@@ -20,10 +21,9 @@ from seq2serve.components.example_gen.file_checks import (
     without_empty_files,
 )
 from seq2serve.components.example_gen.file_errors import for_each_file
-from seq2serve.components.example_gen.formats import InputConfig, SplitConfig, group_files, text_unit
 from seq2serve.components.example_gen.shard_job import ShardJob
 from seq2serve.components.example_gen.splitting import KeysOfLabels, Splitter
-from seq2serve.components.example_gen.tables import Table, make_table
+from seq2serve.components.example_gen.tables import Table, group_files, make_table, text_unit
 from seq2serve.components.storage.data_records import source_files
 
 

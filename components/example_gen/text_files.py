@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import pyarrow
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes
-from apache_beam.io.filesystems import FileSystems
+from apache_beam.io.filesystem import BeamIOError
 
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.example_gen.encodings import Utf8Stream
 from seq2serve.components.example_gen.formats import compression
+from seq2serve.components.storage.beam_files import open_file
 
 # Longer lines are rejected without being buffered.
 MAX_LINE_BYTES = 1 << 20
@@ -23,17 +23,20 @@ SHARD_BYTES = 8 << 20
 _CHUNK_BYTES = 1 << 20
 
 
-class DamagedFileError(Exception):
-    """A file is not in its format, or ends too early.
-
-    Args:
-        message: the problem, the file and the fix.
-        code, **fields: as in `errors.UserError`, which ExampleGen raises for it.
-    """
+class DamagedFileError(UserError):
+    """A file is not in its format, or ends too early."""
 
     def __init__(self, message: str, *, code: str = "file-damaged", **fields: Any) -> None:
-        super().__init__(message)
-        self.code, self.fields = code, fields
+        super().__init__(message, code=code, **fields)
+
+
+@contextlib.contextmanager
+def errors_as_damage(path: str, *errors: type[Exception], problem: str = "truncated or corrupt") -> Iterator[None]:
+    """Raises the errors of a library that mean that a file is damaged as DamagedFileError."""
+    try:
+        yield
+    except errors as error:
+        raise DamagedFileError(f"{path}: {problem}: {error}; download or create the file again", path=path) from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,7 +204,7 @@ def open_decompressed(path: str, encoding: str = "") -> Iterator[BinaryIO]:
         path: of the file.
         encoding: of the decompressed file; empty if nothing is to be converted.
     """
-    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+    with open_file(path) as file:
         codec = compression(path)
         stream = _DecompressedStream(path, file, codec) if codec else file
         yield Utf8Stream(stream, encoding) if encoding else stream
@@ -215,12 +218,8 @@ class _DecompressedStream:
         self._stream = pyarrow.CompressedInputStream(pyarrow.PythonFile(file, mode="r"), codec)
 
     def read(self, size: int) -> bytes:
-        try:
+        with errors_as_damage(self._path, OSError):
             return self._stream.read(size)
-        except OSError as error:
-            raise DamagedFileError(
-                f"{self._path}: truncated or corrupt: {error}; download or create the file again", path=self._path
-            ) from error
 
 
 def _lines(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:

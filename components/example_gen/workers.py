@@ -8,15 +8,14 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 
 import apache_beam as beam
-from apache_beam.io.filesystem import CompressionTypes
-from apache_beam.io.filesystems import FileSystems
 
 from seq2serve.components.base.artifact import SPLITS
 from seq2serve.components.example_gen.encodings import NOT_UTF8
-from seq2serve.components.example_gen.readers.base import Row, Scan, Scans
+from seq2serve.components.example_gen.readers.base import Row, Rows, Scan, Scans
 from seq2serve.components.example_gen.splitting import MAX_LABELS, Splitter, row_hash
 from seq2serve.components.example_gen.tables import Table
 from seq2serve.components.example_gen.text_files import DamagedFileError, Segment
+from seq2serve.components.storage.beam_files import create_file
 from seq2serve.components.storage.shards import shard_name
 from seq2serve.components.storage.tf_records import ExampleEncoder, RecordWriter
 
@@ -25,7 +24,7 @@ _MAX_REJECT_CHARACTERS = 1000
 
 
 class ScanSegment(beam.DoFn):
-    """(path, segment) -> (segment, its Scan), which later segments of the same file need.
+    """(path, segment) -> (segment, its Scan), which readers of other segments of the same file need.
 
     Args:
         tables: path -> Table. The path of an element is a key; its segment is of one of the table's files.
@@ -94,9 +93,10 @@ class HashRows(beam.DoFn):
         hashes = {""}
         for segment in element[1]:
             if table := self._tables.get(segment.path):
+                rows = map(table.complete, table.reader.read(segment, scans))
                 # The pipeline that writes the rows reports damage.
                 with contextlib.suppress(DamagedFileError):
-                    hashes.update(self._select(table.split, r) for r in table.read(segment, scans) if not r.reason)
+                    hashes.update(self._select(table.split, row) for row in rows if not row.reason)
         if hashes := sorted(hashes - {""}):
             yield hashes
 
@@ -147,7 +147,8 @@ class WriteShard(beam.DoFn):
 
     def _write_segment(self, segment: Segment, scans: Scans, dropped: frozenset[str], writer: "_ShardWriter") -> None:
         table = self._tables[segment.path]
-        for row in table.read(segment, scans):
+        rows = writer.counting_lines(segment.path, table.reader.read(segment, scans))
+        for row in map(table.complete, rows):
             writer.count(segment.path, row)
             if row.reason:
                 writer.reject(segment.path, row)
@@ -162,14 +163,23 @@ class WriteShard(beam.DoFn):
                     writer.count_corpus(split, table.corpus)
 
 
+def reject_line(reject: dict) -> bytes:
+    """Returns a reject as a line of JSON."""
+    return json.dumps(reject, ensure_ascii=False).encode() + b"\n"
+
+
 @dataclasses.dataclass
 class FileCounts:
-    """The rows of a file: all, rejected, with characters beyond ASCII, and of these not UTF-8; and the first reject."""
+    """The rows of a file: all, rejected, with characters beyond ASCII, and of these not UTF-8; and the first reject.
+
+    `lines`: of the segment, if its rows are numbered from its beginning.
+    """
 
     rows: int = 0
     rejected: int = 0
     beyond_ascii: int = 0
     not_utf8: int = 0
+    lines: int = 0
     first_reject: dict | None = None
 
 
@@ -181,7 +191,7 @@ class _ShardWriter:
         self._columns = {split: folder.split_columns(split) for split in self._records}
         self._encoders = {split: ExampleEncoder(columns, "bytes") for split, columns in self._columns.items()}
         self._digests = {split: hashlib.sha256() for split in self._records}
-        self._rejects = FileSystems.create(folder.rejects(index), compression_type=CompressionTypes.UNCOMPRESSED)
+        self._rejects = create_file(folder.rejects(index))
         self._num_examples, self._num_hashed = collections.Counter(), collections.Counter()
         self._corpora: dict[str, collections.Counter] = {}
         self._labels: dict[str, dict[str, collections.Counter]] = {}
@@ -220,10 +230,14 @@ class _ShardWriter:
             counts.beyond_ascii += 1
             counts.not_utf8 += row.reason == NOT_UTF8
 
+    def counting_lines(self, path: str, rows: Rows) -> Iterator[Row]:
+        """Yields the rows of a segment, and records how many lines it has, if `rows` returns that."""
+        self._files[path].lines = (yield from rows) or 0
+
     def reject(self, path: str, row: Row) -> None:
         text = row.raw[: 4 * _MAX_REJECT_CHARACTERS].decode(errors="backslashreplace")[:_MAX_REJECT_CHARACTERS]
         reject = {"file": path, "line": row.number, "reason": row.reason, "detail": row.detail, "text": text}
-        self._rejects.write(json.dumps(reject, ensure_ascii=False).encode() + b"\n")
+        self._rejects.write(reject_line(reject))
         self._reasons[row.reason] += 1
         counts = self._files[path]
         counts.first_reject = counts.first_reject or reject

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
+from typing import BinaryIO
 
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
@@ -93,6 +94,24 @@ def has_files(uri: str) -> bool:
     return bool(_files_under(uri, limit=1))
 
 
+def open_file(path: str) -> BinaryIO:
+    """Opens a local or remote file for reading; it is not decompressed.
+
+    Raises:
+        OSError, BeamIOError: it cannot be opened.
+    """
+    return FileSystems.open(path, compression_type=_PLAIN)
+
+
+def create_file(path: str) -> BinaryIO:
+    """Opens a local or remote file for writing; it replaces an existing one.
+
+    Raises:
+        OSError, BeamIOError: it cannot be created.
+    """
+    return FileSystems.create(path, compression_type=_PLAIN)
+
+
 def exists(path: str) -> bool:
     """Returns whether there is a file at a URL.
 
@@ -109,7 +128,7 @@ def read_file(path: str) -> bytes:
     Raises:
         StorageError: it does not exist or cannot be read.
     """
-    with _store_errors(path), FileSystems.open(path, compression_type=_PLAIN) as file:
+    with _store_errors(path), open_file(path) as file:
         return file.read()
 
 
@@ -119,7 +138,7 @@ def write_file(path: str, content: bytes) -> None:
     Raises:
         StorageError: it cannot be written.
     """
-    with _store_errors(path), FileSystems.create(path, compression_type=_PLAIN) as file:
+    with _store_errors(path), create_file(path) as file:
         file.write(content)
 
 
@@ -151,7 +170,7 @@ def upload(folder: str, uri: str, leave_out: Collection[str] = ()) -> None:
     """
 
     def upload_one(name: str) -> None:
-        target = FileSystems.create(f"{uri}/{name}", compression_type=_PLAIN)
+        target = create_file(f"{uri}/{name}")
         with open(os.path.join(folder, name), "rb") as source, target as file:
             shutil.copyfileobj(source, file)
 
@@ -240,7 +259,7 @@ def list_files(folder: str) -> list[str]:
 
 def _download(path: str, copy: str) -> None:
     os.makedirs(os.path.dirname(copy), exist_ok=True)
-    with FileSystems.open(path, compression_type=_PLAIN) as source, open(copy, "wb") as file:
+    with open_file(path) as source, open(copy, "wb") as file:
         shutil.copyfileobj(source, file)
 
 

@@ -15,8 +15,8 @@ from typing import BinaryIO, Literal
 
 import google_crc32c
 import numpy as np
-from apache_beam.io.filesystem import CompressionTypes
-from apache_beam.io.filesystems import FileSystems
+
+from seq2serve.components.storage.beam_files import create_file
 
 # Tags (field number and wire type 2, length-delimited) of the fields of the nested messages.
 _FIRST, _SECOND, _THIRD = b"\x0a", b"\x12", b"\x1a"
@@ -105,7 +105,7 @@ class RecordWriter:
     """
 
     def __init__(self, path: str):
-        self._file = FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED)
+        self._file = create_file(path)
 
     def __enter__(self) -> "RecordWriter":
         return self

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from seq2serve.components.base.errors import UserError
+from seq2serve.components.example_gen.formats import FORMATS
 from seq2serve.components.tasks.registry import DEFAULT_TASK, TASKS
 from seq2serve.pipeline.run_config import DEFAULT_PRESET, SHORT_COLUMNS, RunConfig, named_columns, read_run_config
 
@@ -57,11 +58,12 @@ def _column_option(column: str, contents: str) -> Any:
     return typer.Option(metavar="NAME", help=help_text, show_default=column)
 
 
+_FORMATS = [file_format.title for file_format in FORMATS.values()]
 FileArgument = Annotated[
     str,
     typer.Argument(
         metavar="FILE",
-        help="TSV, CSV, JSON lines, Parquet, TFRecord or plain text, optionally .gz, .bz2 or .zst. Also a quoted "
+        help=f"{', '.join(_FORMATS[:-1])} or {_FORMATS[-1]}, optionally .gz, .bz2 or .zst. Also a quoted "
         "pattern, or several files with roles, such as train=a.tsv,test=b.tsv or source=a.en,target=a.de, or several "
         "corpora with weights, such as own.tsv:3,general.tsv:1. Not needed if --config or --data names data.",
     ),

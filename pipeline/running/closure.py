@@ -1,10 +1,11 @@
 """The code behind a result: the source files that functions reach through imports, and the libraries these import.
 
-Imports are followed as text, those inside functions too; nothing is imported. Imports for type checkers alone, under
-`if TYPE_CHECKING:`, shape no result and are not followed.
+Imports are followed as text, those inside functions and by `import_module("a.name")` too; nothing is imported. Imports
+for type checkers alone, under `if TYPE_CHECKING:`, shape no result and are not followed.
 """
 
 import ast
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -141,15 +142,21 @@ def _names(code: types.CodeType) -> set[str]:
 def _imports(source: bytes, package: str) -> frozenset[str]:
     """Returns every module that a source may import, its parent packages included."""
     names: set[str] = set()
-    for statement in _walk(ast.parse(source)):
-        if isinstance(statement, ast.Import):
-            names.update(alias.name for alias in statement.names)
-        elif isinstance(statement, ast.ImportFrom):
-            parts = package.split(".")[: len(package.split(".")) - statement.level + 1] if statement.level else []
-            base = ".".join([*parts, *filter(None, [statement.module])])
-            names.add(base)
-            # `from package import name`: the name may be a module of its own.
-            names.update(f"{base}.{alias.name}" for alias in statement.names)
+    for node in _walk(ast.parse(source)):
+        match node:
+            case ast.Import():
+                names.update(alias.name for alias in node.names)
+            case ast.ImportFrom():
+                parts = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+                base = ".".join([*parts, *filter(None, [node.module])])
+                names.add(base)
+                # `from package import name`: the name may be a module of its own.
+                names.update(f"{base}.{alias.name}" for alias in node.names)
+            case ast.Call(
+                func=ast.Name("import_module") | ast.Attribute(attr="import_module"), args=[ast.Constant(str(name)), *_]
+            ):
+                with contextlib.suppress(ImportError):  # relative to no package
+                    names.add(importlib.util.resolve_name(name, package))
     return frozenset(parent for name in names for parent in _with_parents(name))
 
 

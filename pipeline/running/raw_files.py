@@ -8,9 +8,9 @@ from pathlib import Path
 from seq2serve.components.base.artifact import RawFiles
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.base.uris import is_remote
-from seq2serve.components.example_gen.corpora import parse_data
+from seq2serve.components.example_gen.corpora import parse_data, parse_roles
 from seq2serve.components.example_gen.file_errors import for_each_file, join_errors
-from seq2serve.components.example_gen.formats import named_format, parse_roles
+from seq2serve.components.example_gen.formats import named_format
 from seq2serve.components.storage.files import find_files
 from seq2serve.pipeline.running.fingerprint import fingerprint
 
@@ -20,7 +20,7 @@ def resolve_raw_files(constant: RawFiles) -> RawFiles:
 
     Args:
         constant: RawFiles whose uri is a path, a glob pattern (`**` for folders), a URL, or several of these with their
-            roles (see components/example_gen/corpora.py and formats.py).
+            roles (see components/example_gen/corpora.py).
     Returns:
         The same with the property `files`, in the order of roles and paths, and a fingerprint of their contents.
     Raises:

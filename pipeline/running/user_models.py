@@ -8,7 +8,7 @@ from typing import Any
 
 from seq2serve.components.base.artifact import WEIGHTS
 from seq2serve.components.base.errors import UserError
-from seq2serve.components.example_gen.formats import parse_roles
+from seq2serve.components.example_gen.corpora import parse_roles
 from seq2serve.components.model_importer.pretrained import NAMED, Pretrained, find_pretrained
 from seq2serve.components.storage.data_records import PRETRAINED, read_record
 from seq2serve.components.tasks.registry import TASKS

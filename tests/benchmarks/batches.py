@@ -24,7 +24,7 @@ import numpy as np
 from seq2serve.components.base.artifact import Examples, RawFiles, Schema, Tokenizer, TransformedExamples
 from seq2serve.components.base.component import Context
 from seq2serve.components.example_gen.component import ExampleGen
-from seq2serve.components.example_gen.formats import InputConfig, SplitConfig
+from seq2serve.components.example_gen.config import InputConfig, SplitConfig
 from seq2serve.components.tasks.data import DataSpec
 from seq2serve.components.tasks.registry import get_task
 from seq2serve.components.tasks.translation.demo import fetch_pairs

@@ -82,7 +82,7 @@ def pipeline(path: str, folder: str, beam_options: tuple[str, ...]) -> None:
     from seq2serve.components.base.artifact import Examples, RawFiles, Schema, Tokenizer, TransformedExamples
     from seq2serve.components.base.component import Context
     from seq2serve.components.example_gen.component import ExampleGen
-    from seq2serve.components.example_gen.formats import InputConfig, SplitConfig
+    from seq2serve.components.example_gen.config import InputConfig, SplitConfig
     from seq2serve.components.transform.component import Transform
     from seq2serve.components.transform.preprocessing import Preprocessing
     from seq2serve.models.config import TokenizerConfig

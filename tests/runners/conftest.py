@@ -39,7 +39,7 @@ def run_components(tmp_path, corpus, make_saved_model, monkeypatch):
     from seq2serve.components.bulk_inferrer.component import BulkInferrer
     from seq2serve.components.example_gen import text_files
     from seq2serve.components.example_gen.component import ExampleGen
-    from seq2serve.components.example_gen.formats import InputConfig, SplitConfig
+    from seq2serve.components.example_gen.config import InputConfig, SplitConfig
     from seq2serve.components.schema_gen.component import SchemaGen
     from seq2serve.components.statistics_gen.component import StatisticsGen
     from seq2serve.components.storage import beam_files, files

@@ -16,10 +16,11 @@ dataflow_runner = pytest.importorskip("apache_beam.runners.dataflow.dataflow_run
 pytest.importorskip("google.cloud.dataflow_v1beta3", reason="needs the extra gcp: make test-dataflow")
 
 IMAGE = "example.org/seq2serve:1"
-EXECUTORS = ("example_gen", "statistics_gen", "transform", "bulk_inferrer")
+# Where each component runs its Beam pipelines.
+MODULES = ("example_gen.shard_job", "statistics_gen.executor", "transform.executor", "bulk_inferrer.executor")
 # Some steps of each job, in the order of the jobs.
 STEPS = [
-    {"ParDo(ScanSegment)", "ParDo(WriteShard)", "ShareSegments", "ShareShards", "WriteJsonLines"},
+    {"WriteShards", "HashHeldOut", "ShareShards", "WriteJsonLines"},
     {"ParDo(CountShard)", "CombinePerKey(MergeCounts)", "ParDo(WriteStatistics)", "Reshuffle"},
     {"ParDo(CountLabels)", "WriteJsonLines", "Reshuffle"},
     {
@@ -69,8 +70,8 @@ def jobs(run_components, wheel, store, monkeypatch):
             yield pipeline
         build(pipeline)
 
-    for name in EXECUTORS:
-        monkeypatch.setattr(f"seq2serve.components.{name}.executor.beam_pipeline", run_and_build)
+    for name in MODULES:
+        monkeypatch.setattr(f"seq2serve.components.{name}.beam_pipeline", run_and_build)
     run_components(url="gs://bucket/runs")
     return jobs
 

@@ -1,18 +1,18 @@
-"""The base of the row readers: rows, rejects, and scans that number rows across segments.
+"""The base of the row readers: rows, rejects, and scans of segments.
 
-Workers that read neighbouring segments must agree on where a row begins, without reading each other's segment. That
-depends on the number of lines before it, and on whether a quotation or a paragraph is open. These add up over segments,
-so a first pass scans all segments.
+Workers that read neighbouring segments must agree on where a row begins, without reading each other's segment. If each
+line is a row, they do; workers then count lines from the beginning of their segment, and the counts add up in the end.
+If a row may span lines, it depends on whether a quotation or a paragraph is open, so a first pass scans the segments.
 """
 
 import abc
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from seq2serve.components.example_gen.encodings import BYTE_ORDER_MARK, invalid_text
-from seq2serve.components.example_gen.text_files import MAX_LINE_BYTES, Segment, count_lines, read_lines
+from seq2serve.components.example_gen.text_files import MAX_LINE_BYTES, Segment, read_lines
 
 _CONTEXT_BYTES = 200  # before and after invalid UTF-8, from which the encoding is guessed
 
@@ -34,7 +34,7 @@ class Row(NamedTuple):
     """A row of a file.
 
     Args:
-        number: from 1: of the row's first line, or of the row in files without lines.
+        number: from 1: of the row's first line, or of the row in files without lines. See RowReader.read.
         raw: the row's bytes in the file.
         cells: example column -> text; empty if the row is rejected.
         reason: why the row is rejected; empty if it is not.
@@ -50,6 +50,9 @@ class Row(NamedTuple):
     position: float | None = None
 
 
+Rows = Generator[Row, None, int | None]
+
+
 @dataclasses.dataclass(frozen=True)
 class Scan:
     """What later segments need to know about the lines that begin in a segment.
@@ -59,7 +62,7 @@ class Scan:
         quotes: the number of quotation marks in them.
         ends_blank: whether the last line is blank.
         damage: an error message if the file is damaged; empty otherwise.
-        text_bytes: their size in UTF-8, for readers that need it.
+        text_bytes: their size in UTF-8.
     """
 
     lines: int = 0
@@ -157,23 +160,32 @@ class RowReader(abc.ABC):
 
     splits_by_position = False  # whether a row's position decides its split, not a hash
     is_cut = True  # whether files are cut into segments, which several workers read
+    spans_lines = False  # whether the beginning of a row depends on the lines before it
     note = ""  # what the user should know about how a file is read
 
     def to_scan(self, segments: list[Segment]) -> list[Segment]:
         """Returns the segments that must be scanned before a file's segments can be read."""
-        return []
+        return [segment for segment in segments if segment.end is not None] if self.spans_lines else []
 
     def scan(self, segment: Segment) -> Scan:
         """Returns what the readers of later segments need to know about a segment."""
-        return Scan()
+        lines, quotes, text_bytes, line = 0, 0, 0, b""
+        for line in read_lines(segment):
+            lines += 1
+            quotes += line.count(b'"')
+            text_bytes += len(line) + 1
+        return Scan(lines, quotes, not line.strip(), text_bytes=text_bytes)
 
     @abc.abstractmethod
-    def read(self, segment: Segment, scans: Scans) -> Iterator[Row]:
+    def read(self, segment: Segment, scans: Scans) -> Rows:
         """Yields the rows that begin in a segment.
 
         Args:
             segment: of a file.
-            scans: of at least the earlier segments of the file.
+            scans: of the segments that `to_scan` returns, at least those before this one.
+        Returns:
+            The number of lines that begin in the segment, if rows are numbered from its beginning; None if they are
+            numbered from the beginning of the file.
         Raises:
             DamagedFileError: the file cannot be read to its end.
         """
@@ -183,29 +195,26 @@ class LineReader(RowReader):
     """Reads files in which each line is a row, which `parse` parses. Empty lines are rows unless `skips_blank`."""
 
     skips_blank = False
-    first_row = 1  # number of the first line that is a row; the lines before it are a header
-
-    def to_scan(self, segments: list[Segment]) -> list[Segment]:
-        return [segment for segment in segments if segment.end is not None]
-
-    def scan(self, segment: Segment) -> Scan:
-        return Scan(count_lines(segment))
+    first_row = 1  # number of the first line that is a row; those before it are a header, all in the first segment
 
     @abc.abstractmethod
     def parse(self, line: bytes) -> dict[str, str]:
         """Returns a line's columns; raises RejectedRowError if the line is invalid."""
 
-    def read(self, segment: Segment, scans: Scans) -> Iterator[Row]:
-        for number, line in enumerate(read_lines(segment), start=1 + scan_before(segment, scans).lines):
-            if number < self.first_row:
+    def read(self, segment: Segment, scans: Scans) -> Rows:
+        number, first_row = 0, 1 if segment.start else self.first_row
+        for number, line in enumerate(read_lines(segment), start=1):
+            if number < first_row:
                 continue
-            if number == 1:
+            if number == 1 and not segment.start:
                 line = line.removeprefix(BYTE_ORDER_MARK)
             if self.skips_blank and (not line or line.isspace()):
                 continue
-            yield self._row(number, line)
+            yield self.row(number, line)
+        return number
 
-    def _row(self, number: int, raw: bytes) -> Row:
+    def row(self, number: int, raw: bytes) -> Row:
+        """Returns the row, or the reject, of a line."""
         try:
             return Row(number, raw, self.parse(raw), "")
         except RejectedRowError as error:

@@ -7,13 +7,13 @@ import io
 from collections.abc import Iterator
 
 from seq2serve.components.base.errors import UserError
+from seq2serve.components.example_gen.config import InputConfig
 from seq2serve.components.example_gen.encodings import BYTE_ORDER_MARK
-from seq2serve.components.example_gen.formats import InputConfig
 from seq2serve.components.example_gen.readers.base import (
     Layout,
     LineReader,
     RejectedRowError,
-    Row,
+    Rows,
     Scan,
     Scans,
     decode_line,
@@ -21,7 +21,7 @@ from seq2serve.components.example_gen.readers.base import (
     scan_before,
 )
 from seq2serve.components.example_gen.readers.layout import find_columns, has_column, read_header
-from seq2serve.components.example_gen.text_files import MAX_LINE_BYTES, Segment, TextFile, read_lines
+from seq2serve.components.example_gen.text_files import MAX_LINE_BYTES, Segment, TextFile
 
 MAX_HEADER_LINES = 20
 _DELIMITERS = (",", ";", "\t", "|")
@@ -42,20 +42,15 @@ class CsvReader(LineReader):
         note: see RowReader.
     """
 
+    spans_lines = True
+
     def __init__(self, layout: Layout, delimiter: str, first_line: int = 1, note: str = ""):
         self._layout = layout
         self._delimiter = delimiter
         self._first_line = first_line
         self.note = note
 
-    def scan(self, segment: Segment) -> Scan:
-        lines, quotes = 0, 0
-        for line in read_lines(segment):
-            lines += 1
-            quotes += line.count(b'"')
-        return Scan(lines, quotes)
-
-    def read(self, segment: Segment, scans: Scans) -> Iterator[Row]:
+    def read(self, segment: Segment, scans: Scans) -> Rows:
         for first, lines in self._groups(segment, scan_before(segment, scans)):
             if first == 1:
                 lines[0] = lines[0].removeprefix(BYTE_ORDER_MARK)
@@ -64,11 +59,11 @@ class CsvReader(LineReader):
             if first == self._first_line and self._layout.has_header:
                 header_lines = [line.decode(errors="replace") for line in lines[:MAX_HEADER_LINES]]
                 _, length = csv_header(header_lines, self._delimiter)
-                yield from (self._row(number, line) for number, line in enumerate(lines[length:], start=first + length))
+                yield from (self.row(number, line) for number, line in enumerate(lines[length:], start=first + length))
             elif len(lines) > 1 and not self._is_row(lines):
-                yield from (self._row(number, line) for number, line in enumerate(lines, start=first))
+                yield from (self.row(number, line) for number, line in enumerate(lines, start=first))
             else:
-                yield self._row(first, b"\n".join(lines))
+                yield self.row(first, b"\n".join(lines))
 
     def parse(self, line: bytes) -> dict[str, str]:
         text = decode_line(line)

@@ -1,19 +1,17 @@
 """The reader of a text file that is one document, such as a book: its parts are rows, in order."""
 
-from collections.abc import Iterator
-
 from seq2serve.components.example_gen.encodings import BYTE_ORDER_MARK
 from seq2serve.components.example_gen.readers.base import (
     LineReader,
     Row,
-    Scan,
+    Rows,
     Scans,
     decode_line,
     read_lines_past_end,
     require_text,
     scan_before,
 )
-from seq2serve.components.example_gen.text_files import MAX_LINE_BYTES, Segment, read_lines
+from seq2serve.components.example_gen.text_files import MAX_LINE_BYTES, Segment
 
 # A part is this long, or a share of a short document, so that a held-out share of a few percent has several parts.
 PART_BYTES = 4096
@@ -42,16 +40,10 @@ class DocumentReader(LineReader):
     def to_scan(self, segments: list[Segment]) -> list[Segment]:
         return segments  # all of them: a position is a share of the whole document
 
-    def scan(self, segment: Segment) -> Scan:
-        lines, size, line = 0, 0, b""
-        for line in read_lines(segment):
-            lines, size = lines + 1, size + len(line) + 1
-        return Scan(lines, ends_blank=not line.strip(), text_bytes=size)
-
     def parse(self, line: bytes) -> dict[str, str]:
         return require_text({self._column: decode_line(line, _MAX_RATIO * PART_BYTES + MAX_LINE_BYTES)})
 
-    def read(self, segment: Segment, scans: Scans) -> Iterator[Row]:
+    def read(self, segment: Segment, scans: Scans) -> Rows:
         before = scan_before(segment, scans)
         total = sum(scan.text_bytes for other, scan in scans.items() if other.path == segment.path)
         grid = max(1, min(PART_BYTES, total // MIN_PARTS))
@@ -82,4 +74,4 @@ class DocumentReader(LineReader):
             lines.pop()
         if any(len(line) > MAX_LINE_BYTES for line in lines):
             return Row(first, b"\n".join(lines), {}, f"a line is longer than {MAX_LINE_BYTES} bytes", position=position)
-        return self._row(first, b"\n".join(lines))._replace(position=position)
+        return self.row(first, b"\n".join(lines))._replace(position=position)

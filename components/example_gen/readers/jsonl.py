@@ -2,17 +2,16 @@
 
 import json
 import re
-from collections.abc import Iterator
 from typing import Any
 
 from seq2serve.components.base.errors import UserError
+from seq2serve.components.example_gen.config import InputConfig
 from seq2serve.components.example_gen.encodings import BYTE_ORDER_MARK, SAMPLE_BYTES
-from seq2serve.components.example_gen.formats import InputConfig
 from seq2serve.components.example_gen.readers.base import (
     LineReader,
     RejectedRowError,
-    Row,
     RowReader,
+    Rows,
     Scans,
     as_text,
     decode_line,
@@ -40,10 +39,9 @@ class JsonlReader(LineReader):
         self._optional = optional
 
     def parse(self, line: bytes) -> dict[str, str]:
+        text = decode_line(line)
         try:
-            record = json.loads(decode_line(line))
-        except RejectedRowError:
-            raise
+            record = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise RejectedRowError("not valid JSON") from error
         if not isinstance(record, dict):
@@ -68,13 +66,10 @@ class JsonArrayReader(RowReader):
     def __init__(self, rows: JsonlReader):
         self._rows = rows
 
-    def read(self, segment: Segment, scans: Scans) -> Iterator[Row]:
+    def read(self, segment: Segment, scans: Scans) -> Rows:
         for index, (number, raw) in enumerate(read_array(segment), start=1):
-            try:
-                yield Row(number, raw, self._rows.parse(raw), "")
-            except RejectedRowError as error:
-                detail = f"element {index} of the array"
-                yield Row(number, raw, {}, str(error), f"{error.detail}; {detail}" if error.detail else detail)
+            row, detail = self._rows.row(number, raw), f"element {index} of the array"
+            yield row._replace(detail=f"{row.detail}; {detail}" if row.detail else detail) if row.reason else row
 
 
 def _value(record: dict[str, Any], field: str) -> Any:

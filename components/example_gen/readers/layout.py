@@ -11,7 +11,8 @@ from seq2serve.components.example_gen.readers.base import Layout
 from seq2serve.components.example_gen.text_files import TextFile, read_first_lines
 
 _MAX_LISTED_NAMES, _MAX_LISTED_CHARACTERS = 30, 60
-_SEPARATOR_LINE = re.compile(r'"?sep=(.)\1*"?', re.IGNORECASE)
+# Shorter than a segment, so that the line after it, the header, begins in a file's first segment.
+_SEPARATOR_LINE = re.compile(r'"?sep=(.)\1{0,9}"?', re.IGNORECASE)
 _INVISIBLE = "\ufeff\u200b\u2060"  # a byte order mark that became text, and spaces without a width
 
 

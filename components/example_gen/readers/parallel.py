@@ -9,6 +9,7 @@ from seq2serve.components.example_gen.readers.base import (
     RejectedRowError,
     Row,
     RowReader,
+    Rows,
     Scan,
     Scans,
     decode_line,
@@ -36,7 +37,7 @@ class ParallelReader(RowReader):
     def scan(self, segment: Segment) -> Scan:
         return Scan(count_lines(segment))
 
-    def read(self, segment: Segment, scans: Scans) -> Iterator[Row]:
+    def read(self, segment: Segment, scans: Scans) -> Rows:
         if not segment.start:
             self._check_lengths(scans)
         first = scan_before(segment, scans).lines

@@ -6,15 +6,24 @@ from collections.abc import Iterator
 from typing import Any
 
 import pyarrow
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes
-from apache_beam.io.filesystems import FileSystems
+from apache_beam.io.filesystem import BeamIOError
 from pyarrow import compute, parquet
 
 from seq2serve.components.base.errors import UserError
-from seq2serve.components.example_gen.formats import InputConfig, compression
-from seq2serve.components.example_gen.readers.base import RejectedRowError, Row, RowReader, Scans, as_text, require_text
+from seq2serve.components.example_gen.config import InputConfig
+from seq2serve.components.example_gen.formats import compression
+from seq2serve.components.example_gen.readers.base import (
+    RejectedRowError,
+    Row,
+    RowReader,
+    Rows,
+    Scans,
+    as_text,
+    require_text,
+)
 from seq2serve.components.example_gen.readers.layout import column_missing, find_name
-from seq2serve.components.example_gen.text_files import DamagedFileError, Segment, TextFile
+from seq2serve.components.example_gen.text_files import DamagedFileError, Segment, TextFile, errors_as_damage
+from seq2serve.components.storage.beam_files import open_file
 
 _BATCH_ROWS = 1024
 _TEXT_TYPES = tuple(
@@ -35,7 +44,7 @@ class ParquetReader(RowReader):
         self._columns = columns
         self._optional = optional
 
-    def read(self, segment: Segment, scans: Scans) -> Iterator[Row]:
+    def read(self, segment: Segment, scans: Scans) -> Rows:
         with open_parquet(segment.path) as file:
             number = 0
             for group in range(file.num_row_groups):
@@ -47,16 +56,12 @@ class ParquetReader(RowReader):
     def _read_group(self, file: parquet.ParquetFile, group: int, number: int, path: str) -> Iterator[Row]:
         """Yields the rows of a row group; `number` is the number of rows before it."""
         names = list(self._columns.values())
-        try:
+        with errors_as_damage(path, OSError, pyarrow.ArrowException):
             for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=names):
                 values = [_field(batch, name).to_pylist() for name in names]
                 for row in zip(*values, strict=True):
                     number += 1
                     yield record_row(number, dict(zip(self._columns, row, strict=True)), self._optional)
-        except (OSError, pyarrow.ArrowException) as error:
-            raise DamagedFileError(
-                f"{path}: truncated or corrupt: {error}; download or create the file again", path=path
-            ) from error
 
 
 @contextlib.contextmanager
@@ -66,7 +71,7 @@ def open_parquet(path: str) -> Iterator[parquet.ParquetFile]:
     Raises:
         DamagedFileError: the file is not in this format.
     """
-    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+    with open_file(path) as file:
         try:
             parquet_file = parquet.ParquetFile(pyarrow.PythonFile(file, mode="r"))
         except (OSError, pyarrow.ArrowException) as error:
@@ -126,8 +131,6 @@ def make_reader(file: TextFile, columns: dict[str, str], input_config: InputConf
     try:
         with open_parquet(path) as parquet_file:
             types = parquet_columns(parquet_file.schema_arrow)
-    except DamagedFileError as error:
-        raise UserError(str(error), code=error.code, **error.fields) from error
     except (OSError, BeamIOError) as error:
         raise UserError(f"cannot read {path}: {error}", code="file-unreadable", path=path) from error
     columns = {column: _name_in_file(name, list(types)) for column, name in columns.items()}

@@ -102,7 +102,10 @@ def _count(lines: list[str], cell: re.Pattern, evidence: _Evidence) -> None:
         row, length = _row(lines, index)
         cells = _split(row, cell)
         if cells is not None and len(cells) == len(evidence.quoted):
-            _count_cells(cells, evidence)
+            for column, text in enumerate(cells):
+                is_quoted = _is_quoted(text)
+                (evidence.quoted if is_quoted else evidence.unquoted)[column] += bool(text)
+                evidence.commas[is_quoted, "," in text] += 1
             evidence.needed += any(_needs_quotes(cell_text, cell) for cell_text in cells)
         else:
             # Of a row with a wrong number of cells, quotation marks are not the cause if it has none.
@@ -133,15 +136,6 @@ def _split(row: str, cell: re.Pattern) -> list[str] | None:
             return cells
         position = match.end() + 1
     return None
-
-
-def _count_cells(cells: list[str], evidence: _Evidence) -> None:
-    if len(cells) != len(evidence.quoted):
-        return
-    for column, text in enumerate(cells):
-        is_quoted = _is_quoted(text)
-        (evidence.quoted if is_quoted else evidence.unquoted)[column] += bool(text)
-        evidence.commas[is_quoted, "," in text] += 1
 
 
 def _is_quoted(text: str) -> bool:

@@ -1,14 +1,12 @@
 """The readers of plain text, in which a row is a line, a paragraph or a whole file; see also document.py."""
 
-from collections.abc import Iterator
-
 from seq2serve.components.base.errors import UserError
+from seq2serve.components.example_gen.config import InputConfig
 from seq2serve.components.example_gen.encodings import BYTE_ORDER_MARK
-from seq2serve.components.example_gen.formats import InputConfig
 from seq2serve.components.example_gen.readers.base import (
     LineReader,
     Row,
-    Scan,
+    Rows,
     Scans,
     decode_line,
     read_lines_past_end,
@@ -37,13 +35,9 @@ class TextReader(LineReader):
 class ParagraphReader(TextReader):
     """Plain text, in which each paragraph is a row. Empty lines separate paragraphs."""
 
-    def scan(self, segment: Segment) -> Scan:
-        lines, line = 0, b""
-        for line in read_lines(segment):  # noqa: B007
-            lines += 1
-        return Scan(lines, ends_blank=not line.strip())
+    spans_lines = True
 
-    def read(self, segment: Segment, scans: Scans) -> Iterator[Row]:
+    def read(self, segment: Segment, scans: Scans) -> Rows:
         before = scan_before(segment, scans)
         # Otherwise the first lines continue a paragraph of an earlier segment, whose reader yields it.
         in_own_paragraph = before.ends_blank
@@ -54,7 +48,7 @@ class ParagraphReader(TextReader):
             line = line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
             if not line.strip():
                 if paragraph:
-                    yield self._row(first, b"\n".join(paragraph))
+                    yield self.row(first, b"\n".join(paragraph))
                 in_own_paragraph, paragraph = True, []
             elif in_own_paragraph:
                 first, size = (first, size) if paragraph else (number, 0)
@@ -62,7 +56,7 @@ class ParagraphReader(TextReader):
                     paragraph.append(line)
                     size += len(line) + 1
         if paragraph:
-            yield self._row(first, b"\n".join(paragraph))
+            yield self.row(first, b"\n".join(paragraph))
 
 
 class FileReader(TextReader):
@@ -73,7 +67,7 @@ class FileReader(TextReader):
     def parse(self, line: bytes) -> dict[str, str]:
         return require_text({self._column: decode_line(line, MAX_FILE_BYTES)})
 
-    def read(self, segment: Segment, scans: Scans) -> Iterator[Row]:
+    def read(self, segment: Segment, scans: Scans) -> Rows:
         lines, size, is_complete = [], 0, True
         for line in read_lines(segment):
             if size <= MAX_FILE_BYTES:
@@ -82,7 +76,7 @@ class FileReader(TextReader):
             is_complete = is_complete and len(line) <= MAX_LINE_BYTES
         text = b"\n".join(lines).removeprefix(BYTE_ORDER_MARK)
         reason = f"a line is longer than {MAX_LINE_BYTES} bytes"
-        yield self._row(1, text) if is_complete else Row(1, text, {}, reason)
+        yield self.row(1, text) if is_complete else Row(1, text, {}, reason)
 
 
 _READERS = {"line": TextReader, "paragraph": ParagraphReader, "file": FileReader, "document": DocumentReader}

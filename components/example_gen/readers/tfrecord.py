@@ -1,16 +1,16 @@
 """The reader of TFRecords of tf.Example; a module of its own because it imports TensorFlow."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from seq2serve.components.base.errors import UserError
-from seq2serve.components.example_gen.formats import InputConfig, compression
-from seq2serve.components.example_gen.readers.base import Row, RowReader, Scans
+from seq2serve.components.example_gen.config import InputConfig
+from seq2serve.components.example_gen.formats import compression
+from seq2serve.components.example_gen.readers.base import Row, RowReader, Rows, Scans
 from seq2serve.components.example_gen.readers.parquet import record_row
-from seq2serve.components.example_gen.text_files import DamagedFileError, Segment, TextFile, open_decompressed
+from seq2serve.components.example_gen.text_files import Segment, TextFile, errors_as_damage, open_decompressed
 from seq2serve.components.storage.tf_records import read_records
 
 
@@ -28,16 +28,10 @@ class TFRecordReader(RowReader):
         self._features = features
         self._optional = optional
 
-    def read(self, segment: Segment, scans: Scans) -> Iterator[Row]:
-        path = segment.path
-        with open_decompressed(path) as file:
-            try:
-                for number, record in enumerate(read_records(file), start=1):
-                    yield self._parse(number, record)
-            except ValueError as error:
-                raise DamagedFileError(
-                    f"{path}: truncated or corrupt: {error}; download or create the file again", path=path
-                ) from error
+    def read(self, segment: Segment, scans: Scans) -> Rows:
+        with open_decompressed(segment.path) as file, errors_as_damage(segment.path, ValueError):
+            for number, record in enumerate(read_records(file), start=1):
+                yield self._parse(number, record)
 
     def _parse(self, number: int, record: bytes) -> Row:
         try:

@@ -6,14 +6,15 @@ from typing import BinaryIO
 from xml.parsers import expat
 
 from seq2serve.components.base.errors import UserError
-from seq2serve.components.example_gen.formats import InputConfig
-from seq2serve.components.example_gen.readers.base import RejectedRowError, Row, RowReader, Scans, require_text
+from seq2serve.components.example_gen.config import InputConfig
+from seq2serve.components.example_gen.readers.base import RejectedRowError, Row, RowReader, Rows, Scans, require_text
 from seq2serve.components.example_gen.readers.layout import column_missing
 from seq2serve.components.example_gen.text_files import (
     MAX_LINE_BYTES,
     DamagedFileError,
     Segment,
     TextFile,
+    errors_as_damage,
     open_decompressed,
 )
 
@@ -37,7 +38,7 @@ class TmxReader(RowReader):
         self._languages = languages
         self._optional = optional
 
-    def read(self, segment: Segment, scans: Scans) -> Iterator[Row]:
+    def read(self, segment: Segment, scans: Scans) -> Rows:
         with open_decompressed(segment.path) as stream:
             for number, variants in _units(stream, segment.path):
                 raw = "\t".join(text for _, text in variants).encode()
@@ -75,15 +76,11 @@ def _units(stream: BinaryIO, path: str) -> Iterator[tuple[int, Variants]]:
         DamagedFileError: the file is not well-formed XML, or it declares entities, which could expand without a limit.
     """
     units = _Units(path)
-    try:
+    with errors_as_damage(path, expat.ExpatError, ValueError, LookupError, problem="not well-formed XML"):
         while chunk := stream.read(_CHUNK_BYTES):
             units.parser.Parse(chunk, False)
             yield from units.take()
         units.parser.Parse(b"", True)
-    except (expat.ExpatError, ValueError, LookupError) as error:
-        raise DamagedFileError(
-            f"{path}: not well-formed XML: {error}; download or create the file again", path=path
-        ) from error
     yield from units.take()
 
 
@@ -147,11 +144,8 @@ def make_reader(file: TextFile, columns: dict[str, str], input_config: InputConf
     Raises:
         UserError: the file is not TMX, or has few units, of which none has a language.
     """
-    try:
-        with open_decompressed(file.path) as stream:
-            units = list(itertools.islice(_units(stream, file.path), _MAX_CHECKED_UNITS))
-    except DamagedFileError as error:
-        raise UserError(str(error), code=error.code, **error.fields) from error
+    with open_decompressed(file.path) as stream:
+        units = list(itertools.islice(_units(stream, file.path), _MAX_CHECKED_UNITS))
     if not units:
         raise UserError(
             f"{file.path}: no translation units; TMX has them as <tu> elements", code="rows-missing", path=file.path

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from seq2serve.components.example_gen.formats import InputConfig
+from seq2serve.components.example_gen.config import InputConfig
 from seq2serve.components.example_gen.readers.base import Layout, LineReader, RejectedRowError, decode_line
 from seq2serve.components.example_gen.readers.csv import MAX_HEADER_LINES, CsvReader, check_delimiter, csv_header
 from seq2serve.components.example_gen.readers.layout import find_columns, read_header
@@ -30,26 +30,11 @@ class TsvReader(LineReader):
 
     def parse(self, line: bytes) -> dict[str, str]:
         try:
-            return parse_row(line, self._layout, self._delimiter)
+            return self._layout.row(decode_line(line).split(self._delimiter))
         except RejectedRowError as error:
             if error.detail and any(cell.startswith(b'"') for cell in line.split(self._delimiter.encode())):
                 raise RejectedRowError(str(error), f"{error.detail}; {_QUOTED_TSV_HINT}") from error
             raise
-
-
-def parse_row(line: bytes, layout: Layout, delimiter: str = "\t") -> dict[str, str]:
-    """Selects the columns from a line of tab-separated text.
-
-    Args:
-        line: without its line end.
-        layout: the positions of the file's columns.
-        delimiter: between cells; it cannot occur in a cell.
-    Returns:
-        example column -> text, unchanged from the file.
-    Raises:
-        RejectedRowError: the line is too long or not UTF-8, has too few or too many cells, or a selected one is empty.
-    """
-    return layout.row(decode_line(line).split(delimiter))
 
 
 def make_reader(file: TextFile, columns: dict[str, str], input_config: InputConfig) -> TsvReader | CsvReader:

@@ -16,7 +16,7 @@ from seq2serve.components.evaluator.comparison import last_blessed
 from seq2serve.components.evaluator.component import Evaluator
 from seq2serve.components.evaluator.report import BATCH_ROWS
 from seq2serve.components.example_gen.component import ExampleGen
-from seq2serve.components.example_gen.formats import InputConfig, SplitConfig
+from seq2serve.components.example_gen.config import InputConfig, SplitConfig
 from seq2serve.components.tasks.registry import get_task
 from seq2serve.models.config import TokenizerConfig
 from seq2serve.models.tokenizers.tokenizer import learn_tokenizer

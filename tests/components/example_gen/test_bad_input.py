@@ -14,7 +14,7 @@ from seq2serve.components.base.component import Context
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.example_gen import text_files
 from seq2serve.components.example_gen.component import ExampleGen
-from seq2serve.components.example_gen.formats import InputConfig, SplitConfig
+from seq2serve.components.example_gen.config import InputConfig, SplitConfig
 from seq2serve.pipeline.running.raw_files import resolve_raw_files
 
 ROWS = [(f"House {'abcdefghij'[i % 10]} {chr(97 + i // 10)}", f"Haus {i}") for i in range(250)]

@@ -4,6 +4,7 @@ import collections
 import csv
 import gzip
 import hashlib
+import io
 import json
 import pathlib
 import random
@@ -13,6 +14,7 @@ import string
 import pyarrow
 import pytest
 import tensorflow as tf
+from apache_beam.io.filesystems import FileSystems
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
@@ -22,9 +24,9 @@ from seq2serve.components.base.component import Context
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.example_gen import text_files
 from seq2serve.components.example_gen.component import ExampleGen
-from seq2serve.components.example_gen.formats import InputConfig, SplitConfig
+from seq2serve.components.example_gen.config import InputConfig, SplitConfig
 from seq2serve.components.example_gen.readers.base import Layout, RejectedRowError
-from seq2serve.components.example_gen.readers.tsv import parse_row
+from seq2serve.components.example_gen.readers.tsv import TsvReader
 from seq2serve.components.example_gen.splitting import Splitter
 from seq2serve.pipeline.running.raw_files import resolve_raw_files
 
@@ -75,6 +77,11 @@ def rows_of(examples: Examples) -> dict[str, list[tuple[str, ...]]]:
             for record in records
         ]
     return result
+
+
+def rejects_of(examples: Examples) -> list[dict]:
+    paths = sorted(pathlib.Path(examples.path("rejects")).iterdir())
+    return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
 
 
 def digest(examples: Examples) -> dict[str, str]:
@@ -142,11 +149,7 @@ def test_every_damaged_row_is_rejected_with_its_line_and_reason(tmp_path, monkey
         lines[number - 1] = line
     (tmp_path / "a.tsv").write_bytes(b"\n".join(lines))
     examples = generate(tmp_path / "a.tsv", tmp_path / "out", max_reject_share=0.05)
-    rejects = [
-        json.loads(line)
-        for path in sorted((tmp_path / "out" / "rejects").iterdir())
-        for line in path.read_text().splitlines()
-    ]
+    rejects = rejects_of(examples)
     expected = [(str(tmp_path / "a.tsv"), number, reason) for number, (_, reason) in damage.items()]
     assert [(r["file"], r["line"], r["reason"]) for r in rejects] == expected
     valid = [row for number, row in enumerate(ROWS, start=2) if number not in damage]
@@ -155,6 +158,69 @@ def test_every_damaged_row_is_rejected_with_its_line_and_reason(tmp_path, monkey
     assert properties["num_rows"] == 250 == sum(properties["num_examples"].values()) + properties["num_rejected"]
     reasons = collections.Counter(reason for _, reason in damage.values())
     assert properties["num_rejected_by_reason"] == dict(reasons)
+
+
+DAMAGED = b'{"t": '
+
+
+@pytest.mark.parametrize("flags", [(), ("--direct_num_workers=3", "--direct_running_mode=multi_threading")])
+def test_rejects_are_numbered_through_each_file_whatever_shares_its_shards(tmp_path, monkeypatch, flags):
+    monkeypatch.setattr(text_files, "SHARD_BYTES", 300)
+    random_lines = random.Random(1)
+    expected = {}
+    for name, end in (("a.jsonl", b"\n"), ("b.jsonl", b"\r\n"), ("c.jsonl.gz", b"\n"), ("d.jsonl", b"\n")):
+        lines = [json.dumps({"t": f"{name} {source}"}).encode() for source, _ in ROWS[:120]]
+        for number in (0, 40, 41, 119):  # at the beginning, at the end, and blank lines anywhere
+            lines[number] = DAMAGED
+        for number in random_lines.sample(range(1, 120), 20):
+            lines.insert(number, b"")
+        content = b"\xef\xbb\xbf" * (name == "d.jsonl") + end.join(lines)
+        (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+        expected[str(tmp_path / name)] = [number for number, line in enumerate(lines, start=1) if line == DAMAGED]
+    examples = generate(
+        tmp_path / "*.jsonl*", tmp_path / "out", *flags, columns={"text": "t"}, max_reject_share=0.5, eval_share=0.3
+    )
+    lines_by_file = collections.defaultdict(list)
+    for reject in rejects_of(examples):
+        assert (reject["reason"], reject["text"]) == ("not valid JSON", DAMAGED.decode())
+        lines_by_file[reject["file"]].append(reject["line"])
+    assert lines_by_file == expected
+
+
+def test_the_first_reject_of_a_file_is_named_with_its_line_in_a_later_segment(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_files, "SHARD_BYTES", 300)
+    path = write_tsv(tmp_path / "a.tsv", [*ROWS, ("alone",)])
+    with pytest.raises(UserError, match=r"a\.tsv, line 252: wrong number of columns") as error:
+        generate(path, tmp_path / "out")
+    assert error.value.fields["line"] == 252
+
+
+def test_lines_are_read_once_and_files_whose_rows_span_lines_twice(tmp_path, monkeypatch):
+    class Counting(io.FileIO):
+        total = 0
+
+        def read(self, size=-1):
+            chunk = super().read(size)
+            Counting.total += len(chunk)
+            return chunk
+
+    opened = FileSystems.open
+    monkeypatch.setattr(
+        FileSystems,
+        "open",
+        lambda path, *settings, **more: Counting(path) if "/text" in path else opened(path, *settings, **more),
+    )
+    monkeypatch.setattr(text_files, "SHARD_BYTES", 100_000)
+    monkeypatch.setattr(text_files, "_CHUNK_BYTES", 1000)
+    content = "".join(f"Line {chr(97 + i % 26)}{chr(97 + i // 26 % 26)} of the text.\n\n" for i in range(40_000))
+    reads = {}
+    for unit in ("line", "paragraph"):
+        (tmp_path / f"text-{unit}.txt").write_text(content)
+        Counting.total = 0
+        config = {"columns": {"text": "text"}, "input_config": InputConfig(unit=unit)}
+        generate(tmp_path / f"text-{unit}.txt", tmp_path / unit, **config)
+        reads[unit] = Counting.total / len(content)
+    assert reads == pytest.approx({"line": 1, "paragraph": 2}, abs=0.15)
 
 
 def test_too_many_rejects_are_an_error_that_shows_the_first(tmp_path):
@@ -246,8 +312,9 @@ def test_shares_that_leave_a_split_without_rows_are_an_error(tmp_path, shares):
 @settings(max_examples=300, deadline=None)
 @given(st.one_of(st.binary(), st.text().map(str.encode)))
 def test_a_line_is_split_into_its_exact_cells_or_rejected(line):
+    reader = TsvReader(PAIR, "\t", first_row=2, note="")
     try:
-        row = parse_row(line, PAIR)
+        row = reader.parse(line)
     except RejectedRowError as error:
         reason = str(error)
         cells = line.split(b"\t")

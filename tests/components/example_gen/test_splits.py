@@ -7,7 +7,7 @@ import pytest
 from seq2serve.components.base.artifact import SPLITS, Examples
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.example_gen import text_files
-from seq2serve.components.example_gen.formats import InputConfig
+from seq2serve.components.example_gen.config import InputConfig
 from seq2serve.components.storage.examples_io import read_batches
 from seq2serve.components.storage.shards import shard_paths
 from tests.components.example_gen.test_example_gen import digest, generate, rows_of, write_tsv

@@ -8,11 +8,11 @@ import tempfile
 
 import pytest
 import zstandard
+from apache_beam.io.filesystems import FileSystems
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seq2serve.components.base.errors import UserError
-from seq2serve.components.example_gen import text_files
 from seq2serve.components.example_gen.text_files import (
     MAX_LINE_BYTES,
     DamagedFileError,
@@ -112,7 +112,7 @@ def test_a_line_longer_than_its_segments_is_not_read_once_per_segment(tmp_path, 
             Counting.total += len(chunk)
             return chunk
 
-    monkeypatch.setattr(text_files.FileSystems, "open", lambda path, **_: Counting(path))
+    monkeypatch.setattr(FileSystems, "open", lambda path, **_: Counting(path))
     path = tmp_path / "a.txt"
     path.write_bytes(b"x" * (24 * MAX_LINE_BYTES) + b"\nend")
     segments = [segment for shard in plan_shards(files_in(tmp_path), MAX_LINE_BYTES) for segment in shard]

@@ -9,7 +9,7 @@ from seq2serve.components.base.artifact import Examples, RawFiles
 from seq2serve.components.base.component import Context
 from seq2serve.components.base.errors import Seq2ServeError, UserError
 from seq2serve.components.example_gen.component import ExampleGen
-from seq2serve.components.example_gen.formats import InputConfig, SplitConfig
+from seq2serve.components.example_gen.config import InputConfig, SplitConfig
 from seq2serve.components.storage.beam_files import write_file
 from seq2serve.pipeline.running.raw_files import resolve_raw_files
 

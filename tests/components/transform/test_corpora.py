@@ -10,7 +10,7 @@ from seq2serve.components.base.artifact import TransformedExamples as Transforme
 from seq2serve.components.base.component import Context
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.example_gen.component import ExampleGen
-from seq2serve.components.example_gen.formats import InputConfig, SplitConfig
+from seq2serve.components.example_gen.config import InputConfig, SplitConfig
 from seq2serve.components.schema_gen.component import SchemaGen
 from seq2serve.components.statistics_gen.component import StatisticsGen
 from seq2serve.components.statistics_gen.statistics_file import ROW, features_by_name, read_corpora, read_statistics

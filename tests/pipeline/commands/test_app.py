@@ -23,7 +23,7 @@ from seq2serve.pipeline.commands.app import main
 try:
     main()
 finally:
-    slow = {{"tensorflow", "apache_beam", "sqlalchemy", "keras", "numpy", "portalocker"}} & set(sys.modules)
+    slow = {{"tensorflow", "apache_beam", "sqlalchemy", "keras", "numpy", "portalocker", "pyarrow"}} & set(sys.modules)
     assert not slow, slow
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)

@@ -13,6 +13,7 @@ import pytest
 from seq2serve.components.base.artifact import Model
 from seq2serve.components.base.component import Code, Component, Node, Output, component
 from seq2serve.components.base.errors import UserError
+from seq2serve.components.example_gen import readers
 from seq2serve.components.model_importer.pretrained import Pretrained
 from seq2serve.components.tasks.registry import TASKS
 from seq2serve.pipeline.config import preset
@@ -32,6 +33,7 @@ from seq2serve.components.base.component import Output, component
 def Build(model: Output[Model]) -> None:
     from . import wheels
     from shop.deep import engine
+    from shop import late
     import single, shop.empty.full
     import sacrebleu, json, google.protobuf.text_format
     import rich.progress
@@ -44,10 +46,14 @@ def Build(model: Output[Model]) -> None:
     "shop/deep/axle.py": "AXLE = 1\n",
     "shop/empty/__init__.py": "'a docstring and no code'\n",
     "shop/empty/full.py": "",
+    "shop/late.py": "from importlib import import_module\nload = lambda: import_module('.later', __package__)\n",
+    "shop/later.py": "import importlib\nlast = importlib.import_module('shop.last')\n",
+    "shop/last.py": "",
     "shop/unused.py": "",
     "single.py": "if False:\n    import portalocker\n",
 }
 UNFOLLOWED = {"shop/unused.py", "shop/empty/__init__.py"}
+load = importlib.import_module  # under its own name it would be followed, as part of this module's code
 
 
 @pytest.fixture
@@ -65,7 +71,7 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.fixture
 def build(shop) -> Component:
     """The component of MODULES."""
-    return importlib.import_module("shop.steps").Build
+    return load("shop.steps").Build
 
 
 @pytest.fixture(autouse=True)
@@ -121,7 +127,7 @@ def work():
 @pytest.mark.parametrize("guard", ["TYPE_CHECKING", "typing.TYPE_CHECKING"])
 def test_imports_for_type_checkers_alone_are_not_followed(shop, guard):
     (shop / "shop/typed.py").write_text(TYPED.replace("TYPE_CHECKING:", f"{guard}:"))
-    files, versions = code_of([importlib.import_module("shop.typed").work])
+    files, versions = code_of([load("shop.typed").work])
     deep = {"shop/deep/__init__.py", "shop/deep/axle.py"}
     assert files.keys() == {"shop/__init__.py", "shop/typed.py", "shop/wheels.py", *deep}
     assert versions == {}
@@ -154,7 +160,7 @@ def bakery(shop) -> types.ModuleType:
     """A module with two classes, one of which imports another module when it is used."""
     (shop / "shop/bakery.py").write_text(BAKERY)
     (shop / "shop/oven.py").write_text("HEAT = 200\n")
-    return importlib.import_module("shop.bakery")
+    return load("shop.bakery")
 
 
 def test_a_parameter_that_is_code_is_recorded_by_name_and_adds_the_modules_of_its_class(bakery):
@@ -166,7 +172,7 @@ def test_a_parameter_that_is_code_is_recorded_by_name_and_adds_the_modules_of_it
 
 def test_the_bases_of_a_class_count_wherever_they_are(bakery, shop):
     (shop / "shop/freezer.py").write_text("from shop.bakery import Rye\n\nclass Cooled(Rye):\n    pass\n")
-    freezer = importlib.import_module("shop.freezer")
+    freezer = load("shop.freezer")
     before = execution_parts(Bake(recipe=bakery.Rye()), {})
     after = execution_parts(Bake(recipe=freezer.Cooled()), {})
     assert changes(before, after) == ["code changed: shop/freezer.py"]
@@ -324,6 +330,14 @@ def test_the_trainer_depends_on_no_other_task(task):
 def test_the_trainer_does_not_depend_on_the_registry_of_tasks():
     files = execution_parts(component_nodes("translation")["Trainer"], {})["code"]
     assert "seq2serve/components/tasks/registry.py" not in files
+
+
+def test_example_gen_depends_on_every_reader():
+    files = execution_parts(component_nodes("translation")["ExampleGen"], {})["code"]
+    folder = Path(readers.__file__).parent
+    names = {path.name for path in folder.glob("*.py")} - {"__init__.py"}
+    assert len(names) > 10
+    assert {f"seq2serve/components/example_gen/readers/{name}" for name in names} <= set(files)
 
 
 def test_the_schema_does_not_depend_on_how_files_are_read():

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seq2serve.components.base.errors import UserError
-from seq2serve.components.example_gen.formats import InputConfig
+from seq2serve.components.example_gen.config import InputConfig
 from seq2serve.components.example_gen.readers.base import Row
 from seq2serve.components.example_gen.tables import make_table
-from seq2serve.components.example_gen.text_files import DamagedFileError, plan_shards
+from seq2serve.components.example_gen.text_files import DamagedFileError
+from tests.components.example_gen.readers.reading import read_table
 
 PAIR = {"source": "en", "target": "de"}
 TEXT = {"text": "text"}
@@ -27,9 +28,7 @@ def read(paths, columns, input_config=None, shard_bytes=1 << 40, parallel=False)
     files = [{"path": str(path), "bytes": path.stat().st_size} for path in paths]
     group = tuple(file | {"column": column} for file, column in zip(files, columns, strict=True)) if parallel else files
     table = make_table(tuple(group), columns, input_config or InputConfig(), shard_bytes)
-    segments = [segment for shard in plan_shards([table.file], shard_bytes) for segment in shard]
-    scans = {segment: table.reader.scan(segment) for segment in table.reader.to_scan(segments)}
-    return [row for segment in segments for row in table.reader.read(segment, scans)]
+    return read_table(table, shard_bytes)
 
 
 def write(folder, name: str, content: str | bytes) -> pathlib.Path:
@@ -125,6 +124,28 @@ def test_parallel_files_of_different_lengths_are_an_error_with_their_line_counts
             read(paths, PAIR, shard_bytes=shard_bytes, parallel=True)
         assert error.value.code == "parallel-lines-mismatched"
         assert error.value.fields == {"counts": {str(paths[0]): 5, str(paths[1]): 4}}
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from(["a.tsv", "a.jsonl", "a.txt"]),
+    st.lists(st.sampled_from([b"", b" ", b"x\ty", b'{"t": "x"}', b"\xff", b"text"]), max_size=12),
+    st.sampled_from([b"\n", b"\r\n"]),
+    st.booleans(),
+    st.booleans(),
+    st.integers(1, 20),
+)
+def test_lines_are_rows_or_rejects_with_their_numbers_however_the_file_is_cut(
+    name, lines, end, is_ended, is_marked, shard_bytes
+):
+    is_tsv = name == "a.tsv"
+    content = end.join([b"t\tu"] * is_tsv + lines) + end * is_ended
+    with tempfile.TemporaryDirectory() as folder:
+        path = write(folder, name, b"\xef\xbb\xbf" * is_marked + content)
+        rows = read([path], {"text": "t", "label": "u"} if is_tsv else {"text": "t"}, shard_bytes=shard_bytes)
+    written = enumerate((line.removesuffix(b"\r") for line in content.removesuffix(b"\n").split(b"\n")), start=1)
+    expected = [(number, line) for number, line in written if (number > 1 if is_tsv else line.strip())]
+    assert [(row.number, row.raw) for row in rows] == expected
 
 
 @settings(max_examples=100, deadline=None)

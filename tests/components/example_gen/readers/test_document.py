@@ -15,12 +15,12 @@ from seq2serve.components.base.component import Context
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.example_gen import text_files
 from seq2serve.components.example_gen.component import ExampleGen
-from seq2serve.components.example_gen.formats import InputConfig, SplitConfig
+from seq2serve.components.example_gen.config import InputConfig, SplitConfig
 from seq2serve.components.example_gen.readers import document
 from seq2serve.components.example_gen.readers.base import Row
 from seq2serve.components.example_gen.tables import make_table
-from seq2serve.components.example_gen.text_files import plan_shards
 from seq2serve.pipeline.running.raw_files import resolve_raw_files
+from tests.components.example_gen.readers.reading import read_table
 
 TEXT = {"text": "text"}
 
@@ -36,9 +36,7 @@ BOOK = "\n\n".join(map(wrapped, range(600))) + "\n"
 def read(path: Path, shard_bytes: int = 1 << 20) -> list[Row]:
     entry = {"path": str(path), "bytes": path.stat().st_size}
     table = make_table((entry,), TEXT, InputConfig(unit="document"), shard_bytes)
-    segments = [segment for shard in plan_shards([table.file], shard_bytes) for segment in shard]
-    scans = {segment: table.reader.scan(segment) for segment in table.reader.to_scan(segments)}
-    return [row for segment in segments for row in table.read(segment, scans)]
+    return read_table(table, shard_bytes)
 
 
 def generate(pattern: str, folder: Path, **settings) -> Examples:

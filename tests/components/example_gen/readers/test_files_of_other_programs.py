@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from seq2serve.components.base.errors import UserError
-from seq2serve.components.example_gen.formats import InputConfig
+from seq2serve.components.example_gen.config import InputConfig
 from seq2serve.components.example_gen.readers.base import Row
 from seq2serve.components.example_gen.tables import Table, make_table
-from seq2serve.components.example_gen.text_files import DamagedFileError, plan_shards
+from seq2serve.components.example_gen.text_files import DamagedFileError
+from tests.components.example_gen.readers.reading import read_table
 
 PAIR = {"source": "en", "target": "de"}
 # Direct speech, measures and unbalanced marks, as in Tatoeba and Moses corpora.
@@ -37,10 +38,7 @@ def table_of(path, columns=None, shard_bytes=1 << 40, **config) -> Table:
 
 
 def read(path, columns=None, shard_bytes=1 << 40, **config) -> list[Row]:
-    table = table_of(path, columns, shard_bytes, **config)
-    segments = [segment for shard in plan_shards([table.file], shard_bytes) for segment in shard]
-    scans = {segment: table.reader.scan(segment) for segment in table.reader.to_scan(segments)}
-    return [row for segment in segments for row in table.reader.read(segment, scans)]
+    return read_table(table_of(path, columns, shard_bytes, **config), shard_bytes)
 
 
 def texts(rows: list[Row]) -> list[tuple[str, ...]]:
@@ -236,8 +234,9 @@ def test_a_name_with_spaces_that_two_columns_share_is_ambiguous(tmp_path):
 
 
 @pytest.mark.parametrize("line", ["sep=|", "SEP=|", '"sep=|"', "sep=|||", "\ufeffsep=|"])
-@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
-@pytest.mark.parametrize("shard_bytes", [3, 1 << 40])
+@pytest.mark.parametrize(
+    ("name", "shard_bytes"), [("a.csv", 3), ("a.csv", 1 << 40), ("a.tsv", 12), ("a.tsv", 16), ("a.tsv", 1 << 40)]
+)
 def test_a_line_that_names_the_separator_is_no_header(tmp_path, line, name, shard_bytes):
     path = write(tmp_path, name, f"{line}\r\nen|de\r\na,b|c\r\n")
     rows = read(path, shard_bytes=shard_bytes)

@@ -8,7 +8,7 @@ import tensorflow as tf
 from pyarrow import parquet
 
 from seq2serve.components.base.errors import UserError
-from seq2serve.components.example_gen.formats import InputConfig
+from seq2serve.components.example_gen.config import InputConfig
 from seq2serve.components.example_gen.readers.base import Row
 from seq2serve.components.example_gen.tables import make_table
 from seq2serve.components.example_gen.text_files import DamagedFileError, plan_shards
