@@ -32,7 +32,7 @@ class DamagedFileError(UserError):
 
 @contextlib.contextmanager
 def errors_as_damage(path: str, *errors: type[Exception], problem: str = "truncated or corrupt") -> Iterator[None]:
-    """Raises the errors of a library that mean that a file is damaged as DamagedFileError."""
+    """Turns errors with which a library reports a damaged file into DamagedFileError."""
     try:
         yield
     except errors as error:

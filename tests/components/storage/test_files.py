@@ -1,6 +1,7 @@
 """Files on any of Beam's file systems are read like local files; the tests use one in memory."""
 
 import gzip
+import json
 import pathlib
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from seq2serve.components.base.artifact import Examples, RawFiles
 from seq2serve.components.base.component import Context
 from seq2serve.components.base.errors import Seq2ServeError, UserError
+from seq2serve.components.example_gen import text_files
 from seq2serve.components.example_gen.component import ExampleGen
 from seq2serve.components.example_gen.config import InputConfig, SplitConfig
 from seq2serve.components.storage.beam_files import write_file
@@ -44,6 +46,19 @@ def test_remote_files_give_the_same_examples_as_local_files(store, tmp_path):
     both = resolve_raw_files(RawFiles("memory://bucket/text/*")).properties["files"]
     assert [file["path"] for file in both] == sorted(store)
     generate("memory://bucket/text/*", tmp_path / "both")
+
+
+def test_rejects_in_a_store_have_the_lines_of_their_file(store, monkeypatch):
+    monkeypatch.setattr(text_files, "SHARD_BYTES", 100)
+    store["memory://bucket/text/a.tsv"] += b"alone\nlast\tline\nalso alone"
+    examples = Examples("memory://bucket/examples")
+    config, shares = InputConfig(), SplitConfig(0.2, 0.2)
+    files = resolve_raw_files(RawFiles("memory://bucket/text/a.tsv"))
+    columns = {"source": "source", "target": "target"}
+    ExampleGen.function(files, examples, columns, config, shares, max_reject_share=0.1, context=Context())
+    rejects = [blob.splitlines() for path, blob in sorted(store.items()) if path.startswith(f"{examples.uri}/rejects")]
+    lines = [json.loads(line)["line"] for shard in rejects for line in shard]
+    assert (len(rejects), lines) == (6, [28, 30])
 
 
 def test_a_fingerprint_depends_on_the_checksum_in_the_store(store):
