@@ -73,9 +73,9 @@ class Segments(NamedTuple):
     def join(self, translations: tf.Tensor) -> tf.Tensor:
         """Joins the translations of sentences: tf.string [N, K] -> tf.string [B, K].
 
-        White space is that of the text; the sentences themselves give the text, byte for byte. Only between sentences
-        that end with a Chinese or Japanese full stop there is none, and between others there is a space, if the
-        translation is in another script.
+        White space is that of the text, so that the sentences themselves give the text, byte for byte. One exception:
+        if a translation ends with a Chinese or Japanese full stop and its sentence does not, the space after it is
+        removed; in the opposite case one is inserted.
         """
         rows, limits = self.sentences.value_rowids(), self.sentences.row_limits()
         is_last = (tf.gather(limits, rows) == tf.range(1, tf.size(rows, tf.int64) + 1))[:, tf.newaxis]
