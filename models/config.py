@@ -271,6 +271,10 @@ class DecodingConfig:
     max_length_extra: Annotated[int, Range(1)] = 10
     """Number of tokens that a translation may have beyond max_length_ratio * source tokens."""
 
+    split_sentences: bool = True
+    """Translation only: translate the sentences of a text one by one, for models trained on rows of one sentence. If
+    false, a text is translated in one piece, up to `data.max_length` tokens, and its line breaks become spaces."""
+
     temperature: Annotated[float, Range(0, 100)] = 0.5
     """Sampling temperature of a language model. Higher values are more random; 0 always takes the most likely token."""
 

@@ -152,10 +152,10 @@ class TranslationServingModule(tf.Module):
 
     @signature(input_signature=_TEXT)
     def serving_default(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Translates texts, sentence by sentence; line breaks are kept.
+        """Translates texts, sentence by sentence; the white space between and around sentences is kept.
 
         Args:
-            text: tf.string [B]; the translation of a text without tokens is empty.
+            text: tf.string [B]; the translation of a sentence without tokens is empty.
         Returns:
             translation: tf.string [B], valid UTF-8; score: float32 [B], sum over the sentences of the log probability
             divided by the length penalty; finish_reason: tf.string [B], "stop", or "length" if the translation of a
@@ -227,6 +227,8 @@ class TranslationServingModule(tf.Module):
     def score(self, source: tf.Tensor, target: tf.Tensor) -> dict[str, tf.Tensor]:
         """Computes the log probability of each target, given its source.
 
+        A pair is not split, because nothing tells which sentences of the two texts belong together.
+
         Args:
             source, target: tf.string [B].
         Returns:
@@ -243,7 +245,7 @@ class TranslationServingModule(tf.Module):
 
     @signature(input_signature=_PAIR)
     def attention(self, source: tf.Tensor, target: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Computes the cross-attention weights with which each target token is predicted.
+        """Computes the cross-attention weights with which each target token is predicted. A pair is not split.
 
         Args:
             source, target: tf.string [B].
@@ -337,17 +339,21 @@ class TranslationServingModule(tf.Module):
     ) -> _Translations:
         """Translates texts with valid options as for `translate`.
 
-        It is a separate tf.function, so that the graph contains it once. The model server processes the whole graph
-        for each signature that it prepares.
+        The sentences of all texts are rows of the same batches, unless `split_sentences` is off. It is a separate
+        tf.function, so that the graph contains it once. The model server processes the whole graph for each signature
+        that it prepares.
         """
+        options = dict(zip(_OPTIONS, (beam_size, n_best, length_penalty, min_length, max_length), strict=True))
+        if not self.decoding.split_sentences:
+            return _in_batches(self._search_sentences, {"text": text, **options}, self.decoding.beam_size)
         segments = split_sentences(text)
-        rows = segments.rows()
-        options = zip(_OPTIONS, (beam_size, n_best, length_penalty, min_length, max_length), strict=True)
-        inputs = {"text": segments.sentences, **{name: tf.gather(values, rows) for name, values in options}}
+        rows, number = segments.sentences.value_rowids(), segments.sentences.nrows()
+        inputs = {name: tf.gather(values, rows) for name, values in options.items()}
+        inputs["text"] = segments.sentences.flat_values
         found = _in_batches(self._search_sentences, inputs, self.decoding.beam_size)
-        texts, scores = segments.join(found.texts), tf.math.unsorted_segment_sum(found.scores, rows, segments.number)
+        texts, scores = segments.join(found.texts), tf.math.unsorted_segment_sum(found.scores, rows, number)
         is_cut, truncated = (
-            tf.math.unsorted_segment_sum(tf.cast(flags, tf.int32), rows, segments.number) > 0
+            tf.math.unsorted_segment_sum(tf.cast(flags, tf.int32), rows, number) > 0
             for flags in (found.is_cut, found.truncated)
         )
         return _Translations(texts, scores, is_cut, truncated)

@@ -109,9 +109,9 @@ def test_an_empty_batch_has_an_empty_result(loaded):
 
 
 @pytest.mark.parametrize("text", ["", " ", "\t"])
-def test_a_text_without_tokens_has_an_empty_translation(loaded, text):
+def test_a_text_of_white_space_stays_as_it_is(loaded, text):
     answer = loaded([text, TEXTS[0]])
-    assert (answer["translation"][0], answer["score"][0]) == (b"", 0)
+    assert (answer["translation"][0].decode(), answer["score"][0]) == (text, 0)
     assert answer["translation"][1] == loaded([TEXTS[0]])["translation"][0]
 
 
@@ -124,17 +124,51 @@ def test_a_long_text_is_truncated_to_max_source_length(serving_module, loaded):
 
 
 def test_a_text_is_translated_sentence_by_sentence(serving_module):
-    """Line breaks are kept; spaces around a sentence are not part of it."""
+    """White space around a sentence is not part of it, and kept."""
     text = "Turn on the light.  Open the door!\n\n close the window\r\n"
     sentences = ["Turn on the light.", "Open the door!", "close the window"]
     whole = serving_module.serving_default(tf.constant([text, "lamp off"]))
     parts = serving_module.serving_default(tf.constant(sentences))
     first, second, third = (translation.decode() for translation in parts["translation"].numpy())
-    assert whole["translation"].numpy()[0].decode() == f"{first} {second}\n\n{third}\n"
+    assert whole["translation"].numpy()[0].decode() == f"{first}  {second}\n\n {third}\r\n"
     assert whole["score"].numpy()[0] == pytest.approx(parts["score"].numpy().sum(), rel=1e-4)
     n_best = serving_module.n_best(tf.constant([text]))["translations"].numpy()[0]
     assert n_best[0] == whole["translation"].numpy()[0]
     assert len(set(n_best)) == len(n_best)
+
+
+def test_the_translations_of_a_rank_are_joined(serving_module):
+    sentences = ["Turn on the light.", "Open the door!"]
+    parts = serving_module.n_best(tf.constant(sentences))
+    first, second = parts["translations"].numpy()
+    answer = serving_module.n_best(tf.constant([" ".join(sentences)]))
+    assert answer["translations"].numpy()[0].tolist() == [b" ".join(pair) for pair in zip(first, second, strict=True)]
+    np.testing.assert_allclose(answer["scores"][0], tf.reduce_sum(parts["scores"], 0), rtol=1e-4)
+
+
+def test_a_text_is_cut_if_one_of_its_sentences_is(serving_module):
+    """A source after 12 tokens, a translation after the maximum length."""
+    short, long = "open", "Open door" * 20
+    answer = serving_module.serving_default(tf.constant([short, f"{short}\n{long}", f"{long}\n{short}"]))
+    assert answer["truncated"].numpy().tolist() == [False, True, True]
+    options = {"max_length": [1, 0, 1], "min_length": 0}
+    texts = [f"{short}\n{short}", "\n", "\n" + short]
+    inputs = with_options(texts, **options)
+    reasons = serving_module.translate(*(tf.constant(values) for values in inputs.values()))["finish_reasons"]
+    assert reasons.numpy()[:, 0].tolist() == [b"length", b"stop", b"length"]
+
+
+def test_a_text_is_translated_in_one_piece_if_sentences_are_not_split(make_serving_module):
+    """Its line breaks are white space to the tokenizer, so a text of one sentence has the same translation."""
+    module = make_serving_module(beam_size=3, max_source_length=12, split_sentences=False)
+    texts = ["turn on.\nOpen the door!", "turn on. Open the door!", "", *TEXTS]
+    answer = {name: value.numpy() for name, value in module.n_best(tf.constant(texts)).items()}
+    assert answer["translations"][0].tolist() == answer["translations"][1].tolist()
+    np.testing.assert_allclose(answer["scores"][0], answer["scores"][1], rtol=1e-4)
+    splitting_module = make_serving_module(beam_size=3, max_source_length=12)
+    split = splitting_module.n_best(tf.constant(texts))
+    assert answer["translations"][3:].tolist() == split["translations"].numpy()[3:].tolist()
+    assert answer["scores"][1, 0] != pytest.approx(split["scores"].numpy()[1, 0])
 
 
 def test_a_text_of_many_lines_is_translated_in_batches(serving_module):
