@@ -88,9 +88,9 @@ class ModelFiles(RawFiles, BaseModel):
 
 
 class PretrainedFiles(RawFiles):
-    """The folder of a pretrained model in another format: config.json, *.safetensors and its tokenizer."""
+    """The folder of a pretrained model in another format: weights, their configuration, and its tokenizer."""
 
-    suffixes = (".json", ".txt", ".safetensors")
+    suffixes = (".json", ".txt", ".safetensors", ".bin", ".npz", ".spm")
 
 
 class Examples(Artifact):
