@@ -104,6 +104,10 @@ class ModelConfig:
     activation_dropout: Annotated[float, Range(0, 0.9)] = 0.0
     """Dropout rate inside the feed-forward layer."""
 
+    decoder: Literal["attention", "ssru"] = "attention"
+    """Translation only: how a token of the target reads the tokens before it. attention is the masked self-attention of
+    the paper; ssru a recurrent layer (Kim et al. 2019), with which a step of decoding takes less time."""
+
     activation: Literal["relu", "gelu", "gelu_tanh", "silu", "swiglu"] = "relu"
     """Activation of the hidden feed-forward layer. swiglu is gated and needs a third matrix."""
 
@@ -121,6 +125,10 @@ class ModelConfig:
 
     positions: Literal["sinusoidal", "learned", "rotary"] = "sinusoidal"
     """Position encoding: sinusoidal (section 3.5), learned, or rotary (Su et al. 2021)."""
+
+    sinusoids: Literal["interleaved", "tensor2tensor"] = "interleaved"
+    """Channels of sinusoidal positions: interleaved sines and cosines as in the paper; or, as in tensor2tensor and
+    Marian, first the sines and then the cosines, with wavelengths up to 2 pi times exactly 10,000."""
 
     rotary_base: Annotated[float, Range(2)] = 10_000.0
     """Base of the wavelengths of rotary positions; a larger one suits longer texts."""

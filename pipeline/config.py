@@ -354,10 +354,14 @@ def _check_model(config: PipelineConfig) -> None:
     for name in ("rotary_base", "rotary_layout") if model.positions != "rotary" else ():
         if getattr(model, name) != getattr(ModelConfig, name):
             raise _conflict(f"setting model.{name} needs model.positions=rotary")
+    if model.sinusoids != ModelConfig.sinusoids and model.positions != "sinusoidal":
+        raise _conflict("setting model.sinusoids needs model.positions=sinusoidal")
     if has_heads and model.positions == "rotary" and model.d_model // model.num_heads % 2:
         raise _conflict("setting model.positions=rotary needs an even model.d_model / model.num_heads")
     if model.positions in ("sinusoidal", "rotary") and model.d_model % 2:
         raise _conflict(f"setting model.positions={model.positions} needs an even model.d_model")
+    if model.decoder == "ssru" and TASKS[config.task].parts != ("encoder", "decoder"):
+        raise _conflict(f"setting model.decoder=ssru needs a task with encoder and decoder, which {config.task} is not")
     has_limit = MAX_LENGTH not in automatic  # otherwise it is at most `longest_limit`
     if has_limit and model.positions == "learned" and model.longest_text < config.data.max_length < UNCUT:
         raise _conflict(

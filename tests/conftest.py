@@ -35,6 +35,12 @@ KINDS = [
     {"positions": "rotary", "norm_first": True, "activation": "silu", "norm": "rms", **GROUPED, "use_bias": False},
     {"positions": "sinusoidal", "norm_first": False, "activation": "gelu_tanh", **GROUPED, "output_bias": True},
 ]
+# Those that only a translation model has.
+RECURRENT = [
+    {"decoder": "ssru", "sinusoids": "tensor2tensor", "norm_first": False, "activation": "relu", "output_bias": True},
+    {"decoder": "ssru", "positions": "learned", "norm_first": True, "activation": "swiglu", "num_kv_heads": 1},
+    {"decoder": "ssru", "positions": "rotary", "activation": "silu", "norm": "rms", "use_bias": False},
+]
 
 # A worker takes one file at a time. These take longest; neighbours begin with the finished runs of different tasks.
 LONGEST = ("test_runs.py", "test_chat.py", "test_killed_runs.py", "test_trainer.py", "test_failed_runs.py")
@@ -61,12 +67,18 @@ def kind(request):
     return request.param
 
 
+@pytest.fixture(params=[*KINDS, *RECURRENT], ids=name_of)
+def translator_kind(request):
+    """Each of KINDS and RECURRENT: changes to the ModelConfig of a Transformer."""
+    return request.param
+
+
 # For slow tests of two models that share their code: in each half are all positions and both norm positions.
 
 
-@pytest.fixture(params=[KINDS[0], KINDS[3], KINDS[5], KINDS[6]], ids=name_of)
-def first_half_of_kinds(request):
-    """Each of one half of KINDS."""
+@pytest.fixture(params=[KINDS[0], KINDS[3], KINDS[5], KINDS[6], *RECURRENT], ids=name_of)
+def first_half_of_translator_kinds(request):
+    """Each of one half of KINDS, and each of RECURRENT: changes to the ModelConfig of a Transformer."""
     return request.param
 
 

@@ -10,6 +10,7 @@ from typing import ClassVar
 SPLITS = ("train", "eval", "test")
 CORPUS = "corpus"  # the column with a row's corpus, if there are several
 WEIGHTS = "model.weights.h5"  # in the folder of a Keras model
+WEIGHT_FILES = (".safetensors", ".bin", ".npz")  # endings of the files with weights in other formats
 
 
 @dataclasses.dataclass
@@ -88,9 +89,9 @@ class ModelFiles(RawFiles, BaseModel):
 
 
 class PretrainedFiles(RawFiles):
-    """The folder of a pretrained model in another format: config.json, *.safetensors and its tokenizer."""
+    """The folder of a pretrained model in another format: weights, their configuration, and its tokenizer."""
 
-    suffixes = (".json", ".txt", ".safetensors")
+    suffixes = (".json", ".txt", ".spm", *WEIGHT_FILES)
 
 
 class Examples(Artifact):

@@ -110,8 +110,8 @@ def _start(task: Task, examples: Examples, model: Model, rows: Sequence[Row]) ->
     """Returns the name of a pretrained model to start from; empty if the model did, or there is none."""
     if "pretrained" in model.properties:
         return ""
-    texts = (row[task.text_columns[0]] for row in rows[:SAMPLE])
-    return suggested_start(task.parts, examples.properties["num_examples"]["train"], languages(texts))
+    by_column = [languages(row[column] for row in rows[:SAMPLE]) for column in task.text_columns]
+    return suggested_start(task.parts, examples.properties["num_examples"]["train"], by_column)
 
 
 def _last_blessed(evaluated: Evaluated, blessed: BlessedModel, comparison: Comparison) -> dict[str, Any]:

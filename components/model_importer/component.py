@@ -11,8 +11,8 @@ def ModelImporter(
     """Imports a pretrained model: Transform uses its tokenizer, and Trainer starts from its weights (TFX: Importer).
 
     Args:
-        files: config.json, *.safetensors and the files of its tokenizer, in Hugging Face's layout. Pickles are refused,
-            because they run code when they are read.
+        files: config.json, *.safetensors and the files of its tokenizer, in Hugging Face's layout; or a model.*.bin or
+            .npz of Marian and its *.spm. Pickles are refused, because they run code when they are read.
         model: its weights as a Keras model, without a SavedModel.
         tokenizer: its tokenizer.
         source: where the files are from, for lineage and model card.

@@ -31,7 +31,7 @@ class AttentionMap(NamedTuple):
 def of_translation(
     model: Transformer, source_tokenizer: Tokenizer, tokenizer: Tokenizer, source: tf.Tensor, target: tf.Tensor
 ) -> list[AttentionMap]:
-    """Returns the maps of the encoder's, the decoder's and the cross-attention.
+    """Returns the maps of the encoder's, the decoder's and the cross-attention. An SSRU has none.
 
     Args:
         model: a Transformer.
@@ -45,7 +45,7 @@ def of_translation(
     decoder_inputs = [*_pieces(tokenizer, tf.constant([[tokenizer.bos_id]])), *target_pieces[:-1]]
     return [
         *_maps("encoder", source_pieces, source_pieces, weights.encoder),
-        *_maps("decoder", target_pieces, decoder_inputs, weights.decoder),
+        *_maps("decoder", target_pieces, decoder_inputs, () if weights.decoder is None else weights.decoder),
         *_maps("cross", target_pieces, source_pieces, weights.cross),
     ]
 

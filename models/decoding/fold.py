@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from seq2serve.models.decoding.caches import Caches, KeyValueCaches, RecurrentStates
 from seq2serve.models.decoding.tuning import GROUP, NEG_INF
 from seq2serve.models.transformer.attention import CrossAttention, SelfAttention
 from seq2serve.models.transformer.blocks import DecoderLayer
@@ -20,10 +21,11 @@ from seq2serve.models.transformer.models import Decoder, DecoderLanguageModel, T
 
 _Projection = tuple[tf.Tensor, tf.Tensor]  # kernel [D_in, D_out] and bias [D_out]
 
-# Sub-layer, its residual connection, and the weights of its first and last projection.
+# Sub-layer, its residual connection, and the weights of its first and last projection. An SSRU has no last projection.
 _OUT = ("out_kernel", "out_bias")
 _PARTS = (
     ("self_attention", "self_residual", ("in_kernel", "in_bias"), _OUT),
+    ("ssru", "self_residual", ("in_kernel", "in_bias"), None),
     ("cross_attention", "cross_residual", ("query_kernel", "query_bias"), _OUT),
     ("feed_forward", "feed_residual", ("kernel_1", "bias_1"), ("kernel_2", "bias_2")),
 )
@@ -36,7 +38,7 @@ class FoldedDecoder:
     - The factor of the attention scores is folded into the query projection.
     - Pre-norm: scale and shift of a norm are folded into the projection after it. The mean is subtracted from
       everything that is added to the residual stream. The input of every norm then has mean zero, so norms do not
-      compute it.
+      compute it. The output of an SSRU is no projection, so its mean is computed.
     - The output matrix is stored as [D, V]; a product with its transpose takes up to twice as long. V is padded to a
       multiple of GROUP, for `top_k`, with logits of NEG_INF.
 
@@ -84,15 +86,20 @@ class FoldedDecoder:
         return keras.StatelessScope([(variable, tf.convert_to_tensor(variable.value)) for variable in weights])
 
     @property
+    def _attention(self) -> SelfAttention | CrossAttention:
+        """Returns an attention of the first layer; all have the same heads."""
+        layer = self.decoder.layers[0]
+        return layer.self_attention or layer.cross_attention
+
+    @property
     def groups(self) -> int:
         """Returns G, the number of query heads for each head of keys and values."""
-        attention = self.decoder.layers[0].self_attention
-        return attention.num_heads // attention.num_kv_heads
+        return self._attention.num_heads // self._attention.num_kv_heads
 
     @property
     def head_size(self) -> int:
         """Returns d, the number of channels of a head."""
-        return self.decoder.layers[0].self_attention.head_size
+        return self._attention.head_size
 
     def encoding(self, positions: tf.Tensor) -> tf.Tensor:
         """Returns what is added to the embeddings at int [T] or [B, T] positions: float [T, D] or [B, T, D]."""
@@ -103,17 +110,28 @@ class FoldedDecoder:
         """Repeats a bias for the query heads of a group: float [B, 1, K, C * K] -> [B, 1, G * K, C * K]."""
         return bias if self.groups == 1 else tf.tile(bias, [1, 1, self.groups, 1])
 
-    def context(self, bias: tf.Tensor, tokens: int | tf.Tensor, positions: tf.Tensor) -> StepContext:
-        """Makes the context of a step without a source.
+    def empty_caches(self, batch: tf.Tensor, beams: int) -> Caches:
+        """Returns the caches before the first token, for B rows with K hypotheses."""
+        layers, dtype = len(self.decoder.layers), self.model.compute_dtype
+        if self.model.config.decoder == "ssru":
+            return RecurrentStates((tf.zeros([batch * beams, self.model.config.d_model], dtype),) * layers)
+        empty = tf.zeros([2 * batch * self._attention.num_kv_heads, 0], dtype)
+        return KeyValueCaches(tf.zeros([batch, beams, 0], dtype), (empty,) * layers)
+
+    def attention_bias(self, caches: Caches) -> tf.Tensor | tuple[()]:
+        """Returns what is added to the scores of self-attention, float [B, 1, G * K, C * K]; empty without it."""
+        return self.grouped_bias(caches.bias[:, tf.newaxis]) if isinstance(caches, KeyValueCaches) else ()
+
+    def context(self, batch: tf.Tensor, tokens: int | tf.Tensor, positions: tf.Tensor) -> StepContext:
+        """Makes the context of a step without a source and without a bias of self-attention.
 
         Args:
-            bias: float [B, 1, K, C * K], added to the scores of self-attention.
+            batch: B.
             tokens: K.
             positions: see StepContext.
         """
-        attention = self.decoder.layers[0].self_attention
-        permutation = head_permutation(tf.shape(bias)[0], tokens, attention.num_heads, attention.num_kv_heads)
-        return StepContext(tokens, positions, self.grouped_bias(bias), (), permutation, attend)
+        permutation = head_permutation(batch, tokens, self._attention.num_heads, self._attention.num_kv_heads)
+        return StepContext(tokens, positions, (), (), permutation, attend)
 
     def step(
         self,
@@ -128,11 +146,11 @@ class FoldedDecoder:
         Args:
             tokens: int32 [B, K].
             encoding: float, broadcasts to [B, K, D]; the positional encoding to add to the embeddings.
-            caches: keys and values of the previous tokens for each layer; see DecoderLayer.step.
+            caches: what each layer keeps of the previous tokens; see DecoderLayer.step.
             memories: keys and values of the source for each layer; empty tuples in a language model.
             context: see StepContext.
         Returns:
-            Logits, float32 [N, V + padding], and the caches with keys and values of these tokens.
+            Logits, float32 [N, V + padding], and the caches after these tokens.
         """
         embedding, decoder = self.model.target_embedding, self.decoder
         x = tf.cast(tf.gather(tf.convert_to_tensor(embedding.matrix), tokens), encoding.dtype)  # [B, K, D]
@@ -157,13 +175,13 @@ def _fold_layer(layer: DecoderLayer, folded: DecoderLayer) -> None:
         kernel, bias = _read(source, first)
         scale = _scale(source)
         kernel, bias = kernel * scale, bias * scale
-        out_kernel, out_bias = _read(source, last)
+        is_centred = norms.norm_first and norms.norm.kind == "layer"
         if norms.norm_first:
             kernel, bias = _fold_norm(norms.norm, kernel, bias)
-            if norms.norm.kind == "layer":
-                out_kernel, out_bias = _centre(out_kernel), _centre(out_bias)
         _assign(target, first, (kernel, bias))
-        _assign(target, last, (out_kernel, out_bias))
+        if last:
+            out = _read(source, last)
+            _assign(target, last, (_centre(out[0]), _centre(out[1])) if is_centred else out)
         if isinstance(source, CrossAttention):
             _assign(target, _MEMORY, _read(source, _MEMORY))
         if not norms.norm_first:

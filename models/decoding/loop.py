@@ -4,7 +4,7 @@ There are two nested loops. The inner loop generates tokens; its tensors have fi
 place. The outer loop adds capacity for the next CHUNK tokens and removes the rows that are done, so finished rows cost
 nothing.
 
-Axes as in state.py. See also fold.py for the decoder, beam_search.py and sampling.py for the choice of tokens, and
+Axes as in caches.py. See also fold.py for the decoder, beam_search.py and sampling.py for the choice of tokens, and
 tuning.py.
 """
 
@@ -14,11 +14,12 @@ from typing import Any
 import tensorflow as tf
 
 from seq2serve.models.decoding.beam_search import Hypotheses, SearchStrategy, initial_hypotheses
+from seq2serve.models.decoding.caches import Caches, KeyValueCaches, free_axes
 from seq2serve.models.decoding.fold import FoldedDecoder
-from seq2serve.models.decoding.state import DecoderState, Limits, Result, free_axes
+from seq2serve.models.decoding.state import DecoderState, Limits, Result
 from seq2serve.models.decoding.tuning import in_halves, with_attention
 from seq2serve.models.transformer.attention import causal_mask, mask_bias
-from seq2serve.models.transformer.cache import Attend, write_slice
+from seq2serve.models.transformer.cache import Attend
 from seq2serve.models.transformer.models import Transformer
 
 
@@ -48,19 +49,17 @@ def generate(decoder: FoldedDecoder, ids: tf.Tensor, search: SearchStrategy, lim
 def _start_from_source(
     decoder: FoldedDecoder, search: SearchStrategy, bos_id: int, source: tf.Tensor, limits: Limits
 ) -> tuple[DecoderState, tf.Tensor]:
-    """Returns the state before the first token of each target, and the number of positions in the caches: 0."""
+    """Returns the state before the first token of each target, and the number of positions before it: 0."""
     with tf.name_scope("encoder"):
         memory, memory_mask = decoder.model.encode(source)
         memories = tuple(layer.cross_attention.project_memory(memory) for layer in decoder.decoder.layers)
     batch = tf.shape(source)[0]
-    empty = tf.zeros([tf.reduce_prod(tf.shape(memories[0])[:3]), 0], memory.dtype)  # [2 * B * H / G, 0]
     state = DecoderState(
         rows=tf.range(batch),
         limits=limits,
         padding=tf.zeros([batch], tf.int32),
         hypotheses=initial_hypotheses(tf.fill([batch], bos_id), search.beams, search.n_best, 0),
-        self_attention_bias=tf.zeros([batch, search.beams, 0], memory.dtype),
-        caches=(empty,) * len(memories),
+        caches=decoder.empty_caches(batch, search.beams),
         memories=memories,
         memory_bias=mask_bias(memory_mask, memory.dtype),
     )
@@ -70,7 +69,7 @@ def _start_from_source(
 def _start_from_prompt(
     decoder: FoldedDecoder, search: SearchStrategy, bos_id: int, prompt: tf.Tensor, limits: Limits
 ) -> tuple[DecoderState, tf.Tensor]:
-    """Returns the state before the first token after each prompt, and the number of positions in the caches."""
+    """Returns the state before the first token after each prompt, and the number of positions before it."""
     ids = _align_right(tf.pad(prompt, [[0, 0], [1, 0]], constant_values=bos_id))  # [B, P + 1]
     prefix, batch = ids[:, :-1], tf.shape(ids)[0]  # the last token is the input of the first step
     caches = _prefill(decoder, prefix, search.beams)
@@ -82,8 +81,7 @@ def _start_from_prompt(
         limits=limits,
         padding=tf.math.count_nonzero(prefix == 0, 1, dtype=tf.int32),
         hypotheses=initial_hypotheses(ids[:, -1], search.beams, search.n_best, 0),
-        self_attention_bias=mask_bias(visible, caches[0].dtype),
-        caches=caches,
+        caches=KeyValueCaches(mask_bias(visible, caches[0].dtype), caches),
         memories=((),) * len(caches),
         memory_bias=(),
     )
@@ -106,15 +104,15 @@ def _prefill(decoder: FoldedDecoder, ids: tf.Tensor, beams: int) -> tuple[tf.Ten
     Returns:
         Keys and values for each layer, [2 * B * H / G, P * K * d]; only the first slot of each position is used.
     """
-    batch, width, attention = tf.shape(ids)[0], tf.shape(ids)[1], decoder.decoder.layers[0].self_attention
-    layers, size, is_token = len(decoder.decoder.layers), attention.head_size, tf.not_equal(ids, 0)
+    batch, width, size, is_token = tf.shape(ids)[0], tf.shape(ids)[1], decoder.head_size, tf.not_equal(ids, 0)
     positions = tf.cumsum(tf.cast(is_token, tf.int32), 1, exclusive=True)  # [B, P], 0 for the first token
     encoding = decoder.encoding(positions)
     bias = mask_bias(causal_mask(width) & is_token[:, tf.newaxis, tf.newaxis], encoding.dtype)  # [B, 1, P, P]
-    context = decoder.context(bias, width, tf.range(width))
-    empty = tf.zeros([2 * batch * attention.num_kv_heads, width * size], encoding.dtype)
-    _, caches = decoder.step(ids, encoding, (empty,) * layers, ((),) * layers, context)
-    rows, unused = tf.shape(empty)[0], [[0, 0], [0, 0], [0, (beams - 1) * size]]
+    context = decoder.context(batch, width, tf.range(width))
+    context = context._replace(self_attention_bias=decoder.grouped_bias(bias))
+    empty = decoder.empty_caches(batch, 1).grow(width, size).layers
+    _, caches = decoder.step(ids, encoding, empty, ((),) * len(empty), context)
+    rows, unused = tf.shape(empty[0])[0], [[0, 0], [0, 0], [0, (beams - 1) * size]]
     return tuple(
         tf.reshape(tf.pad(tf.reshape(cache, [rows, width, size]), unused), [rows, width * beams * size])
         for cache in caches
@@ -154,8 +152,7 @@ def _generate_tokens(
     def run(attend: Attend) -> tuple[tf.Tensor, DecoderState]:
         return _inner_loop(decoder, search, step, state, prefix, attend)
 
-    batch, slots = tf.size(state.rows), tf.shape(state.self_attention_bias)[2]
-    return with_attention(run, search.beams * decoder.groups, batch, slots)
+    return with_attention(run, search.beams * decoder.groups, tf.size(state.rows), state.slots)
 
 
 def _inner_loop(
@@ -167,30 +164,23 @@ def _inner_loop(
     attend: Attend,
 ) -> tuple[tf.Tensor, DecoderState]:
     batch, capacity, beams = tf.size(state.rows), tf.shape(state.hypotheses.ids)[2], search.beams
-    dtype = state.self_attention_bias.dtype
     table = decoder.encoding(tf.range(prefix + capacity))  # [P + C, D]
-    context = decoder.context(state.self_attention_bias[:, tf.newaxis], beams, tf.range(1))
-    context = context._replace(memory_bias=state.memory_bias, attend=attend)
-    # A hypothesis sees the slot of its own beam at the current position: [B, K, K].
-    own_slots = tf.repeat(mask_bias(tf.eye(beams, dtype=tf.bool), dtype)[tf.newaxis], batch, axis=0)
+    context = decoder.context(batch, beams, tf.range(1))._replace(memory_bias=state.memory_bias, attend=attend)
+    own_slots = state.caches.own_slots()
 
-    def unfinished(step: tf.Tensor, hypotheses: Hypotheses, bias: tf.Tensor, caches: tuple) -> tf.Tensor:
+    def unfinished(step: tf.Tensor, hypotheses: Hypotheses, caches: Caches) -> tf.Tensor:
         return (step < capacity) & (2 * tf.math.count_nonzero(hypotheses.done, dtype=tf.int32) < batch)
 
-    def body(step: tf.Tensor, hypotheses: Hypotheses, bias: tf.Tensor, caches: tuple) -> tuple:
+    def body(step: tf.Tensor, hypotheses: Hypotheses, caches: Caches) -> tuple:
         position = prefix + step
-        bias = write_slice(bias, position * beams, own_slots)
-        here = context._replace(
-            positions=position[tf.newaxis], self_attention_bias=decoder.grouped_bias(bias[:, tf.newaxis])
-        )
+        caches = caches.at(position, own_slots)
+        here = context._replace(positions=position[tf.newaxis], self_attention_bias=decoder.attention_bias(caches))
         encoding = tf.gather(table, position - state.padding)[:, tf.newaxis]  # [B, 1, D]
-        logits, caches = decoder.step(hypotheses.tokens, encoding, caches, state.memories, here)
+        logits, layers = decoder.step(hypotheses.tokens, encoding, caches.layers, state.memories, here)
+        caches = caches._replace(layers=layers)
         with tf.name_scope("choose"):
             hypotheses = search.advance(hypotheses, logits, step, state.limits)
-        if beams > 1:
-            bias = tf.gather(bias, hypotheses.parents, batch_dims=1)
-        return step + 1, hypotheses, bias, caches
+        return step + 1, hypotheses, caches.follow(hypotheses.parents) if beams > 1 else caches
 
-    variables = (step, state.hypotheses, state.self_attention_bias, state.caches)
-    step, hypotheses, bias, caches = tf.while_loop(unfinished, body, variables)
-    return step, state._replace(hypotheses=hypotheses, self_attention_bias=bias, caches=caches)
+    step, hypotheses, caches = tf.while_loop(unfinished, body, (step, state.hypotheses, state.caches))
+    return step, state._replace(hypotheses=hypotheses, caches=caches)

@@ -16,12 +16,13 @@ class AttentionWeights(NamedTuple):
 
     Args:
         encoder: float [L, B, H, S, S].
-        decoder: float [L, B, H, T, T]; row t predicts target token t, and column 0 is the begin marker.
+        decoder: float [L, B, H, T, T]; row t predicts target token t, and column 0 is the begin marker. None if the
+            decoder has no self-attention.
         cross: float [L, B, H, T, S]; row t predicts target token t, and the columns are the source tokens.
     """
 
     encoder: tf.Tensor
-    decoder: tf.Tensor
+    decoder: tf.Tensor | None
     cross: tf.Tensor
 
 
@@ -58,7 +59,8 @@ def attention_weights_of_every_layer(
     memory, encoder = model.encoder(model.source_embedding(source), mask, return_weights=True)
     embedded = model.target_embedding(_shift_right(target, bos_id))
     _, decoder = model.decoder(embedded, memory, mask, return_weights=True)
-    return AttentionWeights(*map(tf.stack, (encoder, *zip(*decoder, strict=True))))
+    *own, cross = map(tf.stack, zip(*decoder, strict=True))
+    return AttentionWeights(tf.stack(encoder), own[0] if own else None, cross)
 
 
 def _shift_right(target: tf.Tensor, bos_id: int) -> tf.Tensor:

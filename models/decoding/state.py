@@ -1,7 +1,7 @@
 """The state of the decode loop, and its result.
 
-Axes: B rows, K hypotheses per row, P positions of the prompt, C capacity for generated tokens, H / G heads of keys and
-values, d channels of a head.
+Axes: B rows, K hypotheses per row, C capacity for generated tokens, H / G heads of keys and values, d channels of a
+head.
 """
 
 from typing import Any, NamedTuple
@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from seq2serve.models.decoding.beam_search import BeamOptions, Hypotheses, LengthLimits
+from seq2serve.models.decoding.caches import Caches, KeyValueCaches, free_axes
 from seq2serve.models.decoding.sampling import SamplingOptions
-from seq2serve.models.transformer.attention import mask_bias
 
 CHUNK = 16  # positions added at a time: fewer waste time on copies, more on attention to empty positions
 
@@ -34,16 +34,14 @@ class Result(NamedTuple):
 
 
 class DecoderState(NamedTuple):
-    """State of the rows that are not done. In the caches, the P positions of the prompt come first.
+    """State of the rows that are not done.
 
     Args:
         rows: int32 [B], indices of the rows in the input batch.
         limits: limits of each row.
         padding: int32 [B], number of padding positions before the prompt.
         hypotheses: with capacity for C tokens.
-        self_attention_bias: float [B, K, (P + C) * K], added to attention scores; 0 where a hypothesis sees a slot of
-            the cache. When beams are reordered, this tensor is reordered and the caches are not.
-        caches: keys and values of the previous tokens for each layer, [2 * B * H / G, (P + C) * K * d].
+        caches: what the layers keep of the previous tokens.
         memories: keys and values of the source for each layer, [2, B, H / G, S, d]; empty without a source.
         memory_bias: float [B, 1, 1, S]; empty without a source.
     """
@@ -52,22 +50,23 @@ class DecoderState(NamedTuple):
     limits: Limits
     padding: tf.Tensor
     hypotheses: Hypotheses
-    self_attention_bias: tf.Tensor
-    caches: tuple[tf.Tensor, ...]
+    caches: Caches
     memories: tuple
     memory_bias: tf.Tensor | tuple[()]
 
-    def grow(self, head_size: int) -> "DecoderState":
-        """Adds room for CHUNK tokens to the hypotheses, and empty positions to the caches, which nothing sees."""
-        h, slots = self.hypotheses, CHUNK * self.hypotheses.tokens.shape[1]
-        ids, best_ids = (tf.pad(ids, [[0, 0], [0, 0], [0, CHUNK]]) for ids in (h.ids, h.best_ids))
-        hidden = mask_bias(tf.constant(False), self.self_attention_bias.dtype)
-        bias = tf.pad(self.self_attention_bias, [[0, 0], [0, 0], [0, slots]], constant_values=hidden)
-        return self._replace(
-            hypotheses=h._replace(ids=ids, best_ids=best_ids),
-            self_attention_bias=bias,
-            caches=tuple(tf.pad(cache, [[0, 0], [0, slots * head_size]]) for cache in self.caches),
+    @property
+    def slots(self) -> tf.Tensor:
+        """Returns how many vectors the attention to earlier tokens reads, or without it the attention to the source."""
+        return (
+            tf.shape(self.caches.bias)[2] if isinstance(self.caches, KeyValueCaches) else tf.shape(self.memory_bias)[3]
         )
+
+    def grow(self, head_size: int) -> "DecoderState":
+        """Adds room for CHUNK tokens to the hypotheses and to the caches."""
+        h = self.hypotheses
+        ids, best_ids = (tf.pad(ids, [[0, 0], [0, 0], [0, CHUNK]]) for ids in (h.ids, h.best_ids))
+        hypotheses = h._replace(ids=ids, best_ids=best_ids)
+        return self._replace(hypotheses=hypotheses, caches=self.caches.grow(CHUNK, head_size))
 
     def keep(self, rows: tf.Tensor) -> "DecoderState":
         """Selects rows by their indices, int64 [rows]."""
@@ -75,13 +74,8 @@ class DecoderState(NamedTuple):
         def select(structure: Any, axis: int = 0) -> Any:
             return tf.nest.map_structure(lambda tensor: tf.gather(tensor, rows, axis=axis), structure)
 
-        def select_cache(cache: tf.Tensor) -> tf.Tensor:
-            width = tf.shape(cache)[1]
-            by_row = tf.reshape(cache, [2, tf.size(self.rows), -1, width])  # [2, B, H / G, (P + C) * K * d]
-            return tf.reshape(tf.gather(by_row, rows, axis=1), [-1, width])
-
         others = {name: select(getattr(self, name)) for name in self._fields if name not in ("caches", "memories")}
-        caches = tuple(select_cache(cache) for cache in self.caches)
+        caches = self.caches.keep(rows, tf.size(self.rows))
         return DecoderState(**others, caches=caches, memories=select(self.memories, axis=1))
 
     def record(self, result: Result) -> Result:
@@ -104,16 +98,7 @@ class DecoderState(NamedTuple):
             limits=free(self.limits, 0),
             padding=free(self.padding, 0),
             hypotheses=free(h, 0)._replace(ids=free(h.ids, 0, 2), best_ids=free(h.best_ids, 0, 2)),
-            self_attention_bias=free(self.self_attention_bias, 0, 2),
-            caches=free(self.caches, 0, 1),
+            caches=self.caches.free_axes(),
             memories=free(self.memories, 1, 3),
             memory_bias=free(self.memory_bias, 0, 3),
         )
-
-
-def free_axes(structure: Any, *axes: int) -> Any:
-    """Returns the shapes of a structure of tensors, with None for the axes that may change."""
-    return tf.nest.map_structure(
-        lambda tensor: tf.TensorShape([None if axis in axes else size for axis, size in enumerate(tensor.shape)]),
-        structure,
-    )

@@ -1,11 +1,12 @@
 """BERT (Devlin et al. 2019), MiniLM and other encoders of the same architecture, in Hugging Face's layout."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from seq2serve.models.importing.family import Source
+from seq2serve.models.importing.safetensors_files import read_safetensors
 
 # Their option -> the values that ours can stand for.
 _SUPPORTED = {
@@ -24,7 +25,7 @@ class Bert:
     Texts are read alone, so their token type is always 0: its vector is added to every position.
     """
 
-    model_type, model_class, tokenizer_kind = "bert", "EncoderClassifier", "bert"
+    model_type, config_name, model_class, tokenizer_kind = "bert", "config.json", "EncoderClassifier", "bert"
     parts: tuple[str, ...] = ("encoder",)
 
     def settings(self, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,6 +56,9 @@ class Bert:
             return []
         names = config.get("id2label") or {str(i): f"LABEL_{i}" for i in range(config.get("num_labels", 2))}
         return [names[index] for index in sorted(names, key=int)]
+
+    def tensors(self, folder: str) -> Iterator[tuple[str, np.ndarray]]:
+        return read_safetensors(folder)
 
     def canonical_name(self, name: str) -> str:
         name = name.removeprefix("bert.")

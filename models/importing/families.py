@@ -1,4 +1,4 @@
-"""The families of pretrained models, by the `model_type` of their config.json."""
+"""The families of pretrained models, by the `model_type` of their config.json; Marian's own files have another one."""
 
 import json
 import os
@@ -7,20 +7,24 @@ from typing import Any
 
 from seq2serve.models.importing.bert import Bert
 from seq2serve.models.importing.family import Family
+from seq2serve.models.importing.marian import Marian
+from seq2serve.models.importing.marian_files import find_marian_model, read_marian_config
 
 CONFIG = "config.json"
 _POOLING = "1_Pooling"
 _POOLINGS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "first"}
-FAMILIES: tuple[Family, ...] = (Bert(),)
+FAMILIES: tuple[Family, ...] = (Bert(), Marian())
 
 
 def read_config(folder: str) -> dict[str, Any]:
-    """Reads config.json.
+    """Reads config.json, or in a folder without it the configuration in a model file of Marian.
 
     Raises:
         ValueError: it is missing, or not a JSON object.
     """
     path = os.path.join(folder, CONFIG)
+    if not os.path.exists(path) and (model := find_marian_model(folder)):
+        return {**read_marian_config(model), "model_type": Marian.model_type}
     try:
         with open(path, encoding="utf-8") as file:
             config = json.load(file)
@@ -43,7 +47,7 @@ def family_of(config: Mapping[str, Any]) -> Family:
     for family in FAMILIES:
         if family.model_type == kind:
             return family
-    known = ", ".join(family.model_type for family in FAMILIES)
+    known = ", ".join(family.model_type for family in FAMILIES if family.config_name == CONFIG)
     raise ValueError(f"{CONFIG} has the model_type {kind!r}, which is not supported; supported: {known}")
 
 
@@ -56,16 +60,18 @@ def settings_of(folder: str) -> dict[str, Any]:
     """Returns the fields of ModelConfig that the weights in a folder need.
 
     Raises:
-        ValueError: config.json is missing or damaged, or the architecture is not supported.
+        ValueError: the configuration is missing or damaged, or the architecture is not supported.
     """
     config = read_config(folder)
+    family = family_of(config)
     try:
-        settings = family_of(config).settings(config)
+        settings = family.settings(config)
     except KeyError as error:
-        raise ValueError(f"{os.path.join(folder, CONFIG)} lacks {error}") from error
+        raise ValueError(f"{os.path.join(folder, family.config_name)} lacks {error}") from error
     except TypeError as error:
-        raise ValueError(f"{os.path.join(folder, CONFIG)} has a value of the wrong type: {error}") from error
-    has_head = bool(family_of(config).labels(config))
+        path = os.path.join(folder, family.config_name)
+        raise ValueError(f"{path} has a value of the wrong type: {error}") from error
+    has_head = bool(family.labels(config))
     return settings if has_head else {**settings, **_sentence_pooling(folder)}
 
 

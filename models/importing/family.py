@@ -1,6 +1,6 @@
 """Family: what the importer has to know of a kind of pretrained model."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -21,10 +21,11 @@ class Source(NamedTuple):
 class Family(Protocol):
     """A kind of pretrained model: one file in this folder, and a row in families.py.
 
-    A folder of weights has a config.json; each of these functions receives its content.
+    A model has a configuration, which families.py reads; each of these functions receives its content.
     """
 
-    model_type: str  # as in config.json
+    model_type: str  # as in the configuration
+    config_name: str  # of the configuration, for messages
     model_class: str  # of models/transformer/models.py
     parts: tuple[str, ...]  # those of "encoder" and "decoder" that it has
     tokenizer_kind: str  # as in our tokenizer.json
@@ -39,6 +40,13 @@ class Family(Protocol):
     def labels(self, config: Mapping[str, Any]) -> list[str]:
         """Returns the labels of a classifier in the order of its outputs; empty without a head."""
 
+    def tensors(self, folder: str) -> Iterator[tuple[str, np.ndarray]]:
+        """Yields the name and the values, float32, of every tensor in a folder.
+
+        Raises:
+            ValueError: there are none, or a file is damaged.
+        """
+
     def canonical_name(self, name: str) -> str:
         """Returns the name of a tensor without the differences between their releases."""
 
@@ -46,15 +54,15 @@ class Family(Protocol):
         """Returns the name of each weight of ours, as in training/warm_start.py -> where it comes from.
 
         Args:
-            config: the content of config.json.
-            order: for each id of our tokenizer, the row of their embeddings.
+            config: the content of the configuration.
+            order: what `import_tokenizer` returned.
         """
 
     def ignored(self, name: str) -> bool:
         """Returns whether a tensor is not part of what we import, such as the head of another task."""
 
     def import_tokenizer(self, folder: str, directory: str) -> list[int]:
-        """Writes our Tokenizer, and returns for each of its ids the row of their embeddings.
+        """Writes our Tokenizer, and returns for each of its ids the row of their embeddings, -1 if there is none.
 
         Args:
             folder: with their files.

@@ -1,24 +1,18 @@
 """Imports a folder with a pretrained model as a model and a tokenizer of ours."""
 
-import contextlib
 import dataclasses
-import glob
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
-import safetensors
 
 from seq2serve.models.config import ModelConfig
-from seq2serve.models.importing.families import CONFIG, family_of, read_config, settings_of
+from seq2serve.models.importing.families import family_of, read_config, settings_of
 from seq2serve.models.importing.family import Family
 from seq2serve.models.training.saving import save_model
 from seq2serve.models.training.warm_start import named_weights
 from seq2serve.models.transformer import models
-
-_TENSORS = "*.safetensors"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +20,7 @@ class Imported:
     """The result of an import.
 
     Args:
-        family: the kind of model, as in config.json.
+        family: the kind of model, as `model_type` of the configuration.
         labels: of a classifier, in alphabetical order; empty without a head.
         loaded: our weights that have their values.
         initialised: our weights that have none in the folder, and random values.
@@ -50,7 +44,8 @@ def import_model(folder: str, model_folder: str, tokenizer_folder: str) -> Impor
     """Imports a pretrained model.
 
     Args:
-        folder: config.json, *.safetensors and the files of a tokenizer, in Hugging Face's layout.
+        folder: config.json, *.safetensors and the files of a tokenizer, in Hugging Face's layout; or a model file of
+            Marian and its vocabulary.
         model_folder: an existing folder, receives what `save_model` writes.
         tokenizer_folder: an existing folder, receives a Tokenizer.
     Raises:
@@ -62,7 +57,8 @@ def import_model(folder: str, model_folder: str, tokenizer_folder: str) -> Impor
     order = family.import_tokenizer(folder, tokenizer_folder)
     tensors = read_tensors(folder, family)
     sizes = ModelConfig(**settings_of(folder))
-    model = getattr(models, family.model_class)(sizes, len(order), len(family.labels(config)))
+    labels = (len(family.labels(config)),) if family.parts == ("encoder",) else ()
+    model = getattr(models, family.model_class)(sizes, len(order), *labels)
     model.build()
     loaded = _load(model, family, config, order, tensors)
     weights = named_weights(model)
@@ -88,53 +84,33 @@ def read_tensors(folder: str, family: Family) -> dict[str, np.ndarray]:
     Raises:
         ValueError: there are none, or a file is damaged.
     """
-    paths = sorted(glob.glob(os.path.join(glob.escape(folder), _TENSORS)))
-    if not paths:
-        pickles = [name for name in sorted(os.listdir(folder)) if name.endswith((".bin", ".pt", ".pth", ".ckpt"))]
-        reason = f"; {', '.join(pickles)} may run code when it is read: convert it to safetensors" if pickles else ""
-        raise ValueError(f"file not found: {folder}/{_TENSORS}{reason}")
     tensors: dict[str, np.ndarray] = {}
-    for path in paths:
-        for name, tensor in _tensors(path):
-            if (canonical := family.canonical_name(name)) in tensors:
-                raise ValueError(f"the tensor {name} is in {path} and in another file; leave only one of them there")
-            tensors[canonical] = tensor
+    for name, tensor in family.tensors(folder):
+        if (canonical := family.canonical_name(name)) in tensors:
+            raise ValueError(f"the tensor {name} is twice in {folder}; leave only one of them there")
+        tensors[canonical] = tensor
     return tensors
-
-
-def _tensors(path: str) -> Iterator[tuple[str, np.ndarray]]:
-    with _errors_of(path), safetensors.safe_open(path, framework="numpy") as file:
-        for name in file.keys():  # noqa: SIM118 - not a mapping
-            yield name, file.get_tensor(name).astype(np.float32)
-
-
-@contextlib.contextmanager
-def _errors_of(path: str) -> Iterator[None]:
-    try:
-        yield
-    except (safetensors.SafetensorError, TypeError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
 
 
 def _load(
     model: keras.Model, family: Family, config: Mapping[str, Any], order: list[int], tensors: Mapping[str, np.ndarray]
 ) -> list[str]:
     """Assigns the tensors to our weights, and returns the names of these weights."""
-    weights, sources = named_weights(model), family.sources(config, order)
+    weights, sources, where = named_weights(model), family.sources(config, order), family.config_name
     names = [name for source in sources.values() for name in source.names]
     if missing := [name for name in names if name not in tensors]:
         raise ValueError(f"{len(missing)} tensors are missing: {_listed(missing)}")
     unknown = [name for name in sorted(tensors.keys() - set(names)) if not family.ignored(name)]
     if unknown:
-        raise ValueError(f"{len(unknown)} tensors are not part of the architecture {CONFIG} names: {_listed(unknown)}")
+        raise ValueError(f"{len(unknown)} tensors are not part of the architecture {where} names: {_listed(unknown)}")
     for name, source in sources.items():
         try:
             value = source.convert(*(tensors[theirs] for theirs in source.names))
         except (IndexError, ValueError) as error:
-            raise ValueError(f"{' and '.join(source.names)} do not fit {CONFIG}: {error}") from error
+            raise ValueError(f"{' and '.join(source.names)} do not fit {where}: {error}") from error
         if value.shape != tuple(weights[name].shape):
             shape = tuple(weights[name].shape)
-            raise ValueError(f"{' and '.join(source.names)} have the shape {value.shape}; {CONFIG} needs {shape}")
+            raise ValueError(f"{' and '.join(source.names)} have the shape {value.shape}; {where} needs {shape}")
         weights[name].assign(value)
     return list(sources)
 

@@ -110,7 +110,7 @@ def adopt_tokenizer(paths: Sequence[str], directory: str, placeholders: int = 0)
         ValueError: the files are neither a Tokenizer artifact nor a SentencePiece model.
     """
     files = {os.path.basename(path): path for path in paths}
-    models = [name for name in files if name.endswith(".model")]
+    models = [name for name in files if name.endswith((".model", ".spm"))]
     if _SETTINGS in files and files.keys() & _MODELS:
         settings = json.loads(_read(files[_SETTINGS]))
         if "kind" not in settings:

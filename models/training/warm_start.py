@@ -16,7 +16,7 @@ from seq2serve.models.training.saving import load_model
 # Models may differ in these options. With the others, weights change their shape, or keep it but not their meaning.
 _FREE = {
     *("num_encoder_layers", "num_decoder_layers", "dff", "dropout", "attention_dropout", "activation_dropout"),
-    *("tie_embeddings", "output_bias", "max_positions", "begin_marker", "pooling", "ngram_buckets"),
+    *("tie_embeddings", "output_bias", "max_positions", "begin_marker", "pooling", "ngram_buckets", "decoder"),
 }
 SHAPING = tuple(field.name for field in dataclasses.fields(ModelConfig) if field.name not in _FREE)
 _STACKS = ("encoder", "decoder")

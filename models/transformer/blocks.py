@@ -1,7 +1,7 @@
 """Encoder and decoder layers: sub-layers, each with a residual connection and layer normalisation.
 
 A decoder layer has one definition, `_sub_layers`, for all positions at once (`call`) and for a few tokens with cached
-keys and values (`step`).
+keys and values (`step`). Where it reads earlier tokens, it has self-attention or, with `config.decoder`, an SSRU.
 """
 
 import dataclasses
@@ -16,6 +16,7 @@ from seq2serve.models.config import ModelConfig
 from seq2serve.models.transformer.attention import CrossAttention, Rotary, SelfAttention
 from seq2serve.models.transformer.cache import StepContext
 from seq2serve.models.transformer.layers import Dropout, FeedForward, LayerNormalization
+from seq2serve.models.transformer.ssru import SSRU
 
 # Float [..., D] -> (the output of the sub-layer, float [..., D], and attention weights or a cache).
 SubLayer = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
@@ -72,6 +73,11 @@ class _Block(keras.layers.Layer):
         config = self.config
         rotary = Rotary(config.rotary_base, config.rotary_layout) if config.positions == "rotary" else None
         return SelfAttention(**self._attention_options(), rotary=rotary)
+
+    def _ssru(self) -> SSRU:
+        config = self.config
+        is_centred = self.folded and config.norm_first and config.norm == "layer"
+        return SSRU(config.d_model, config.use_bias, is_centred)
 
     def _feed_forward(self) -> FeedForward:
         config = self.config
@@ -146,6 +152,8 @@ def _feed(layer: _Block, x: tf.Tensor, training: bool = False) -> tf.Tensor:
 class DecoderLayer(_Block):
     """Masked self-attention, attention to the encoder's output, then feed-forward (section 3.1, "Decoder").
 
+    With `config.decoder` "ssru", there is an SSRU instead of self-attention.
+
     Args:
         config, folded: see _Block.
         cross_attention: False omits the second sub-layer, for a language model.
@@ -153,7 +161,10 @@ class DecoderLayer(_Block):
 
     def __init__(self, config: ModelConfig, cross_attention: bool = True, folded: bool = False, **kwargs: Any):
         super().__init__(config, folded, **kwargs)
-        self.self_attention, self.self_residual = self._self_attention(), self._residual()
+        is_recurrent = config.decoder == "ssru"
+        self.self_attention = None if is_recurrent else self._self_attention()
+        self.ssru = self._ssru() if is_recurrent else None
+        self.self_residual = self._residual()
         options = self._attention_options()
         self.cross_attention = CrossAttention(**options) if cross_attention else None
         self.cross_residual = self._residual() if cross_attention else None
@@ -172,32 +183,37 @@ class DecoderLayer(_Block):
 
         Args:
             x: float [B, T, D].
-            attention_mask: causal mask, bool, broadcasts to [B, H, T, T].
+            attention_mask: causal mask, bool, broadcasts to [B, H, T, T]; unused by an SSRU.
             memory: the encoder's output, float [B, S, D]; unused without cross-attention.
             memory_mask: bool, broadcasts to [B, H, T, S].
             training: whether to apply dropout.
             return_weights: whether to return the attention weights as well: a list of those of self-attention, float
-                [B, H, T, T], and of cross-attention, float [B, H, T, S].
+                [B, H, T, T], unless there is an SSRU, and of cross-attention, float [B, H, T, S].
         Returns:
             float [B, T, D].
         """
         options = {"training": training, "return_weights": True}
         x, weights = self._sub_layers(
             x,
-            lambda query: self.self_attention(query, attention_mask, **options),
+            lambda query: (
+                (self.ssru(query), query) if self.ssru else self.self_attention(query, attention_mask, **options)
+            ),
             lambda cross_attention, query: cross_attention(query, memory, memory_mask, **options),
             training,
         )
-        return (x, weights) if return_weights else x
+        return (x, weights[1:] if self.ssru else weights) if return_weights else x
 
     def step(
         self, x: tf.Tensor, cache: tf.Tensor, memory: tf.Tensor | tuple[()], context: StepContext
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Computes K tokens of each row, whose keys and values are written into the cache.
 
+        For an SSRU, these are the next tokens of K hypotheses, not several tokens of one.
+
         Args:
             x: float [N, D].
-            cache: keys and values of the tokens before, float [2 * B * H / G, C * K * d].
+            cache: keys and values of the tokens before, float [2 * B * H / G, C * K * d]; the state of an SSRU, float
+                [N, D].
             memory: keys and values of the source, float [2, B, H / G, S, d]; empty without cross-attention.
             context: see StepContext.
         Returns:
@@ -205,7 +221,9 @@ class DecoderLayer(_Block):
         """
         x, (cache, *_) = self._sub_layers(
             x,
-            lambda query: self.self_attention.step(query, cache, context),
+            lambda query: (
+                self.ssru.step(query, cache) if self.ssru else self.self_attention.step(query, cache, context)
+            ),
             lambda cross_attention, query: cross_attention.step(query, memory, context),
         )
         return x, cache
@@ -213,13 +231,13 @@ class DecoderLayer(_Block):
     def _sub_layers(
         self,
         x: tf.Tensor,
-        attend: SubLayer,
+        read: SubLayer,
         attend_memory: Callable[[CrossAttention, tf.Tensor], tuple[tf.Tensor, tf.Tensor]],
         training: bool = False,
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """Returns the output, float [..., D], and what else the two kinds of attention return."""
-        with tf.name_scope("self_attention"):
-            x, extra = self.self_residual.around(x, attend, training)
+        """Returns the output, float [..., D], and what else `read`, of earlier tokens, and `attend_memory` return."""
+        with tf.name_scope("ssru" if self.ssru else "self_attention"):
+            x, extra = self.self_residual.around(x, read, training)
         extras = [extra]
         if self.cross_attention is not None and self.cross_residual is not None:
             with tf.name_scope("cross_attention"):

@@ -67,7 +67,7 @@ class StepContext(NamedTuple):
         tokens_per_row: K; a tensor for a prompt.
         positions: int32 [1] or [K], positions of the tokens in the cache; also their rotary positions.
         self_attention_bias: float [B, 1, G * K, C * K], added to the scores of self-attention; hides the tokens of
-            other hypotheses.
+            other hypotheses. Empty without self-attention.
         memory_bias: float [B, 1, 1, S], hides the source's padding; empty in a language model.
         permutation: see HeadPermutation.
         attend: computes attention; `attend`, or an equal function that is faster for some shapes.
@@ -75,7 +75,7 @@ class StepContext(NamedTuple):
 
     tokens_per_row: int | tf.Tensor
     positions: tf.Tensor
-    self_attention_bias: tf.Tensor
+    self_attention_bias: tf.Tensor | tuple[()]
     memory_bias: tf.Tensor | tuple[()]
     permutation: HeadPermutation
     attend: Attend

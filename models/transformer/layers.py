@@ -48,15 +48,21 @@ def linear(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor | None = None) -> tf
     return y if x.shape.rank == 2 else tf.reshape(y, tf.concat([tf.shape(x)[:-1], [kernel.shape[1]]], 0))
 
 
-def sinusoids(positions: tf.Tensor, d_model: int) -> tf.Tensor:
-    """Computes the positional encoding of section 3.5: sine on even channels, cosine on odd ones.
+def sinusoids(positions: tf.Tensor, d_model: int, layout: str = "interleaved") -> tf.Tensor:
+    """Computes the positional encoding of section 3.5.
 
     Args:
         positions: int [...].
         d_model: D, even.
+        layout: interleaved, sine on even channels and cosine on odd ones; or tensor2tensor, sines and then cosines,
+            whose slowest wavelength is 2 pi times 10,000 (`get_timing_signal_1d` of that library, also Marian's).
     Returns:
         float32 [..., D].
     """
+    if layout == "tensor2tensor":
+        frequency = tf.constant(10000.0 ** (-np.arange(d_model // 2) / max(1, d_model // 2 - 1)), tf.float32)
+        angle = tf.cast(positions, tf.float32)[..., tf.newaxis] * frequency  # [..., D/2]
+        return tf.concat([tf.sin(angle), tf.cos(angle)], -1)
     frequency = tf.constant(10000.0 ** (-np.arange(0, d_model, 2) / d_model), tf.float32)  # [D/2]
     angle = tf.cast(positions, tf.float32)[..., tf.newaxis] * frequency  # [..., D/2]
     pairs = tf.stack([tf.sin(angle), tf.cos(angle)], axis=-1)  # [..., D/2, 2]
@@ -299,13 +305,14 @@ class PositionalEncoding(keras.layers.Layer):
             rotates queries and keys instead.
         d_model: D.
         max_positions: number of learned positions; later positions share the last one.
+        layout: of sinusoids, see `sinusoids`.
     """
 
-    def __init__(self, kind: str, d_model: int, max_positions: int, **kwargs: Any):
+    def __init__(self, kind: str, d_model: int, max_positions: int, layout: str = "interleaved", **kwargs: Any):
         super().__init__(**kwargs)
         if kind not in ("sinusoidal", "learned", "rotary"):
             raise ValueError(f"positions must be sinusoidal, learned or rotary, not {kind!r}")
-        self.kind, self.d_model, self.max_positions = kind, d_model, max_positions
+        self.kind, self.d_model, self.max_positions, self.layout = kind, d_model, max_positions, layout
 
     def build(self, *_shapes: Any) -> None:
         """Creates the table [max_positions, D] of learned positions."""
@@ -328,9 +335,9 @@ class PositionalEncoding(keras.layers.Layer):
         if self.kind == "learned":
             positions = tf.minimum(positions, self.max_positions - 1)
             return x + lookup(tf.convert_to_tensor(self.table), positions)
-        return x + tf.cast(sinusoids(positions, self.d_model), x.dtype)
+        return x + tf.cast(sinusoids(positions, self.d_model, self.layout), x.dtype)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments for `from_config`."""
-        own = {"kind": self.kind, "d_model": self.d_model, "max_positions": self.max_positions}
+        own = {"kind": self.kind, "d_model": self.d_model, "max_positions": self.max_positions, "layout": self.layout}
         return {**super().get_config(), **own}

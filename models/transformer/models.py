@@ -41,7 +41,7 @@ class _Stack(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         self.config, self.folded = config, folded
-        self.positions = PositionalEncoding(config.positions, config.d_model, config.max_positions)
+        self.positions = PositionalEncoding(config.positions, config.d_model, config.max_positions, config.sinusoids)
         self.dropout = Dropout(config.dropout)
         self.layers = [make_layer(name=f"layer_{i}") for i in range(num_layers)]
         self.embedding_norm = make_norm(config) if config.embedding_norm else None
@@ -305,10 +305,15 @@ class DecoderLanguageModel(_Model):
     Args:
         config: sizes; those of the encoder are ignored.
         vocab_size: V.
+    Raises:
+        ValueError: the decoder is not one of self-attention. Without a source to attend to, a recurrent layer would
+            have to carry the whole text in one vector.
     """
 
     def __init__(self, config: ModelConfig, vocab_size: int, **kwargs: Any):
         super().__init__(config, vocab_size, **kwargs)
+        if config.decoder != "attention":
+            raise ValueError(f"a language model needs model.decoder=attention, not {config.decoder}")
         self.target_embedding = self._embedding(vocab_size, is_output=config.tie_embeddings)
         self.output_embedding = self.target_embedding
         if not config.tie_embeddings:

@@ -68,7 +68,7 @@ def print_suggested_start(result: RunResult, config: PipelineConfig) -> None:
         return
     languages = languages_of(result.output("StatisticsGen", "statistics"))
     num_rows = result.output("ExampleGen", "examples").properties["num_examples"]["train"]
-    name = suggested_start(task.parts, num_rows, languages.get(task.text_columns[0], {}))
+    name = suggested_start(task.parts, num_rows, [languages.get(column, {}) for column in task.text_columns])
     if name:
         command = shlex.join(["seq2serve", *with_start(sys.argv[1:], name)])
         print(f"With {num_rows:,} rows for training, a pretrained model is usually better: {command}")

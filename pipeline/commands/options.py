@@ -119,7 +119,8 @@ FromOption = Annotated[
         "--from",
         metavar="NAME|DIR",
         help="Start from a pretrained model: its weights and its tokenizer. A name, such as minilm (English sentences; "
-        "80 MB, downloaded once), or a folder in Hugging Face's layout: config.json, *.safetensors and a tokenizer.",
+        "80 MB, downloaded once) or firefox-en-pt (a translator; 35 MB), or a folder: in Hugging Face's layout with "
+        "config.json, *.safetensors and a tokenizer, or with Marian's model.*.bin and vocab.*.spm.",
         show_default=False,
     ),
 ]

@@ -4,7 +4,7 @@ import glob
 import os
 from typing import Any
 
-from seq2serve.components.base.artifact import Artifact
+from seq2serve.components.base.artifact import WEIGHT_FILES, Artifact
 from seq2serve.components.tasks.bootstrap import MIN_ROWS
 from seq2serve.components.tasks.corpora import licence_of
 from seq2serve.components.tasks.task import Task
@@ -109,7 +109,7 @@ def _training(facts: RunFacts, model: Artifact) -> list[str]:
             f"{pretrained['licence']}; {counted(len(pretrained['loaded']), 'weight')} loaded, initialised: "
             f"{names['initialised']}, ignored: {names['ignored']}"
         )
-        hashes = {name: digest for name, digest in pretrained["hashes"].items() if name.endswith(".safetensors")}
+        hashes = {name: digest for name, digest in pretrained["hashes"].items() if name.endswith(WEIGHT_FILES)}
         lines += [f"SHA-256 of {name}: {digest}" for name, digest in hashes.items()]
     if chosen := facts.output("Tuner", "best_hyperparameters"):
         lines.append(f"Settings that Tuner chose: {chosen.properties['reason']}")

@@ -12,7 +12,7 @@ from seq2serve.components.example_gen.corpora import parse_roles
 from seq2serve.components.model_importer.pretrained import NAMED, Pretrained, find_pretrained
 from seq2serve.components.storage.data_records import PRETRAINED, read_record
 from seq2serve.components.tasks.registry import TASKS
-from seq2serve.components.tasks.sizing import FINE_TUNING_EPOCHS, FINE_TUNING_RATE
+from seq2serve.components.tasks.sizing import FINE_TUNING
 from seq2serve.pipeline.config import AUTO, PipelineConfig, value_text
 from seq2serve.pipeline.run_config import RunConfig
 
@@ -141,7 +141,8 @@ def settings_of_base(warm_start: str, has_labels: bool) -> tuple[str, ...]:
     fine_tuning = {}
     if (read_record(str(path.parent)) or {}).get(PRETRAINED):
         values |= {key: value for key, value in config.items() if "dropout" in key}
-        fine_tuning = {"training.learning_rate": FINE_TUNING_RATE, "training.epochs": FINE_TUNING_EPOCHS}
+        rule = FINE_TUNING[("encoder",) if has_labels else ("encoder", "decoder")]
+        fine_tuning = {"training.learning_rate": rule.learning_rate, "training.epochs": float(rule.epochs)}
         fine_tuning |= {"training.token_dropout": 0.0, "model.ngram_buckets": 0} if has_labels else {}
     for key in _OF_CLASSIFIERS:  # models of another kind have none of these
         if not (has_labels and values.get(key)):

@@ -8,6 +8,7 @@ import pytest
 
 import seq2serve
 from tests.models.importing.small_bert import write_bert
+from tests.models.importing.small_marian import write_marian
 
 CHARACTERS = string.ascii_lowercase + string.digits + string.punctuation
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *CHARACTERS, *(f"##{character}" for character in CHARACTERS)]
@@ -72,6 +73,30 @@ def test_without_steps_the_pretrained_model_is_exported_as_it_is(new_run_of, pre
     before, after = (load_model(artifact.path("Format-Keras")) for artifact in (imported, model))
     for old, new in zip(before.encoder.weights, after.encoder.weights, strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize("steps", [0, 20])
+def test_a_translator_of_marian_is_exported_validated_and_pushed(new_run_of, tmp_path, steps):
+    run = new_run_of("translation")
+    folder = write_marian(tmp_path / "marian", quantised=True)
+    settings = (f"training.steps={steps}", "training.checkpoint_steps=10", "evaluation.bar=none")
+    command = [*run.command()[:3], "run", run.file, "--from", str(folder), *(f"--set={name}" for name in settings)]
+    done = run.execute(command)
+    assert done.returncode == 0, done.stderr
+    model, imported = run.output("Trainer", "model"), run.output("ModelImporter", "model")
+    assert model.properties["warm_start"]["fresh"] == []
+    assert model.properties["recipe"]["model"]["decoder"] == "ssru"
+    from seq2serve.models.training.saving import load_model
+
+    before, after = (load_model(artifact.path("Format-Keras")).get_weights() for artifact in (imported, model))
+    is_same = all(np.array_equal(old, new) for old, new in zip(before, after, strict=True))
+    assert is_same == (steps == 0)
+    with seq2serve.load(str(run.folder / "serving" / "translation")) as served:
+        assert isinstance(served.generate("Turn on the light."), str)
+    assert run.execute([*run.command()[:3], "report", "--output", "page.html"]).returncode == 0
+    page = (run.folder / "page.html").read_text(encoding="utf-8")
+    assert "Pretrained start: marian-nmt from" in page
+    assert "SHA-256 of model.bin: " in page
 
 
 def test_a_folder_that_cannot_be_imported_ends_the_run_before_anything_is_written(new_run_of, tmp_path):

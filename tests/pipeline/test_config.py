@@ -159,6 +159,11 @@ CONFLICTS = {
         "model.d_model=24",
     ],
     r"^setting model.num_heads \(8\) must be divisible by model.num_kv_heads \(3\)$": ["model.num_kv_heads=3"],
+    r"^setting model.sinusoids needs model.positions=sinusoidal$": [
+        "model.sinusoids=tensor2tensor",
+        "model.positions=learned",
+        "model.max_positions=2000",
+    ],
     r"^setting model.rotary_base needs model.positions=rotary$": ["model.rotary_base=500"],
     r"^setting model.positions=sinusoidal needs an even model.d_model$": ["model.d_model=9", "model.num_heads=3"],
     r"^setting model.positions=learned needs a data.max_length of at most 100 for model.max_positions=100, got 256": [
@@ -218,6 +223,14 @@ def test_two_tokenizers_for_a_task_with_one_text_are_an_error():
     with pytest.raises(UserError, match=message) as error:
         with_settings(preset("base", "classification"), ["tokenizer.shared=false", "model.tie_embeddings=false"])
     assert error.value.code == "settings-conflict"
+
+
+@pytest.mark.parametrize("task", ["classification", "language_model"])
+def test_a_recurrent_decoder_for_a_task_without_encoder_and_decoder_is_an_error(task):
+    message = rf"^setting model.decoder=ssru needs a task with encoder and decoder, which {task} is not$"
+    with pytest.raises(UserError, match=message):
+        with_settings(preset("base", task), ["model.decoder=ssru"])
+    assert with_settings(BASE, ["model.decoder=ssru"]).model.decoder == "ssru"
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,14 @@ DATA = st.builds(
     num_labels=st.integers(2, 1000),
 )
 MINILM = ("num_encoder_layers=6", "d_model=384", "num_heads=12", "dff=1536", "dropout=0.1", "positions=learned")
+FIREFOX = (
+    "num_encoder_layers=6",
+    "num_decoder_layers=2",
+    "d_model=256",
+    "dff=1536",
+    "positions=sinusoidal",
+    "decoder=ssru",
+)
 
 
 def choice(task, data, *made):
@@ -166,3 +174,15 @@ def test_a_pretrained_model_keeps_its_architecture_and_is_trained_gently(data):
     assert values["model.ngram_buckets"] == 0
     assert values["training.learning_rate"] <= usual["training.learning_rate"] / 5
     assert values["training.steps"] >= 200
+
+
+@given(data=DATA)
+@settings(max_examples=30, deadline=None)
+def test_a_pretrained_translator_keeps_its_architecture_and_is_trained_by_adam_at_a_rate_that_falls(data):
+    made = [f"model.{setting}" for setting in FIREFOX]
+    config, values = choice("translation", dataclasses.replace(data, is_pretrained=True), *made)
+    assert not [name for name in values if name.startswith("model.")]
+    assert values["training.optimizer"] == "adam"
+    assert values["training.learning_rate"] <= 5e-4
+    assert values["training.average_decay"] == values["training.token_dropout"] == 0
+    assert config.training.schedule == "cosine"

@@ -37,13 +37,13 @@ def check_log_probs(model, decode, source, beams):
 
 
 def test_cached_log_probabilities_equal_those_of_the_whole_model(
-    make_transformer, decode, random_ids, first_half_of_kinds
+    make_transformer, decode, random_ids, first_half_of_translator_kinds
 ):
     """Random weights reorder the beams at nearly every step; a high length penalty makes hypotheses long.
 
     The vocabulary is large enough for top-k by groups.
     """
-    model = make_transformer(num_encoder_layers=1, vocab_size=300, **first_half_of_kinds)
+    model = make_transformer(num_encoder_layers=1, vocab_size=300, **first_half_of_translator_kinds)
     check_log_probs(model, decode, random_ids([5, 3, 7, 1, 6], end=(EOS,)), beams=4)
 
 
@@ -121,11 +121,11 @@ def test_a_continuation_does_not_depend_on_batch_or_padding(continue_prompts, ma
         assert_same(alone, together, [row])
 
 
-@pytest.mark.parametrize("positions", ["sinusoidal", "rotary"])
+@pytest.mark.parametrize("options", [{"positions": "sinusoidal"}, {"positions": "rotary"}, {"decoder": "ssru"}])
 def test_cached_log_probabilities_equal_those_of_the_whole_model_for_greedy_search(
-    make_transformer, decode, random_ids, positions
+    make_transformer, decode, random_ids, options
 ):
-    model = make_transformer(positions=positions)
+    model = make_transformer(**options)
     check_log_probs(model, decode, random_ids([5, 3, 7, 1, 6], end=(EOS,)), beams=1)
 
 
@@ -209,11 +209,18 @@ def test_the_graph_needs_neither_python_nor_xla(noisy_reverser, search):
     assert not any(function.attr["_XlaMustCompile"].b for function in graph.library.function)
 
 
+def test_the_states_of_a_recurrent_decoder_do_not_grow(make_transformer):
+    decoder = FoldedDecoder(make_transformer(decoder="ssru"))
+    caches = decoder.empty_caches(tf.constant(3), beams=4)
+    assert [state.shape for state in caches.grow(CHUNK, decoder.head_size).layers] == [(12, 16)] * 2
+
+
+@pytest.mark.parametrize("decoder", ["attention", "ssru"])
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-def test_half_precision_has_finite_scores(make_transformer, decode, random_ids, policy):
+def test_half_precision_has_finite_scores(make_transformer, decode, random_ids, policy, decoder):
     keras.config.set_dtype_policy(policy)
     try:
-        model = make_transformer(num_encoder_layers=1, num_decoder_layers=1)
+        model = make_transformer(num_encoder_layers=1, num_decoder_layers=1, decoder=decoder)
     finally:
         keras.config.set_dtype_policy("float32")
     result = decode(model, random_ids([5, 0, 3]), BeamSearch(4), maximum=5)

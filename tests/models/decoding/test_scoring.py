@@ -49,18 +49,23 @@ def attended(attention, weights, memory, x):
     return attention.merge(tf.matmul(weights, values)), None
 
 
-def test_attention_weights_are_those_the_model_uses(make_transformer, random_ids, kind):
+def test_attention_weights_are_those_the_model_uses(make_transformer, random_ids, translator_kind):
     """The output of every layer stays the same if attention uses the returned weights."""
-    model = make_transformer(num_decoder_layers=3, **kind)
+    model = make_transformer(num_decoder_layers=3, **translator_kind)
     source, target = random_ids([5, 3]), random_ids([4, 2], seed=1, end=(EOS,))
     weights = attention_weights_of_every_layer(model, source, target)
     assert weights.encoder.shape == (2, 2, 2, 5, 5)
-    assert weights.decoder.shape == (3, 2, 2, 5, 5)
+    is_recurrent = model.config.decoder == "ssru"
+    assert weights.decoder is None if is_recurrent else weights.decoder.shape == (3, 2, 2, 5, 5)
     assert weights.cross.shape == (3, 2, 2, 5, 5)
     memory, _ = model.encode(source)
     x = model.decoder.start(model.target_embedding(np.pad(target, [(0, 0), (1, 0)], constant_values=2)[:, :-1]))
-    for layer, self_weights, cross_weights in zip(model.decoder.layers, weights.decoder, weights.cross, strict=True):
-        x, _ = layer.self_residual.around(x, functools.partial(attended, layer.self_attention, self_weights, None))
+    for number, (layer, cross_weights) in enumerate(zip(model.decoder.layers, weights.cross, strict=True)):
+        if is_recurrent:
+            x, _ = layer.self_residual.around(x, lambda y, layer=layer: (layer.ssru(y), None))
+        else:
+            self_weights = weights.decoder[number]
+            x, _ = layer.self_residual.around(x, functools.partial(attended, layer.self_attention, self_weights, None))
         x, _ = layer.cross_residual.around(x, functools.partial(attended, layer.cross_attention, cross_weights, memory))
         x, _ = layer.feed_residual.around(x, lambda y, layer=layer: (layer.feed_forward(y), None))
     logits = model.output_embedding.logits(model.decoder.finish(x))

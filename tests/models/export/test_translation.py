@@ -38,15 +38,15 @@ TEXTS = ["turn on the light", "open", "close the window in the hall now", "pleas
 
 @pytest.fixture(scope="module")
 def make_serving_module(make_transformer, tmp_path_factory):
-    """Returns a function that makes a TranslationServingModule; its keywords are settings of decoding."""
+    """Returns a function that makes a TranslationServingModule; its other keywords are settings of decoding."""
     folder = str(tmp_path_factory.mktemp("tokenizer"))
     counts = [(word, 10 + number) for number, word in enumerate(WORDS)]
     size = learn_tokenizer(counts, TokenizerConfig(vocab_size=330), folder)
-    model = make_transformer(vocab_size=size, seed=5)
+    models = {name: make_transformer(vocab_size=size, seed=5, decoder=name) for name in ("attention", "ssru")}
     tokenizer = load_tokenizer(folder)  # after make_transformer: setting the seed discards the resources of tokenizers
 
-    def make(max_source_length=256, **decoding):
-        return TranslationServingModule(model, tokenizer, DecodingConfig(**decoding), max_source_length)
+    def make(max_source_length=256, decoder="attention", **decoding):
+        return TranslationServingModule(models[decoder], tokenizer, DecodingConfig(**decoding), max_source_length)
 
     return make
 
@@ -437,6 +437,20 @@ def test_source_and_target_may_have_separate_tokenizers(make_serving_module, tmp
         assert [piece for piece in tokens if piece not in (b"", b"</s>")] == pieces
     for name, size in (("vocabulary.tsv", target_size), ("source_vocabulary.tsv", source_size)):
         assert len((tmp_path / "exported" / "assets.extra" / name).read_text().splitlines()) == size
+
+
+def test_a_recurrent_decoder_has_the_same_results_in_the_cpp_runtime_as_in_python(make_serving_module, tmp_path):
+    module = make_serving_module(decoder="ssru", beam_size=3, max_length_ratio=1.5, max_length_extra=4)
+    export(module, str(tmp_path), TEXTS[:3])
+    inputs = {name: inputs_of(name, TEXTS) for name in SIGNATURES}
+    with SavedModelRuntime(str(tmp_path)) as runtime:
+        for name, rows in inputs.items():
+            python = getattr(module, name)
+            tensors = {spec.name: tf.constant(rows[spec.name], spec.dtype) for spec in python.input_signature}
+            together = runtime.run(name, rows)
+            assert_same(together, {key: value.numpy() for key, value in python(**tensors).items()})
+            for row in range(len(TEXTS)):
+                assert_same(runtime.run(name, select(rows, [row])), together, row)
 
 
 def test_limits_on_repetition_affect_translations_and_not_scores(make_serving_module, tmp_path):

@@ -86,6 +86,16 @@ def test_a_language_model_initialises_both_sides_of_a_translation_model(saved):
     assert result.unused == ()
 
 
+def test_a_recurrent_translator_takes_all_but_its_recurrence_from_one_with_self_attention(saved):
+    earlier, model = make(Transformer), make(Transformer, decoder="ssru")
+    result = start_from(model, saved(earlier))
+    assert_same(model.encoder, earlier.encoder)
+    for layer, earlier_layer in zip(model.decoder.layers, earlier.decoder.layers, strict=True):
+        assert_same(layer.cross_attention, earlier_layer.cross_attention)
+    assert result.fresh == tuple(f"decoder.layers.{i}.ssru" for i in range(2))
+    assert result.unused == tuple(f"decoder.layers.{i}.self_attention" for i in range(2))
+
+
 def test_an_encoder_prefers_the_earlier_models_encoder_to_its_decoder(saved):
     earlier, model = make(Transformer), make(EncoderClassifier, 3)
     result = start_from(model, saved(earlier))

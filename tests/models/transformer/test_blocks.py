@@ -57,6 +57,21 @@ def test_decoder_layer_is_self_attention_then_cross_attention_then_feed_forward(
     np.testing.assert_allclose(layer(x, mask, memory, memory_mask), expected, rtol=1e-5, atol=1e-6)
 
 
+@BOTH_NORMS
+def test_a_recurrent_decoder_layer_has_an_ssru_instead_of_self_attention(norm_first):
+    layer, x, memory = (
+        built(DecoderLayer, norm_first=norm_first, decoder="ssru"),
+        normal(2, 3, 8),
+        normal(2, 4, 8, seed=1),
+    )
+    expected = with_residual(layer.self_residual, norm_first, x, layer.ssru)
+    expected = with_residual(layer.cross_residual, norm_first, expected, lambda y: layer.cross_attention(y, memory))
+    expected = with_residual(layer.feed_residual, norm_first, expected, layer.feed_forward)
+    np.testing.assert_allclose(layer(x, causal_mask(3), memory), expected, rtol=1e-5, atol=1e-6)
+    _, weights = layer(x, causal_mask(3), memory, return_weights=True)
+    assert [tensor.shape for tensor in weights] == [(2, 2, 3, 4)]
+
+
 def test_the_output_of_post_norm_is_normalised():
     y = built(EncoderLayer, norm_first=False)(normal(2, 4, 8), None)
     np.testing.assert_allclose(tf.reduce_mean(y, -1), np.zeros((2, 4)), atol=1e-5)
@@ -93,9 +108,10 @@ def test_only_self_attention_is_rotated():
     [
         EncoderLayer(dataclasses.replace(CONFIG, activation="swiglu", norm_first=False)),
         DecoderLayer(dataclasses.replace(CONFIG, positions="rotary")),
+        DecoderLayer(dataclasses.replace(CONFIG, decoder="ssru")),
         DecoderLayer(CONFIG, cross_attention=False),
     ],
-    ids=["encoder", "decoder", "language_model"],
+    ids=["encoder", "decoder", "recurrent_decoder", "language_model"],
 )
 def test_blocks_can_be_rebuilt_from_their_config(layer):
     copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))

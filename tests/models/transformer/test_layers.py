@@ -37,6 +37,12 @@ def test_sinusoids_follow_the_papers_formula():
     np.testing.assert_allclose(sinusoids(tf.constant([position]), d_model)[0], expected, rtol=1e-5)
 
 
+def test_sinusoids_of_tensor2tensor_have_the_sines_first_and_a_slowest_wavelength_of_10000():
+    angles = 7 / 10000 ** (np.arange(4) / 3)
+    expected = [*np.sin(angles), *np.cos(angles)]
+    np.testing.assert_allclose(sinusoids(tf.constant([7]), 8, "tensor2tensor")[0], expected, rtol=1e-5)
+
+
 def test_sinusoids_accept_positions_of_any_shape():
     positions = tf.constant([[3, 1], [0, 7]])
     np.testing.assert_array_equal(sinusoids(positions, 8)[1, 1], sinusoids(tf.constant(7), 8))

@@ -48,8 +48,8 @@ def test_logits_are_float32_of_the_documented_shape(name, random_ids):
     assert logits.dtype == tf.float32
 
 
-def test_logits_have_no_gradient_from_future_positions(kind, random_ids):
-    model = shared(Transformer, **kind)
+def test_logits_have_no_gradient_from_future_positions(translator_kind, random_ids):
+    model = shared(Transformer, **translator_kind)
     memory, mask = model.encode(random_ids([6]))
     x = tf.Variable(np.random.default_rng(0).normal(size=(1, 5, 16)).astype(np.float32))
     with tf.GradientTape(persistent=True) as tape:
@@ -214,6 +214,11 @@ def test_presets_have_the_papers_sizes(preset, millions):
         model = Transformer(PRESETS[preset].model, 37_000)
         model.build()
     assert model.count_params() / 1e6 == pytest.approx(millions, rel=0.04)
+
+
+def test_a_language_model_refuses_a_recurrent_decoder():
+    with pytest.raises(ValueError, match=r"^a language model needs model.decoder=attention, not ssru$"):
+        make(DecoderLanguageModel, decoder="ssru")
 
 
 def test_a_document_in_a_packed_row_does_not_depend_on_earlier_documents(kind):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from seq2serve.components.base.errors import UserError
-from seq2serve.components.tasks.sizing import FINE_TUNING_RATE
+from seq2serve.components.tasks.sizing import FINE_TUNING
 from seq2serve.models.config import ModelConfig
 from seq2serve.pipeline.config import AUTO, preset, with_settings
 from seq2serve.pipeline.dag import make_configured_pipeline
@@ -121,7 +121,7 @@ def test_a_model_that_was_fine_tuned_is_fine_tuned_again(base):
     folder = Path(base("EncoderClassifier", dataclasses.replace(CONFIG, ngram_buckets=0)))
     (folder / "Format-Keras" / "data.json").write_text('{"files_read": [], "pretrained": {"source": "a shelf"}}')
     taken = with_settings(preset(AUTO, "classification"), settings_of_base(str(folder), has_labels=True))
-    assert taken.training.learning_rate == FINE_TUNING_RATE
+    assert taken.training.learning_rate == FINE_TUNING[("encoder",)].learning_rate
     assert taken.training.token_dropout == taken.model.ngram_buckets == 0
     assert taken.model.dropout == CONFIG.dropout
     assert not {"training.learning_rate", "training.token_dropout", "model.ngram_buckets"} & set(taken.automatic)
