@@ -29,6 +29,7 @@ from seq2serve.models.runtime.literal_path import literal_path
 from seq2serve.models.tokenizers.tokenizer import is_lowercase, load_tokenizers, same_vocabulary
 from seq2serve.models.training.optimizer import continue_moments, make_optimizer, precision
 from seq2serve.models.training.pools import read_pools
+from seq2serve.models.training.replicas import shared_batches
 from seq2serve.models.training.saving import save_model
 from seq2serve.models.training.warm_start import WarmStart, start_from
 
@@ -213,7 +214,7 @@ def _compiled_model(data: _TrainingData, total_steps: int | tf.Variable) -> kera
     config = data.recipe.training
     with _strategy().scope():
         network, loss = _make_model(data), data.implementation.make_loss(config, data.spec)
-        network.batch_parts = config.batch_parts
+        network.batch_parts, network.gradient_dtype = config.batch_parts, config.gradient_dtype
         # No XLA: it compiles for every batch shape, and training on a CPU is no faster.
         network.compile(make_optimizer(config, total_steps), loss=loss, jit_compile=False)
         # Not the optimizer passed to compile: for float16, Keras wraps it in one that scales the loss.
@@ -271,7 +272,8 @@ def fit(
             estimate = callbacks.TimeEstimate(total_steps, config)
             bar = callbacks.ProgressBar(reporter, ranking, total_steps)
             order = [budget, guard, evaluate, *observers, log, profile, checkpoint, estimate, bar]
-            network.fit(data.train_batches(start), callbacks=order, verbose=0)
+            batches = shared_batches(data.train_batches(start), network.distribute_strategy)
+            network.fit(batches, callbacks=order, verbose=0)
     if not ranking.history.evaluations:  # training.steps=0: the model that training would start from
         os.makedirs(f"{scratch}/logs", exist_ok=True)
         evaluate.evaluate(0)

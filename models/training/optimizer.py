@@ -13,7 +13,15 @@ from seq2serve.models.config import TrainingConfig
 from seq2serve.models.transformer.layers import dtype_policy
 
 
-class Adam(keras.optimizers.Adam):
+class _AddedUpGradients:
+    """Mixin for an optimizer of TrainStepMixin, which adds up the gradients of all replicas before it applies them."""
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: Sequence[tuple]) -> Sequence[tuple]:
+        """Returns the gradients unchanged; Keras's version would send all of them a second time."""
+        return grads_and_vars
+
+
+class Adam(_AddedUpGradients, keras.optimizers.Adam):
     """Keras's Adam with TensorFlow's fused kernel, which passes over a weight's memory once instead of ten times.
 
     `earlier_steps` is the number of steps of the training whose moments it continues, see `continue_moments`.
@@ -40,7 +48,7 @@ class Adam(keras.optimizers.Adam):
         )
 
 
-class Muon(keras.optimizers.Muon):
+class Muon(_AddedUpGradients, keras.optimizers.Muon):
     """Keras's Muon; `earlier_steps` is the number of steps of the training whose moments it continues."""
 
     earlier_steps = 0
@@ -158,8 +166,7 @@ def make_optimizer(config: TrainingConfig, total_steps: int | tf.Variable | None
     """
     shared = {
         "learning_rate": make_schedule(config, total_steps),
-        # Each device clips its share of the gradients; see transformer/train_step.py.
-        "global_clipnorm": config.clip_norm / tf.distribute.get_strategy().num_replicas_in_sync,
+        "global_clipnorm": config.clip_norm,
         "use_ema": config.average_decay > 0,
         "ema_momentum": config.average_decay or 0.99,
     }
