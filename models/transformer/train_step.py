@@ -67,8 +67,8 @@ class TrainStepMixin(_Base):
             data: this replica's share of the batch: inputs, int32 [B, ...] or a dictionary of them, and labels, int32
                 [B, ...].
         Returns:
-            Numbers of the whole batch: `loss`, in nats per label; `gradient_norm`, before clipping; the batch's `right` and `labels` (see
-            LossSums); `tokens`, without padding; `cells`, tokens with padding.
+            Numbers of the whole batch: `loss`, in nats per label; `gradient_norm`, before clipping; `right` and
+            `labels` (see LossSums); `tokens`, without padding; `cells`, tokens with padding.
         """
         inputs, labels, _ = keras.utils.unpack_x_y_sample_weight(data)
         replica = tf.distribute.get_replica_context()

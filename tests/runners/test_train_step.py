@@ -45,9 +45,7 @@ def test_the_losses_are_those_of_one_process(results, name):
     """Batches have 7, 1, 2, 3 and 5 rows, so shares are unequal, and some are empty."""
     np.testing.assert_allclose(results[name][0]["losses"], results["one process"][0]["losses"], rtol=1e-3)
     first = slice(0, 20)  # later, differences of rounding have grown
-    np.testing.assert_allclose(
-        results[name][0]["losses"][first], results["one process"][0]["losses"][first], rtol=1e-6
-    )
+    np.testing.assert_allclose(results[name][0]["losses"][first], results["one process"][0]["losses"][first], rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", [name for name, (number, *_) in TRAININGS.items() if number > 1])

@@ -73,5 +73,6 @@ def fork(training: dict, index: int, steps: int) -> int:
 if __name__ == "__main__":
     for training in json.loads(sys.argv[2]):
         processes = [fork(training, index, int(sys.argv[1])) for index in range(training["processes"])]
-        if any([os.waitpid(process, 0)[1] for process in processes]):  # all of them
+        states = [os.waitpid(process, 0)[1] for process in processes]
+        if any(states):
             sys.exit(f"{training} failed")
