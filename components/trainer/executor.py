@@ -6,16 +6,25 @@ See also: preparation.py for data and model, session.py for the steps, member.py
 import dataclasses
 import functools
 import os
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
 
-from seq2serve.components.base.artifact import BaseModel, Model, ModelRun, Tokenizer, TransformedExamples
+from seq2serve.components.base.artifact import (
+    Artifact,
+    BaseModel,
+    Model,
+    ModelRun,
+    Tokenizer,
+    TransformedExamples,
+)
 from seq2serve.components.base.component import Context
 from seq2serve.components.storage.data_records import PRETRAINED, read_record, write_record
 from seq2serve.components.tasks.task import Task
+from seq2serve.components.trainer import member
 from seq2serve.components.trainer.checkpoints import CHECKPOINTS, continue_earlier, publish_state
-from seq2serve.components.trainer.job import PROGRAM, TrainingJob
+from seq2serve.components.trainer.job import TrainingJob
 from seq2serve.components.trainer.preparation import prepare
 from seq2serve.components.trainer.session import fit
 from seq2serve.models.config import Recipe, TrainingConfig
@@ -45,16 +54,12 @@ def train(
     if pretrained := _pretrained(base_model):
         model.properties["pretrained"] = pretrained
     with literal_path(context.scratch) as scratch:
-        continued = ""
-        if not tf.train.latest_checkpoint(f"{scratch}/{CHECKPOINTS}"):
-            earlier = [run for run in context.earlier if run.parameters.get("corpus_weights") == corpus_weights]
-            continued = continue_earlier(recipe, int(training.total_steps), earlier, scratch)
-        elsewhere = None
-        if context.machines:
-            job = TrainingJob(task, recipe, base_model, corpus_weights, scratch, continued)
-            inputs = {"transformed_examples": transformed_examples, "tokenizer": tokenizer}
-            elsewhere = functools.partial(context.machines.run, PROGRAM, inputs, job.arguments())
-        results = fit(training, scratch, continued, None, elsewhere)
+        earlier = [run for run in context.earlier if run.parameters.get("corpus_weights") == corpus_weights]
+        is_new = not tf.train.latest_checkpoint(f"{scratch}/{CHECKPOINTS}")
+        continued = continue_earlier(recipe, int(training.total_steps), earlier, scratch) if is_new else ""
+        job = TrainingJob(task, recipe, base_model, corpus_weights, scratch, continued)
+        inputs = {"transformed_examples": transformed_examples, "tokenizer": tokenizer}
+        results = fit(training, scratch, continued, None, _elsewhere(context, inputs, job))
     _copy_files(tokenizer.uri, model.path("Format-Keras", "tokenizer"))
     save_model(network, model.path("Format-Keras"))
     write_record(model.path("Format-Keras"), _data_record(transformed_examples, base_model))
@@ -72,6 +77,13 @@ def train(
         headline=dataclasses.asdict(task.headline(data.spec.label_counts)),
         longer_training=longer_training(recipe.training),
         **results,
+    )
+
+
+def _elsewhere(context: Context, inputs: Mapping[str, Artifact], job: TrainingJob) -> Callable[[], None] | None:
+    """Returns a function that trains on the machines of the context; None if there are none."""
+    return (
+        functools.partial(context.machines.run, member.__name__, inputs, job.arguments()) if context.machines else None
     )
 
 

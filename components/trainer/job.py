@@ -10,8 +10,6 @@ from seq2serve.components.base.artifact import BaseModel
 from seq2serve.components.tasks.task import Task
 from seq2serve.models.config import DecodingConfig, ModelConfig, Recipe, TrainingConfig
 
-PROGRAM = "seq2serve.components.trainer.member"  # the module that trains in each process
-
 
 @dataclasses.dataclass(frozen=True)
 class TrainingJob:

@@ -1,5 +1,7 @@
 """The command of the machines that train for another one: train-worker."""
 
+import os
+
 from seq2serve.pipeline.commands.exits import explained
 from seq2serve.pipeline.commands.logs import set_up_logs
 from seq2serve.pipeline.commands.options import RootOption, VerboseOption
@@ -19,6 +21,6 @@ def train_worker(pipeline_root: RootOption = "runs", verbose: VerboseOption = Fa
     with explained(verbose):
         set_up_logs(verbose)
         # Imported here because it loads portalocker, which `seq2serve --help` does not need.
-        from seq2serve.pipeline.running.machines.worker import work
+        from seq2serve.pipeline.running.machines.worker import work, worker_cluster
 
-        print(work(pipeline_root))
+        print(work(worker_cluster(os.environ), pipeline_root))

@@ -48,6 +48,7 @@ class Chief:
         self._others: dict[int, Connection] = {}  # by index
         self._refused: dict[int, str] = {}  # why a machine was refused last
         self._phase = "waiting"  # for the others; then "training", then "over"
+        self._is_closed = threading.Event()
         self._events: queue.Queue[tuple[int, dict[str, Any] | Outcome]] = queue.Queue()
 
     def run(self, program: str, inputs: Mapping[str, Artifact], arguments: Mapping[str, Any]) -> None:
@@ -64,14 +65,16 @@ class Chief:
                 self._phase = "over"
 
     def accept(self, listener: socket.socket) -> None:
-        """Greets the machines that connect, until the listener is closed."""
-        with contextlib.suppress(OSError):
-            while True:
+        """Greets the machines that connect, until they are dismissed."""
+        listener.settimeout(_POLL_SECONDS)  # closing it would not end a wait
+        while not self._is_closed.is_set():
+            with contextlib.suppress(TimeoutError):
                 sock, _ = listener.accept()
                 threading.Thread(target=self._greet, args=(Connection(sock),), daemon=True).start()
 
     def dismiss(self, reason: str, failed: bool) -> None:
         """Tells the machines that still wait that there will be no training, or that it has ended."""
+        self._is_closed.set()
         with self._admitted:
             self._phase = "over"
             others, self._others = self._others, {}
@@ -299,10 +302,14 @@ def led_machines(nodes: Sequence[Node], root: Path) -> Iterator[Chief | None]:
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     chief, endpoint = Chief(cluster, root, functions), cluster.chief_endpoint
     with listen(endpoint, f"port {endpoint[1]}, at which the chief waits for the other machines,") as listener:
-        threading.Thread(target=chief.accept, args=(listener,), daemon=True).start()
+        accepting = threading.Thread(target=chief.accept, args=(listener,), daemon=True)
+        accepting.start()
         try:
             yield chief
         except BaseException as error:
             chief.dismiss(f"the chief's run has failed: {str(error) or 'interrupted'}", failed=True)
             raise
-        chief.dismiss("the chief's run has ended", failed=False)
+        else:
+            chief.dismiss("the chief's run has ended", failed=False)
+        finally:
+            accepting.join()

@@ -17,7 +17,7 @@ from seq2serve.components.base.progress import note
 from seq2serve.components.base.uris import is_remote
 from seq2serve.pipeline.running.fingerprint import content_fingerprint
 from seq2serve.pipeline.running.machines.chief import ANSWER_SECONDS, CAUSE_SECONDS, WAIT_SECONDS
-from seq2serve.pipeline.running.machines.cluster import Cluster, read_cluster
+from seq2serve.pipeline.running.machines.cluster import VARIABLE, Cluster, read_cluster
 from seq2serve.pipeline.running.machines.connection import Connection
 from seq2serve.pipeline.running.machines.identity import functions_of, identity_of
 from seq2serve.pipeline.running.machines.process import Outcome, TrainingProcess, running
@@ -30,27 +30,36 @@ class _Dismissed(Exception):
     """The chief's run ended without training, or after it."""
 
 
-def work(pipeline_root: str) -> str:
-    """Trains for the chief that TF_CONFIG names.
+def worker_cluster(environment: Mapping[str, str]) -> Cluster:
+    """Returns the machines that TF_CONFIG names.
+
+    Raises:
+        UserError: TF_CONFIG is malformed, or names no cluster or this machine as the chief.
+    """
+    cluster = read_cluster(environment)
+    if cluster is None or cluster.is_chief:
+        problem = "names no other machines" if cluster is None else "says that this machine is the chief"
+        raise UserError(
+            f"the environment variable {VARIABLE} {problem}: `seq2serve train-worker` is for the others, and "
+            f"`seq2serve run` for the chief",
+            code="machine-not-worker",
+        )
+    return cluster
+
+
+def work(cluster: Cluster, pipeline_root: str) -> str:
+    """Trains for the chief of a cluster.
 
     Args:
+        cluster: with the index of this machine.
         pipeline_root: the chief's, as this machine reaches it.
     Returns:
         What the chief says at the end, one line.
     Raises:
-        UserError: TF_CONFIG names no cluster or this machine as the chief, a port is taken, or the chief refuses this
-            machine.
+        UserError: a port is taken, or the chief refuses this machine.
         Seq2ServeError: the chief does not come, training failed, or a machine was lost.
         KeyboardInterrupt: after Ctrl-C here or on the chief.
     """
-    cluster = read_cluster(os.environ)
-    if cluster is None or cluster.is_chief:
-        problem = "names no other machines" if cluster is None else "says that this machine is the chief"
-        raise UserError(
-            f"the environment variable TF_CONFIG {problem}: `seq2serve train-worker` is for the others, and `seq2serve "
-            f"run` for the chief; see pipeline/README.md, Training on several machines",
-            code="machine-not-worker",
-        )
     cluster.check_port()
     try:
         with interrupt.listening(), contextlib.closing(_connect(cluster)) as connection:
