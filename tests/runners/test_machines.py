@@ -17,6 +17,7 @@ import tensorflow as tf
 from seq2serve.components.base.artifact import ModelRun
 from seq2serve.components.infra_validator.client import free_port
 from seq2serve.models.config import DecodingConfig, ModelConfig, Recipe, TrainingConfig
+from seq2serve.models.training.saving import load_model
 
 pytestmark = pytest.mark.runners
 PROGRAM = pathlib.Path(__file__).with_name("machine.py")
@@ -92,6 +93,14 @@ class Machines:
         names = [name for name in reader.get_variable_to_shape_map() if name.startswith(("state", "moments", "iter"))]
         return {name: reader.get_tensor(name) for name in names}
 
+    def logits(self, random_ids):
+        """Returns the exported model's logits of some texts.
+
+        Not its weights: biases of keys change no answer, so Adam drives them by rounding errors.
+        """
+        ids = random_ids([7, 2, 5, 3])
+        return load_model(str(self.folder / "model" / "Format-Keras"))({"source": ids, "target": ids}).numpy()
+
     @property
     def properties(self):
         return json.loads((self.folder / "properties.json").read_text())
@@ -110,17 +119,14 @@ def one(machines):
 
 
 @pytest.mark.parametrize("number", [2, 3], ids=["two", "three"])
-def test_machines_have_the_curves_and_weights_of_one(one, machines, curves, number):
+def test_machines_have_the_curves_and_the_model_of_one(one, machines, curves, random_ids, number):
     several = machines().train(DETERMINISTIC, number)
     assert several.codes == [0] * number, several.lines
     expected, found = (curves(ModelRun(str(trained.folder / "model_run"))) for trained in (one, several))
     assert found.keys() == expected.keys()
     for key, points in expected.items():
         np.testing.assert_allclose(found[key], points, rtol=1e-4, err_msg=str(key))
-    last = DETERMINISTIC.training.steps
-    weights = {name: values for name, values in several.checkpoint(last).items() if name.startswith("state")}
-    for name, values in weights.items():
-        np.testing.assert_allclose(values, one.checkpoint(last)[name], atol=1e-4, err_msg=name)
+    np.testing.assert_allclose(several.logits(random_ids), one.logits(random_ids), atol=1e-4)
     assert several.properties["exported_steps"] == one.properties["exported_steps"]
 
 

@@ -87,7 +87,9 @@ def make_cluster(monkeypatch):
         ports = [first, *others]
         names = ("chief", *(f"worker {index}" for index in range(size - 1)))
         addresses = tuple(f"127.0.0.1:{port}" for port in ports)
-        monkeypatch.setenv("TF_CONFIG", Cluster(names, addresses, 0).tf_config())
+        machines = {"chief": addresses[:1], "worker": addresses[1:]}
+        task = {"type": "chief", "index": 0}
+        monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": machines, "task": task}))
         return [Cluster(names, addresses, index) for index in range(size)]
 
     yield make
