@@ -14,23 +14,27 @@ from seq2serve.components.infra_validator.client import free_port
 pytestmark = pytest.mark.runners
 PROGRAM = pathlib.Path(__file__).with_name("train_steps.py")
 STEPS = 200
-# Name of a training -> its processes, and changes to the model.
+EXACT = {"dropout": 0.0}
+# Name of a training -> its processes, its optimizer, and changes to the model's config and to the model.
 TRAININGS = {
-    "one process": (1, {"dropout": 0.0}, {}),
-    "two processes": (2, {"dropout": 0.0}, {}),
-    "three processes": (3, {"dropout": 0.0}, {}),
-    "parts": (2, {"dropout": 0.0}, {"batch_parts": 3}),
-    "bfloat16": (2, {"dropout": 0.0}, {"gradient_dtype": "bfloat16"}),
-    "dropout": (2, {"dropout": 0.3}, {}),
+    "one process": (1, "adam", EXACT, {}),
+    "two processes": (2, "adam", EXACT, {}),
+    "three processes": (3, "adam", EXACT, {}),
+    "parts": (2, "adam", EXACT, {"batch_parts": 3}),
+    "bfloat16": (2, "adam", EXACT, {"gradient_dtype": "bfloat16"}),
+    "dropout": (2, "adam", {"dropout": 0.3}, {}),
+    "muon, one process": (1, "muon", EXACT, {}),
+    "muon, two processes": (2, "muon", EXACT, {}),
 }
 
 
 @pytest.fixture(scope="module")
 def results():
     """Name of a training -> the results of its processes."""
+    keys = ("processes", "optimizer", "model", "attributes")
     trainings = [
-        {"processes": number, "ports": [free_port() for _ in range(number)], "model": model, "attributes": attributes}
-        for number, model, attributes in TRAININGS.values()
+        {**dict(zip(keys, values, strict=True)), "ports": [free_port() for _ in range(values[0])]}
+        for values in TRAININGS.values()
     ]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_NUM_INTRAOP_THREADS": "1"}
     command = [sys.executable, str(PROGRAM), str(STEPS), json.dumps(trainings)]
@@ -40,12 +44,18 @@ def results():
     return {name: [next(lines) for _ in range(number)] for name, (number, *_) in TRAININGS.items()}
 
 
-@pytest.mark.parametrize("name", ["two processes", "three processes", "parts"])
-def test_the_losses_are_those_of_one_process(results, name):
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        *((name, "one process") for name in ("two processes", "three processes", "parts")),
+        ("muon, two processes", "muon, one process"),
+    ],
+)
+def test_the_losses_are_those_of_one_process(results, name, expected):
     """Batches have 7, 1, 2, 3 and 5 rows, so shares are unequal, and some are empty."""
-    np.testing.assert_allclose(results[name][0]["losses"], results["one process"][0]["losses"], rtol=1e-3)
-    first = slice(0, 20)  # later, differences of rounding have grown
-    np.testing.assert_allclose(results[name][0]["losses"][first], results["one process"][0]["losses"][first], rtol=1e-6)
+    losses, expected = results[name][0]["losses"], results[expected][0]["losses"]
+    np.testing.assert_allclose(losses, expected, rtol=1e-3)
+    np.testing.assert_allclose(losses[:20], expected[:20], rtol=1e-6)  # later, differences of rounding have grown
 
 
 @pytest.mark.parametrize("name", [name for name, (number, *_) in TRAININGS.items() if number > 1])

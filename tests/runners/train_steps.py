@@ -1,8 +1,8 @@
 """Trains a tiny Transformer in several processes of this machine, which find each other by TF_CONFIG.
 
-The arguments are a number of steps and a JSON list of trainings {"processes", "ports", "model", "attributes"}. For each
-process of each training, a line of JSON has its losses and the SHA-256 of its final weights. All processes are forked
-from this one, which has imported TensorFlow.
+The arguments are a number of steps and a JSON list of trainings {"processes", "ports", "optimizer", "model",
+"attributes"}. For each process of each training, a line of JSON has its losses and the SHA-256 of its final weights.
+All processes are forked from this one, which has imported TensorFlow.
 """
 
 import hashlib
@@ -45,7 +45,8 @@ def train(training: dict, steps: int) -> dict:
         sizes = {"num_encoder_layers": 1, "num_decoder_layers": 1, "d_model": 16, "num_heads": 2, "dff": 32}
         model = Transformer(ModelConfig(**sizes, **training["model"]), VOCAB_SIZE)
         model.build()
-        config = TrainingConfig(warmup_steps=20, learning_rate=0.01, average_decay=0.9, clip_norm=0.5)
+        changes = {"average_decay": 0.9, "clip_norm": 0.5, "optimizer": training["optimizer"]}
+        config = TrainingConfig(warmup_steps=20, learning_rate=0.01, **changes)
         model.compile(make_optimizer(config), MaskedCrossEntropy(0.1), jit_compile=False)
         model.optimizer.build(model.trainable_variables)
     for name, value in training["attributes"].items():
