@@ -98,28 +98,25 @@ class Chief:
             if not problem and self._phase != "waiting":
                 problem = f"it is too late: training {'has begun' if self._phase == 'training' else 'is over'}"
             if problem:
-                self._refused.setdefault(index, problem)
+                self._refused[index] = problem
             else:
+                connection.send(accepted=True)  # before it is among the others, so before the job
                 self._others[index] = connection
                 self._refused.pop(index, None)
+                self._admitted.notify_all()
         if problem:
             message = f"{self._cluster.describe(index)} was refused by the chief: {problem}"
             note(message)
             connection.send(refused=message)
             connection.close()
             return
-        connection.send(accepted=True)
-        with self._admitted:
-            self._admitted.notify_all()
         self._listen_to(index, connection)
 
     def _problem(self, index: int, hello: Mapping[str, Any], connection: Connection) -> str:
         """Returns why a machine cannot take part; empty if it can."""
         if hello.get("addresses") != list(self._cluster.addresses):
-            return (
-                f"its TF_CONFIG names other machines: {', '.join(hello.get('addresses', []))} instead of "
-                f"{', '.join(self._cluster.addresses)}"
-            )
+            own = ", ".join(self._cluster.addresses)
+            return f"its TF_CONFIG names other machines: {', '.join(hello.get('addresses', []))} instead of {own}"
         seconds = hello.get("time", time.time()) - time.time()
         if abs(seconds) > CLOCK_SECONDS:
             warning = (
