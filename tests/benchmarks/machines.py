@@ -105,9 +105,12 @@ def measure(case: str, steps: int, warmup: int) -> dict[str, float]:
         }
         command = [sys.executable, __file__, "--case", case, "--core", str(cores[index])]
         command += ["--steps", str(steps), "--warmup", str(warmup)]
-        processes.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
-    outputs = [process.communicate(timeout=1200)[0] for process in processes]
-    return json.loads(outputs[0].splitlines()[-1])
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        processes.append(subprocess.Popen(command, env=environment, **pipes))
+    outputs = [process.communicate(timeout=1200) for process in processes]
+    if failed := [stderr for process, (_, stderr) in zip(processes, outputs, strict=True) if process.returncode]:
+        sys.exit(failed[0])
+    return json.loads(outputs[0][0].splitlines()[-1])
 
 
 def main() -> None:

@@ -155,6 +155,20 @@ def test_every_machine_runs_the_program_on_its_own_copy_of_the_data(make_cluster
     assert "worker 0 waits for chief (127.0.0.1:" in capfd.readouterr().err
 
 
+def test_a_machine_copies_the_data_of_a_root_on_an_object_store(
+    make_cluster, root, inputs, blobs, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    for path in root.rglob("data"):
+        blobs[f"memory://bucket/shared/{path.relative_to(root)}"] = path.read_bytes()
+    _, other = make_cluster(2)
+    thread = Worker(other, "memory://bucket/shared")
+    train(root, inputs, written=str(tmp_path / "uris"))
+    assert thread.outcome() == COMPLETE
+    uris = json.loads((tmp_path / "uris-1").read_text())
+    assert uris["tokenizer"] == str(tmp_path / "runs-memory-bucket-shared" / "Transform" / "tokenizer" / "1")
+
+
 def test_a_run_that_trains_nothing_dismisses_the_machines_without_an_error(make_cluster, root):
     _, other = make_cluster(2)
     thread = Worker(other, root)
