@@ -8,6 +8,7 @@ on loopback. Each case is measured `--rounds` times, in turn; nothing else shoul
 
 import argparse
 import json
+import operator
 import os
 import statistics
 import subprocess
@@ -26,6 +27,7 @@ from seq2serve.models.transformer.models import Transformer
 from seq2serve.pipeline.config import preset
 
 CONFIG = preset("demo", "translation")
+LIMIT = 1200  # seconds for a case
 VOCAB_SIZE, BATCH_TOKENS = CONFIG.tokenizer.vocab_size, CONFIG.training.batch_tokens
 # Case -> processes, batch size in multiples of the demo's, changes to the model. Half a batch in one process is what
 # each of two processes computes.
@@ -50,11 +52,11 @@ def batches(multiple: float):
 
 
 class Clock(keras.callbacks.Callback):
-    """Counts target tokens and seconds after some steps of warm-up."""
+    """Counts target tokens, seconds and seconds of the CPU after some steps of warm-up."""
 
     def __init__(self, warmup: int):
         super().__init__()
-        self._warmup, self.tokens, self.seconds, self._step = warmup, 0.0, 0.0, 0
+        self._warmup, self.tokens, self.seconds, self.cpu_seconds, self._step = warmup, 0.0, 0.0, 0.0, 0
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Adds a step."""
@@ -62,8 +64,9 @@ class Clock(keras.callbacks.Callback):
         if self._step > self._warmup:
             self.tokens += float(logs["labels"])
             self.seconds = time.perf_counter() - self._start
+            self.cpu_seconds = time.process_time() - self._cpu_start
         else:
-            self._start = time.perf_counter()
+            self._start, self._cpu_start = time.perf_counter(), time.process_time()
 
 
 def train(case: str, core: int, steps: int, warmup: int) -> None:
@@ -84,8 +87,13 @@ def train(case: str, core: int, steps: int, warmup: int) -> None:
     data = tf.data.Dataset.from_generator(lambda: batches(multiple), output_signature=signature).prefetch(2)
     clock = Clock(warmup)
     model.fit(shared_batches(data, strategy), steps_per_epoch=steps + warmup, callbacks=[clock], verbose=0)
-    rate = {"tokens_per_second": clock.tokens / clock.seconds, "step_ms": 1000 * clock.seconds / steps}
-    print(json.dumps({**rate, "gradient_mb": 4 * model.count_params() / 1e6}), flush=True)
+    results = {
+        "tokens_per_second": clock.tokens / clock.seconds,
+        "step_ms": 1000 * clock.seconds / steps,
+        "cpu_ms": 1000 * clock.cpu_seconds / steps,
+        "gradient_mb": 4 * model.count_params() / 1e6,
+    }
+    print(json.dumps(results), flush=True)
     os._exit(0)
 
 
@@ -107,7 +115,11 @@ def measure(case: str, steps: int, warmup: int) -> dict[str, float]:
         command += ["--steps", str(steps), "--warmup", str(warmup)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         processes.append(subprocess.Popen(command, env=environment, **pipes))
-    outputs = [process.communicate(timeout=1200) for process in processes]
+    try:
+        outputs = [process.communicate(timeout=LIMIT) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
     if failed := [stderr for process, (_, stderr) in zip(processes, outputs, strict=True) if process.returncode]:
         sys.exit(failed[0])
     return json.loads(outputs[0][0].splitlines()[-1])
@@ -119,33 +131,38 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--warmup", type=int, default=15)
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="measure only these")
     parser.add_argument("--case", choices=CASES, help="train in this process")
     parser.add_argument("--core", type=int)
     arguments = parser.parse_args()
     if arguments.case:
         train(arguments.case, arguments.core, arguments.steps, arguments.warmup)
     rounds = [
-        {case: measure(case, arguments.steps, arguments.warmup) for case in CASES} for _ in range(arguments.rounds)
+        {case: measure(case, arguments.steps, arguments.warmup) for case in arguments.cases}
+        for _ in range(arguments.rounds)
     ]
     medians = {
         case: {name: statistics.median(done[case][name] for done in rounds) for name in rounds[0][case]}
-        for case in CASES
+        for case in arguments.cases
     }
     for case, values in medians.items():
         rates = [done[case]["tokens_per_second"] for done in rounds]
         print(
             f"{case:36s} {values['tokens_per_second']:7.0f} tokens/s ({min(rates):.0f} to {max(rates):.0f}), "
-            f"{values['step_ms']:6.1f} ms per step"
+            f"{values['step_ms']:6.1f} ms per step, {values['cpu_ms']:6.1f} of the CPU"
         )
     for suffix in ("", ", batches of four"):
-        ratio = statistics.median(
-            done[f"two processes{suffix}"]["tokens_per_second"] / done[f"one process{suffix}"]["tokens_per_second"]
-            for done in rounds
+        pair = [f"two processes{suffix}", f"one process{suffix}"]
+        if set(pair) <= set(medians):
+            two, one = ([done[case]["tokens_per_second"] for done in rounds] for case in pair)
+            ratio = statistics.median(map(operator.truediv, two, one))
+            print(f"{pair[0]} / {pair[1]}: {ratio:.2f}")
+    if {"two processes", "half a batch in one process"} <= set(medians):
+        cost = medians["two processes"]["step_ms"] - medians["half a batch in one process"]["step_ms"]
+        size = medians["two processes"]["gradient_mb"]
+        print(
+            f"a step exchanges {size:.1f} MB of gradients and takes {cost:.0f} ms more than half a batch in one process"
         )
-        print(f"two processes / one process{suffix}: {ratio:.2f}")
-    exchange = medians["two processes"]["step_ms"] - medians["half a batch in one process"]["step_ms"]
-    size = medians["two processes"]["gradient_mb"]
-    print(f"an exchange of {size:.1f} MB of gradients costs {exchange:.0f} ms per step")
 
 
 if __name__ == "__main__":
