@@ -31,6 +31,11 @@ class Exchange:
             for dtype in (tf.float32, tf.float64, tf.int64)
         }
 
+    @property
+    def is_chief(self) -> bool:
+        """Returns whether this machine is the chief."""
+        return self._strategy.cluster_resolver.task_id == 0
+
     def from_chief(self, values: np.ndarray) -> np.ndarray:
         """Returns the chief's values, float32, float64 or int64 [N], on every machine; those of the others are lost."""
         rows = np.zeros((self._size, len(values)), values.dtype)
@@ -110,6 +115,7 @@ class Agreement(keras.callbacks.Callback):
         own = _INTERRUPTED if interrupt.pressed() else _END if self.model.stop_training else _CONTINUE
         decision, total_steps = self._exchange.from_chief(np.array([own, float(self._total_steps)]))
         self.was_interrupted = decision == _INTERRUPTED
-        self.model.stop_training = decision != _CONTINUE
+        if not self._exchange.is_chief:  # Ctrl-C ends the chief's training itself, once the step is saved
+            self.model.stop_training = decision != _CONTINUE
         if isinstance(self._total_steps, tf.Variable):
             self._total_steps.assign(total_steps)

@@ -26,10 +26,9 @@ def main(inputs: Mapping[str, Artifact], arguments: Mapping[str, Any]) -> None:
         KeyboardInterrupt: on the chief, after Ctrl-C, once a checkpoint is saved.
     """
     strategy = tf.distribute.MultiWorkerMirroredStrategy()  # before anything else of TensorFlow runs
-    resolver = strategy.cluster_resolver
-    is_chief = resolver.task_id == 0
+    exchange = Exchange(strategy)
     job = TrainingJob.from_arguments(arguments)
-    base_model = job.base_model if is_chief else None
+    base_model = job.base_model if exchange.is_chief else None
     training = prepare(
         inputs["transformed_examples"],
         inputs["tokenizer"],
@@ -39,9 +38,9 @@ def main(inputs: Mapping[str, Artifact], arguments: Mapping[str, Any]) -> None:
         job.corpus_weights,
         strategy,
     )
-    exchange, network = Exchange(strategy), training.network
+    network = training.network
     agreement = Agreement(exchange, training.total_steps)
-    if is_chief:
+    if exchange.is_chief:
         session = TrainingSession(training, job.scratch, job.continued)
         share_state(network, exchange)
         session.train(followers=[agreement])
@@ -50,4 +49,4 @@ def main(inputs: Mapping[str, Artifact], arguments: Mapping[str, Any]) -> None:
         batches = shared_batches(training.data.train_batches(steps_done(network.optimizer)), strategy)
         network.fit(batches, callbacks=[agreement], verbose=0)
     if not agreement.was_interrupted:
-        check_weights(network, exchange, resolver.cluster_spec().as_dict()["worker"])
+        check_weights(network, exchange, strategy.cluster_resolver.cluster_spec().as_dict()["worker"])

@@ -58,7 +58,8 @@ class TrainingSession:
 
         Args:
             observers: callbacks that run after each evaluation, before the checkpoint is saved.
-            followers: callbacks that run when it is decided whether training goes on after a step.
+            followers: callbacks that run once it is decided whether training goes on after a step, before the
+                checkpoint: after Ctrl-C, a step that ends training is then saved.
         Raises:
             UserError: the loss is NaN or diverges.
             KeyboardInterrupt: after Ctrl-C, once a checkpoint is saved.
@@ -75,9 +76,10 @@ class TrainingSession:
         profile, estimate = Profile(self._scratch, config.profile_step), callbacks.TimeEstimate(total_steps, config)
         with interrupt.put_off(), progress("Trainer", int(total_steps), "steps", start) as reporter:
             bar = callbacks.ProgressBar(reporter, self.ranking, total_steps)
-            order = [self._budget, guard, self._evaluate, *observers, log, profile, self._checkpoint, estimate]
+            decided = [self._budget, guard, self._evaluate, *observers, *followers]
+            order = [*decided, log, profile, self._checkpoint, estimate, bar]
             batches = shared_batches(data.train_batches(start), network.distribute_strategy)
-            network.fit(batches, callbacks=[*order, *followers, bar], verbose=0)
+            network.fit(batches, callbacks=order, verbose=0)
 
     def finish(self) -> dict[str, Any]:
         """Sets the weights to export, and returns the results; see `fit`."""
