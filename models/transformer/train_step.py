@@ -59,6 +59,7 @@ class TrainStepMixin(_Base):
 
     batch_parts = 1
     gradient_dtype = "float32"
+    train_function: Any
 
     def train_step(self, data: tuple) -> dict[str, tf.Tensor]:
         """Updates the weights with one batch.

@@ -137,7 +137,8 @@ class Chief:
         while message := connection.receive():
             self._events.put((index, message))
         with self._admitted:
-            if self._phase == "waiting" and self._others.pop(index, None):
+            if self._phase == "waiting" and index in self._others:
+                del self._others[index]
                 note(f"{self._cluster.describe(index)} has left; Trainer waits for it")
                 return
         self._events.put((index, {}))
@@ -204,9 +205,9 @@ class Chief:
         while True:
             with contextlib.suppress(queue.Empty):
                 index, message = self._events.get(timeout=_POLL_SECONDS)
-                if not message:
+                if isinstance(message, Outcome) or not message:
                     raise self._stopped(index, "its connection has broken")
-                return index, dict(message)
+                return index, message
             interrupt.check()
 
     def _supervise(self, process: TrainingProcess) -> None:
