@@ -5,7 +5,7 @@ VENV := .venv
 SEQ2SERVE := $(VENV)/bin/seq2serve
 BEAM = $(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements.lock)
 
-.PHONY: demo install test notebooks picture test-peers test-server-versions test-runners test-flink test-dataflow lint lock clean
+.PHONY: demo install test notebooks picture test-peers test-server-versions test-machines test-runners test-flink test-dataflow lint lock clean
 
 install: $(VENV)/installed
 
@@ -42,6 +42,11 @@ test-peers: .peers/installed
 SERVER_VERSIONS = $(patsubst tests/server_versions/tensorflow-%.lock,%,$(wildcard tests/server_versions/*.lock))
 test-server-versions: $(VENV)/installed $(SERVER_VERSIONS:%=.server-%/installed)
 	SEQ2SERVE_SERVERS=$(CURDIR) $(VENV)/bin/python -m pytest --numprocesses=0 tests/server_versions $(ARGS)
+
+# Training on several machines, each a process here; ARGS="-k two" takes a minute.
+test-machines: $(VENV)/installed
+	$(VENV)/bin/python -m pytest -m runners --numprocesses=0 \
+		tests/runners/test_machines.py tests/runners/test_train_step.py $(ARGS)
 
 # Beam's other runners on this machine, in Beam's version; needs Go, and minutes, because every worker starts TensorFlow.
 test-runners: $(VENV)/installed .runners/prism .runners/boot

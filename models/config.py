@@ -199,6 +199,10 @@ class TrainingConfig:
     """Number of parts that a batch is split into and computed in sequence, to save memory. The update is that of the
     whole batch (gradient accumulation)."""
 
+    gradient_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Dtype in which several GPUs or machines add up their gradients. bfloat16 sends half as many bytes, for a slow
+    network, and rounds each gradient to 8 bits. On one device it has no effect."""
+
     learning_rate: Annotated[float, Range(1e-9, 10)] = 7e-4
     """Peak learning rate, reached after `warmup_steps`."""
 

@@ -523,6 +523,43 @@ def any_finished_run(request, finished_run_of):
     return finished_run_of(request.param)
 
 
+@pytest.fixture(scope="session")
+def events():
+    """Returns a function that reads the events of a ModelRun as TensorBoard does.
+
+    It returns {(run, tag): [(step, value)]} and {(run, tag): plugin}.
+    """
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util.tensor_util import make_ndarray
+
+    def events(model_run):
+        values, plugins = {}, {}
+        for name in ("train", "validation"):
+            accumulator = EventAccumulator(model_run.path("logs", name)).Reload()
+            for tag in accumulator.Tags()["tensors"]:
+                points = accumulator.Tensors(tag)
+                values[name, tag] = [(event.step, make_ndarray(event.tensor_proto)) for event in points]
+                plugins[name, tag] = accumulator.SummaryMetadata(tag).plugin_data.plugin_name
+        return values, plugins
+
+    return events
+
+
+@pytest.fixture(scope="session")
+def curves(events):
+    """Returns a function that reads the curves of a ModelRun as {(run, tag): [(step, value)]}, without throughput."""
+
+    def curves(model_run):
+        values, plugins = events(model_run)
+        return {
+            key: [(step, float(value)) for step, value in points]
+            for key, points in values.items()
+            if plugins[key] == "scalars" and key[1] != "tokens_per_second"
+        }
+
+    return curves
+
+
 @pytest.fixture
 def make_saved_model(tmp_path):
     """Returns a function that writes a SavedModel whose answer is a function of text, tf.string [B] -> [B]."""

@@ -25,6 +25,7 @@ from seq2serve.models.runtime.server_config import model_server_config_pb2
 from seq2serve.pipeline.commands.app import app
 from seq2serve.pipeline.config import PRESETS, preset, with_settings
 from seq2serve.pipeline.run_config import DEFAULT_PRESET, read_run_config
+from seq2serve.pipeline.running.machines.cluster import read_cluster
 
 ROOT = pathlib.Path(__file__).parents[1]
 FOLDERS = ("", "pipeline", "components", "models", "tests", "tests/benchmarks", "notebooks")
@@ -144,7 +145,8 @@ def test_extras_exist():
 def test_variables_are_read_by_the_command_line():
     options = typer.main.get_command(app).commands["run"].params
     for (assignment,) in commands_of("export"):
-        assert assignment.partition("=")[0] in {option.envvar for option in options}
+        name, _, value = assignment.partition("=")
+        assert name in {option.envvar for option in options} or read_cluster({name: value})
 
 
 def test_compose_files_are_written_by_a_push(finished_run):

@@ -8,7 +8,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, ClassVar, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Protocol, TypeVar
 
 from seq2serve.components.base.artifact import Artifact, RawFiles
 
@@ -68,6 +68,23 @@ class EarlierExecution:
     read: Callable[[Artifact], Artifact | None]
 
 
+class Machines(Protocol):
+    """Several machines that run one program together; this one leads them."""
+
+    def run(self, program: str, inputs: Mapping[str, Artifact], arguments: Mapping[str, Any]) -> None:
+        """Runs a program in a new process on every machine, and returns when all have ended.
+
+        Args:
+            program: a module with `main(inputs, arguments)`. The environment variable TF_CONFIG tells it which machine
+                it runs on; the first leads.
+            inputs: artifacts that all machines read, each from where it reaches them.
+            arguments: JSON values.
+        Raises:
+            Seq2ServeError: a process failed, or a machine does not come or was lost; the message names it.
+            KeyboardInterrupt: after Ctrl-C here or on another machine, once the leading process has ended.
+        """
+
+
 @dataclasses.dataclass(frozen=True)
 class Context:
     """Resources of an execution that its result must not depend on; never part of a fingerprint.
@@ -79,17 +96,23 @@ class Context:
         verbose: whether to show output that is hidden by default.
         earlier: executions whose work this one may continue if its result is the same, newest first (TFX: a Resolver).
             Empty for a component that runs on Beam's workers.
+        machines: those that work on this execution together; None for this machine alone.
     """
 
     beam_options: tuple[str, ...] = ()
     scratch: str = ""
     verbose: bool = False
     earlier: tuple[EarlierExecution, ...] = ()
+    machines: Machines | None = None
 
 
 # A component with a `BeamContext` runs on Beam's workers, which may be other machines, so artifacts on an object store
 # are passed to it as URLs. Every other component reads a local copy and fills a local folder.
 BeamContext = Annotated[Context, "beam"]
+
+
+# A component with a `MachinesContext` can use several machines; it receives them if the environment names some.
+MachinesContext = Annotated[Context, "machines"]
 
 
 class Code:
@@ -150,8 +173,8 @@ class Component:
 
     `function` is the undecorated function; unit tests call it with artifacts in temporary folders. `context` is the
     name of its Context parameter, if any. `optional` contains the names of optional inputs; `runs_beam` is True if
-    the context is a BeamContext. `splits` has input name -> the splits that it reads, of inputs with `Splits`;
-    `histories` has parameter name -> type of the earlier artifacts that it receives.
+    the context is a BeamContext, `uses_machines` if it is a MachinesContext. `splits` has input name -> the splits that
+    it reads, of inputs with `Splits`; `histories` has parameter name -> type of the earlier artifacts that it receives.
     """
 
     function: Callable[..., None]
@@ -163,6 +186,7 @@ class Component:
     runs_beam: bool = False
     splits: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     histories: Mapping[str, type[Artifact]] = dataclasses.field(default_factory=dict)
+    uses_machines: bool = False
 
     @property
     def name(self) -> str:
@@ -211,9 +235,9 @@ def component(function: Callable[..., None]) -> Component:
 
     Args:
         function: returns None. Its parameters can be passed by keyword and are annotated `Input[T]`, `Input[T] | None`,
-            `Output[T]`, `History[T]`, `Context`, `BeamContext` or with a plain type; inputs also with `Splits`. Values
-            of a plain type must be serialisable as JSON; frozen dataclasses of JSON values are, too. A Code is recorded
-            by name.
+            `Output[T]`, `History[T]`, `Context`, `BeamContext`, `MachinesContext` or with a plain type; inputs also
+            with `Splits`. Values of a plain type must be serialisable as JSON; frozen dataclasses of JSON values are,
+            too. A Code is recorded by name.
     Returns:
         A Component.
     Raises:
@@ -225,7 +249,7 @@ def component(function: Callable[..., None]) -> Component:
     optional: set[str] = set()
     splits: dict[str, tuple[str, ...]] = {}
     histories: dict[str, type[Artifact]] = {}
-    context, runs_beam = None, False
+    context, context_type = None, None
     hints = typing.get_type_hints(function, include_extras=True)
     for key, parameter in inspect.signature(function).parameters.items():
         if key not in hints:
@@ -239,11 +263,22 @@ def component(function: Callable[..., None]) -> Component:
         elif role == "history":
             earlier, _ = typing.get_args(typing.get_args(hint)[0])  # of tuple[Earlier[T], ...]
             (histories[key],) = typing.get_args(earlier)
-        elif hints[key] in (Context, BeamContext):
-            context, runs_beam = key, hints[key] == BeamContext
+        elif hints[key] in (Context, BeamContext, MachinesContext):
+            context, context_type = key, hints[key]
         else:
             parameters[key] = parameter
-    return Component(function, inputs, outputs, parameters, context, frozenset(optional), runs_beam, splits, histories)
+    return Component(
+        function,
+        inputs,
+        outputs,
+        parameters,
+        context,
+        optional=frozenset(optional),
+        runs_beam=context_type == BeamContext,
+        splits=splits,
+        histories=histories,
+        uses_machines=context_type == MachinesContext,
+    )
 
 
 def _without_none(hint: Any) -> Any:

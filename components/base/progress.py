@@ -30,6 +30,11 @@ def display(mode: Mode) -> Iterator[None]:
         _mode = before
 
 
+def current_mode() -> Mode:
+    """Returns how progress is shown now."""
+    return _mode
+
+
 class _View(Protocol):
     def show(self, done: int, total: int, note: str, seconds_left: float | None) -> None: ...
 

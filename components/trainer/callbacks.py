@@ -256,8 +256,9 @@ class Checkpoint(keras.callbacks.Callback):
 
     def restore(self) -> int:
         """Restores the last checkpoint and returns its step; 0 if there is none."""
-        if self._manager.latest_checkpoint:
-            self._checkpoint.restore(self._manager.latest_checkpoint).assert_consumed()
+        # Read again: another process may have written it.
+        if latest := tf.train.latest_checkpoint(self._manager.directory):
+            self._checkpoint.restore(latest).assert_consumed()
             self._ranking.history.restore(self._history.numpy().decode())
         return steps_done(self._optimizer)
 

@@ -8,7 +8,7 @@ from seq2serve.components.base.artifact import (
     Tokenizer,
     TransformedExamples,
 )
-from seq2serve.components.base.component import Context, Input, Output, component
+from seq2serve.components.base.component import Input, MachinesContext, Output, component
 from seq2serve.components.tasks.task import Task
 from seq2serve.models.config import Recipe
 
@@ -21,12 +21,15 @@ def Trainer(
     model_run: Output[ModelRun],
     task: Task,
     recipe: Recipe,
-    context: Context,
+    context: MachinesContext,
     hyperparameters: Input[HyperParameters] | None = None,
     base_model: Input[BaseModel] | None = None,
     corpus_weights: dict[str, float] | None = None,
 ) -> None:
-    """Trains with Keras `fit` on all visible GPUs, averages the last or the best checkpoints, and exports the model.
+    """Trains with Keras `fit`, averages the last or the best checkpoints, and exports the model.
+
+    All visible GPUs share each batch. If TF_CONFIG names several machines, all of theirs do, and only this machine, the
+    chief, evaluates, saves and exports; see pipeline/README.md.
 
     A killed execution resumes from its last checkpoint and ends with the same weights: model, optimizer, averages,
     random states and history are restored, and the order of batches is a function of seed and step. Ctrl-C saves a

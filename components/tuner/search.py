@@ -24,8 +24,9 @@ from seq2serve.components.base.component import Context
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.base.progress import Reporter, display, note, progress
 from seq2serve.components.tasks.task import Task
-from seq2serve.components.trainer.executor import fit, prepare
 from seq2serve.components.trainer.history import CheckpointRanking
+from seq2serve.components.trainer.preparation import prepare
+from seq2serve.components.trainer.session import fit
 from seq2serve.components.tuner.config import TunerConfig
 from seq2serve.components.tuner.sampling import next_point
 from seq2serve.components.tuner.space import Space, all_changes, make_space, size, starting_point

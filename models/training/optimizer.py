@@ -1,6 +1,7 @@
 """Optimizers, learning-rate schedules, mixed precision and averaged weights."""
 
 import contextlib
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -20,6 +21,10 @@ class Adam(keras.optimizers.Adam):
     """
 
     earlier_steps = 0
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: Sequence[tuple]) -> Sequence[tuple]:
+        """Returns the gradients unchanged: TrainStepMixin has added them up, and Keras would send all of them again."""
+        return grads_and_vars
 
     def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
         """Updates one variable in place (Kingma and Ba 2015, algorithm 1)."""
@@ -41,9 +46,54 @@ class Adam(keras.optimizers.Adam):
 
 
 class Muon(keras.optimizers.Muon):
-    """Keras's Muon; `earlier_steps` is the number of steps of the training whose moments it continues."""
+    """Keras's Muon, whose costly part, the orthogonal directions, replicas share; each computes those of some matrices.
+
+    `earlier_steps` is the number of steps of the training whose moments it continues.
+    """
 
     earlier_steps = 0
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: Sequence[tuple]) -> Sequence[tuple]:
+        """Returns the gradients, which are already added up; several replicas add the direction of each matrix.
+
+        Returns:
+            (gradient, variable) pairs; (tensor [2, rows, columns], variable) with gradient and direction.
+        """
+        replica = tf.distribute.get_replica_context()
+        if replica.num_replicas_in_sync == 1:
+            return grads_and_vars
+        matrices = [pair for pair in grads_and_vars if self._is_matrix(pair[1])]
+        owners = _owners([tuple(variable.shape) for _, variable in matrices], replica.num_replicas_in_sync)
+        parts = [
+            tf.cond(
+                tf.equal(replica.replica_id_in_sync_group, owner),
+                functools.partial(self._direction, gradient, variable),
+                functools.partial(tf.zeros_like, gradient),
+            )
+            for (gradient, variable), owner in zip(matrices, owners, strict=True)
+        ]
+        directions = iter(replica.all_reduce("sum", parts))
+        return [
+            (tf.stack([gradient, next(directions)]) if self._is_matrix(variable) else gradient, variable)
+            for gradient, variable in grads_and_vars
+        ]
+
+    def _is_matrix(self, variable: tf.Variable) -> bool:
+        """Returns whether a variable is updated by Muon rather than by AdamW."""
+        return self.adam_velocities[self._get_variable_index(variable)] is None
+
+    def _direction(self, gradient: tf.Tensor, variable: tf.Variable) -> tf.Tensor:
+        """Returns the direction of a matrix: Nesterov's momentum, orthogonalised."""
+        momentum = self.momentum * self.momentums[self._get_variable_index(variable)] + gradient
+        return self.zeropower_via_newtonschulz5(gradient + self.momentum * momentum, self.ns_steps)
+
+    def _muon_update_step(self, gradient: tf.Tensor, variable: Any, lr: tf.Tensor, m: Any) -> None:
+        if len(gradient.shape) == len(variable.shape):
+            super()._muon_update_step(gradient, variable, lr, m)
+            return
+        gradient, direction = tf.unstack(gradient)
+        self.assign_add(m, gradient + m * (self.momentum - 1))
+        self.assign_sub(variable, self.lr_adjust(lr * direction))
 
     def _adamw_update_step(
         self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor, m: Any, v: Any
@@ -51,6 +101,16 @@ class Muon(keras.optimizers.Muon):
         step = tf.cast(self.iterations + 1, tf.float32)
         ratio = _rate_ratio(step, self.earlier_steps, self.adam_beta_1, self.adam_beta_2)
         super()._adamw_update_step(gradient, variable, learning_rate * ratio, m, v)
+
+
+def _owners(shapes: Sequence[tuple[int, int]], number: int) -> list[int]:
+    """Returns for each matrix the replica that computes its direction, so that all of `number` replicas do as much."""
+    costs = [rows * columns * min(rows, columns) for rows, columns in shapes]
+    loads, owners = [0] * number, [0] * len(costs)
+    for index in sorted(range(len(costs)), key=lambda index: -costs[index]):
+        owners[index] = loads.index(min(loads))
+        loads[owners[index]] += costs[index]
+    return owners
 
 
 def _rate_ratio(step: tf.Tensor, earlier_steps: int, beta_1: float, beta_2: float) -> tf.Tensor | float:
@@ -158,8 +218,7 @@ def make_optimizer(config: TrainingConfig, total_steps: int | tf.Variable | None
     """
     shared = {
         "learning_rate": make_schedule(config, total_steps),
-        # Each device clips its share of the gradients; see transformer/train_step.py.
-        "global_clipnorm": config.clip_norm / tf.distribute.get_strategy().num_replicas_in_sync,
+        "global_clipnorm": config.clip_norm,
         "use_ema": config.average_decay > 0,
         "ema_momentum": config.average_decay or 0.99,
     }

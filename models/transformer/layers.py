@@ -88,7 +88,8 @@ class Dropout(keras.layers.Layer):
         if not training or self.seed_generator is None:
             return x
         size = tf.size(x)
-        seed = tf.cast(self.seed_generator.next(), tf.int32)
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group  # replicas drop different values
+        seed = tf.cast(self.seed_generator.next(), tf.int32) + tf.stack([replica, 0])
         bits = tf.random.stateless_uniform([(size + 1) // 2], seed, None, None, tf.int32)  # two draws per int32
         draw = tf.reshape(tf.reshape(tf.bitcast(bits, tf.uint16), [-1])[:size], tf.shape(x))
         threshold = round(self.rate * 65536)

@@ -1,4 +1,7 @@
-"""The training step: forward pass, backward pass and update, with gradient accumulation and several devices."""
+"""The training step: forward pass, backward pass and update, with gradient accumulation, on one or several replicas.
+
+A replica is a device with a copy of the weights, on this machine or on another one.
+"""
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -47,22 +50,26 @@ class TrainStepMixin(_Base):
     """Training step of a keras.Model that is compiled with a MaskedCrossEntropy.
 
     The update is that of the whole batch, however it is split: the loss is divided by the weight of all labels, not of
-    those in one part or on one device.
+    those in one part or on one replica. A replica's share may have any number of rows, also none.
 
     Args:
         batch_parts: number of parts that a batch is split into and computed in sequence (gradient accumulation).
+        gradient_dtype: dtype in which replicas add up their gradients.
     """
 
     batch_parts = 1
+    gradient_dtype = "float32"
+    train_function: Any
 
     def train_step(self, data: tuple) -> dict[str, tf.Tensor]:
         """Updates the weights with one batch.
 
         Args:
-            data: inputs, int32 [B, ...] or a dictionary of them, and labels, int32 [B, ...].
+            data: this replica's share of the batch: inputs, int32 [B, ...] or a dictionary of them, and labels, int32
+                [B, ...].
         Returns:
-            `loss`, in nats per label; `gradient_norm`, before clipping; the batch's `right` and `labels` (see
-            LossSums); `tokens`, without padding; `cells`, tokens with padding.
+            Numbers of the whole batch: `loss`, in nats per label; `gradient_norm`, before clipping; `right` and
+            `labels` (see LossSums); `tokens`, without padding; `cells`, tokens with padding.
         """
         inputs, labels, _ = keras.utils.unpack_x_y_sample_weight(data)
         replica = tf.distribute.get_replica_context()
@@ -70,16 +77,40 @@ class TrainStepMixin(_Base):
         gradients, sums = self._add_parts(inputs, labels, tf.maximum(weight, 1.0))
         ids = tf.nest.flatten(inputs)
         sizes = [tf.add_n([_count(column != 0) for column in ids]), tf.cast(tf.add_n([*map(tf.size, ids)]), tf.float32)]
-        gradients, sums, (tokens, cells) = replica.all_reduce("sum", (gradients, sums, sizes))
+        gradients, (sums, (tokens, cells)) = self._added_up(gradients, (sums, sizes), replica)
         norm = tf.linalg.global_norm(gradients) / self.optimizer.scale_loss(1.0)
-        # Keras's optimizers clip the gradients of each device and then add them up, so each device gets its share.
-        shares = [gradient / replica.num_replicas_in_sync for gradient in gradients]
-        self.optimizer.apply(shares, self.trainable_variables)
+        self.optimizer.apply(gradients, self.trainable_variables)
         metrics = {"loss": sums.loss / tf.maximum(sums.weight, 1.0), "gradient_norm": norm}
         return {**metrics, "right": sums.right, "labels": sums.labels, "tokens": tokens, "cells": cells}
 
+    def make_train_function(self, force: bool = False) -> None:
+        """Compiles the step that `fit` calls. With several replicas its numbers are those of the first.
+
+        They are sums over all replicas already. Keras would average them, which fails if replicas are in several
+        processes (Keras issue 20585).
+        """
+        strategy = self.distribute_strategy
+        if strategy.num_replicas_in_sync == 1:
+            super().make_train_function(force)
+        elif force or self.train_function is None:
+
+            def step(batches: Any) -> dict[str, tf.Tensor]:
+                numbers = strategy.run(self.train_step, args=(next(batches),))
+                return {name: strategy.experimental_local_results(value)[0] for name, value in numbers.items()}
+
+            self.train_function = tf.function(step, reduce_retracing=True, autograph=False)
+
     def _maybe_symbolic_build(self, *_batch: Any, **_iterator: Any) -> None:
         """Does nothing: the model is built, and Keras's version fails if devices get batches of different shapes."""
+
+    def _added_up(
+        self, gradients: list[tf.Tensor], numbers: Any, replica: tf.distribute.ReplicaContext
+    ) -> tuple[list[tf.Tensor], Any]:
+        """Returns gradients and numbers summed over all replicas, float32; `gradient_dtype` counts on the way."""
+        if self.gradient_dtype == "float32" or replica.num_replicas_in_sync == 1:
+            return replica.all_reduce("sum", (gradients, numbers))  # together: a round trip takes time, too
+        narrow = replica.all_reduce("sum", [tf.cast(gradient, self.gradient_dtype) for gradient in gradients])
+        return [tf.cast(gradient, tf.float32) for gradient in narrow], replica.all_reduce("sum", numbers)
 
     def _add_parts(self, inputs: Any, labels: tf.Tensor, weight: tf.Tensor) -> tuple[list[tf.Tensor], LossSums]:
         """Returns the gradients and statistics summed over all parts."""

@@ -6,9 +6,10 @@ from seq2serve.pipeline.commands.evaluate import evaluate
 from seq2serve.pipeline.commands.look import lineage, report, runs, settings, tensorboard
 from seq2serve.pipeline.commands.run import demo, run, validate
 from seq2serve.pipeline.commands.serving import chat, predict, rollback, serve, versions
+from seq2serve.pipeline.commands.train_worker import train_worker
 
 COMMANDS = (
-    *(demo, run, validate, evaluate, runs, report, lineage, settings, tensorboard),
+    *(demo, run, train_worker, validate, evaluate, runs, report, lineage, settings, tensorboard),
     *(predict, chat, serve, versions, rollback),
 )
 

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ def execution_parts(node: Node, inputs: Mapping[str, Artifact]) -> dict:
     """
     component = node.component
     assert component, "raw files are not executed"
-    code, versions = code_of([component.function, *_classes(node)])
+    code, versions = code_of(code_in(node))
     return {
         "component": node.id,
         "inputs": {key: _input_fingerprint(artifact, component.splits.get(key)) for key, artifact in inputs.items()},
@@ -64,11 +64,10 @@ def _file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _classes(node: Node) -> Iterator[type[Code]]:
-    """Yields the classes of the parameters that are code."""
-    for value in node.parameters.values():
-        if isinstance(value, Code):
-            yield type(value)
+def code_in(node: Node) -> list[Callable]:
+    """Returns the function of a component, and the classes of its parameters that are code."""
+    assert node.component, "raw files have no code"
+    return [node.component.function, *(type(value) for value in node.parameters.values() if isinstance(value, Code))]
 
 
 def fingerprint(parts: Any) -> str:

@@ -34,6 +34,7 @@ from seq2serve.pipeline.running.fingerprint import (
 )
 from seq2serve.pipeline.running.integrity import find_damage, record_files
 from seq2serve.pipeline.running.listeners import ConsoleListener, RunListener
+from seq2serve.pipeline.running.machines.chief import led_machines
 from seq2serve.pipeline.running.pipeline import NodeResult, Pipeline, RunResult
 from seq2serve.pipeline.running.presence import is_present
 from seq2serve.pipeline.running.raw_files import resolve_raw_files
@@ -88,7 +89,8 @@ class Runner:
             KeyboardInterrupt: this is recorded; the same call resumes the run.
         """
         start, results = time.monotonic(), dict[str, NodeResult]()
-        with interrupt.listening(), self._recorded_run() as run_id:
+        machines = led_machines(self.pipeline.nodes, self._state.path)
+        with interrupt.listening(), machines as self._machines, self._recorded_run() as run_id:
             self._write_config(run_id, results)
             self._listener.begin(run_id, [node.id for node in self.pipeline.nodes if node.component])
             published: dict[Node, dict[str, Artifact]] = {}
@@ -264,7 +266,10 @@ class Runner:
             staged = self._artifacts.stage(node.id, execution_id, node.outputs, _component(node).runs_beam)
             outputs = {key: channel.type(staged[key]) for key, channel in node.outputs.items()}
             context = dataclasses.replace(
-                self._context, scratch=self._state.scratch(digest), earlier=tuple(self._earlier(node, parts))
+                self._context,
+                scratch=self._state.scratch(digest),
+                earlier=tuple(self._earlier(node, parts)),
+                machines=self._machines if _component(node).uses_machines else None,
             )
             prior: list[Artifact] = []
             self._call(node, inputs, outputs, context, prior)

@@ -1,4 +1,4 @@
-"""Fixtures of the component tests: Examples from rows, trainings on the finished run's text, TensorBoard events."""
+"""Fixtures of the component tests: Examples from rows, trainings on the finished run's text."""
 
 import dataclasses
 import os
@@ -73,43 +73,6 @@ def train(finished_run, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer_callbacks, "ProgressBar", RecordWeights)
         yield train
-
-
-@pytest.fixture(scope="session")
-def events():
-    """Returns a function that reads the events of a ModelRun as TensorBoard does.
-
-    It returns {(run, tag): [(step, value)]} and {(run, tag): plugin}.
-    """
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    from tensorboard.util.tensor_util import make_ndarray
-
-    def events(model_run):
-        values, plugins = {}, {}
-        for name in ("train", "validation"):
-            accumulator = EventAccumulator(model_run.path("logs", name)).Reload()
-            for tag in accumulator.Tags()["tensors"]:
-                points = accumulator.Tensors(tag)
-                values[name, tag] = [(event.step, make_ndarray(event.tensor_proto)) for event in points]
-                plugins[name, tag] = accumulator.SummaryMetadata(tag).plugin_data.plugin_name
-        return values, plugins
-
-    return events
-
-
-@pytest.fixture(scope="session")
-def curves(events):
-    """Returns a function that reads the curves of a ModelRun as {(run, tag): [(step, value)]}, without throughput."""
-
-    def curves(model_run):
-        values, plugins = events(model_run)
-        return {
-            key: [(step, float(value)) for step, value in points]
-            for key, points in values.items()
-            if plugins[key] == "scalars" and key[1] != "tokens_per_second"
-        }
-
-    return curves
 
 
 @pytest.fixture

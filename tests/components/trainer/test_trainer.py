@@ -16,12 +16,12 @@ from seq2serve.components.base.artifact import ModelFiles, ModelRun, Tokenizer
 from seq2serve.components.base.component import EarlierExecution
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.storage.data_records import read_record
+from seq2serve.components.storage.files import list_files
 from seq2serve.components.tasks.evaluation import Evaluation, Findings
 from seq2serve.components.tasks.metric import Metric
 from seq2serve.components.tasks.translation.implementation import TranslationImplementation
 from seq2serve.components.tasks.translation.task import Translation
 from seq2serve.components.trainer import executor
-from seq2serve.components.trainer.executor import _shards
 from seq2serve.models.config import DecodingConfig, ModelConfig, Recipe, TokenizerConfig, TrainingConfig
 from seq2serve.models.export.translation import TranslationServingModule
 from seq2serve.models.runtime.runtime import SavedModelRuntime
@@ -50,6 +50,7 @@ DETERMINISTIC = dataclasses.replace(
     model=dataclasses.replace(TINY.model, dropout=0.0),
     training=dataclasses.replace(TINY.training, clip_norm=0.5),
 )
+OPTIMIZERS = ("adam", "muon")
 KILLS = 3
 TRAININGS = str(pathlib.Path(__file__).with_name("trainings.py"))
 
@@ -62,6 +63,10 @@ def uninterrupted(train):
 
 def with_training(**changes):
     return dataclasses.replace(TINY, training=dataclasses.replace(TINY.training, **changes))
+
+
+def deterministic(optimizer):
+    return dataclasses.replace(DETERMINISTIC, training=dataclasses.replace(DETERMINISTIC.training, optimizer=optimizer))
 
 
 def reload(model):
@@ -103,10 +108,10 @@ def training_arguments(finished_run, tmp_path_factory):
 # With this seed: killed before the first checkpoint, after it, and after resuming from it.
 @pytest.fixture(scope="module", params=[21], ids="seed-{}".format)
 def other_processes(request, finished_run, training_arguments, tmp_path_factory):
-    """Trainings in other processes: one that is killed KILLS times and then interrupted, and one on two devices.
+    """Trainings in other processes: one that is killed KILLS times and then interrupted, and some on two devices.
 
-    Returns the arguments and results (exit code, stderr) of all trainings; the last is the one on two devices. The
-    parameter is the seed of the steps after which the processes are killed.
+    Returns the arguments and results (exit code, stderr) of all trainings; the last are those on two devices, one for
+    each of OPTIMIZERS. The parameter is the seed of the steps after which the processes are killed.
     """
     rng = random.Random(request.param)
     scratch = tmp_path_factory.mktemp("killed") / r"my [old] \one"  # brackets and backslash are patterns to TensorFlow
@@ -117,7 +122,9 @@ def other_processes(request, finished_run, training_arguments, tmp_path_factory)
         start = after // every * every
     after = rng.randint(start + 1, TINY.training.steps - 1)
     trainings.append(training_arguments(TINY, scratch, interrupted_after=after))
-    trainings.append(training_arguments(DETERMINISTIC, tmp_path_factory.mktemp("two-devices"), devices=2))
+    for optimizer in OPTIMIZERS:
+        folder = tmp_path_factory.mktemp("two-devices")
+        trainings.append(training_arguments(deterministic(optimizer), folder, devices=2))
     process = finished_run.execute([sys.executable, TRAININGS, json.dumps(trainings)])
     assert process.returncode == 0, process.stderr
     return trainings, [json.loads(line) for line in process.stdout.splitlines()]
@@ -148,12 +155,14 @@ def test_a_killed_and_interrupted_training_has_the_weights_and_curves_of_an_unin
     assert curves(trained.model_run) == curves(uninterrupted.model_run), f"{killed_after}, {interrupted_after}"
 
 
-def test_training_on_two_devices_has_the_curves_of_training_on_one(train, other_processes, curves):
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_training_on_two_devices_has_the_curves_of_training_on_one(train, other_processes, curves, optimizer):
+    index = OPTIMIZERS.index(optimizer) - len(OPTIMIZERS)
     trainings, results = other_processes
-    exit_code, stderr = results[-1]
+    exit_code, stderr = results[index]
     assert exit_code == 0, stderr
-    one_device = curves(train(DETERMINISTIC).model_run)
-    two_devices = curves(ModelRun(trainings[-1]["artifacts"]["model_run"]["uri"]))
+    one_device = curves(train(deterministic(optimizer)).model_run)
+    two_devices = curves(ModelRun(trainings[index]["artifacts"]["model_run"]["uri"]))
     assert one_device.keys() == two_devices.keys()
     for key, points in one_device.items():
         steps, values = zip(*points, strict=True)
@@ -325,9 +334,9 @@ def test_the_checkpoint_with_the_best_metric_is_exported_and_patience_stops_trai
 
 
 def test_an_epoch_has_one_step_per_batch_of_the_train_split(train, finished_run):
-    shards = _shards(finished_run.output("Transform", "transformed_examples"), "train")
+    paths = list_files(finished_run.output("Transform", "transformed_examples").path("Split-train"))
     recipe = with_training(epochs=0.125, batch_parts=2)
-    batches = sum(1 for _ in Translation().implementation().make_batches(shards, recipe, 0, 1))
+    batches = sum(1 for _ in Translation().implementation().make_batches(paths, recipe, 0, 1))
     assert train(recipe).model.properties["steps"] == round(batches / 8) not in (0, TINY.training.steps)
 
 

@@ -1,0 +1,57 @@
+"""Connection: messages between two machines, JSON objects on lines, over TCP."""
+
+import contextlib
+import json
+import socket
+from typing import Any
+
+MAX_BYTES = 16 * 2**20  # of a message; the properties of artifacts can have many labels
+_KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}  # a machine without power is lost in 40 s
+
+
+class Connection:
+    """A connection to another machine.
+
+    Args:
+        sock: connected; it is closed with the connection.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket, self._buffer = sock, b""
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for name, value in _KEEPALIVE.items():
+            if hasattr(socket, name):  # not every operating system lets a program choose
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+    def send(self, **message: Any) -> None:
+        """Sends a message; does nothing if the other side has gone, which `receive` reports."""
+        with contextlib.suppress(OSError):
+            self._socket.sendall(json.dumps(message).encode() + b"\n")
+
+    def receive(self, seconds: float | None = None) -> dict[str, Any]:
+        """Waits for a message.
+
+        Args:
+            seconds: limit of the wait; None for none.
+        Returns:
+            The message; empty if the other side has gone, does not answer in time, or is another program.
+        """
+        try:
+            self._socket.settimeout(seconds)
+            while b"\n" not in self._buffer:
+                received = self._socket.recv(65536)
+                if not received or len(self._buffer) > MAX_BYTES:
+                    return {}
+                self._buffer += received
+            line, _, self._buffer = self._buffer.partition(b"\n")
+            message = json.loads(line)
+        except (OSError, ValueError):
+            return {}
+        return message if isinstance(message, dict) else {}
+
+    def close(self) -> None:
+        """Closes the connection."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()

@@ -1,0 +1,102 @@
+"""TrainingProcess: a program in a process of its own, which ends with the process that started it.
+
+It is separate because TensorFlow must join the machines before it does anything else, cannot leave them again, and
+ends the whole process if one of them is lost.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from seq2serve.components.base.artifact import Artifact
+from seq2serve.components.base.progress import current_mode
+from seq2serve.pipeline.running.machines.cluster import VARIABLE, Cluster
+
+_CHILD = "seq2serve.pipeline.running.machines.child"
+
+
+class Outcome(NamedTuple):
+    """How a process ended.
+
+    Args:
+        kind: "done"; "interrupted" after Ctrl-C; "failed"; or "lost", which may follow from the end of another machine.
+        message: why it failed.
+        code: of a Seq2ServeError; empty for another failure.
+        exit_code: of the command that reports it.
+    """
+
+    kind: str
+    message: str = ""
+    code: str = ""
+    exit_code: int = 1
+
+
+class TrainingProcess:
+    """A running program.
+
+    Args:
+        process: reads its job from standard input.
+        report: file in which it leaves its Outcome.
+    """
+
+    def __init__(self, process: subprocess.Popen, report: Path) -> None:
+        self._process, self._report = process, report
+
+    def interrupt(self) -> None:
+        """Sends Ctrl-C."""
+        self._process.send_signal(signal.SIGINT)
+
+    def wait(self) -> Outcome:
+        """Waits for the end of the process."""
+        code = self._process.wait()
+        with contextlib.suppress(OSError, ValueError):
+            return Outcome(**json.loads(self._report.read_text(encoding="utf-8")))
+        # TensorFlow aborts the process if it loses the chief.
+        kind = "lost" if code == -signal.SIGABRT else "failed"
+        how = f"was killed by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"ended with code {code}"
+        return Outcome(kind, f"its training process {how}")
+
+
+@contextlib.contextmanager
+def running(
+    program: str, inputs: Mapping[str, Artifact], arguments: Mapping[str, Any], cluster: Cluster
+) -> Iterator[TrainingProcess]:
+    """Starts a program, and kills it at the end of the `with` if it still runs.
+
+    Args:
+        program, inputs, arguments: see component.Machines.
+        cluster: with this machine's index.
+    """
+    job = {
+        "program": program,
+        "inputs": {key: [type(value).__name__, value.uri, value.properties] for key, value in inputs.items()},
+        "arguments": arguments,
+        "display": "hidden" if current_mode() == "hidden" else "visible",  # it is not in a notebook
+    }
+    environment = {**os.environ, VARIABLE: cluster.tf_config()}
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder, "outcome.json")
+        # In a session of its own, so that Ctrl-C on the terminal reaches it once, from this process. Its output goes to
+        # standard error; standard output has the lines of the components.
+        process = subprocess.Popen(
+            [sys.executable, "-m", _CHILD, str(report)],
+            stdin=subprocess.PIPE,
+            stdout=2,
+            env=environment,
+            start_new_session=True,
+        )
+        try:
+            with contextlib.suppress(BrokenPipeError):  # it has failed already, and `wait` reports it
+                process.stdin.write(json.dumps(job).encode() + b"\n")  # type: ignore[union-attr]
+                process.stdin.flush()  # type: ignore[union-attr]
+            yield TrainingProcess(process, report)
+        finally:
+            process.kill()
+            process.wait()

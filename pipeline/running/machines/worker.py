@@ -1,0 +1,191 @@
+"""A machine that trains for a chief: joins it, reads the same data, runs its program, and ends when the chief does."""
+
+import contextlib
+import os
+import queue
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from seq2serve.components.base import artifact as artifacts
+from seq2serve.components.base import interrupt
+from seq2serve.components.base.artifact import Artifact
+from seq2serve.components.base.errors import Seq2ServeError, UserError
+from seq2serve.components.base.progress import note
+from seq2serve.pipeline.running.fingerprint import content_fingerprint
+from seq2serve.pipeline.running.machines.chief import ANSWER_SECONDS, CAUSE_SECONDS, WAIT_SECONDS
+from seq2serve.pipeline.running.machines.cluster import VARIABLE, Cluster, read_cluster
+from seq2serve.pipeline.running.machines.connection import Connection
+from seq2serve.pipeline.running.machines.identity import functions_of, identity_of
+from seq2serve.pipeline.running.machines.process import Outcome, TrainingProcess, running
+from seq2serve.pipeline.running.root import open_root
+
+_RETRY_SECONDS, _POLL_SECONDS = 1.0, 0.2
+
+
+class _Dismissed(Exception):
+    """The chief's run ended without training, or after it."""
+
+
+def worker_cluster(environment: Mapping[str, str]) -> Cluster:
+    """Returns the machines that TF_CONFIG names.
+
+    Raises:
+        UserError: TF_CONFIG is malformed, or names no cluster or this machine as the chief.
+    """
+    cluster = read_cluster(environment)
+    if cluster is None or cluster.is_chief:
+        problem = "names no other machines" if cluster is None else "says that this machine is the chief"
+        raise UserError(
+            f"the environment variable {VARIABLE} {problem}: `seq2serve train-worker` is for the others, and "
+            f"`seq2serve run` for the chief",
+            code="machine-not-worker",
+        )
+    return cluster
+
+
+def work(cluster: Cluster, pipeline_root: str) -> str:
+    """Trains for the chief of a cluster.
+
+    Args:
+        cluster: with the index of this machine.
+        pipeline_root: the chief's, as this machine reaches it.
+    Returns:
+        What the chief says at the end, one line.
+    Raises:
+        UserError: a port is taken, or the chief refuses this machine.
+        Seq2ServeError: the chief does not come, training failed, or a machine was lost.
+        KeyboardInterrupt: after Ctrl-C here or on the chief.
+    """
+    cluster.check_port()
+    try:
+        with interrupt.listening(), contextlib.closing(_connect(cluster)) as connection:
+            _join(cluster, connection)
+            note(f"{cluster.names[cluster.index]} has joined {cluster.describe(0)} and waits for training to begin")
+            job = _receive(cluster, connection)
+            inputs = _agreed_inputs(job["inputs"], pipeline_root, connection)
+            _receive(cluster, connection)  # the chief has compared the data
+            with running(job["program"], inputs, job["arguments"], cluster) as process:
+                return _follow(cluster, connection, process)
+    except _Dismissed as dismissed:
+        return str(dismissed)
+
+
+def _connect(cluster: Cluster) -> Connection:
+    """Connects to the chief, which may start later."""
+    limit, is_reported = time.monotonic() + WAIT_SECONDS, False
+    host, port = cluster.chief_endpoint
+    while True:
+        with contextlib.suppress(OSError):
+            return Connection(socket.create_connection((host.strip("[]"), port), timeout=ANSWER_SECONDS))
+        if not is_reported:
+            note(
+                f"{cluster.names[cluster.index]} waits for {cluster.describe(0)}, up to {WAIT_SECONDS / 60:.3g} minutes"
+            )
+            is_reported = True
+        if time.monotonic() > limit:
+            raise Seq2ServeError(
+                f"{cluster.describe(0)} did not come within {WAIT_SECONDS / 60:.3g} minutes; run `seq2serve run` there "
+                f"with the same TF_CONFIG as here but for its task, and check that {host}:{port} can be reached",
+                code="machine-missing",
+                machines=[cluster.names[0]],
+            )
+        time.sleep(_RETRY_SECONDS)
+
+
+def _join(cluster: Cluster, connection: Connection) -> None:
+    """Introduces this machine to the chief.
+
+    Raises:
+        UserError: the chief refuses it.
+    """
+    connection.send(index=cluster.index, addresses=list(cluster.addresses), time=time.time())
+    message = _receive(cluster, connection)
+    if "note" in message:
+        note(message["note"])
+        message = _receive(cluster, connection)
+    try:
+        connection.send(**identity_of(functions_of(message["functions"])))
+    except ImportError as error:
+        connection.send(missing=f"other code: {error}; install the same packages on every machine")
+    _receive(cluster, connection)
+
+
+def _receive(cluster: Cluster, connection: Connection) -> dict[str, Any]:
+    """Waits for the chief's next message.
+
+    Raises:
+        UserError: it refuses this machine.
+        Seq2ServeError: it has stopped.
+    """
+    return _checked(cluster, connection.receive())
+
+
+def _checked(cluster: Cluster, message: dict[str, Any]) -> dict[str, Any]:
+    if "refused" in message:
+        raise UserError(message["refused"], code="machine-refused")
+    if "end" in message:
+        raise _end(message)
+    if not message:
+        raise Seq2ServeError(
+            f"{cluster.describe(0)} has stopped: its connection has broken; run the same commands again on all "
+            f"machines to resume from the last checkpoint",
+            code="machine-stopped",
+            machine=cluster.names[0],
+        )
+    return message
+
+
+def _end(message: Mapping[str, Any]) -> BaseException:
+    """Returns the exception with which the chief's last message ends this command."""
+    if message["code"] in (0, 130):
+        return KeyboardInterrupt() if message["code"] else _Dismissed(message["end"])
+    kind = UserError if message["code"] == UserError.exit_code else Seq2ServeError
+    return kind(message["end"], code="machine-stopped")
+
+
+def _agreed_inputs(inputs: Mapping[str, list], pipeline_root: str, connection: Connection) -> dict[str, Artifact]:
+    """Returns the artifacts that the chief names, as this machine reaches them, and sends their fingerprints."""
+    root, readable = open_root(pipeline_root).artifacts, {}
+    for key, (kind, uri, properties) in inputs.items():
+        there = getattr(artifacts, kind)(uri if os.path.isabs(uri) else f"{root.name}/{uri}", properties)
+        try:
+            readable[key] = root.local_copy(there, on_workers=False)
+            if not os.path.isdir(readable[key].uri):
+                raise FileNotFoundError(f"there is no {there.uri}")
+        except (OSError, Seq2ServeError) as error:
+            connection.send(failed=str(error))
+            return {}
+    connection.send(inputs={key: content_fingerprint(value.uri) for key, value in readable.items()})
+    return readable
+
+
+def _follow(cluster: Cluster, connection: Connection, process: TrainingProcess) -> str:
+    """Waits for the end of this machine's process, and for what the chief says about it."""
+    events: queue.Queue[dict[str, Any] | Outcome] = queue.Queue()
+    threading.Thread(target=lambda: events.put(process.wait()), daemon=True).start()
+    threading.Thread(target=lambda: events.put(connection.receive()), daemon=True).start()
+    is_interrupted, limit, outcome = False, float("inf"), Outcome("lost")
+    with interrupt.put_off():
+        while time.monotonic() < limit:
+            if interrupt.pressed() and not is_interrupted:
+                is_interrupted = True
+                note(f"{cluster.names[cluster.index]} asks the chief to save and stop")
+                connection.send(interrupted=True)
+            with contextlib.suppress(queue.Empty):
+                event = events.get(timeout=_POLL_SECONDS)
+                if isinstance(event, dict):
+                    _checked(cluster, event)
+                    continue
+                outcome = event
+                connection.send(outcome=outcome._asdict())
+                if outcome.kind == "done" and not is_interrupted:
+                    return "training is complete; the chief evaluates and exports the model"
+                if outcome.kind == "failed":
+                    break
+                limit = time.monotonic() + CAUSE_SECONDS + ANSWER_SECONDS
+    raise Seq2ServeError(
+        f"{cluster.describe(cluster.index)} has stopped: {outcome.message}", code=outcome.code or "machine-stopped"
+    )

@@ -1,0 +1,30 @@
+"""A program for several machines without TensorFlow: `arguments` has what each machine does, by its index."""
+
+import json
+import os
+import signal
+import time
+
+from seq2serve.components.base import interrupt
+from seq2serve.components.base.errors import UserError
+
+
+def main(inputs, arguments):
+    index = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
+    action = arguments.get(str(index), "end")
+    if action == "fail":
+        raise UserError("The loss is nan", code="loss-diverged")
+    if action == "divide":
+        return 1 / 0
+    if action == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if action == "abort":  # as TensorFlow does if another machine is lost
+        os.abort()
+    with interrupt.put_off():
+        while action == "wait" and not interrupt.pressed():
+            time.sleep(0.01)
+    interrupt.check()
+    if "written" in arguments:
+        with open(f"{arguments['written']}-{index}", "w", encoding="utf-8") as file:
+            json.dump({key: value.uri for key, value in inputs.items()}, file)
+    return None

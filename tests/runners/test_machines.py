@@ -1,0 +1,186 @@
+"""Training on several machines, each a process here: the weights of one machine, also after any of them was killed."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import random
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from seq2serve.components.base.artifact import ModelRun
+from seq2serve.components.infra_validator.client import free_port
+from seq2serve.models.config import DecodingConfig, ModelConfig, Recipe, TrainingConfig
+from seq2serve.models.training.saving import load_model
+
+pytestmark = pytest.mark.runners
+PROGRAM = pathlib.Path(__file__).with_name("machine.py")
+LIMIT = 240  # seconds for one training
+# Dropout and averages are on, so that the weights depend on every part of a checkpoint.
+TINY = Recipe(
+    ModelConfig(num_encoder_layers=1, num_decoder_layers=1, d_model=8, num_heads=2, dff=16, dropout=0.3),
+    TrainingConfig(
+        steps=11,
+        batch_tokens=512,
+        learning_rate=0.01,
+        warmup_steps=2,
+        average_decay=0.25,
+        checkpoint_steps=3,
+        eval_examples=0,
+        clip_norm=0.5,
+    ),
+    DecodingConfig(),
+)
+DETERMINISTIC = dataclasses.replace(TINY, model=dataclasses.replace(TINY.model, dropout=0.0))
+# The processes that are killed in turn: (machine, whether the command is killed or the process that it starts).
+KILLED = [(0, True), (1, True), (0, False), (1, False), (2, True)]
+
+
+def with_training(recipe, **changes):
+    return dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, **changes))
+
+
+def free_ports(number):
+    """Returns free ports; the one after the first is free, too."""
+    while True:
+        first = free_port()
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", first + 1)):
+            return [first, *(free_port() for _ in range(number - 1))]
+
+
+class Machines:
+    """Trains on several machines in a folder; `lines` are what each machine prints, the chief first."""
+
+    def __init__(self, run, folder):
+        self.folder, self.lines, self.codes = folder, [], []
+        keys = ("transformed_examples", "tokenizer")
+        inputs = {key: run.output("Transform", key) for key in keys}
+        self._training = {
+            "root": str(run.folder / run.root),
+            "inputs": {key: {"uri": value.uri, "properties": value.properties} for key, value in inputs.items()},
+        }
+
+    def train(self, recipe, number, **more):
+        """Trains to the end, or until it fails."""
+        training = {**self._training, "recipe": dataclasses.asdict(recipe), **more}
+        (self.folder / "training.json").write_text(json.dumps(training))
+        addresses = [f"127.0.0.1:{port}" for port in free_ports(number)]
+        cluster = {"chief": addresses[:1], "worker": addresses[1:]}
+        processes = []
+        for index in range(number):
+            task = {"type": "worker", "index": index - 1} if index else {"type": "chief", "index": 0}
+            values = {"TF_CONFIG": json.dumps({"cluster": cluster, "task": task}), "CUDA_VISIBLE_DEVICES": "-1"}
+            environment = {**os.environ, **values, "TF_NUM_INTRAOP_THREADS": "1", "PYTHONPATH": str(PROGRAM.parent)}
+            command = [sys.executable, str(PROGRAM), str(self.folder)]
+            processes.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
+        try:
+            self.lines = [process.communicate(timeout=LIMIT)[1] for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+        self.codes = [process.returncode for process in processes]
+        return self
+
+    def checkpoint(self, step):
+        """Returns the variables of the checkpoint of a step, with those of the optimizer."""
+        reader = tf.train.load_checkpoint(str(self.folder / "scratch" / "checkpoints" / f"ckpt-{step}"))
+        names = [name for name in reader.get_variable_to_shape_map() if name.startswith(("state", "moments", "iter"))]
+        return {name: reader.get_tensor(name) for name in names}
+
+    def logits(self, random_ids):
+        """Returns the exported model's logits of some texts.
+
+        Not its weights: biases of keys change no answer, so Adam drives them by rounding errors.
+        """
+        ids = random_ids([7, 2, 5, 3])
+        return load_model(str(self.folder / "model" / "Format-Keras"))({"source": ids, "target": ids}).numpy()
+
+    @property
+    def properties(self):
+        return json.loads((self.folder / "properties.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def machines(finished_run, tmp_path_factory):
+    """Returns a function that makes Machines."""
+    return lambda: Machines(finished_run, tmp_path_factory.mktemp("machines"))
+
+
+@pytest.fixture(scope="module")
+def one(machines):
+    """A training without dropout on one machine, by the same program."""
+    return machines().train(DETERMINISTIC, 1)
+
+
+@pytest.mark.parametrize("number", [2, 3], ids=["two", "three"])
+def test_machines_have_the_curves_and_the_model_of_one(one, machines, curves, random_ids, number):
+    several = machines().train(DETERMINISTIC, number)
+    assert several.codes == [0] * number, several.lines
+    expected, found = (curves(ModelRun(str(trained.folder / "model_run"))) for trained in (one, several))
+    assert found.keys() == expected.keys()
+    for key, points in expected.items():
+        np.testing.assert_allclose(found[key], points, rtol=1e-4, err_msg=str(key))
+    np.testing.assert_allclose(several.logits(random_ids), one.logits(random_ids), atol=1e-4)
+    assert several.properties["exported_steps"] == one.properties["exported_steps"]
+
+
+@pytest.mark.parametrize("seed", [7], ids="seed-{}".format)
+def test_a_training_whose_machines_are_killed_resumes_to_the_weights_of_an_uninterrupted_one(machines, seed):
+    """Five times, a process of the chief or of a worker. The message names the machine, on the others, too."""
+    rng, steps, every = random.Random(seed), TINY.training.steps, TINY.training.checkpoint_steps
+    killed, step = machines(), 0
+    for machine, parent in KILLED:
+        # Not after a step with a checkpoint, which the chief may or may not have saved.
+        step = rng.choice([i for i in range(step // every * every + 1, steps) if i % every])
+        killed.train(TINY, 3, killed={"machine": machine, "parent": parent, "step": step})
+        name = "chief (127.0.0.1:" if machine == 0 else f"worker {machine - 1} (127.0.0.1:"
+        survivors = [index for index in range(3) if not (parent and index == machine)]
+        for index in survivors:
+            assert killed.codes[index] == 1, (machine, parent, killed.codes, killed.lines)
+            (message,) = [line for line in killed.lines[index].splitlines() if " has stopped: " in line]
+            assert f"{name}" in message, (machine, parent, index, killed.lines)
+    last = killed.train(TINY, 3)
+    assert last.codes == [0, 0, 0], last.lines
+    assert f"Trainer resumes from step {step // every * every}\n" in last.lines[0]
+    whole = machines().train(TINY, 3)
+    assert whole.codes == [0, 0, 0], whole.lines
+    expected = whole.checkpoint(steps)
+    for name, values in last.checkpoint(steps).items():
+        assert values.tobytes() == expected[name].tobytes(), name
+    assert last.properties == whole.properties
+
+
+@pytest.mark.parametrize("machine", [0, 1])
+def test_ctrl_c_on_any_machine_saves_the_step_and_stops_all(machines, machine):
+    stopped = machines().train(TINY, 2, killed={"machine": machine, "parent": True, "step": 4, "signal": "SIGINT"})
+    assert stopped.codes == [130, 130], stopped.lines
+    assert "Trainer saves step " in stopped.lines[0]
+
+
+def test_early_stopping_ends_all_machines_after_the_same_step(machines):
+    recipe = with_training(TINY, patience=1, learning_rate=0.3, warmup_steps=0, steps=100)
+    stopped = machines().train(recipe, 2)
+    assert stopped.codes == [0, 0], stopped.lines
+    assert "Trainer stops early at step " in stopped.lines[0]
+    assert stopped.properties["steps"] < 100
+
+
+def test_a_time_limit_ends_all_machines_and_their_schedule(machines, curves):
+    limited = machines().train(with_training(TINY, minutes=0.05, schedule="cosine", steps=10_000), 2)
+    assert limited.codes == [0, 0], limited.lines
+    assert curves(ModelRun(str(limited.folder / "model_run")))["train", "learning_rate"][-1][1] == pytest.approx(
+        0, abs=1e-4
+    )
+
+
+def test_a_loss_that_is_nan_ends_all_machines_with_the_step(machines):
+    diverged = machines().train(with_training(TINY, learning_rate=1e38, warmup_steps=0), 2)
+    assert diverged.codes == [2, 2], diverged.lines
+    for lines in diverged.lines:
+        assert "The loss is nan at step 2" in lines
