@@ -7,6 +7,7 @@ intgemm16 are stored transposed, and followed by the multiplier that they were q
 """
 
 import contextlib
+import functools
 import glob
 import os
 import struct
@@ -82,7 +83,7 @@ def _items(path: str) -> Iterator[_Items]:
     try:
         if path.endswith(".npz"):
             with np.load(path, allow_pickle=False) as archive:
-                yield {name: lambda name=name: archive[name] for name in archive.files}
+                yield {name: functools.partial(archive.__getitem__, name) for name in archive.files}
         else:
             with open(path, "rb") as file:
                 yield _binary_items(file.read())
@@ -101,7 +102,7 @@ def _binary_items(content: bytes) -> _Items:
     reader.take(*reader.read("<Q"))
     values = [reader.take(header[3]) for header in headers]
     return {
-        name: lambda name=name, kind=header[1], shape=shape, data=data: _array(name, kind, shape, data)
+        name: functools.partial(_array, name, header[1], shape, data)
         for header, name, shape, data in zip(headers, names, shapes, values, strict=True)
     }
 

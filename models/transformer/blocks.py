@@ -193,11 +193,16 @@ class DecoderLayer(_Block):
             float [B, T, D].
         """
         options = {"training": training, "return_weights": True}
+
+        def read(query: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            if self.self_attention is not None:
+                return self.self_attention(query, attention_mask, **options)
+            assert self.ssru is not None
+            return self.ssru(query), query
+
         x, weights = self._sub_layers(
             x,
-            lambda query: (
-                (self.ssru(query), query) if self.ssru else self.self_attention(query, attention_mask, **options)
-            ),
+            read,
             lambda cross_attention, query: cross_attention(query, memory, memory_mask, **options),
             training,
         )
@@ -219,11 +224,16 @@ class DecoderLayer(_Block):
         Returns:
             float [N, D] and the cache.
         """
+
+        def read(query: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            if self.self_attention is not None:
+                return self.self_attention.step(query, cache, context)
+            assert self.ssru is not None
+            return self.ssru.step(query, cache)
+
         x, (cache, *_) = self._sub_layers(
             x,
-            lambda query: (
-                self.ssru.step(query, cache) if self.ssru else self.self_attention.step(query, cache, context)
-            ),
+            read,
             lambda cross_attention, query: cross_attention.step(query, memory, context),
         )
         return x, cache
