@@ -15,7 +15,7 @@ from seq2serve.models.decoding.caches import Caches, KeyValueCaches, RecurrentSt
 from seq2serve.models.decoding.tuning import GROUP, NEG_INF
 from seq2serve.models.transformer.attention import CrossAttention, SelfAttention
 from seq2serve.models.transformer.blocks import DecoderLayer
-from seq2serve.models.transformer.cache import StepContext, attend, head_permutation
+from seq2serve.models.transformer.cache import StepContext, head_permutation
 from seq2serve.models.transformer.layers import LayerNormalization, dtype_policy, linear
 from seq2serve.models.transformer.models import Decoder, DecoderLanguageModel, Transformer
 
@@ -131,7 +131,7 @@ class FoldedDecoder:
             positions: see StepContext.
         """
         permutation = head_permutation(batch, tokens, self._attention.num_heads, self._attention.num_kv_heads)
-        return StepContext(tokens, positions, (), (), permutation, attend)
+        return StepContext(tokens, positions, (), (), permutation)
 
     def step(
         self,

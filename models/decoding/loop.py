@@ -17,9 +17,8 @@ from seq2serve.models.decoding.beam_search import Hypotheses, SearchStrategy, in
 from seq2serve.models.decoding.caches import Caches, KeyValueCaches, free_axes
 from seq2serve.models.decoding.fold import FoldedDecoder
 from seq2serve.models.decoding.state import DecoderState, Limits, Result
-from seq2serve.models.decoding.tuning import in_halves, with_attention
+from seq2serve.models.decoding.tuning import in_halves
 from seq2serve.models.transformer.attention import causal_mask, mask_bias
-from seq2serve.models.transformer.cache import Attend
 from seq2serve.models.transformer.models import Transformer
 
 
@@ -148,24 +147,9 @@ def _generate_tokens(
     decoder: FoldedDecoder, search: SearchStrategy, step: tf.Tensor, state: DecoderState, prefix: tf.Tensor
 ) -> tuple[tf.Tensor, DecoderState]:
     """Generates tokens until the capacity is used or half of the rows are done. Returns the next step and the state."""
-
-    def run(attend: Attend) -> tuple[tf.Tensor, DecoderState]:
-        return _inner_loop(decoder, search, step, state, prefix, attend)
-
-    return with_attention(run, search.beams * decoder.groups, tf.size(state.rows), state.slots)
-
-
-def _inner_loop(
-    decoder: FoldedDecoder,
-    search: SearchStrategy,
-    step: tf.Tensor,
-    state: DecoderState,
-    prefix: tf.Tensor,
-    attend: Attend,
-) -> tuple[tf.Tensor, DecoderState]:
     batch, capacity, beams = tf.size(state.rows), tf.shape(state.hypotheses.ids)[2], search.beams
     table = decoder.encoding(tf.range(prefix + capacity))  # [P + C, D]
-    context = decoder.context(batch, beams, tf.range(1))._replace(memory_bias=state.memory_bias, attend=attend)
+    context = decoder.context(batch, beams, tf.range(1))._replace(memory_bias=state.memory_bias)
     own_slots = state.caches.own_slots()
 
     def unfinished(step: tf.Tensor, hypotheses: Hypotheses, caches: Caches) -> tf.Tensor:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from seq2serve.models.decoding.beam_search import BeamOptions, Hypotheses, LengthLimits
-from seq2serve.models.decoding.caches import Caches, KeyValueCaches, free_axes
+from seq2serve.models.decoding.caches import Caches, free_axes
 from seq2serve.models.decoding.sampling import SamplingOptions
 
 CHUNK = 16  # positions added at a time: fewer waste time on copies, more on attention to empty positions
@@ -53,13 +53,6 @@ class DecoderState(NamedTuple):
     caches: Caches
     memories: tuple
     memory_bias: tf.Tensor | tuple[()]
-
-    @property
-    def slots(self) -> tf.Tensor:
-        """Returns how many vectors the attention to earlier tokens reads, or without it the attention to the source."""
-        return (
-            tf.shape(self.caches.bias)[2] if isinstance(self.caches, KeyValueCaches) else tf.shape(self.memory_bias)[3]
-        )
 
     def grow(self, head_size: int) -> "DecoderState":
         """Adds room for CHUNK tokens to the hypotheses and to the caches."""
