@@ -16,12 +16,12 @@ from seq2serve.components.base.artifact import ModelFiles, ModelRun, Tokenizer
 from seq2serve.components.base.component import EarlierExecution
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.storage.data_records import read_record
+from seq2serve.components.storage.files import list_files
 from seq2serve.components.tasks.evaluation import Evaluation, Findings
 from seq2serve.components.tasks.metric import Metric
 from seq2serve.components.tasks.translation.implementation import TranslationImplementation
 from seq2serve.components.tasks.translation.task import Translation
 from seq2serve.components.trainer import executor
-from seq2serve.components.trainer.executor import _shards
 from seq2serve.models.config import DecodingConfig, ModelConfig, Recipe, TokenizerConfig, TrainingConfig
 from seq2serve.models.export.translation import TranslationServingModule
 from seq2serve.models.runtime.runtime import SavedModelRuntime
@@ -325,7 +325,7 @@ def test_the_checkpoint_with_the_best_metric_is_exported_and_patience_stops_trai
 
 
 def test_an_epoch_has_one_step_per_batch_of_the_train_split(train, finished_run):
-    shards = _shards(finished_run.output("Transform", "transformed_examples"), "train")
+    shards = list_files(finished_run.output("Transform", "transformed_examples").path("Split-train"))
     recipe = with_training(epochs=0.125, batch_parts=2)
     batches = sum(1 for _ in Translation().implementation().make_batches(shards, recipe, 0, 1))
     assert train(recipe).model.properties["steps"] == round(batches / 8) not in (0, TINY.training.steps)
