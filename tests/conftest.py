@@ -416,7 +416,8 @@ class FinishedRun:
 
     def copy(self, folder: pathlib.Path) -> "FinishedRun":
         """Copies the folder. Published artifacts stay in the original: the store has their absolute paths."""
-        shutil.copytree(self.folder, folder)
+        # Those of SQLite come and go while another worker reads the database.
+        shutil.copytree(self.folder, folder, ignore=shutil.ignore_patterns("*.sqlite-shm", "*.sqlite-wal"))
         return dataclasses.replace(self, folder=folder)
 
 
