@@ -3,15 +3,10 @@
 import pathlib
 
 import numpy as np
-import pytest
 
 from seq2serve.models.config import DecodingConfig, ModelConfig, Recipe, TrainingConfig
 
 
-@pytest.mark.xfail(
-    reason="the names of event files that are opened within a second do not sort by step, so TensorBoard skips one",
-    strict=False,
-)
 def test_curves_have_a_point_every_20_steps_and_at_each_checkpoint(finished_run, curves):
     run_curves = curves(finished_run.output("Trainer", "model_run"))
     checkpoints = [50, 100, 150, 200]
