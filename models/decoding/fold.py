@@ -14,7 +14,7 @@ import tensorflow as tf
 from seq2serve.models.decoding.tuning import GROUP, NEG_INF
 from seq2serve.models.transformer.attention import CrossAttention, SelfAttention
 from seq2serve.models.transformer.blocks import DecoderLayer
-from seq2serve.models.transformer.cache import StepContext, attend, head_permutation
+from seq2serve.models.transformer.cache import StepContext, head_permutation
 from seq2serve.models.transformer.layers import LayerNormalization, dtype_policy, linear
 from seq2serve.models.transformer.models import Decoder, DecoderLanguageModel, Transformer
 
@@ -113,7 +113,7 @@ class FoldedDecoder:
         """
         attention = self.decoder.layers[0].self_attention
         permutation = head_permutation(tf.shape(bias)[0], tokens, attention.num_heads, attention.num_kv_heads)
-        return StepContext(tokens, positions, self.grouped_bias(bias), (), permutation, attend)
+        return StepContext(tokens, positions, self.grouped_bias(bias), (), permutation)
 
     def step(
         self,

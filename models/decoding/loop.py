@@ -16,9 +16,9 @@ import tensorflow as tf
 from seq2serve.models.decoding.beam_search import Hypotheses, SearchStrategy, initial_hypotheses
 from seq2serve.models.decoding.fold import FoldedDecoder
 from seq2serve.models.decoding.state import DecoderState, Limits, Result, free_axes
-from seq2serve.models.decoding.tuning import in_halves, with_attention
+from seq2serve.models.decoding.tuning import in_halves
 from seq2serve.models.transformer.attention import causal_mask, mask_bias
-from seq2serve.models.transformer.cache import Attend, write_slice
+from seq2serve.models.transformer.cache import write_slice
 from seq2serve.models.transformer.models import Transformer
 
 
@@ -150,27 +150,11 @@ def _generate_tokens(
     decoder: FoldedDecoder, search: SearchStrategy, step: tf.Tensor, state: DecoderState, prefix: tf.Tensor
 ) -> tuple[tf.Tensor, DecoderState]:
     """Generates tokens until the capacity is used or half of the rows are done. Returns the next step and the state."""
-
-    def run(attend: Attend) -> tuple[tf.Tensor, DecoderState]:
-        return _inner_loop(decoder, search, step, state, prefix, attend)
-
-    batch, slots = tf.size(state.rows), tf.shape(state.self_attention_bias)[2]
-    return with_attention(run, search.beams * decoder.groups, batch, slots)
-
-
-def _inner_loop(
-    decoder: FoldedDecoder,
-    search: SearchStrategy,
-    step: tf.Tensor,
-    state: DecoderState,
-    prefix: tf.Tensor,
-    attend: Attend,
-) -> tuple[tf.Tensor, DecoderState]:
     batch, capacity, beams = tf.size(state.rows), tf.shape(state.hypotheses.ids)[2], search.beams
     dtype = state.self_attention_bias.dtype
     table = decoder.encoding(tf.range(prefix + capacity))  # [P + C, D]
     context = decoder.context(state.self_attention_bias[:, tf.newaxis], beams, tf.range(1))
-    context = context._replace(memory_bias=state.memory_bias, attend=attend)
+    context = context._replace(memory_bias=state.memory_bias)
     # A hypothesis sees the slot of its own beam at the current position: [B, K, K].
     own_slots = tf.repeat(mask_bias(tf.eye(beams, dtype=tf.bool), dtype)[tf.newaxis], batch, axis=0)
 

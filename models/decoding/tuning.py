@@ -1,6 +1,6 @@
-"""What makes decoding fast without changing its results; each function says by how much.
+"""What makes decoding fast without changing its results; each function says how many times as long it takes without.
 
-Axes: B rows, H heads, d channels, K hypotheses per row, C cached positions, N = B K, V vocabulary.
+`tests/benchmarks/tuning.py` measures that. Axes: B rows, K hypotheses per row, N = B K, V vocabulary.
 """
 
 from collections.abc import Callable
@@ -8,14 +8,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from seq2serve.models.transformer.cache import Attend, attend
-
 NEG_INF = -1e9  # logit of a token that must not be generated
 GROUP = 32  # the vocabulary is padded to a multiple of this, for `top_k`
 
-# Attention without matrix products is used for up to SMALL_BATCH rows with up to SHORT_CACHE positions each. It is
-# faster for 1 row with 64 positions, and slower for 32 rows or for 200 positions.
-SMALL_BATCH, SHORT_CACHE = 8, 64
 MIN_SPLIT_BATCH = 8  # smaller batches are not split in halves: a step takes hardly less time for half of their rows
 
 
@@ -23,7 +18,7 @@ def in_halves(generate_rows: Callable[[Any, Any], Any], ids: tf.Tensor, limits: 
     """Generates each half of a batch in loops of its own, which TensorFlow's executor runs on two inter-op threads.
 
     The matrix products of one step are too small to be split among threads, so `intra_op_parallelism_threads=1` is
-    fastest.
+    fastest. Gain: 1.6 on two idle cores, for 32 rows; none if another program uses one of them.
 
     Args:
         generate_rows: ids and limits of some rows -> a named tuple whose first item is int32 [B, N, T], the others [B,
@@ -48,36 +43,11 @@ def in_halves(generate_rows: Callable[[Any, Any], Any], ids: tf.Tensor, limits: 
     return type(results[0])(*(tf.concat(parts, 0) for parts in zip(*results, strict=True)))
 
 
-def with_attention(run: Callable[[Attend], Any], query_rows: int, batch: tf.Tensor, slots: tf.Tensor) -> Any:
-    """Calls `run` with the attention function that is faster for a batch.
-
-    Args:
-        run: calls the decoder with an attention function.
-        query_rows: rows of queries for each head of keys and values, K times the size of a group of heads.
-        batch: B.
-        slots: C * K.
-    """
-    if query_rows > 1:
-        return run(attend)
-    is_small = (batch <= SMALL_BATCH) & (slots <= SHORT_CACHE)
-    return tf.cond(is_small, lambda: run(attend_small_batch), lambda: run(attend))
-
-
-def attend_small_batch(query: tf.Tensor, keys: tf.Tensor, values: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
-    """Computes the same as `attend` for K = 1, without matrix products.
-
-    Matrix products take long to start. This function is faster for a few rows and slower for many.
-    """
-    scores = tf.reduce_sum(query * keys, -1, keepdims=True) + tf.reshape(bias, [tf.shape(bias)[0], 1, -1, 1])
-    weights = tf.exp(scores - tf.reduce_max(scores, 2, keepdims=True))  # [B, H, C, 1]
-    return tf.reduce_sum(weights * values, 2, keepdims=True) / tf.reduce_sum(weights, 2, keepdims=True)
-
-
 def log_sum_exp(logits: tf.Tensor, highest: tf.Tensor) -> tf.Tensor:
     """Computes log sum exp over the last axis.
 
     The largest value of a softmax is 1 / sum exp(logits - highest). The softmax is one fused operation instead of
-    three, and the logarithm of its maximum is always finite.
+    three, and the logarithm of its maximum is always finite. Gain: 1.02, for 32 rows with four beams.
 
     Args:
         logits: float [..., V].
@@ -90,6 +60,8 @@ def log_sum_exp(logits: tf.Tensor, highest: tf.Tensor) -> tf.Tensor:
 
 def top_k(logits: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Finds the k largest values of each row in a fraction of the time of one tf.math.top_k.
+
+    Gain: 1.17, for 32 rows with four beams.
 
     The values are split into groups of GROUP neighbours. The k largest values are in the k groups with the largest
     maxima, and the maxima take only one fast pass over all values.

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from seq2serve.models.transformer.cache import StepContext, write_slice
+from seq2serve.models.transformer.cache import StepContext, attend, write_slice
 from seq2serve.models.transformer.layers import Dropout, linear
 
 
@@ -259,7 +259,7 @@ class SelfAttention(_Attention):
         shape = [2, tf.shape(context.self_attention_bias)[0], self.num_kv_heads, slots, self.head_size]
         keys, values = tf.unstack(tf.reshape(cache, shape))  # [B, H / G, C * K, d]
         query = tf.reshape(query, self._query_shape(context))
-        heads = context.attend(query, keys, values, context.self_attention_bias)
+        heads = attend(query, keys, values, context.self_attention_bias)
         return self._join_cached(heads, context), cache
 
     def get_config(self) -> dict[str, Any]:
@@ -322,5 +322,5 @@ class CrossAttention(_Attention):
         if not context.one_token:
             query = tf.gather(tf.reshape(query, [-1, self.head_size]), context.permutation.query)
         keys, values = tf.unstack(memory)
-        heads = context.attend(tf.reshape(query, self._query_shape(context)), keys, values, context.memory_bias)
+        heads = attend(tf.reshape(query, self._query_shape(context)), keys, values, context.memory_bias)
         return self._join_cached(heads, context), memory

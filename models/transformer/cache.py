@@ -4,12 +4,9 @@ Axes: B rows, K tokens per row (one for each hypothesis, or those of a prompt), 
 which H / G have keys and values.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
-
-Attend = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 class HeadPermutation(NamedTuple):
@@ -70,7 +67,6 @@ class StepContext(NamedTuple):
             other hypotheses.
         memory_bias: float [B, 1, 1, S], hides the source's padding; empty in a language model.
         permutation: see HeadPermutation.
-        attend: computes attention; `attend`, or an equal function that is faster for some shapes.
     """
 
     tokens_per_row: int | tf.Tensor
@@ -78,7 +74,6 @@ class StepContext(NamedTuple):
     self_attention_bias: tf.Tensor
     memory_bias: tf.Tensor | tuple[()]
     permutation: HeadPermutation
-    attend: Attend
 
     @property
     def one_token(self) -> bool:

@@ -28,7 +28,6 @@ def _plain_log_sum_exp(logits: tf.Tensor, highest: tf.Tensor) -> tf.Tensor:
 # function -> what replaces it, and the options of decode.py with which it counts most
 CASES = {
     "in_halves": ((f"{_TUNING}.MIN_SPLIT_BATCH", 10**9), ["--batch=32", "--beam=1", "--threads=2"]),
-    "attend_small_batch": ((f"{_TUNING}.SMALL_BATCH", 0), ["--batch=1", "--beam=1"]),
     "log_sum_exp": ((f"{_SEARCH}.log_sum_exp", _plain_log_sum_exp), ["--batch=32", "--beam=4"]),
     "top_k": ((f"{_SEARCH}.top_k", tf.math.top_k), ["--batch=32", "--beam=4"]),
 }
