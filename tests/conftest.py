@@ -428,7 +428,8 @@ class FinishedRun:
 
     def copy(self, folder: pathlib.Path) -> "FinishedRun":
         """Copies the folder. Published artifacts stay in the original: the store has their absolute paths."""
-        shutil.copytree(self.folder, folder)
+        # Those of SQLite come and go while another worker reads the database.
+        shutil.copytree(self.folder, folder, ignore=shutil.ignore_patterns("*.sqlite-shm", "*.sqlite-wal"))
         return dataclasses.replace(self, folder=folder)
 
 
@@ -529,13 +530,13 @@ def events():
 
     It returns {(run, tag): [(step, value)]} and {(run, tag): plugin}.
     """
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.backend.event_processing.event_accumulator import TENSORS, EventAccumulator
     from tensorboard.util.tensor_util import make_ndarray
 
     def events(model_run):
         values, plugins = {}, {}
         for name in ("train", "validation"):
-            accumulator = EventAccumulator(model_run.path("logs", name)).Reload()
+            accumulator = EventAccumulator(model_run.path("logs", name), {TENSORS: 0}).Reload()  # 0: all, not a sample
             for tag in accumulator.Tags()["tensors"]:
                 points = accumulator.Tensors(tag)
                 values[name, tag] = [(event.step, make_ndarray(event.tensor_proto)) for event in points]

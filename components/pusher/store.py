@@ -140,10 +140,15 @@ class LocalStore:
 
 
 class RemoteStore:
-    """A folder in an object store, such as gs:// or s3://, without atomic renames and locks."""
+    """A folder in an object store, such as gs:// or s3://, without atomic renames and locks.
+
+    Raises:
+        UserError: Beam does not reach it, or would delete files of other folders with its own.
+    """
 
     def __init__(self, destination: str):
         self._folder, self._files = destination.rstrip("/"), beam_files()
+        self._files.check_url(destination, "the folder")
 
     def path(self, name: str) -> str:
         """Returns the URL of a name."""

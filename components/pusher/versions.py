@@ -25,7 +25,7 @@ from seq2serve.components.pusher.store import (
     Store,
     open_store,
 )
-from seq2serve.components.storage.files import check_url, local_copy
+from seq2serve.components.storage.files import local_copy
 
 RECORD_FILE = "assets.extra/seq2serve.json"
 STABLE = "stable"
@@ -182,9 +182,7 @@ def check_destination(destination: str, task: str) -> None:
             models.config.
         OSError: the folder cannot be read.
     """
-    if is_remote(destination):
-        check_url(destination, "the serving folder", "--serving-dir")
-    else:
+    if not is_remote(destination):
         _check_writable(destination)
     # The names come first, so that a version which another push adds meanwhile is never seen without its record.
     names = [name for name in open_store(destination).names() if not name.startswith(".")]

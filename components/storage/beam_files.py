@@ -52,13 +52,12 @@ def find_files(pattern: str) -> list[dict]:
     ]
 
 
-def check_url(url: str, name: str, option: str) -> None:
+def check_url(url: str, name: str) -> None:
     """Checks that files can be written and deleted under a URL.
 
     Args:
         url: of a folder.
         name: what messages call it, such as "the pipeline root".
-        option: the command-line option that names it.
     Raises:
         UserError: Beam has no file system for it, or would treat it as a pattern.
     """
@@ -74,7 +73,7 @@ def check_url(url: str, name: str, option: str) -> None:
     if sign := next((sign for sign in "[*?" if sign in url), ""):
         raise UserError(
             f"{name} {url} has {sign!r} in its name, which Beam treats as a pattern that may match and delete other "
-            f"files; name another one with {option}",
+            f"files; name another folder",
             code="url-is-pattern",
             path=url,
         )

@@ -27,11 +27,6 @@ def find_files(pattern: str) -> list[dict]:
     return beam_files().find_files(pattern)
 
 
-def check_url(url: str, name: str, option: str) -> None:
-    """Checks that files can be written and deleted under a URL; see beam_files.check_url."""
-    beam_files().check_url(url, name, option)
-
-
 @contextlib.contextmanager
 def local_file(path: str) -> Iterator[str]:
     """Yields a local path of a file; for a URL, that of a temporary copy with the same name.

@@ -41,11 +41,11 @@ def check_serving_dir(serving_dir: str, task: str) -> None:
         UserError: the folder cannot be read or written, or holds something other than models of the task.
     """
     # Imported here because it loads portalocker, which `seq2serve --help` does not need.
+    from seq2serve.components.pusher.store import open_store
     from seq2serve.components.pusher.versions import check_destination
-    from seq2serve.components.storage.files import check_url
 
-    if is_remote(serving_dir):  # its content is checked by Pusher, which has the credentials in Beam's options
-        check_url(serving_dir, "the serving folder", "--serving-dir")
+    if is_remote(serving_dir):
+        open_store(serving_dir)  # its content is checked by Pusher, which has the credentials in Beam's options
         return
     try:
         check_destination(absolute_uri(serving_dir), task)

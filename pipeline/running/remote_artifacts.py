@@ -41,7 +41,7 @@ class RemoteArtifacts:
     is_remote = True
 
     def __init__(self, url: str, state: StateFolder, beam_options: tuple[str, ...] = ()) -> None:
-        beam_files.check_url(url, "the pipeline root", "--pipeline-root")
+        beam_files.check_url(url, "the pipeline root")
         beam_files.use_options(beam_options)
         self.name = self._url = url
         self._state, self._copies = state, LocalArtifacts(state)

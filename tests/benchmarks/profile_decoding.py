@@ -35,9 +35,8 @@ Tried without gain (4+4 layers, d_model 256, two cores; times relative to the cu
   update for many rows, two thirds for one row. An update of four axes instead of two takes twice as long.
 - Eigen's matrix products (Einsum) for projections: 2 to 5 times the time of oneDNN for one row, the same for 128 rows.
 - Multiplying by the transposed output matrix, or with the matrix on the left: 1.5 times the time.
-- Multiplying and summing instead of a matrix product: 4 times the time for the projections of one row. For attention: 1.5
-  times
-  the time for 32 rows, and a decoding of one row takes 1.02 to 1.06 times the time.
+- Multiplying and summing instead of a matrix product: 4 times the time for the projections of one row. For attention
+  it gains nothing for one row (a decoding takes 1.02 times the time), and takes 1.5 times the time for 32 rows.
 - Transposing heads with TensorFlow's transpose: as fast as a gather of rows with one thread, several times slower with
   two.
 - For one row, splitting every product in two halves (along either axis) on two inter-op threads: 0.45 to 0.57 ms per

@@ -175,7 +175,7 @@ def test_a_signature_without_strings_prints_all_outputs(invoke, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("model", "code"), [("nowhere", "saved-model-missing"), ("nowhere://bucket", "folder-unreadable")]
+    ("model", "code"), [("nowhere", "saved-model-missing"), ("nowhere://bucket", "url-unsupported")]
 )
 def test_a_model_that_cannot_be_found_is_an_error(invoke, tmp_path, monkeypatch, model, code):
     monkeypatch.chdir(tmp_path)

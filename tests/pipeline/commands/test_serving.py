@@ -109,9 +109,18 @@ def test_versions_on_an_object_store_are_listed(invoke, text_model, blobs):
 
 def test_an_object_store_that_cannot_be_reached_is_an_error(invoke):
     outcome = invoke("versions", "nowhere://bucket")
-    assert (outcome.exit_code, outcome.error.code) == (2, "folder-unreadable")
+    assert (outcome.exit_code, outcome.error.code) == (2, "url-unsupported")
     assert outcome.error.fields == {"path": "nowhere://bucket"}
-    assert outcome.stderr.startswith("seq2serve: cannot read nowhere://bucket: ")
+    reason = "Beam has no file system for it; gs:// needs the extra gcp: pip install 'seq2serve[gcp]'"
+    assert outcome.stderr == f"seq2serve: the folder nowhere://bucket cannot be reached: {reason}\n"
+
+
+def test_a_rollback_of_a_url_that_is_a_pattern_touches_no_other_folder(invoke, text_model, blobs):
+    publish("memory://bucket/a", text_model, {}, 3)
+    before = dict(blobs)
+    outcome = invoke("rollback", "memory://bucket/?", "7")
+    assert (outcome.exit_code, outcome.error.code) == (2, "url-is-pattern")
+    assert blobs == before
 
 
 def test_serve_needs_a_local_folder(invoke):

@@ -52,7 +52,7 @@ def test_a_serving_folder_may_be_new_or_a_url(tmp_path, blobs):
 
 @pytest.mark.parametrize(("url", "code"), [("nowhere://models", "url-unsupported"), ("memory://a*", "url-is-pattern")])
 def test_a_url_that_cannot_be_a_serving_folder_is_an_error(blobs, url, code):
-    with pytest.raises(UserError, match=rf"^the serving folder {re.escape(url)} ") as error:
+    with pytest.raises(UserError, match=rf"^the folder {re.escape(url)} ") as error:
         check_serving_dir(url, "translation")
     assert (error.value.code, error.value.fields) == (code, {"path": url})
 
