@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import os
+from collections.abc import Iterator
 
 from seq2serve.components.base.artifact import CORPUS, SPLITS
 from seq2serve.components.base.errors import UserError
@@ -37,9 +38,12 @@ class Table:
     label_columns: tuple[str, ...] = ()
     corpus: str = ""
 
-    def complete(self, row: Row) -> Row:
-        """Returns a row of the reader with its corpus, without white space around labels."""
-        if not row.cells or not (self.label_columns or self.corpus):
+    def completed(self, rows: Iterator[Row]) -> Iterator[Row]:
+        """Returns the rows of the reader with their corpus, without white space around labels."""
+        return map(self._complete, rows) if self.label_columns or self.corpus else rows
+
+    def _complete(self, row: Row) -> Row:
+        if not row.cells:
             return row
         labels = {column: row.cells[column].strip() for column in self.label_columns}
         return row._replace(cells=row.cells | labels | ({CORPUS: self.corpus} if self.corpus else {}))

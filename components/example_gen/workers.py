@@ -93,7 +93,7 @@ class HashRows(beam.DoFn):
         hashes = {""}
         for segment in element[1]:
             if table := self._tables.get(segment.path):
-                rows = map(table.complete, table.reader.read(segment, scans))
+                rows = table.completed(table.reader.read(segment, scans))
                 # The pipeline that writes the rows reports damage.
                 with contextlib.suppress(DamagedFileError):
                     hashes.update(self._select(table.split, row) for row in rows if not row.reason)
@@ -148,7 +148,7 @@ class WriteShard(beam.DoFn):
     def _write_segment(self, segment: Segment, scans: Scans, dropped: frozenset[str], writer: "_ShardWriter") -> None:
         table = self._tables[segment.path]
         rows = writer.counting_lines(segment.path, table.reader.read(segment, scans))
-        for row in map(table.complete, rows):
+        for row in table.completed(rows):
             writer.count(segment.path, row)
             if row.reason:
                 writer.reject(segment.path, row)
