@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import socket
 import subprocess
 import sys
@@ -158,9 +159,11 @@ def test_a_training_whose_machines_are_killed_resumes_to_the_weights_of_an_unint
 
 @pytest.mark.parametrize("machine", [0, 1])
 def test_ctrl_c_on_any_machine_saves_the_step_and_stops_all(machines, machine):
-    stopped = machines().train(TINY, 2, killed={"machine": machine, "parent": True, "step": 4, "signal": "SIGINT"})
+    recipe = with_training(TINY, steps=1000)  # more than it makes until the signal arrives
+    stopped = machines().train(recipe, 2, killed={"machine": machine, "parent": True, "step": 4, "signal": "SIGINT"})
     assert stopped.codes == [130, 130], stopped.lines
-    assert "Trainer saves step " in stopped.lines[0]
+    (step,) = re.findall(r"^Trainer saves step (\d+) and stops$", stopped.lines[0], re.MULTILINE)
+    assert stopped.checkpoint(step)
 
 
 def test_early_stopping_ends_all_machines_after_the_same_step(machines):
