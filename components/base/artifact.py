@@ -10,6 +10,8 @@ from typing import ClassVar
 SPLITS = ("train", "eval", "test")
 CORPUS = "corpus"  # the column with a row's corpus, if there are several
 WEIGHTS = "model.weights.h5"  # in the folder of a Keras model
+PRETRAINED_SERVING = "Format-Serving-Pretrained"  # in a Model
+BEFORE = "pretrained_prediction"  # in a line of predictions.jsonl
 WEIGHT_FILES = (".safetensors", ".bin", ".npz")  # endings of the files with weights in other formats
 
 
@@ -200,6 +202,7 @@ class Model(BaseModel):
     Format-Serving/         the SavedModel: strings in, strings out; see models/export/
     Format-Keras/           config.json, model.weights.h5 and tokenizer/ (a Tokenizer), for further training; data.json,
         the data that it was trained on (see storage/data_records.py), with that of its base_model
+    Format-Serving-Pretrained/   the SavedModel before training, if it was that of a pretrained model without new layers
     properties: recipe, the settings of model, training and decoding; num_parameters; lowercase, whether it writes lower
     case only; headline {"metric", "reason"}, which
     ranked the checkpoints (see Headline in tasks/task.py); steps; longer_training, the setting that doubles the length
@@ -236,7 +239,8 @@ class ModelEvaluation(Artifact):
         "signature": {...}, "tables": [...] (see ResultTable in tasks/implementation.py), "num_examples": n,
         "lowercase": whether case is ignored, because the model writes lower case only,
         "num_cut": {"texts": n, "answers": n} (see models/runtime/answers.py)}
-    predictions.jsonl   one object per test example: its columns, and the prediction or the model's scores for it
+    predictions.jsonl   one object per test example: its columns, the prediction or the model's scores for it, and
+        pretrained_prediction, the answer before training of a pretrained model
     properties: the content of metrics.json.
     """
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from seq2serve.components.base.artifact import Model, ModelEvaluation
+from seq2serve.components.base.artifact import BEFORE, Model, ModelEvaluation
 from seq2serve.components.base.component import Earlier
 from seq2serve.components.evaluator.slices import Slice
 from seq2serve.components.tasks.bootstrap import Comparison, SufficientStatistics, compare
@@ -41,12 +41,22 @@ def stored_answers(task: Task, answers: Answers) -> Answers:
     return {task.output: answers[task.output]} if task.output in answers else answers
 
 
-def prediction_lines(task: Task, answers: Answers, rows: Sequence[Row]) -> Iterator[dict]:
-    """Yields the objects of predictions.jsonl, which `read_predictions` reads."""
+def prediction_lines(
+    task: Task, answers: Answers, rows: Sequence[Row], before: Answers | None = None
+) -> Iterator[dict]:
+    """Yields the objects of predictions.jsonl, which `read_predictions` reads.
+
+    Args:
+        task: of the model.
+        answers: of the model to the rows.
+        rows: their columns.
+        before: the answers of a pretrained model before training; None if there is none.
+    """
     stored = stored_answers(task, answers)
     names = {name: "prediction" if name == task.output else name for name in stored}
     for i, row in enumerate(rows):
-        yield {**row, **{names[name]: values[i] for name, values in stored.items()}}
+        earlier = {BEFORE: before[task.output][i]} if before and task.output in before else {}
+        yield {**row, **{names[name]: values[i] for name, values in stored.items()}, **earlier}
 
 
 def last_blessed(

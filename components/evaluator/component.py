@@ -25,7 +25,8 @@ def Evaluator(
 
     A model is blessed if it is significantly better than the trivial baselines, and not significantly worse than the
     strongest baseline and the last blessed model in the same pipeline root that answered enough of the same test rows.
-    A model whose every answer is right is always blessed.
+    A model whose every answer is right is always blessed. If it was fine-tuned from a pretrained model that can answer
+    without training, that model is a baseline, too.
 
     If the last blessed model answered some of the test rows and others are new, they are two slices: what was learned
     since, and what it cost.

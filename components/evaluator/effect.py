@@ -1,15 +1,16 @@
-"""The effect of a training on old and new rows: how the last blessed and the base model did on their parts."""
+"""The effect of a training: on old and new rows, and on corpora that a pretrained model knew better."""
 
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from seq2serve.components.base.artifact import BaseModel
+from seq2serve.components.base.artifact import CORPUS, BaseModel
 from seq2serve.components.base.progress import note
 from seq2serve.components.evaluator.comparison import BlessedModel
 from seq2serve.components.evaluator.report import Evaluated, query
 from seq2serve.components.evaluator.slices import NEW, OLD, ROWS
-from seq2serve.components.tasks.data import Row
+from seq2serve.components.tasks.bootstrap import MIN_ROWS, compare
+from seq2serve.components.tasks.data import PRETRAINED, Row
 from seq2serve.components.tasks.metric import Metric
 from seq2serve.components.tasks.task import Task
 from seq2serve.models.runtime.runtime import SavedModelRuntime, TensorFlowError
@@ -36,6 +37,26 @@ def describe_effect(
             metrics = _base_metrics(task, evaluated, [rows[i] for i in part.rows], base_model)
             entry.update({"base_model": metrics} if metrics else {})
         note(f"Evaluator: {_sentence(evaluated.metric, entry)}")
+
+
+def warn_of_forgetting(evaluated: Evaluated) -> None:
+    """Warns of each corpus in the test rows that the pretrained model answered significantly better before training."""
+    if PRETRAINED not in evaluated.baselines:
+        return
+    after, before = evaluated.measurement.statistics, evaluated.baselines[PRETRAINED].statistics
+    text = evaluated.metric.text
+    for part in evaluated.parts:
+        if part.by != CORPUS or len(part.rows) < MIN_ROWS:
+            continue
+        comparison = compare(after.take(part.rows), before.take(part.rows), evaluated.metric)
+        if comparison.worse:
+            lower, upper = map(text, comparison.interval)
+            note(
+                f"Evaluator: warning: training forgot some of what the pretrained model knew: {comparison.metric} on "
+                f"{len(part.rows):,} test rows of {part.name} is {text(comparison.ours)}, before training "
+                f"{text(comparison.theirs)} (difference {lower} to {upper}); add a corpus of such text to train, or "
+                "set a smaller training.learning_rate or training.epochs"
+            )
 
 
 def _sentence(metric: Metric, entry: Mapping[str, Any]) -> str:

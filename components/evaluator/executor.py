@@ -2,22 +2,30 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from seq2serve.components.base.artifact import BaseModel, Examples, Model, ModelBlessing, ModelEvaluation
+from seq2serve.components.base.artifact import (
+    PRETRAINED_SERVING,
+    BaseModel,
+    Examples,
+    Model,
+    ModelBlessing,
+    ModelEvaluation,
+)
 from seq2serve.components.base.component import Earlier
 from seq2serve.components.base.progress import note
 from seq2serve.components.evaluator import verdict
 from seq2serve.components.evaluator.bar import Bar
 from seq2serve.components.evaluator.comparison import BlessedModel, blessed_by_slice, compare_with, last_blessed
-from seq2serve.components.evaluator.effect import describe_effect
-from seq2serve.components.evaluator.report import Evaluated, columns_to_slice_by, evaluate_rows, read_rows
+from seq2serve.components.evaluator.effect import describe_effect, warn_of_forgetting
+from seq2serve.components.evaluator.report import Evaluated, columns_to_slice_by, evaluate_rows, query, read_rows
 from seq2serve.components.evaluator.slices import old_and_new
 from seq2serve.components.model_importer.pretrained import suggested_start
 from seq2serve.components.statistics_gen.languages import languages
 from seq2serve.components.tasks.bootstrap import Comparison
-from seq2serve.components.tasks.data import Row
+from seq2serve.components.tasks.data import PRETRAINED, Baseline, Row
 from seq2serve.components.tasks.task import Task
 from seq2serve.models.runtime.answers import describe_cuts
 from seq2serve.models.runtime.runtime import SavedModelRuntime
@@ -43,6 +51,7 @@ def evaluate(
     blessed = last_blessed(task, model, rows, earlier)
     evaluated = _evaluated(examples, model, task, rows, slice_columns, blessed)
     describe_effect(task, evaluated, rows, blessed, base_model)
+    warn_of_forgetting(evaluated)
     _write_json(evaluation.path("metrics.json"), evaluated.report)
     _write_lines(evaluation.path("predictions.jsonl"), evaluated.lines)
     evaluation.properties.update(evaluated.report)
@@ -70,13 +79,25 @@ def _evaluated(
             model.properties,
             rows,
             slice_columns,
-            lambda: task.baselines(
-                train=lambda: read_rows(examples, "train", task.columns),
-                rows=rows,
-                tokenizers=lambda: load_tokenizers(model.path("Format-Keras", "tokenizer"), task.text_columns),
+            lambda: (
+                task.baselines(
+                    train=lambda: read_rows(examples, "train", task.columns),
+                    rows=rows,
+                    tokenizers=lambda: load_tokenizers(model.path("Format-Keras", "tokenizer"), task.text_columns),
+                )
+                | _pretrained(model, task, rows)
             ),
             old_and_new(len(rows), blessed.rows) if blessed else (),
         )
+
+
+def _pretrained(model: Model, task: Task, rows: Sequence[Row]) -> dict[str, Baseline]:
+    """Returns the answers of the pretrained model that training started from, as a baseline, if it can answer."""
+    folder = model.path(PRETRAINED_SERVING)
+    if not os.path.isdir(folder):
+        return {}
+    with SavedModelRuntime(folder) as pretrained:
+        return {PRETRAINED: Baseline(query(pretrained, task, rows))}
 
 
 def _judgement(

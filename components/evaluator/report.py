@@ -14,7 +14,7 @@ from seq2serve.components.evaluator.verdict import best
 from seq2serve.components.storage.examples_io import read_batches
 from seq2serve.components.storage.shards import shard_paths
 from seq2serve.components.tasks.bootstrap import intervals
-from seq2serve.components.tasks.data import Answers, Baseline, Row
+from seq2serve.components.tasks.data import PRETRAINED, Answers, Baseline, Row
 from seq2serve.components.tasks.measurement import Measurement
 from seq2serve.components.tasks.metric import Metric
 from seq2serve.components.tasks.task import Task
@@ -81,7 +81,8 @@ def evaluate_rows(
     measured = {name: task.measure(baseline.answers, rows, lowercase) for name, baseline in cheap.items()}
     name = best(metric, measured) if measured else ""
     parts = [*slices(task, rows, slice_columns), *more_slices]
-    lines = list(prediction_lines(task, answers, rows))
+    before = cheap[PRETRAINED].answers if PRETRAINED in cheap else None
+    lines = list(prediction_lines(task, answers, rows, before))
     report = {
         "headline": headline,
         **_report_on_split(measurement, measured, name),

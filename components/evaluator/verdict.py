@@ -6,6 +6,7 @@ from typing import Any
 
 from seq2serve.components.evaluator.bar import Bar
 from seq2serve.components.tasks.bootstrap import CONFIDENCE, MIN_ROWS, Comparison, compare
+from seq2serve.components.tasks.data import PRETRAINED
 from seq2serve.components.tasks.measurement import Measurement
 from seq2serve.components.tasks.metric import Metric
 
@@ -156,6 +157,8 @@ def _next_step(evidence: Evidence, bar: Bar, properties: Mapping[str, Any], star
     elif longer:
         advice = f"the same command with --set {longer}, because {checkpoints['metric']} on the eval split was best at "
         advice += "the last step; or more training rows"
+    if PRETRAINED in evidence.baselines and evidence.baselines[PRETRAINED].worse:
+        advice = "--set training.steps=0 serves the pretrained model as it is; or a smaller training.learning_rate"
     if start:
         advice = f"the same command with --from {start}, a pretrained model; or {advice}"
     if evidence.last_blessed and evidence.last_blessed.worse:

@@ -14,6 +14,9 @@ ReadRows = Callable[[], list[Row]]
 ReadTokenizers = Callable[[], Mapping[str, "Tokenizer"]]  # text column -> tokenizer
 
 
+PRETRAINED = "pretrained"  # the baseline that is the pretrained model before training
+
+
 @dataclasses.dataclass(frozen=True)
 class Baseline:
     """A cheap answer to some rows, with which a model is compared.

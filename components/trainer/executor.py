@@ -12,6 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from seq2serve.components.base.artifact import (
+    PRETRAINED_SERVING,
     Artifact,
     BaseModel,
     Model,
@@ -31,6 +32,7 @@ from seq2serve.models.config import Recipe, TrainingConfig
 from seq2serve.models.runtime.literal_path import literal_path
 from seq2serve.models.tokenizers.tokenizer import is_lowercase
 from seq2serve.models.training.saving import save_model
+from seq2serve.models.training.warm_start import start_from
 
 NUM_WARMUP_TEXTS = 3  # texts of the eval split that become warm-up requests: short, medium, long
 
@@ -67,7 +69,11 @@ def train(
     served = data.implementation.make_model(recipe.model, data.spec)
     served.set_weights(network.get_weights())
     warmup_texts = _warmup_texts([row[task.text_columns[0]] for row in data.rows])
-    data.implementation.export(served, data.tokenizers, data.spec, recipe, model.path("Format-Serving"), warmup_texts)
+    export = functools.partial(data.implementation.export, served, data.tokenizers, data.spec, recipe)
+    export(model.path("Format-Serving"), warmup_texts)
+    if isinstance(base_model, Model) and results["steps"] and not training.warm_start["fresh"]:
+        start_from(served, base_model.keras_folder)
+        export(model.path(PRETRAINED_SERVING), warmup_texts)
     publish_state(context.scratch, model_run)
     lowercase = is_lowercase(data.tokenizers[task.text_columns[-1]])
     model.properties.update(

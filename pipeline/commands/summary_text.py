@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from seq2serve.components.base.artifact import CORPUS
+from seq2serve.components.base.artifact import BEFORE, CORPUS, Artifact
 from seq2serve.components.pusher.store import version_path
 from seq2serve.components.pusher.versions import unserved_reason
 from seq2serve.components.storage.files import local_copy
@@ -39,7 +39,7 @@ def print_summary(result: RunResult, config: PipelineConfig) -> None:
     rows = _held_out(task, result)
     print_findings(result)
     print_text_warnings(result)
-    console.print(_answers(task, rows))
+    console.print(_answers(task, rows, _answers_before(task, evaluation)))
     print_metrics(console, task, evaluation.properties)
     if choice := describe_choice(result.output("Trainer", "model").properties):
         console.print(f"  {choice}", soft_wrap=True)
@@ -125,16 +125,24 @@ def _example_prompt(task: Task, rows: list[dict]) -> str:
     return short or beginning.rpartition(" ")[0] or beginning
 
 
-def _answers(task: Task, rows: list[dict]) -> Table:
-    """Returns a table of rows from evenly spaced positions."""
+def _answers_before(task: Task, evaluation: Artifact) -> dict[str, str]:
+    """Returns held-out text -> the answer that a pretrained model had before training; empty without one."""
+    with local_copy(evaluation.uri) as folder, open(f"{folder}/predictions.jsonl", encoding="utf-8") as file:
+        lines = [json.loads(line) for line in file]
+    return {line[task.text_columns[0]]: line[BEFORE] for line in lines if BEFORE in line}
+
+
+def _answers(task: Task, rows: list[dict], before: dict[str, str]) -> Table:
+    """Returns a table of rows from evenly spaced positions, those with an answer before training if there are any."""
     source, target = task.text_columns[0], task.columns[-1]
     table = Table(title="Held-out texts, answered by the pushed SavedModel", title_justify="left", show_lines=True)
-    for header in (source, task.output, f"reference {target}"):
+    for header in (source, *(["before training"] if before else []), task.output, f"reference {target}"):
         table.add_column(header, overflow="fold")
+    rows = [row for row in rows if row[source] in before] or rows
     for row in rows[:: max(1, len(rows) // NUM_SHOWN)][:NUM_SHOWN]:
         prompt = task.prompt(row[source])
-        cells = (prompt, row[task.answer_name(task.output)], task.reference(row, prompt))
-        table.add_row(*map(Text, cells))
+        earlier = [before.get(row[source], "")] if before else []
+        table.add_row(*map(Text, (prompt, *earlier, row[task.answer_name(task.output)], task.reference(row, prompt))))
     return table
 
 

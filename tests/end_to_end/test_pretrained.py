@@ -1,5 +1,6 @@
 """A run from a pretrained model: imported, fine-tuned, pushed, and traced back to its files; or exported as it is."""
 
+import json
 import re
 import string
 
@@ -91,12 +92,18 @@ def test_a_translator_of_marian_is_exported_validated_and_pushed(new_run_of, tmp
     before, after = (load_model(artifact.path("Format-Keras")).get_weights() for artifact in (imported, model))
     is_same = all(np.array_equal(old, new) for old, new in zip(before, after, strict=True))
     assert is_same == (steps == 0)
+    evaluation = run.output("Evaluator", "evaluation")
+    assert ("pretrained" in evaluation.properties["baselines"]) == (steps > 0)
+    with open(evaluation.path("predictions.jsonl"), encoding="utf-8") as lines:
+        assert all(("pretrained_prediction" in json.loads(line)) == (steps > 0) for line in lines)
+    assert ("before training" in done.stdout) == (steps > 0)
     with seq2serve.load(str(run.folder / "serving" / "translation")) as served:
         assert isinstance(served.generate("Turn on the light."), str)
     assert run.execute([*run.command()[:3], "report", "--output", "page.html"]).returncode == 0
     page = (run.folder / "page.html").read_text(encoding="utf-8")
     assert "Pretrained start: marian-nmt from" in page
     assert "SHA-256 of model.bin: " in page
+    assert ("<dt>pretrained_prediction</dt>" in page) == (steps > 0)
 
 
 def test_a_folder_that_cannot_be_imported_ends_the_run_before_anything_is_written(new_run_of, tmp_path):
