@@ -1,5 +1,6 @@
 """The families of pretrained models, by the `model_type` of their config.json; Marian's own files have another one."""
 
+import glob
 import json
 import os
 from collections.abc import Mapping
@@ -25,6 +26,10 @@ def read_config(folder: str) -> dict[str, Any]:
     path = os.path.join(folder, CONFIG)
     if not os.path.exists(path) and (model := find_marian_model(folder)):
         return {**read_marian_config(model), "model_type": Marian.model_type}
+    if not os.path.exists(path):
+        packed = glob.glob(os.path.join(glob.escape(folder), "*.bin.gz"))
+        how = "; decompress its files (*.gz)" if packed else ""
+        raise ValueError(f"{folder} has no {CONFIG}, as in Hugging Face's layout, and no model file of Marian{how}")
     try:
         with open(path, encoding="utf-8") as file:
             config = json.load(file)

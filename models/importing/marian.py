@@ -23,7 +23,7 @@ _SUPPORTED: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "transformer-decoder-autoreg": ("self-attention", ("self-attention", "rnn")),
     "transformer-ffn-depth": (2, (2,)),
     "transformer-decoder-ffn-depth": (0, (0, 2)),
-    "transformer-ffn-activation": ("swish", ("swish", "relu", "gelu")),
+    "transformer-ffn-activation": ("swish", ("swish", "relu")),  # its gelu is x sigmoid(1.702 x)
     "transformer-no-projection": (False, (False,)),
     "transformer-rnn-projection": (False, (False,)),
     "transformer-train-position-embeddings": (False, (False,)),
@@ -31,15 +31,16 @@ _SUPPORTED: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "layer-normalization": (False, (False,)),
     "lemma-dim-emb": (0, (0,)),
     "right-left": (False, (False,)),
+    "tied-embeddings-src": (False, (False,)),
     "ulr": (False, (False,)),
 }
-_ACTIVATIONS = {"swish": "silu", "relu": "relu", "gelu": "gelu"}
+_ACTIVATIONS = {"swish": "silu", "relu": "relu"}
 _EPSILON = 1e-6  # of layer normalisation, in layers/generic.h
 _DROPOUT = 0.1  # their files have no options of training
 _NO_ROW = -1
-# Bias of the logit of a piece that Marian never generates. Low enough for a probability of zero, and high enough that
-# the mean over all pieces, a part of label smoothing, changes little.
-_NEVER = -100.0
+# Bias of the logit of a piece that Marian never generates: low enough that it is never the best one, and high enough
+# that an unknown character in a target costs the loss a few words, not a page.
+_NEVER = -20.0
 
 
 class Marian:
@@ -101,20 +102,23 @@ class Marian:
         return sources
 
     def ignored(self, name: str) -> bool:
-        return name.endswith("_QuantMultA")  # multipliers of activations
+        return False
 
     def import_tokenizer(self, folder: str, directory: str) -> list[int]:
         import sentencepiece
 
         # TensorFlow, which `settings` does not need.
-        from seq2serve.models.tokenizers.base import EOS_ID, UNK_ID
+        from seq2serve.models.tokenizers.base import BOS_ID, EOS_ID, PAD_ID, UNK_ID
         from seq2serve.models.tokenizers.tokenizer import adopt_tokenizer, load_tokenizer
 
         path = _vocabulary(folder)
         adopt_tokenizer([path], directory)
         theirs = sentencepiece.SentencePieceProcessor(model_file=path)
         rows = {theirs.id_to_piece(row): row for row in range(len(theirs))}
+        if min(theirs.unk_id(), theirs.eos_id()) < 0:
+            raise ValueError(f"{path} has no end marker or no unknown piece, so it is not a vocabulary of Marian")
         order = [rows.get(piece, _NO_ROW) for piece in load_tokenizer(directory).pieces()]
+        order[PAD_ID] = order[BOS_ID] = _NO_ROW
         order[UNK_ID], order[EOS_ID] = theirs.unk_id(), theirs.eos_id()
         return order
 

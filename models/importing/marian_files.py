@@ -12,6 +12,7 @@ import glob
 import os
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,9 +22,11 @@ import yaml
 CONFIG = "special:model.yml"
 _VERSION = struct.pack("<Q", 1)
 _EMBEDDING = "Wemb"  # in the names of the only matrices that are quantised without being transposed
+_OF_ACTIVATIONS = "_QuantMultA"  # names of multipliers with which an int8 engine quantises activations
 _FLOATS = {0x0402: np.float16, 0x0404: np.float32, 0x0408: np.float64}
 _QUANTISED = {0x4101: np.int8, 0x4102: np.int16}
 _BYTES = 0x0101
+_OF_ARCHIVES = (zipfile.BadZipFile, zlib.error)
 
 _Items = dict[str, Callable[[], np.ndarray]]  # name -> reads the values
 
@@ -43,8 +46,11 @@ def find_marian_model(folder: str) -> str:
 
 
 def _is_binary_model(path: str) -> bool:
-    with open(path, "rb") as file:
-        return file.read(len(_VERSION)) == _VERSION
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(_VERSION)) == _VERSION
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def read_marian_config(path: str) -> dict[str, Any]:
@@ -54,26 +60,29 @@ def read_marian_config(path: str) -> dict[str, Any]:
         ValueError: the file is damaged, or contains none.
     """
     with _items(path) as items:
-        if CONFIG not in items:
-            raise ValueError(f"{path} has no {CONFIG}")
-        try:
-            config = yaml.safe_load(items[CONFIG]().tobytes().rstrip(b"\0"))
-        except yaml.YAMLError as error:
-            raise ValueError(f"{CONFIG} in {path} is not YAML: {error}") from error
+        content = items[CONFIG]().tobytes().rstrip(b"\0") if CONFIG in items else b""
+    if not content:
+        raise ValueError(f"{path} has no {CONFIG}")
+    try:
+        config = yaml.safe_load(content)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{CONFIG} in {path} is not YAML: {error}") from error
     if not isinstance(config, dict):
         raise ValueError(f"{CONFIG} in {path} has no options")
     return config
 
 
 def read_marian_tensors(path: str) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields the name and the values, float32, of every tensor of a model; quantised matrices as what they stand for.
+    """Yields the name and the values, float32, of every tensor of a model.
+
+    Quantised matrices are multiplied out. The multipliers for activations are left out.
 
     Raises:
         ValueError: the file is damaged, or a tensor has a layout of one kind of processor.
     """
     with _items(path) as items:
         for name, read in items.items():
-            if not name.startswith("special:"):
+            if not name.startswith("special:") and not name.endswith(_OF_ACTIVATIONS):
                 yield name, read().astype(np.float32)
 
 
@@ -87,7 +96,7 @@ def _items(path: str) -> Iterator[_Items]:
         else:
             with open(path, "rb") as file:
                 yield _binary_items(file.read())
-    except (OSError, struct.error, UnicodeDecodeError, IndexError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, TypeError, ValueError, IndexError, struct.error, *_OF_ARCHIVES) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
 
 

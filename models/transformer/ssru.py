@@ -40,7 +40,7 @@ def recurrence(decay: tf.Tensor, inputs: tf.Tensor) -> tf.Tensor:
 
 def _scan(decay: tf.Tensor, inputs: tf.Tensor, reverse: bool = False) -> tf.Tensor:
     steps = (tf.transpose(decay, [1, 0, 2]), tf.transpose(inputs, [1, 0, 2]))  # [T, B, D]
-    start = tf.zeros_like(steps[0][0])
+    start = tf.zeros_like(decay[:, 0])
     return tf.transpose(
         tf.scan(lambda state, step: step[0] * state + step[1], steps, start, reverse=reverse), [1, 0, 2]
     )

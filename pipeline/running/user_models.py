@@ -147,6 +147,8 @@ def settings_of_base(warm_start: str, has_labels: bool) -> tuple[str, ...]:
     for key in _OF_CLASSIFIERS:  # models of another kind have none of these
         if not (has_labels and values.get(key)):
             values.pop(key, None)
+    if has_labels:
+        values.pop("decoder", None)  # an encoder alone has none
     settings = {f"model.{key}": value for key, value in values.items()} | fine_tuning
     return tuple(f"{name}={value_text(value)}" for name, value in settings.items())
 

@@ -34,11 +34,11 @@ WORDS = ["the", "light", "kitchen", "open", "door", "window", "turn", "on", "off
 TYPES = {"bytes": 0x0101, "float32": 0x0404, "intgemm8": 0x4101}
 
 
-def vocabulary() -> bytes:
-    """Trains a vocabulary as Marian does: the end marker is piece 0, the unknown piece 1, and there is no other one."""
+def vocabulary(bos_id: int = -1) -> bytes:
+    """Trains a vocabulary as Marian does: the end marker is piece 0, the unknown piece 1, and usually no other one."""
     model = io.BytesIO()
     rows = [f"{word}\t{10 + number}" for number, word in enumerate(WORDS)]
-    ids = {"eos_id": 0, "unk_id": 1, "bos_id": -1, "pad_id": -1}
+    ids = {"eos_id": 0, "unk_id": 1, "bos_id": bos_id, "pad_id": -1}
     sentencepiece.set_min_log_level(2)
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(rows), input_format="tsv", model_writer=model, vocab_size=40, hard_vocab_limit=False,

@@ -203,7 +203,11 @@ def test_a_damaged_file_is_named(tmp_path, run_import):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [(None, "cannot read .*config.json: No such file"), ("{", "is not JSON"), ("[]", "is not a JSON object")],
+    [
+        (None, "has no config.json, as in Hugging Face's layout, and no model file of Marian$"),
+        ("{", "is not JSON"),
+        ("[]", "is not a JSON object"),
+    ],
 )
 def test_a_missing_or_damaged_config_is_named(tmp_path, text, message):
     path = write_bert(tmp_path / "bert") / "config.json"

@@ -16,6 +16,7 @@ from tests.models.importing.small_marian import (
     binary_file,
     marian_tensors,
     quantise,
+    vocabulary,
     write_marian,
 )
 
@@ -85,14 +86,14 @@ def test_quantised_matrices_are_what_their_multipliers_say(tmp_path, run_import)
 def test_padding_markers_and_the_unknown_piece_are_never_generated(tmp_path, run_import):
     _, model, tokenizer = run_import(write_marian(tmp_path / "marian"))
     probabilities = tf.nn.softmax(our_logits(model, tokenizer)).numpy()
-    assert probabilities[..., [PAD, UNK, BOS]].max() < 1e-30
+    assert probabilities[..., [PAD, UNK, BOS]].max() < 1e-4
     assert not model.target_embedding.matrix.numpy()[[PAD, BOS]].any()
 
 
-def test_the_multipliers_of_activations_are_ignored(tmp_path, run_import):
+def test_the_multipliers_of_activations_are_left_out(tmp_path, run_import):
     extra = {"Wemb_QuantMultA": np.ones((1, 1), np.float32), "none_QuantMultA": np.ones((1, 1), np.float32)}
     result, *_ = run_import(write_marian(tmp_path / "marian", tensors=marian_tensors(MARIAN) | extra))
-    assert result.ignored == sorted(extra)
+    assert result.ignored == result.initialised == []
 
 
 def test_the_settings_of_a_student_are_known_without_its_weights(tmp_path):
@@ -114,6 +115,8 @@ def test_the_settings_of_a_student_are_known_without_its_weights(tmp_path):
         ({"transformer-preprocess": "n"}, "has transformer-preprocess='n'"),
         ({"transformer-postprocess": "da"}, "has transformer-postprocess='da'"),
         ({"transformer-decoder-autoreg": "average-attention"}, "only 'self-attention' or 'rnn'$"),
+        ({"transformer-ffn-activation": "gelu"}, "only 'swish' or 'relu'$"),
+        ({"tied-embeddings-src": True}, "has tied-embeddings-src=True"),
         ({"dec-cell": "gru"}, "has dec-cell='gru', which is not supported, only 'ssru'$"),
         ({"transformer-tied-layers": [1, 1]}, r"has transformer-tied-layers=\[1, 1\]"),
         ({"transformer-decoder-dim-ffn": 32}, "another transformer-dim-ffn for the decoder"),
@@ -126,6 +129,38 @@ def test_another_architecture_is_refused(tmp_path, run_import, config, message):
     folder = write_marian(tmp_path / "marian", config, tensors=marian_tensors(MARIAN))
     with pytest.raises(ValueError, match=message):
         run_import(folder)
+
+
+@pytest.mark.parametrize("damage", ["empty", "array", "compressed", "cut", "packed"])
+@pytest.mark.parametrize("file", ["model.npz", "model.bin"])
+def test_a_damaged_file_is_refused_by_its_name(tmp_path, run_import, file, damage):
+    folder = write_marian(tmp_path / "marian", file=file)
+    path = folder / file
+    if damage == "empty":
+        path.write_bytes(b"")
+    elif damage == "array":
+        with open(path, "wb") as stream:
+            np.save(stream, np.ones(3))
+    elif damage == "compressed":
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2 :] = bytes(len(content) - len(content) // 2)
+        path.write_bytes(content)
+    elif damage == "cut":
+        path.write_bytes(path.read_bytes()[:-40])
+    else:
+        path.rename(folder / f"{file}.gz")
+    with pytest.raises(ValueError, match=rf"{folder}"):
+        run_import(folder)
+
+
+def test_a_vocabulary_with_a_begin_marker_has_its_zeros_for_it(tmp_path, run_import):
+    tensors = marian_tensors(MARIAN)
+    tensors["Wemb"] = np.pad(tensors["Wemb"], [[0, 1], [0, 0]], mode="edge")  # it has one more piece
+    tensors["decoder_ff_logit_out_b"] = np.pad(tensors["decoder_ff_logit_out_b"], [[0, 0], [0, 1]])
+    folder = write_marian(tmp_path / "marian", tensors=tensors)
+    (folder / "vocab.enpt.spm").write_bytes(vocabulary(bos_id=2))
+    _, model, _ = run_import(folder)
+    assert not model.target_embedding.matrix.numpy()[[PAD, BOS]].any()
 
 
 def test_a_missing_option_is_refused(tmp_path):
