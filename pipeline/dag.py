@@ -149,7 +149,7 @@ def make_configured_pipeline(
         chosen = dataclasses.replace(chosen, settings=pretrained_settings(pretrained, config.task) + chosen.settings)
         config = chosen.pipeline_config()
     elif chosen.warm_start and config.automatic:
-        base = settings_of_base(chosen.warm_start, has_labels=bool(get_task(config.task).label_columns))
+        base = settings_of_base(chosen.warm_start, get_task(config.task).parts)
         chosen = dataclasses.replace(chosen, settings=base + chosen.settings)
         config = chosen.pipeline_config()
     check_trained(config, has_base=bool(pretrained or chosen.warm_start))

@@ -115,12 +115,12 @@ def pretrained_settings(pretrained: Pretrained, task: str) -> tuple[str, ...]:
     return tuple(f"model.{key}={value_text(value)}" for key, value in values.items())
 
 
-def settings_of_base(warm_start: str, has_labels: bool) -> tuple[str, ...]:
+def settings_of_base(warm_start: str, parts: tuple[str, ...]) -> tuple[str, ...]:
     """Returns the settings of an earlier model's architecture, which a new model has to share to take its weights.
 
     Args:
         warm_start: folder of the Model, or of its Format-Keras.
-        has_labels: whether the new model classifies.
+        parts: those of "encoder" and "decoder" that the new model has.
     Returns:
         Settings in the syntax of `--set`. A model that has only one of encoder and decoder starts both. Those of a
         fine-tuning if a pretrained model is behind it.
@@ -138,7 +138,7 @@ def settings_of_base(warm_start: str, has_labels: bool) -> tuple[str, ...]:
     values = {key: value for key, value in config.items() if "dropout" not in key}
     if only := _ONLY_LAYERS.get(kind):
         values |= dict.fromkeys(("num_encoder_layers", "num_decoder_layers"), values[only])
-    fine_tuning = {}
+    fine_tuning, has_labels = {}, parts == ("encoder",)
     if (read_record(str(path.parent)) or {}).get(PRETRAINED):
         values |= {key: value for key, value in config.items() if "dropout" in key}
         rule = FINE_TUNING[("encoder",) if has_labels else ("encoder", "decoder")]
@@ -147,8 +147,8 @@ def settings_of_base(warm_start: str, has_labels: bool) -> tuple[str, ...]:
     for key in _OF_CLASSIFIERS:  # models of another kind have none of these
         if not (has_labels and values.get(key)):
             values.pop(key, None)
-    if has_labels:
-        values.pop("decoder", None)  # an encoder alone has none
+    if len(parts) < 2:
+        values.pop("decoder", None)  # its kind is that of a translator's
     settings = {f"model.{key}": value for key, value in values.items()} | fine_tuning
     return tuple(f"{name}={value_text(value)}" for name, value in settings.items())
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from seq2serve.components.base.errors import UserError
+from seq2serve.components.tasks.registry import TASKS
 from seq2serve.components.tasks.sizing import FINE_TUNING
 from seq2serve.models.config import ModelConfig
 from seq2serve.pipeline.config import AUTO, preset, with_settings
@@ -16,6 +17,7 @@ from seq2serve.pipeline.running.user_models import settings_of_base
 from tests.models.importing.small_bert import write_bert
 
 CONFIG = ModelConfig(3, 5, d_model=24, num_heads=2, dff=40, dropout=0.7, positions="learned", ngram_buckets=64)
+CLASSIFIER = ("encoder",)
 
 
 @pytest.fixture
@@ -36,7 +38,7 @@ def base(tmp_path):
 )
 def test_the_architecture_is_that_of_the_earlier_model_without_its_dropout(base, kind, layers):
     start = preset(AUTO, "classification")
-    taken = with_settings(start, settings_of_base(base(kind), has_labels=True))
+    taken = with_settings(start, settings_of_base(base(kind), CLASSIFIER))
     names = ("d_model", "num_heads", "dff", "positions", "norm_first", "ngram_buckets")
     assert {name: getattr(taken.model, name) for name in names} == {name: getattr(CONFIG, name) for name in names}
     assert (taken.model.num_encoder_layers, taken.model.num_decoder_layers) == layers
@@ -47,13 +49,20 @@ def test_the_architecture_is_that_of_the_earlier_model_without_its_dropout(base,
 
 def test_the_data_decide_about_ngrams_that_the_earlier_model_does_not_have(base):
     config = dataclasses.replace(CONFIG, ngram_buckets=0)
-    settings = settings_of_base(base("DecoderLanguageModel", config), has_labels=True)
+    settings = settings_of_base(base("DecoderLanguageModel", config), CLASSIFIER)
     taken = with_settings(preset(AUTO, "classification"), settings)
     assert "model.ngram_buckets" in taken.automatic
 
 
+@pytest.mark.parametrize("task", ["classification", "language_model"])
+def test_a_task_without_a_source_starts_from_a_translator_with_recurrent_layers(base, task):
+    config = dataclasses.replace(CONFIG, decoder="ssru", ngram_buckets=0)
+    taken = with_settings(preset(AUTO, task), settings_of_base(base("Transformer", config), TASKS[task].parts))
+    assert (taken.model.decoder, taken.model.d_model) == ("attention", CONFIG.d_model)
+
+
 def test_a_model_without_labels_has_no_ngrams(base):
-    with_settings(preset(AUTO, "translation"), settings_of_base(base("EncoderClassifier"), has_labels=False))
+    with_settings(preset(AUTO, "translation"), settings_of_base(base("EncoderClassifier"), ("encoder", "decoder")))
 
 
 @pytest.mark.parametrize(("name", "width"), [("", 24), ("tiny", 64)])
@@ -120,7 +129,7 @@ def test_settings_that_a_pretrained_model_cannot_follow_are_refused_before_anyth
 def test_a_model_that_was_fine_tuned_is_fine_tuned_again(base):
     folder = Path(base("EncoderClassifier", dataclasses.replace(CONFIG, ngram_buckets=0)))
     (folder / "Format-Keras" / "data.json").write_text('{"files_read": [], "pretrained": {"source": "a shelf"}}')
-    taken = with_settings(preset(AUTO, "classification"), settings_of_base(str(folder), has_labels=True))
+    taken = with_settings(preset(AUTO, "classification"), settings_of_base(str(folder), CLASSIFIER))
     assert taken.training.learning_rate == FINE_TUNING[("encoder",)].learning_rate
     assert taken.training.token_dropout == taken.model.ngram_buckets == 0
     assert taken.model.dropout == CONFIG.dropout
