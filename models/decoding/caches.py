@@ -54,7 +54,7 @@ class KeyValueCaches(NamedTuple):
         return self._replace(bias=write_slice(self.bias, position * self.bias.shape[1], own_slots))
 
     def follow(self, parents: tf.Tensor) -> "KeyValueCaches":
-        """Gives each hypothesis what its parent saw: int32 [B, K], the hypothesis that each of them extends."""
+        """Reorders by parents, int32 [B, K]: the hypothesis that each of them extends."""
         return self._replace(bias=tf.gather(self.bias, parents, batch_dims=1))
 
     def free_axes(self) -> "KeyValueCaches":
@@ -93,7 +93,7 @@ class RecurrentStates(NamedTuple):
         return self
 
     def follow(self, parents: tf.Tensor) -> "RecurrentStates":
-        """Gives each hypothesis the states of its parent: int32 [B, K], the hypothesis that each of them extends."""
+        """Reorders by parents, int32 [B, K]: the hypothesis that each of them extends."""
         batch, beams = tf.shape(parents)[0], parents.shape[1]
         indices = tf.reshape(parents + tf.range(batch)[:, tf.newaxis] * beams, [-1])  # [B * K]
         return RecurrentStates(tuple(tf.gather(states, indices) for states in self.layers))

@@ -120,7 +120,7 @@ FromOption = Annotated[
         metavar="NAME|DIR",
         help="Start from a pretrained model: its weights and its tokenizer. A name, such as minilm (English sentences; "
         "80 MB, downloaded once) or firefox-en-pt (a translator; 35 MB), or a folder: in Hugging Face's layout with "
-        "config.json, *.safetensors and a tokenizer, or with Marian's model.*.bin and vocab.*.spm.",
+        "config.json, *.safetensors and a tokenizer, or with Marian's *.bin or *.npz and *.spm.",
         show_default=False,
     ),
 ]
