@@ -14,6 +14,7 @@ from seq2serve.components.base.artifact import BEFORE, CORPUS, Artifact
 from seq2serve.components.pusher.store import version_path
 from seq2serve.components.pusher.versions import unserved_reason
 from seq2serve.components.storage.files import local_copy
+from seq2serve.components.tasks.data import PRETRAINED
 from seq2serve.components.tasks.metric import Metric
 from seq2serve.components.tasks.registry import Task, get_task
 from seq2serve.components.trainer.history import describe_choice
@@ -127,6 +128,8 @@ def _example_prompt(task: Task, rows: list[dict]) -> str:
 
 def _answers_before(task: Task, evaluation: Artifact) -> dict[str, str]:
     """Returns held-out text -> the answer that a pretrained model had before training; empty without one."""
+    if PRETRAINED not in evaluation.properties["baselines"]:
+        return {}
     with local_copy(evaluation.uri) as folder, open(f"{folder}/predictions.jsonl", encoding="utf-8") as file:
         lines = [json.loads(line) for line in file]
     return {line[task.text_columns[0]]: line[BEFORE] for line in lines if BEFORE in line}

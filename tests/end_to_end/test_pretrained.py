@@ -98,7 +98,7 @@ def test_a_translator_of_marian_is_exported_validated_and_pushed(new_run_of, tmp
         assert all(("pretrained_prediction" in json.loads(line)) == (steps > 0) for line in lines)
     assert ("before training" in done.stdout) == (steps > 0)
     with seq2serve.load(str(run.folder / "serving" / "translation")) as served:
-        assert isinstance(served.generate("Turn on the light."), str)
+        assert isinstance(served("Turn on the light."), str)
     assert run.execute([*run.command()[:3], "report", "--output", "page.html"]).returncode == 0
     page = (run.folder / "page.html").read_text(encoding="utf-8")
     assert "Pretrained start: marian-nmt from" in page

@@ -87,6 +87,7 @@ def test_every_setting_reaches_the_components_that_use_it(name):
     # One value of tokenizer.shared needs untied embeddings; no repetition penalty is below 1.
     settings = ["model.tie_embeddings=false", "decoding.repetition_penalty=2"]
     settings += ["model.positions=rotary"] if name.startswith("model.rotary") else []
+    settings += ["model.positions=sinusoidal"] if name == "model.sinusoids" else []
     # Only a language model may keep white space.
     needs = {"tokenizer.whitespace": "language_model"} | dict.fromkeys(NEED_LABELS, "classification")
     task = needs.get(name, "translation")

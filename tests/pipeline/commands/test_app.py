@@ -11,7 +11,7 @@ from seq2serve.components.base.errors import NotBlessedError, UserError
 from seq2serve.pipeline.commands.app import COMMANDS, app
 
 REPOSITORY = Path(__file__).parents[3]
-NAMES = [command.__name__ for command in COMMANDS]
+NAMES = [command.__name__.replace("_", "-") for command in COMMANDS]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["demo", "--help"], ["lineage", "--help"]])

@@ -69,7 +69,7 @@ def summary(tmp_path, monkeypatch, capsys):
             "StatisticsGen": {"statistics": ExampleStatistics("", {"label_counts": labels} if labels else {})},
             "ExampleValidator": {"anomalies": ExampleAnomalies("", {"warnings": list(warnings)})},
             "Transform": {"transformed_examples": TransformedExamples("", TRANSFORMED | (transformed or {}))},
-            "Trainer": {"model": Model("", {"exported_steps": [200], "checkpoints": CHECKPOINTS})},
+            "Trainer": {"model": Model("", {"exported_steps": [200], "checkpoints": CHECKPOINTS, "warm_start": {}})},
             "Evaluator": {"evaluation": ModelEvaluation("", REPORT)},
             "Pusher": {"pushed_model": PushedModel("", push)},
             "BulkInferrer": {"inference_result": InferenceResult(str(inferred))},
