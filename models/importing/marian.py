@@ -36,7 +36,7 @@ _SUPPORTED: dict[str, tuple[Any, tuple[Any, ...]]] = {
 }
 _ACTIVATIONS = {"swish": "silu", "relu": "relu"}
 _EPSILON = 1e-6  # of layer normalisation, in layers/generic.h
-_DROPOUT = 0.1  # their files have no options of training
+_DROPOUT = 0.0  # students (Kim et al. 2019) are trained without, and lose 10 BLEU in 50 steps of fine-tuning with 0.1
 _NO_ROW = -1
 # Bias of the logit of a piece that Marian never generates: low enough that it is never the best one, and high enough
 # that an unknown character in a target costs the loss a few words, not a page.
