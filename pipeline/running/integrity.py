@@ -1,16 +1,34 @@
-"""Whether the files of a published artifact are still those that were published, so that it can be reused."""
+"""Whether the files of a published artifact are there and are those that were published, so that it can be reused."""
 
 import dataclasses
 import os
 from collections.abc import Iterable
 
-from seq2serve.components.base.artifact import Artifact
+from seq2serve.components.base.artifact import Artifact, PushedModel, RawFiles
 from seq2serve.components.base.uris import is_remote
-from seq2serve.components.pusher.store import version_path
-from seq2serve.components.storage.files import sha256_of, stat_files
+from seq2serve.components.pusher.store import GRAPH_FILE, open_store, version_path
+from seq2serve.components.storage.files import has_files, sha256_of, stat_files
 from seq2serve.pipeline.metadata.store import FileRecord
 
 _PUSHED = "pushed_destination"  # property of a PushedModel; it also names its files among those of the artifact
+
+
+def is_present(artifact: Artifact) -> bool:
+    """Returns whether the files of an artifact exist; of a PushedModel, also those of the pushed version.
+
+    A version that a rollback withdrew is present: otherwise, the next run would push it again.
+
+    Imports Beam only for artifacts on an object store.
+
+    Raises:
+        OSError: the store cannot be reached.
+    """
+    if isinstance(artifact, RawFiles):
+        return True  # they were read when this run began
+    if isinstance(artifact, PushedModel):
+        version = open_store(version_path(artifact.properties.get(_PUSHED, "")))
+        return has_files(artifact.uri) and version.has(GRAPH_FILE)
+    return has_files(artifact.uri)
 
 
 def record_files(artifact: Artifact, copy: str = "") -> list[FileRecord]:
