@@ -23,11 +23,6 @@ def has_files(uri: str) -> bool:
     return beam_files().has_files(uri) if is_remote(uri) else os.path.isdir(uri)
 
 
-def find_files(pattern: str) -> list[dict]:
-    """Finds files by a URL, which may be a pattern; see beam_files.find_files."""
-    return beam_files().find_files(pattern)
-
-
 @contextlib.contextmanager
 def local_file(path: str) -> Iterator[str]:
     """Yields a local path of a file; for a URL, that of a temporary copy with the same name.
