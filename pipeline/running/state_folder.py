@@ -26,7 +26,7 @@ from seq2serve.components.base.errors import Seq2ServeError, UserError
 from seq2serve.components.base.uris import is_remote
 from seq2serve.pipeline.metadata.database import sqlite_url
 
-_OWN_STORE = "metadata.sqlite"
+OWN_STORE = "metadata.sqlite"
 
 
 class StateFolder:
@@ -53,12 +53,12 @@ class StateFolder:
     @property
     def metadata_url(self) -> str:
         """Returns the SQLAlchemy URL of the root's own store."""
-        return sqlite_url(self.path / _OWN_STORE)
+        return sqlite_url(self.path / OWN_STORE)
 
     @property
     def has_own_store(self) -> bool:
         """Returns whether the root's own store has been created."""
-        return (self.path / _OWN_STORE).exists()
+        return (self.path / OWN_STORE).exists()
 
     def staging(self, execution_id: int) -> Path:
         """Returns the folder in which an execution stages its outputs."""
