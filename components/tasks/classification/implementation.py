@@ -11,7 +11,6 @@ from seq2serve.components.tasks.evaluation import Evaluation
 from seq2serve.components.tasks.task import TaskImplementation
 from seq2serve.models.config import ModelConfig, Recipe, TrainingConfig
 from seq2serve.models.export.classification import ClassificationServingModule
-from seq2serve.models.export.export import export
 from seq2serve.models.tokenizers.base import Tokenizer
 from seq2serve.models.training.batches import class_batches
 from seq2serve.models.training.loss import MaskedCrossEntropy, balanced_weights
@@ -49,24 +48,12 @@ class ClassificationImplementation(TaskImplementation):
         batches: Sequence[tuple],
         rows: Sequence[Row],
     ) -> Evaluation:
-        serving_module = _serving_module(model, tokenizers, data)
+        serving_module = self.make_serving_module(model, tokenizers, data, recipe)
         sample = sample_evenly(rows, recipe.training.eval_examples)
         headline = self.task.metric(self.task.headline(data.label_counts).metric)
         return ClassificationEvaluation(model, batches, serving_module, sample, headline)
 
-    def export(
-        self,
-        model: keras.Model,
-        tokenizers: Mapping[str, Tokenizer],
-        data: DataSpec,
-        recipe: Recipe,
-        directory: str,
-        samples: list[str],
-    ) -> None:
-        export(_serving_module(model, tokenizers, data), directory, samples)
-
-
-def _serving_module(
-    model: keras.Model, tokenizers: Mapping[str, Tokenizer], data: DataSpec
-) -> ClassificationServingModule:
-    return ClassificationServingModule(model, tokenizers["text"], list(data.label_counts), data.max_length)
+    def make_serving_module(
+        self, model: keras.Model, tokenizers: Mapping[str, Tokenizer], data: DataSpec, recipe: Recipe
+    ) -> ClassificationServingModule:
+        return ClassificationServingModule(model, tokenizers["text"], list(data.label_counts), data.max_length)

@@ -11,7 +11,6 @@ from seq2serve.components.tasks.language_model.evaluation import LanguageModelEv
 from seq2serve.components.tasks.language_model.prompts import make_prompt
 from seq2serve.components.tasks.task import TaskImplementation
 from seq2serve.models.config import ModelConfig, Recipe
-from seq2serve.models.export.export import export
 from seq2serve.models.export.language_model import LanguageModelServingModule
 from seq2serve.models.tokenizers.base import Tokenizer
 from seq2serve.models.training.batches import packed_batches
@@ -46,18 +45,11 @@ class LanguageModelImplementation(TaskImplementation):
     ) -> Evaluation:
         sample = sample_evenly(rows, min(NUM_COMPLETIONS, recipe.training.eval_examples))
         prompts = [make_prompt(row["text"]) for row in sample]
-        serving_module = LanguageModelServingModule(model, tokenizers["text"], recipe.decoding)
+        serving_module = self.make_serving_module(model, tokenizers, data, recipe)
         characters = sum(len(row["text"]) for row in rows)
         return LanguageModelEvaluation(model, batches, serving_module, prompts, characters)
 
-    def export(
-        self,
-        model: keras.Model,
-        tokenizers: Mapping[str, Tokenizer],
-        data: DataSpec,
-        recipe: Recipe,
-        directory: str,
-        samples: list[str],
-    ) -> None:
-        serving_module = LanguageModelServingModule(model, tokenizers["text"], recipe.decoding)
-        export(serving_module, directory, [make_prompt(text) for text in samples])
+    def make_serving_module(
+        self, model: keras.Model, tokenizers: Mapping[str, Tokenizer], data: DataSpec, recipe: Recipe
+    ) -> LanguageModelServingModule:
+        return LanguageModelServingModule(model, tokenizers["text"], recipe.decoding)
