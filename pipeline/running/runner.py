@@ -124,7 +124,7 @@ class Runner:
         outputs = [artifact for result in results.values() for artifact in result.outputs.values()]
         chosen = [artifact.properties.get("settings", {}) for artifact in outputs]
         if self.pipeline.config:
-            self._state.write_config(run_id, self.pipeline.config(dict(collections.ChainMap(*chosen))))
+            self._state.write_text(f"configs/{run_id}.toml", self.pipeline.config(dict(collections.ChainMap(*chosen))))
 
     def _refuse_unknown_folders(self) -> None:
         """Protects artifacts that the store lacks: new executions could get their numbers and so their folders."""

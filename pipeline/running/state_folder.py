@@ -117,10 +117,6 @@ class StateFolder:
         path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
         return str(path)
 
-    def write_config(self, run_id: int, text: str) -> None:
-        """Writes the effective config of a run."""
-        self.write_text(f"configs/{run_id}.toml", text)
-
     def write_text(self, name: str, text: str) -> None:
         """Writes a file of the folder, given by its relative path: readers see the old text or the new one."""
         path = self.path / name
