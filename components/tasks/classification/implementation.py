@@ -12,7 +12,7 @@ from seq2serve.components.tasks.task import TaskImplementation
 from seq2serve.models.config import ModelConfig, Recipe, TrainingConfig
 from seq2serve.models.export.classification import ClassificationServingModule
 from seq2serve.models.tokenizers.base import Tokenizer
-from seq2serve.models.training.batches import class_batches
+from seq2serve.models.training.batches import BatchSpec, class_batches
 from seq2serve.models.training.loss import MaskedCrossEntropy, balanced_weights
 from seq2serve.models.transformer.models import EncoderClassifier
 
@@ -35,9 +35,9 @@ class ClassificationImplementation(TaskImplementation):
     def make_batches(
         self, files: Sequence[str], recipe: Recipe, start: int, epochs: int | None, weights: Sequence[float] = ()
     ) -> tf.data.Dataset:
-        config = recipe.training
-        dropout = config.token_dropout if epochs is None else 0.0
-        return class_batches(files, config.batch_tokens, config.seed, start, epochs, dropout, weights)
+        training = recipe.training
+        spec = BatchSpec(files, training.batch_tokens, training.seed, start, epochs, weights)
+        return class_batches(spec, training.token_dropout if epochs is None else 0.0)
 
     def make_evaluation(
         self,

@@ -13,7 +13,7 @@ from seq2serve.components.tasks.task import TaskImplementation
 from seq2serve.models.config import ModelConfig, Recipe
 from seq2serve.models.export.language_model import LanguageModelServingModule
 from seq2serve.models.tokenizers.base import Tokenizer
-from seq2serve.models.training.batches import packed_batches
+from seq2serve.models.training.batches import BatchSpec, packed_batches
 from seq2serve.models.transformer.models import DecoderLanguageModel
 
 NUM_COMPLETIONS = 5  # shown at each evaluation during training; the metric does not need them
@@ -30,9 +30,9 @@ class LanguageModelImplementation(TaskImplementation):
     def make_batches(
         self, files: Sequence[str], recipe: Recipe, start: int, epochs: int | None, weights: Sequence[float] = ()
     ) -> tf.data.Dataset:
-        config = recipe.training
-        context = recipe.model.max_positions
-        return packed_batches(files, context, config.batch_tokens, config.seed, start, epochs, weights)
+        training = recipe.training
+        spec = BatchSpec(files, training.batch_tokens, training.seed, start, epochs, weights)
+        return packed_batches(spec, recipe.model.max_positions)
 
     def make_evaluation(
         self,

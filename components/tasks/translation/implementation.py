@@ -13,7 +13,7 @@ from seq2serve.components.tasks.translation.evaluation import TranslationEvaluat
 from seq2serve.models.config import ModelConfig, Recipe
 from seq2serve.models.export.translation import TranslationServingModule
 from seq2serve.models.tokenizers.base import Tokenizer
-from seq2serve.models.training.batches import pair_batches
+from seq2serve.models.training.batches import BatchSpec, pair_batches
 from seq2serve.models.transformer.models import Transformer
 
 
@@ -35,7 +35,8 @@ class TranslationImplementation(TaskImplementation):
     def make_batches(
         self, files: Sequence[str], recipe: Recipe, start: int, epochs: int | None, weights: Sequence[float] = ()
     ) -> tf.data.Dataset:
-        return pair_batches(files, recipe.training.batch_tokens, recipe.training.seed, start, epochs, weights)
+        training = recipe.training
+        return pair_batches(BatchSpec(files, training.batch_tokens, training.seed, start, epochs, weights))
 
     def make_evaluation(
         self,
