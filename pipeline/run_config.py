@@ -319,13 +319,8 @@ def _absolute_pattern(pattern: str, folder: str) -> str:
 
 def _toml_lines(values: Mapping[str, Any]) -> Iterator[str]:
     for key, value in values.items():
-        yield f"{key if re.fullmatch(r'[A-Za-z0-9_-]+', key) else _toml_text(key)} = {_toml_value(value)}"
-
-
-def _toml_value(value: str | bool | int | float) -> str:
-    if isinstance(value, str):
-        return _toml_text(value)
-    return str(value).lower() if isinstance(value, bool) else repr(value)
+        name = key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml_text(key)
+        yield f"{name} = {_toml_text(value) if isinstance(value, str) else value_text(value)}"
 
 
 def _toml_text(text: str) -> str:

@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, Protocol, TextIO
+from typing import Any, Literal, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -35,10 +35,14 @@ def current_mode() -> Mode:
     return _mode
 
 
-class _View(Protocol):
-    def show(self, done: int, total: int, note: str, seconds_left: float | None) -> None: ...
+class _View:
+    """How progress is shown; this one shows nothing."""
 
-    def close(self) -> None: ...
+    def show(self, done: int, total: int, note: str, seconds_left: float | None) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
 
 class Reporter:
@@ -100,21 +104,13 @@ def clear_line(stream: TextIO) -> str:
 
 def _make_view(label: str, total: int, start: int, has_rate: bool) -> _View:
     if _mode == "hidden":
-        return _Nothing()
+        return _View()
     if _mode == "notebook":
         return _Cell(label)
     return _Bar(label, total, start, has_rate) if sys.stderr.isatty() else _Lines(label)
 
 
-class _Nothing:
-    def show(self, done: int, total: int, note: str, seconds_left: float | None) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
-class _Lines:
+class _Lines(_View):
     """A line now and then, for logs."""
 
     def __init__(self, label: str):
@@ -126,11 +122,8 @@ class _Lines:
             self._last_time = now
             print(f"{self._label} {done}/{total} {_with_time(note, seconds_left)}", file=sys.stderr, flush=True)
 
-    def close(self) -> None:
-        pass
 
-
-class _Bar:
+class _Bar(_View):
     """A bar on a terminal."""
 
     def __init__(self, label: str, total: int, start: int, has_rate: bool):
@@ -152,7 +145,7 @@ class _Bar:
         self._bar.stop()
 
 
-class _Cell:
+class _Cell(_View):
     """A bar in the output of a notebook's cell, without widgets, so that it works in every front end."""
 
     def __init__(self, label: str):

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 
 import apache_beam as beam
-import numpy as np
 from apache_beam.ml.inference.base import KeyedModelHandler, ModelHandler, PredictionResult, RunInference
 
 from seq2serve.components.storage.beam_files import write_file
@@ -15,6 +14,7 @@ from seq2serve.components.storage.examples_io import read_batches
 from seq2serve.components.storage.files import local_copy
 from seq2serve.components.storage.shards import shard_name
 from seq2serve.components.tasks.task import Task
+from seq2serve.models.runtime.answers import json_value
 from seq2serve.models.runtime.runtime import SavedModelRuntime, TensorFlowError
 
 BATCH_ROWS = 64
@@ -68,15 +68,7 @@ class SavedModelHandler(ModelHandler[Row, PredictionResult, SavedModelRuntime]):
                     yield from self.run_inference([row], model)
         else:
             for index, row in enumerate(batch):
-                yield PredictionResult(row, {name: _json_value(values[index]) for name, values in answers.items()})
-
-
-def _json_value(value: object) -> object:
-    if isinstance(value, np.generic | np.ndarray):
-        value = value.tolist()
-    if isinstance(value, list):
-        return [_json_value(item) for item in value]
-    return value.decode() if isinstance(value, bytes) else value
+                yield PredictionResult(row, {name: json_value(values[index]) for name, values in answers.items()})
 
 
 class ReadRows(beam.DoFn):

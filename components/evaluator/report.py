@@ -18,7 +18,7 @@ from seq2serve.components.tasks.data import PRETRAINED, Answers, Baseline, Row
 from seq2serve.components.tasks.measurement import Measurement
 from seq2serve.components.tasks.metric import Metric
 from seq2serve.components.tasks.task import Task
-from seq2serve.models.runtime.answers import count_cuts
+from seq2serve.models.runtime.answers import count_cuts, json_value
 from seq2serve.models.runtime.runtime import SavedModelRuntime
 
 BATCH_ROWS = 64
@@ -129,16 +129,10 @@ def query(model: SavedModelRuntime, task: Task, rows: Sequence[Row]) -> Answers:
             batch = order[first : first + BATCH_ROWS]
             for name, values in model.run(task.judged, {"text": [texts[i] for i in batch]}).items():
                 column = answers.setdefault(name, [None] * len(texts))
-                for i, value in zip(batch, values.tolist(), strict=True):
-                    column[i] = _decoded(value)
+                for i, value in zip(batch, json_value(values), strict=True):
+                    column[i] = value
             reporter.update(first + len(batch))
     return answers
-
-
-def _decoded(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_decoded(item) for item in value]
-    return value.decode() if isinstance(value, bytes) else value
 
 
 def _report_on_split(measurement: Measurement, baselines: dict[str, Measurement], strongest: str) -> dict:

@@ -135,9 +135,8 @@ class WriteShard(beam.DoFn):
         """
         index, segments = element
         dropped = frozenset().union(*held_out)
-        writer = _ShardWriter(self._folder, index)
         damages = []
-        with writer:
+        with contextlib.closing(_ShardWriter(self._folder, index)) as writer:
             for segment in segments:
                 try:
                     self._write_segment(segment, scans, dropped, writer)
@@ -199,10 +198,7 @@ class _ShardWriter:
         self._reasons = collections.Counter()
         self._files: dict[str, FileCounts] = collections.defaultdict(FileCounts)
 
-    def __enter__(self) -> "_ShardWriter":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
+    def close(self) -> None:
         for file in (*self._records.values(), self._rejects):
             file.close()
 

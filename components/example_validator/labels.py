@@ -7,39 +7,11 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 
 # Texts that spreadsheets and data frames write for a missing value, in lower case and without spaces and brackets.
-_MISSING = {
-    *(
-        "",
-        "-",
-        "--",
-        "?",
-        ".",
-        "nan",
-        "na",
-        "n/a",
-        "n.a.",
-        "null",
-        "none",
-        "nil",
-        "nat",
-        "missing",
-        "undefined",
-        "empty",
-    ),
-    *(
-        "blank",
-        "notavailable",
-        "notapplicable",
-        "#n/a",
-        "#na",
-        "#null!",
-        "#ref!",
-        "#value!",
-        "#name?",
-        "#num!",
-        "#div/0!",
-    ),
-}
+_MISSING_WORDS = """
+    - -- ? . nan na n/a n.a. null none nil nat missing undefined empty blank notavailable notapplicable
+    #n/a #na #null! #ref! #value! #name? #num! #div/0!
+"""
+_MISSING = {"", *_MISSING_WORDS.split()}
 _BRACKETS = "<>()[]{}'\" "
 _NUMBER = re.compile(r"[+-]?(\d{1,30}[.,]?\d{0,30}|[.,]\d{1,30})(e[+-]?\d{1,2})?")
 _NUM_SHOWN = 5

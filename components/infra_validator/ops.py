@@ -2,9 +2,7 @@
 
 from collections.abc import Collection, Iterable
 
-from tensorboard.compat.proto.meta_graph_pb2 import MetaGraphDef
-
-from seq2serve.models.runtime.saved_model import iterate_functions, iterate_nodes
+from seq2serve.models.runtime.saved_model import MetaGraphDef, iterate_functions, iterate_nodes
 
 # Only Python TensorFlow has kernels for these ops. The server loads a graph with them, and fails when it runs them.
 PYTHON_OPS = frozenset({"PyFunc", "PyFuncStateless", "EagerPyFunc"})

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, TextIO
 
 import numpy as np
-from tensorboard.compat.proto.meta_graph_pb2 import MetaGraphDef
 
 from seq2serve.components.infra_validator.ops import functions_that_require_xla, unsupported_ops
 from seq2serve.models.runtime import runtime, saved_model
@@ -87,7 +86,7 @@ class Validation:
     def __init__(self, trial: Trial, on_answer: Callable[[int], None] = lambda _: None):
         self.trial, self._on_answer, self._num_answers = trial, on_answer, 0
         self.measurements: dict[str, float] = {}
-        self.meta_graph: MetaGraphDef
+        self.meta_graph: saved_model.MetaGraphDef
         self.model: runtime.SavedModelRuntime
         self.rows: list[dict[str, bytes]]
         self.answers: list[dict[str, np.ndarray]] = []

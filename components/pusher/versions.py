@@ -25,7 +25,7 @@ from seq2serve.components.pusher.store import (
     Store,
     open_store,
 )
-from seq2serve.components.storage.files import local_copy
+from seq2serve.components.storage.files import local_copy, sha256_of
 
 RECORD_FILE = "assets.extra/seq2serve.json"
 STABLE = "stable"
@@ -378,7 +378,5 @@ def _digest(source: pathlib.Path) -> str:
     for path in sorted(source.rglob("*")):
         relative = path.relative_to(source).as_posix()
         if relative != RECORD_FILE and path.is_file():
-            with open(path, "rb") as file:
-                content = hashlib.file_digest(file, "sha256").hexdigest()
-            digest.update(f"{relative}\0{content}\n".encode())
+            digest.update(f"{relative}\0{sha256_of(path)}\n".encode())
     return digest.hexdigest()

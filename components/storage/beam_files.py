@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Collection, Iterator, Mapping
 from typing import BinaryIO
 
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -209,10 +209,14 @@ def remove(pattern: str) -> None:
 
 def _files_under(pattern: str, limit: int | None = None) -> list[str]:
     """Returns up to `limit` URLs of the files under a URL or under the URLs that match a pattern, sorted."""
+    return sorted(file.path for file in _match(f"{pattern}/**", limit))
+
+
+def _match(pattern: str, limit: int | None = None) -> list[FileMetadata]:
     with _store_errors(pattern):
-        (result,) = FileSystems.match([f"{pattern}/**"], limits=[limit])
+        (result,) = FileSystems.match([pattern], limits=[limit])
     # The stores' own tools represent a folder by an object whose name ends in a slash.
-    return sorted(file.path for file in result.metadata_list if not file.path.endswith("/"))
+    return [file for file in result.metadata_list if not file.path.endswith("/")]
 
 
 def fetch_file(path: str, copy: str) -> None:
@@ -241,10 +245,7 @@ def file_sizes(folder: str) -> dict[str, int]:
     Raises:
         StorageError: the store cannot be reached.
     """
-    with _store_errors(folder):
-        (result,) = FileSystems.match([f"{folder}/**"])
-    files = {file.path.removeprefix(f"{folder}/"): file.size_in_bytes for file in result.metadata_list}
-    return {name: size for name, size in files.items() if not name.endswith("/")}
+    return {file.path.removeprefix(f"{folder}/"): file.size_in_bytes for file in _match(f"{folder}/**")}
 
 
 def list_files(folder: str) -> list[str]:

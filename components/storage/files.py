@@ -4,6 +4,7 @@ An OSError about a URL is a StorageError, whose message is complete.
 """
 
 import contextlib
+import hashlib
 import os
 import posixpath
 import tempfile
@@ -20,11 +21,6 @@ def has_files(uri: str) -> bool:
         OSError: the store cannot be reached.
     """
     return beam_files().has_files(uri) if is_remote(uri) else os.path.isdir(uri)
-
-
-def find_files(pattern: str) -> list[dict]:
-    """Finds files by a URL, which may be a pattern; see beam_files.find_files."""
-    return beam_files().find_files(pattern)
 
 
 @contextlib.contextmanager
@@ -142,6 +138,12 @@ def beam_files() -> ModuleType:
     from seq2serve.components.storage import beam_files
 
     return beam_files
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """Returns the hex SHA-256 of a local file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync(path: str | os.PathLike[str]) -> None:

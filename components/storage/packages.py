@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 
 from seq2serve.components.base.errors import UserError
+from seq2serve.components.storage.files import sha256_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,9 +40,7 @@ class Package:
         path = cache() / self.file
         if not path.exists():
             self._download(path)
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if digest != self.sha256:
+        if sha256_of(path) != self.sha256:
             raise UserError(
                 f"{path} is damaged: its SHA-256 is not the expected one; delete it and run again",
                 code="file-damaged",

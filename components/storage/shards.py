@@ -1,10 +1,14 @@
-"""Names and paths of the shards in Split-*/ folders, without TensorFlow."""
+"""The files of Examples and TransformedExamples, without TensorFlow: shards in Split-*/ folders, and rejects."""
 
+import glob
+import itertools
+import json
 import posixpath
+from typing import Any
 
 from seq2serve.components.base.artifact import Artifact
 from seq2serve.components.base.errors import UserError
-from seq2serve.components.storage.files import list_files
+from seq2serve.components.storage.files import list_files, local_copy
 
 
 def shard_name(stem: str, index: int, total: int) -> str:
@@ -29,3 +33,13 @@ def shard_paths(artifact: Artifact, split: str) -> list[str]:
     if not shards:
         raise UserError(f"no shards in {folder}; run the pipeline again", code="shards-missing", path=folder)
     return shards
+
+
+def first_rejects(uri: str, number: int) -> list[dict[str, Any]]:
+    """Returns the first `number` rejected rows in the folder or URL of Examples; see artifact.Examples."""
+    lines: list[str] = []
+    with local_copy(f"{uri}/rejects") as folder:
+        for path in sorted(glob.glob(f"{glob.escape(folder)}/*.jsonl")):
+            with open(path, encoding="utf-8") as file:
+                lines += itertools.islice(file, number - len(lines))
+    return [json.loads(line) for line in lines]

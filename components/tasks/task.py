@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from seq2serve.components.tasks.evaluation import Evaluation
     from seq2serve.components.tasks.measurement import Measurement
     from seq2serve.models.config import ModelConfig, Recipe, TrainingConfig
+    from seq2serve.models.export.export import ServingModule
     from seq2serve.models.tokenizers.base import Tokenizer
     from seq2serve.models.training.loss import MaskedCrossEntropy
 
@@ -185,6 +186,11 @@ class TaskImplementation(abc.ABC):
         """Returns the evaluation that runs during training, on the batches and rows of the eval split."""
 
     @abc.abstractmethod
+    def make_serving_module(
+        self, model: "keras.Model", tokenizers: "Mapping[str, Tokenizer]", data: DataSpec, recipe: "Recipe"
+    ) -> "ServingModule":
+        """Returns the signatures of the served model."""
+
     def export(
         self,
         model: "keras.Model",
@@ -195,3 +201,7 @@ class TaskImplementation(abc.ABC):
         samples: list[str],
     ) -> None:
         """Writes a SavedModel, with warm-up requests that are built from the sample texts."""
+        from seq2serve.models.export.export import export
+
+        module = self.make_serving_module(model, tokenizers, data, recipe)
+        export(module, directory, [self.task.prompt(text) for text in samples])

@@ -44,7 +44,7 @@ class LearnTokenizers(beam.PTransform):
             paths
             | beam.Reshuffle()
             | beam.ParDo(CountWords(self._columns, self._config.whitespace == "keep"))
-            | beam.CombinePerKey(AddCounters())
+            | beam.CombinePerKey(add_counters)
             | beam.ParDo(LearnTokenizer(self._config, self._uri, self._for_labels))
         )
 
@@ -97,24 +97,12 @@ class CountLabels(beam.DoFn):
         yield split, dict(_ids().count_labels(path, self._column))
 
 
-class AddCounters(beam.CombineFn):
+def add_counters(counters: Iterable[collections.Counter]) -> collections.Counter:
     """Sums Counters. In the end one worker holds all distinct words, as SentencePiece does anyway."""
-
-    def create_accumulator(self) -> collections.Counter:
-        return collections.Counter()
-
-    def add_input(self, accumulator: collections.Counter, counter: collections.Counter) -> collections.Counter:
-        accumulator.update(counter)
-        return accumulator
-
-    def merge_accumulators(self, accumulators: Iterable[collections.Counter]) -> collections.Counter:
-        result = collections.Counter()
-        for accumulator in accumulators:
-            result.update(accumulator)
-        return result
-
-    def extract_output(self, accumulator: collections.Counter) -> collections.Counter:
-        return accumulator
+    result = collections.Counter()
+    for counter in counters:
+        result.update(counter)
+    return result
 
 
 class WriteIds(beam.DoFn):

@@ -51,14 +51,20 @@ def of_translation(
 
 
 def of_text(
-    model: EncoderClassifier | DecoderLanguageModel, tokenizer: Tokenizer, ids: tf.Tensor
+    model: EncoderClassifier | DecoderLanguageModel, tokenizer: Tokenizer, text: str, max_tokens: int | None = None
 ) -> list[AttentionMap]:
-    """Returns the maps of self-attention for ids, int32 [1, T], with the begin or end marker that the model expects."""
-    ids = model.marked(ids) if isinstance(model, EncoderClassifier) else ids
-    pieces = _pieces(tokenizer, ids)
+    """Returns the maps of self-attention for a text, which is cut after `max_tokens` tokens.
+
+    An encoder alone reads the text and its end marker; a decoder alone reads the begin marker and the text.
+    """
+    ids = tokenizer.tokenize([text])[:, :max_tokens].to_tensor()
     if isinstance(model, EncoderClassifier):
+        ids = model.marked(tf.pad(ids, [[0, 0], [0, 1]], constant_values=tokenizer.eos_id))
+        pieces = _pieces(tokenizer, ids)
         _, weights = model.encoder(model.embedding(ids), padding_mask(ids), return_weights=True)
         return list(_maps("encoder", pieces, pieces, weights))
+    ids = tf.pad(ids, [[0, 0], [1, 0]], constant_values=tokenizer.bos_id)
+    pieces = _pieces(tokenizer, ids)
     _, weights = model.decoder(model.target_embedding(ids), return_weights=True)
     return list(_maps("decoder", pieces, pieces, [self_weights for (self_weights,) in weights]))
 

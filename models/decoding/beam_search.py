@@ -49,7 +49,6 @@ class SearchStrategy(Protocol):
     Args:
         beams: K, number of hypotheses per row.
         n_best: N, number of hypotheses to return.
-        eos_id: the end marker.
     """
 
     @property
@@ -57,9 +56,6 @@ class SearchStrategy(Protocol):
 
     @property
     def n_best(self) -> int: ...
-
-    @property
-    def eos_id(self) -> int: ...
 
     def advance(self, hypotheses: Hypotheses, logits: tf.Tensor, step: tf.Tensor, limits: Any, /) -> Hypotheses:
         """Extends every unfinished hypothesis by one token; see BeamSearch."""
@@ -235,11 +231,12 @@ class BeamSearch:
             left: int32 [B], number of tokens before the maximum length.
         """
         index = tf.range(placeholders.shape[1])
+        ids_of_placeholders = tf.concat([first + index for first in self.first_placeholders], 0)
         is_used = [tf.reduce_any(ids[..., tf.newaxis] == first + index, 2) for first in self.first_placeholders]
         is_missing = placeholders[:, tf.newaxis] & ~functools.reduce(tf.logical_or, is_used)  # [B, K, M]
         is_urgent = tf.math.count_nonzero(is_missing, 2, dtype=tf.int32) >= tf.maximum(left, 1)[:, tf.newaxis]
         is_missing, is_urgent = tf.reshape(is_missing, [-1, placeholders.shape[1]]), tf.reshape(is_urgent, [-1, 1])
-        others = tf.one_hot(self._placeholder_ids(placeholders.shape[1]), logits.shape[1], False, True, dtype=tf.bool)
+        others = tf.one_hot(ids_of_placeholders, logits.shape[1], False, True, dtype=tf.bool)
         logits = tf.cond(
             tf.reduce_any(is_urgent),
             lambda: tf.where(is_urgent & tf.reduce_all(others, 0), NEG_INF, logits),
@@ -250,10 +247,6 @@ class BeamSearch:
             logits = write_slice(logits, first, tf.where(is_missing, columns, NEG_INF))
         end = logits[:, self.eos_id : self.eos_id + 1]
         return write_slice(logits, self.eos_id, tf.where(tf.reduce_any(is_missing, 1, keepdims=True), NEG_INF, end))
-
-    def _placeholder_ids(self, number: int) -> tf.Tensor:
-        """Returns the ids of all pieces of placeholders."""
-        return tf.concat([tf.range(first, first + number) for first in self.first_placeholders], 0)
 
     def _extend_greedily(
         self, h: Hypotheses, logits: tf.Tensor, step: tf.Tensor, is_last: tf.Tensor, options: BeamOptions

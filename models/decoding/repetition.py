@@ -62,10 +62,6 @@ class RepetitionLimit:
     def n_best(self) -> int:
         return self.search.n_best
 
-    @property
-    def eos_id(self) -> int:
-        return self.search.eos_id
-
     def advance(self, hypotheses: Hypotheses, logits: tf.Tensor, step: tf.Tensor, limits: Any) -> Hypotheses:
         """Extends every unfinished hypothesis by one token; see BeamSearch."""
         if self.penalty != 1:

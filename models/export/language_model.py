@@ -124,16 +124,17 @@ class LanguageModelServingModule(tf.Module):
         Returns:
             As for `serving_default`.
         """
-        options = (temperature, top_k, top_p, max_new_tokens, seed)
+        values = (temperature, top_k, top_p, max_new_tokens, seed)
+        options = dict(zip(_OPTIONS, values, strict=True))
         checks = [
-            check_rows("sample", {"text": text, **dict(zip(_OPTIONS, options, strict=True))}),
+            check_rows("sample", {"text": text, **options}),
             check_values("temperature", temperature, _is_temperature(temperature), "finite and at least 0"),
             check_values("top_k", top_k, top_k >= 0, "at least 0"),
             check_values("top_p", top_p, (top_p > 0) & (top_p <= 1), "above 0 and at most 1"),
             check_range("max_new_tokens", max_new_tokens, 1, self._max_length),
         ]
         with tf.control_dependencies(checks):
-            return self._complete(tf.identity(text), *options)
+            return self._complete(tf.identity(text), options)
 
     @signature(input_signature=[_TEXT])
     def score(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -161,25 +162,18 @@ class LanguageModelServingModule(tf.Module):
         names = ("temperature", "top_p", "max_new_tokens")
         return {"top_k": 0, "seed": 0, **{name: getattr(self.decoding, name) for name in names}}
 
-    def _complete(
-        self,
-        text: tf.Tensor,
-        temperature: tf.Tensor,
-        top_k: tf.Tensor,
-        top_p: tf.Tensor,
-        max_new_tokens: tf.Tensor,
-        seed: tf.Tensor,
-    ) -> dict[str, tf.Tensor]:
+    def _complete(self, text: tf.Tensor, options: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         ids, begins_word = self.tokenizer.tokenize_prompt(text)
+        maximum = options["max_new_tokens"]
         prompt = ids[:, -self._max_length :].to_tensor()  # [B, P]
         # The maximum over an empty batch would be the smallest int32.
-        random_numbers = draw_random_numbers(seed, tf.maximum(tf.reduce_max(max_new_tokens), 1))
-        limits = LengthLimits(tf.zeros_like(max_new_tokens), max_new_tokens)
-        options = SamplingOptions(limits, temperature, top_k, top_p, random_numbers, begins_word)
-        result = self._generate(prompt, limits=options)
+        random_numbers = draw_random_numbers(options["seed"], tf.maximum(tf.reduce_max(maximum), 1))
+        lengths = LengthLimits(tf.zeros_like(maximum), maximum)
+        chosen = (options[name] for name in ("temperature", "top_k", "top_p"))
+        result = self._generate(prompt, limits=SamplingOptions(lengths, *chosen, random_numbers, begins_word))
         return {
             "completion": self._completions(prompt, result.ids[:, 0], begins_word),
-            "finish_reason": tf.where(result.lengths[:, 0] >= max_new_tokens, LENGTH, STOP),
+            "finish_reason": tf.where(result.lengths[:, 0] >= maximum, LENGTH, STOP),
             "truncated": ids.row_lengths() > self._max_length,
         }
 

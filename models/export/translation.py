@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,7 +36,7 @@ _OPTIONS = {
     "min_length": tf.int32,
     "max_length": tf.int32,
 }
-_TEXT_AND_OPTIONS = [*_TEXT, *(tf.TensorSpec([None], dtype, name) for name, dtype in _OPTIONS.items())]
+_OPTION_SPECS = {name: tf.TensorSpec([None], dtype, name) for name, dtype in _OPTIONS.items()}
 
 
 class _Translations(NamedTuple):
@@ -162,7 +162,7 @@ class TranslationServingModule(tf.Module):
             sentence was cut at the maximum length; truncated: bool [B], whether a sentence was cut after
             `max_source_length` tokens.
         """
-        found = self._search(text, **self._filled_options(text, n_best=1))
+        found = self._search(text, self._filled_options(text, n_best=1))
         return {
             "translation": found.texts[:, 0],
             "score": found.scores[:, 0],
@@ -181,7 +181,7 @@ class TranslationServingModule(tf.Module):
         """
         return self.translate(text, **self._filled_options(text, n_best=self.decoding.beam_size))
 
-    @signature(input_signature=_TEXT_AND_OPTIONS)
+    @signature(input_signature=[*_TEXT, *_OPTION_SPECS.values()])
     def translate(
         self,
         text: tf.Tensor,
@@ -206,16 +206,16 @@ class TranslationServingModule(tf.Module):
             the same, white space aside. Where there are fewer than N, the rest are "" with the score -1e9, because JSON
             has no infinity, and the finish reason "".
         """
-        options = (beam_size, n_best, length_penalty, min_length, max_length)
-        rows = {"text": text, **dict(zip(_OPTIONS, options, strict=True))}
-        with tf.control_dependencies([check_rows("translate", rows)]):
-            options = tuple(map(tf.identity, options))
-        with tf.control_dependencies(self._checks(*options)):
-            found = self._search(tf.identity(text), *options)
+        values = (beam_size, n_best, length_penalty, min_length, max_length)
+        options = dict(zip(_OPTIONS, values, strict=True))
+        with tf.control_dependencies([check_rows("translate", {"text": text, **options})]):
+            options = {name: tf.identity(value) for name, value in options.items()}
+        with tf.control_dependencies(self._checks(**options)):
+            found = self._search(tf.identity(text), options)
         translations, reasons = found.texts, _finish_reasons(found.is_cut)
         scores = tf.where(_repeats(translations), NEG_INF, found.scores)
         scores, order = tf.math.top_k(scores, self.decoding.beam_size)  # equal scores stay in their order
-        is_returned = (scores > NEG_INF / 2) & (tf.range(self.decoding.beam_size) < options[1][:, tf.newaxis])
+        is_returned = (scores > NEG_INF / 2) & (tf.range(self.decoding.beam_size) < options["n_best"][:, tf.newaxis])
         return {
             "translations": tf.where(is_returned, tf.gather(translations, order, batch_dims=1), ""),
             "scores": tf.where(is_returned, scores, NEG_INF),
@@ -327,30 +327,20 @@ class TranslationServingModule(tf.Module):
         """Returns the maximum number of tokens of a translation, for a number or a tensor."""
         return self.decoding.max_length_ratio * source_length + self.decoding.max_length_extra
 
-    @signature(input_signature=_TEXT_AND_OPTIONS)
-    def _search(
-        self,
-        text: tf.Tensor,
-        beam_size: tf.Tensor,
-        n_best: tf.Tensor,
-        length_penalty: tf.Tensor,
-        min_length: tf.Tensor,
-        max_length: tf.Tensor,
-    ) -> _Translations:
-        """Translates texts with valid options as for `translate`.
+    @signature(input_signature=[*_TEXT, _OPTION_SPECS])
+    def _search(self, text: tf.Tensor, options: Mapping[str, tf.Tensor]) -> _Translations:
+        """Translates texts with valid options: those of `translate`, by name.
 
         The sentences of all texts are rows of the same batches, unless `split_sentences` is off. It is a separate
         tf.function, so that the graph contains it once. The model server processes the whole graph for each signature
         that it prepares.
         """
-        options = dict(zip(_OPTIONS, (beam_size, n_best, length_penalty, min_length, max_length), strict=True))
         if not self.decoding.split_sentences:
-            return _in_batches(self._search_sentences, {"text": text, **options}, self.decoding.beam_size)
+            return _in_batches(self._search_sentences, text, options, self.decoding.beam_size)
         segments = split_sentences(text)
         rows, number = segments.sentences.value_rowids(), segments.sentences.nrows()
-        inputs = {name: tf.gather(values, rows) for name, values in options.items()}
-        inputs["text"] = segments.sentences.flat_values
-        found = _in_batches(self._search_sentences, inputs, self.decoding.beam_size)
+        options = {name: tf.gather(values, rows) for name, values in options.items()}
+        found = _in_batches(self._search_sentences, segments.sentences.flat_values, options, self.decoding.beam_size)
         texts, scores = segments.join(found.texts), tf.math.unsorted_segment_sum(found.scores, rows, number)
         is_cut, truncated = (
             tf.math.unsorted_segment_sum(tf.cast(flags, tf.int32), rows, number) > 0
@@ -358,21 +348,15 @@ class TranslationServingModule(tf.Module):
         )
         return _Translations(texts, scores, is_cut, truncated)
 
-    @signature(input_signature=_TEXT_AND_OPTIONS)
-    def _search_sentences(
-        self,
-        text: tf.Tensor,
-        beam_size: tf.Tensor,
-        n_best: tf.Tensor,
-        length_penalty: tf.Tensor,
-        min_length: tf.Tensor,
-        max_length: tf.Tensor,
-    ) -> _Translations:
+    @signature(input_signature=[*_TEXT, _OPTION_SPECS])
+    def _search_sentences(self, text: tf.Tensor, options: Mapping[str, tf.Tensor]) -> _Translations:
         source, truncated, masked = self._read_source(text)  # [B, S]
         length = _lengths(source) - 1
         default = tf.cast(self._max_length(tf.cast(length, tf.float32)), tf.int32)
-        maximum = tf.where(max_length > 0, max_length, tf.maximum(default, min_length))
-        limits = BeamOptions(LengthLimits(min_length, maximum), beam_size, n_best, length_penalty)
+        minimum, maximum = options["min_length"], options["max_length"]
+        maximum = tf.where(maximum > 0, maximum, tf.maximum(default, minimum))
+        lengths = LengthLimits(minimum, maximum)
+        limits = BeamOptions(lengths, options["beam_size"], options["n_best"], options["length_penalty"])
         if masked:
             limits = limits._replace(placeholders=masked.is_used())
         beams, penalty, tokenizer = self.decoding.beam_size, self.decoding.length_penalty, self.tokenizer
@@ -391,12 +375,15 @@ class TranslationServingModule(tf.Module):
         )
 
 
-def _in_batches(search: Callable[..., _Translations], inputs: dict[str, tf.Tensor], beams: int) -> _Translations:
+def _in_batches(
+    search: Callable[..., _Translations], text: tf.Tensor, options: Mapping[str, tf.Tensor], beams: int
+) -> _Translations:
     """Calls `search` on MAX_SENTENCES rows of its inputs at a time, so that a long text needs no more memory."""
-    total = tf.size(inputs["text"])
+    total = tf.size(text)
 
     def search_next(start: tf.Tensor, found: _Translations) -> tuple[tf.Tensor, _Translations]:
-        batch = search(**{name: values[start : start + MAX_SENTENCES] for name, values in inputs.items()})
+        rows = slice(start, start + MAX_SENTENCES)
+        batch = search(text[rows], {name: values[rows] for name, values in options.items()})
         return start + MAX_SENTENCES, _Translations(*(tf.concat(pair, 0) for pair in zip(found, batch, strict=True)))
 
     none = _Translations(

@@ -65,3 +65,11 @@ def describe_cuts(texts: int, answers: int, number: int) -> list[str]:
     if answers:
         sentences.append(f"{answers} of {number} answers stopped at the maximum length (finish_reason {LENGTH})")
     return sentences
+
+
+def json_value(value: Any) -> Any:
+    """Returns an array, or a value of one, as JSON: lists of texts and numbers."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(value, list):
+        return [json_value(item) for item in value]
+    return value.decode() if isinstance(value, bytes) else value

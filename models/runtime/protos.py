@@ -16,7 +16,6 @@ MAX_REPEATED_BYTES = 32 * 2**20  # largest tensor that may be written as one rep
 with tensorflow_stub():
     from tensorflow.core.example import example_pb2
     from tensorflow.core.framework import tensor_pb2
-    from tensorflow.core.protobuf import meta_graph_pb2
     from tensorflow_serving.apis import (
         classification_pb2,
         get_model_metadata_pb2,
@@ -35,7 +34,6 @@ __all__ = [
     "get_model_metadata_pb2",
     "get_model_status_pb2",
     "input_pb2",
-    "meta_graph_pb2",
     "model_service_pb2_grpc",
     "predict_pb2",
     "prediction_log_pb2",

@@ -16,10 +16,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from tensorboard.compat.proto import config_pb2, op_def_pb2
 
 from seq2serve.models.runtime import saved_model
 from seq2serve.models.runtime.literal_path import literal_path
+from seq2serve.models.runtime.tensorflow_stub import tensorflow_stub
+
+with tensorflow_stub():
+    from tensorflow.core.framework import kernel_def_pb2, op_def_pb2
+    from tensorflow.core.protobuf import config_pb2
 
 _STRING_BYTES = 24  # sizeof(TF_TString), the runtime's string type, on all 64-bit platforms
 _ALIGNMENT = 64  # in bytes; the runtime aborts if a tensor is aligned to less
@@ -136,7 +140,8 @@ def ops_with_cpu_kernel() -> set[str]:
     """
     library = _load_library()
     with _status(library) as status:
-        kernels = _kernel_list_class().FromString(_read_buffer(library, library.TF_GetAllRegisteredKernels(status)))
+        content = _read_buffer(library, library.TF_GetAllRegisteredKernels(status))
+    kernels = kernel_def_pb2.KernelList.FromString(content)
     return {kernel.op for kernel in kernels.kernel if kernel.device_type in ("CPU", "DEFAULT")}
 
 
@@ -277,12 +282,6 @@ def _read_buffer(library: ctypes.CDLL, buffer: Any) -> bytes:
     content = ctypes.string_at(buffer.contents.data, buffer.contents.length)
     library.TF_DeleteBuffer(buffer)
     return content
-
-
-@functools.cache
-def _kernel_list_class() -> Any:  # its fields are declared at run time
-    kernel = saved_model.make_message("KernelDef", {"op": (1, ""), "device_type": (2, "")}).DESCRIPTOR
-    return saved_model.make_message("KernelList", {"kernel": (1, kernel.full_name)}, kernel.file.name)
 
 
 def _load_session(library: ctypes.CDLL, directory: str) -> tuple[int, int]:

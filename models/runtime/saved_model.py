@@ -5,8 +5,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
-from tensorboard.compat.proto import function_pb2, meta_graph_pb2, node_def_pb2, types_pb2
+from google.protobuf.message import DecodeError
+
+from seq2serve.models.runtime.tensorflow_stub import tensorflow_stub
+
+with tensorflow_stub():
+    from tensorflow.core.framework import function_pb2, node_def_pb2, types_pb2
+    from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef, TensorInfo
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 SERVE = "serve"  # tag of the graph that the model server loads
 SERVING_DEFAULT = "serving_default"
@@ -69,7 +75,7 @@ class Signature(NamedTuple):
     outputs: dict[str, TensorSpec]
 
 
-def read_meta_graph(directory: str) -> meta_graph_pb2.MetaGraphDef:
+def read_meta_graph(directory: str) -> MetaGraphDef:
     """Reads the graph that the model server would load.
 
     Args:
@@ -82,10 +88,10 @@ def read_meta_graph(directory: str) -> meta_graph_pb2.MetaGraphDef:
     path = os.path.join(directory, "saved_model.pb")
     try:
         with open(path, "rb") as file:
-            saved_model = _SAVED_MODEL.FromString(file.read())
+            saved_model = SavedModel.FromString(file.read())
     except OSError as error:
         raise ValueError(f"no SavedModel: {path}: {error.strerror}") from error
-    except message.DecodeError as error:
+    except DecodeError as error:
         raise ValueError(f"{path} is broken: it cannot be parsed as a SavedModel") from error
     for meta_graph in saved_model.meta_graphs:
         if set(meta_graph.meta_info_def.tags) == {SERVE}:
@@ -93,7 +99,7 @@ def read_meta_graph(directory: str) -> meta_graph_pb2.MetaGraphDef:
     raise ValueError(f"{path} holds no graph with the tag {SERVE!r}")
 
 
-def read_signatures(meta_graph: meta_graph_pb2.MetaGraphDef) -> dict[str, Signature]:
+def read_signatures(meta_graph: MetaGraphDef) -> dict[str, Signature]:
     """Returns signature name -> Signature, without TensorFlow's internal entries."""
     return {
         name: Signature(_specs(definition.inputs), _specs(definition.outputs))
@@ -102,7 +108,7 @@ def read_signatures(meta_graph: meta_graph_pb2.MetaGraphDef) -> dict[str, Signat
     }
 
 
-def iterate_nodes(meta_graph: meta_graph_pb2.MetaGraphDef) -> Iterator[tuple[str, node_def_pb2.NodeDef]]:
+def iterate_nodes(meta_graph: MetaGraphDef) -> Iterator[tuple[str, node_def_pb2.NodeDef]]:
     """Yields (function name, node) for every node; the name is empty for nodes outside functions."""
     for node in meta_graph.graph_def.node:
         yield "", node
@@ -111,7 +117,7 @@ def iterate_nodes(meta_graph: meta_graph_pb2.MetaGraphDef) -> Iterator[tuple[str
             yield function.signature.name, node
 
 
-def iterate_functions(meta_graph: meta_graph_pb2.MetaGraphDef) -> Iterator[function_pb2.FunctionDef]:
+def iterate_functions(meta_graph: MetaGraphDef) -> Iterator[function_pb2.FunctionDef]:
     """Yields every function in the graph's library."""
     yield from meta_graph.graph_def.library.function
 
@@ -171,7 +177,7 @@ def _numbers(label: str, spec: TensorSpec, value: Any) -> np.ndarray:
     return converted
 
 
-def _specs(tensors: Mapping[str, meta_graph_pb2.TensorInfo]) -> dict[str, TensorSpec]:
+def _specs(tensors: Mapping[str, TensorInfo]) -> dict[str, TensorSpec]:
     specs = {}
     for name, info in sorted(tensors.items()):
         sizes = tuple(None if dimension.size < 0 else dimension.size for dimension in info.tensor_shape.dim)
@@ -179,39 +185,3 @@ def _specs(tensors: Mapping[str, meta_graph_pb2.TensorInfo]) -> dict[str, Tensor
         dtype = _DTYPES.get(info.dtype, types_pb2.DataType.Name(info.dtype))
         specs[name] = TensorSpec(dtype, shape, info.name)
     return specs
-
-
-def make_message(name: str, fields: Mapping[str, tuple[int, str]], dependency: str = "") -> type[message.Message]:
-    """Makes a protocol buffer class for a TensorFlow message that tensorboard does not include.
-
-    Args:
-        name: name of the message.
-        fields: field name -> (number, type). The type is the full name of a message, for a repeated field, or "" for a
-            string.
-        dependency: the proto file that declares the types.
-    Returns:
-        The class; it treats all other fields of the message as unknown fields.
-    """
-    field_proto = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(name=f"seq2serve/{name}.proto", package="seq2serve", syntax="proto3")
-    if dependency:
-        file.dependency.append(dependency)
-    descriptor = file.message_type.add(name=name)
-    for field, (number, type_name) in fields.items():
-        descriptor.field.add(
-            name=field,
-            number=number,
-            label=field_proto.LABEL_REPEATED if type_name else field_proto.LABEL_OPTIONAL,
-            type=field_proto.TYPE_MESSAGE if type_name else field_proto.TYPE_STRING,
-            type_name=f".{type_name}" if type_name else None,
-        )
-    pool = descriptor_pool.Default()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"seq2serve.{name}"))
-
-
-_SAVED_MODEL = make_message(
-    "SavedModel",
-    {"meta_graphs": (2, meta_graph_pb2.MetaGraphDef.DESCRIPTOR.full_name)},
-    meta_graph_pb2.DESCRIPTOR.name,
-)

@@ -19,6 +19,26 @@ SHAPE_MULTIPLE = 2  # lengths are padded to a multiple of this: half as many sha
 _Length = TypeVar("_Length", int, np.ndarray)
 
 
+class BatchSpec(NamedTuple):
+    """Which examples become batches, and in which order.
+
+    Args:
+        files: TFRecords with the ids of each column.
+        batch_tokens: maximum number of tokens in a batch; see `plan_batches` and `packed_batches`.
+        seed: seed of the order, which differs between epochs.
+        start: number of batches to skip, to resume where an earlier run stopped.
+        epochs: number of passes over the examples; None repeats forever.
+        weights: of each corpus, to draw examples by weight (see mixture.py); empty to draw each once per epoch.
+    """
+
+    files: Sequence[str]
+    batch_tokens: int
+    seed: int
+    start: int = 0
+    epochs: int | None = None
+    weights: Sequence[float] = ()
+
+
 class Plan(NamedTuple):
     """The batches of a pool.
 
@@ -83,51 +103,29 @@ def _padded(length: _Length) -> _Length:
     return -(-length // SHAPE_MULTIPLE) * SHAPE_MULTIPLE
 
 
-def pair_batches(
-    files: Sequence[str],
-    batch_tokens: int,
-    seed: int,
-    start: int = 0,
-    epochs: int | None = None,
-    weights: Sequence[float] = (),
-) -> tf.data.Dataset:
+def pair_batches(spec: BatchSpec) -> tf.data.Dataset:
     """Makes training batches of pairs for a Transformer.
 
     Args:
-        files: TFRecords with `source_ids` and `target_ids`.
-        batch_tokens: see `plan_batches`.
-        seed: seed of the order, which differs between epochs.
-        start: number of batches to skip, to resume where an earlier run stopped.
-        epochs: number of passes over the examples; None repeats forever.
-        weights: of each corpus, to draw examples by weight (see mixture.py); empty to draw each once per epoch.
+        spec: its files have `source_ids` and `target_ids`.
     Returns:
         A dataset of ({"source" [B, S], "target" [B, T]}, labels [B, T]), int32. The source has an end marker, the
         target a begin marker, and the labels an end marker.
     """
 
     def plan(pool: Pool, rng: np.random.Generator, epoch: int) -> Plan:
-        batches = plan_batches(pool.lengths("source"), pool.lengths("target"), batch_tokens, rng)
+        batches = plan_batches(pool.lengths("source"), pool.lengths("target"), spec.batch_tokens, rng)
         return Plan(len(batches), lambda index: _pair_batch(pool, batches[index]))
 
     ids = tf.TensorSpec([None, None], tf.int32)
-    epochs_of_pools = _epochs(files, ("source", "target"), epochs, weights, seed)
-    return _dataset(epochs_of_pools, plan, seed, start, ({"source": ids, "target": ids}, ids))
+    return _dataset(spec, ("source", "target"), plan, ({"source": ids, "target": ids}, ids))
 
 
-def class_batches(
-    files: Sequence[str],
-    batch_tokens: int,
-    seed: int,
-    start: int = 0,
-    epochs: int | None = None,
-    token_dropout: float = 0.0,
-    weights: Sequence[float] = (),
-) -> tf.data.Dataset:
+def class_batches(spec: BatchSpec, token_dropout: float = 0.0) -> tf.data.Dataset:
     """Makes training batches of labelled texts for an EncoderClassifier.
 
     Args:
-        files: TFRecords with `text_ids` and `label_ids`, one label per row.
-        batch_tokens, seed, start, epochs, weights: see `pair_batches`.
+        spec: its files have `text_ids` and `label_ids`, one label per row.
         token_dropout: share of a text's tokens that are replaced by `<unk>`, drawn again in each epoch (word dropout,
             Iyyer et al. 2015). It keeps a classifier from memorising the texts of a small corpus by a word or two.
     Returns:
@@ -136,7 +134,7 @@ def class_batches(
 
     def plan(pool: Pool, rng: np.random.Generator, epoch: int) -> Plan:
         lengths = pool.lengths("text")
-        batches = plan_batches(lengths, lengths, batch_tokens, rng)
+        batches = plan_batches(lengths, lengths, spec.batch_tokens, rng)
         first_seed = int(rng.integers(2**31))
         return Plan(len(batches), lambda index: class_batch(pool, batches[index], first_seed + index))
 
@@ -147,33 +145,23 @@ def class_batches(
         return text, np.concatenate(pool.rows("label", examples))
 
     signature = (tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None], tf.int32))
-    return _dataset(_epochs(files, ("text", "label"), epochs, weights, seed), plan, seed, start, signature)
+    return _dataset(spec, ("text", "label"), plan, signature)
 
 
-def packed_batches(
-    files: Sequence[str],
-    context: int,
-    batch_tokens: int,
-    seed: int,
-    start: int = 0,
-    epochs: int | None = None,
-    weights: Sequence[float] = (),
-) -> tf.data.Dataset:
+def packed_batches(spec: BatchSpec, context: int) -> tf.data.Dataset:
     """Makes training batches for a DecoderLanguageModel: documents are concatenated and cut into full rows.
 
     A row may hold several documents or a part of a long one. Each document begins with a begin marker, which the model
     uses to hide the documents before it.
 
     Args:
-        files: TFRecords with `text_ids`, one document per row.
+        spec: its files have `text_ids`, one document per row; weights count documents.
         context: T, number of tokens in a row. Only the last row of an epoch is padded.
-        batch_tokens: number of tokens in a batch.
-        seed, start, epochs, weights: see `pair_batches`; weights count documents.
     Returns:
         A dataset of (text [B, T], labels [B, T]), int32. A label is the next token, end markers included; begin markers
         are not predicted.
     """
-    size = max(1, batch_tokens // context)
+    size = max(1, spec.batch_tokens // context)
 
     def plan(pool: Pool, rng: np.random.Generator, epoch: int) -> Plan:
         text, labels = pack(pool, rng, context, skip=int(rng.integers(context)) if epoch else 0)
@@ -182,7 +170,7 @@ def packed_batches(
         return Plan(len(batches), lambda index: (text[batches[index]], labels[batches[index]]))
 
     ids = tf.TensorSpec([None, context], tf.int32)
-    return _dataset(_epochs(files, ("text",), epochs, weights, seed), plan, seed, start, (ids, ids))
+    return _dataset(spec, ("text",), plan, (ids, ids))
 
 
 def pack(pool: Pool, rng: np.random.Generator, context: int, skip: int) -> tuple[np.ndarray, np.ndarray]:
@@ -208,41 +196,34 @@ def pack(pool: Pool, rng: np.random.Generator, context: int, skip: int) -> tuple
 
 
 def _dataset(
-    epochs: Callable[[], Iterable[Iterable[Pool]]],
+    spec: BatchSpec,
+    columns: Sequence[str],
     plan: Callable[[Pool, np.random.Generator, int], Plan],
-    seed: int,
-    start: int,
     signature: Any,
 ) -> tf.data.Dataset:
     """Makes a dataset of planned batches. Skipping the first `start` batches costs no more than planning them."""
 
     def batches() -> Iterator[Any]:
-        to_skip = start
-        for epoch, pools in enumerate(epochs()):
+        to_skip = spec.start
+        for epoch, pools in enumerate(_epochs(spec, columns)):
             for number, pool in enumerate(pools):
-                planned = plan(pool, np.random.default_rng([seed, epoch, number]), epoch)
+                planned = plan(pool, np.random.default_rng([spec.seed, epoch, number]), epoch)
                 yield from map(planned.make, range(to_skip, planned.num_batches))
                 to_skip = max(0, to_skip - planned.num_batches)
 
     return tf.data.Dataset.from_generator(batches, output_signature=signature).prefetch(8)
 
 
-def _epochs(
-    files: Sequence[str], columns: Sequence[str], epochs: int | None, weights: Sequence[float], seed: int
-) -> Callable[[], Iterator[Iterable[Pool]]]:
-    """Returns a function that yields the pools of each epoch. A corpus of one pool is read once and stays in memory."""
-
-    def mix() -> Iterator[Iterable[Pool]]:
-        return itertools.islice(mixed_epochs(files, columns, weights, seed), epochs)
-
-    def read() -> Iterator[Iterable[Pool]]:
-        first_pools = list(itertools.islice(read_pools(files, columns), 2))
-        if not first_pools:
-            raise ValueError(f"there are no examples in {', '.join(files)}")
-        for _ in itertools.count() if epochs is None else range(epochs):
-            yield first_pools if len(first_pools) == 1 else read_pools(files, columns)
-
-    return mix if weights else read
+def _epochs(spec: BatchSpec, columns: Sequence[str]) -> Iterator[Iterable[Pool]]:
+    """Yields the pools of each epoch. A corpus of one pool is read once and stays in memory."""
+    if spec.weights:
+        yield from itertools.islice(mixed_epochs(spec.files, columns, spec.weights, spec.seed), spec.epochs)
+        return
+    first_pools = list(itertools.islice(read_pools(spec.files, columns), 2))
+    if not first_pools:
+        raise ValueError(f"there are no examples in {', '.join(spec.files)}")
+    for _ in itertools.count() if spec.epochs is None else range(spec.epochs):
+        yield first_pools if len(first_pools) == 1 else read_pools(spec.files, columns)
 
 
 def _pair_batch(pool: Pool, examples: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:

@@ -133,11 +133,14 @@ class _Attention(keras.layers.Layer):
         self.kv_width, self.dropout = 2 * kv_heads * self.head_size, Dropout(dropout)
 
     def build(self, *_shapes: Any) -> None:
-        """Creates the projections. Each D x D block has Glorot's scale, as separate matrices would."""
-        raise NotImplementedError
+        """Creates the output projection, after those of a subclass."""
+        self.out_kernel, self.out_bias = self._add_projection("out", self.d_model, keras.initializers.GlorotUniform())
 
     def _add_projection(self, name: str, width: int, initializer: Any = None) -> tuple[Any, Any]:
-        """Creates a kernel [D, width] and, unless `use_bias` is off, a bias."""
+        """Creates a kernel [D, width] and, unless `use_bias` is off, a bias.
+
+        By default, each D x D block has Glorot's scale, as separate matrices would.
+        """
         limit = (3 / self.d_model) ** 0.5
         initializer = initializer or keras.initializers.RandomUniform(-limit, limit)
         kernel = self.add_weight(shape=(self.d_model, width), initializer=initializer, name=f"{name}_kernel")
@@ -201,7 +204,7 @@ class SelfAttention(_Attention):
     def build(self, *_shapes: Any) -> None:
         """Creates in_kernel [D, D + 2 D / G] and out_kernel [D, D]."""
         self.in_kernel, self.in_bias = self._add_projection("in", self.d_model + self.kv_width)
-        self.out_kernel, self.out_bias = self._add_projection("out", self.d_model, keras.initializers.GlorotUniform())
+        super().build()
 
     def call(
         self,
@@ -278,7 +281,7 @@ class CrossAttention(_Attention):
         """Creates query_kernel [D, D], memory_kernel [D, 2 D / G] for keys and values, and out_kernel [D, D]."""
         self.query_kernel, self.query_bias = self._add_projection("query", self.d_model)
         self.memory_kernel, self.memory_bias = self._add_projection("memory", self.kv_width)
-        self.out_kernel, self.out_bias = self._add_projection("out", self.d_model, keras.initializers.GlorotUniform())
+        super().build()
 
     def call(
         self,

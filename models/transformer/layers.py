@@ -59,12 +59,12 @@ def sinusoids(positions: tf.Tensor, d_model: int, layout: str = "interleaved") -
     Returns:
         float32 [..., D].
     """
-    if layout == "tensor2tensor":
-        frequency = tf.constant(10000.0 ** (-np.arange(d_model // 2) / max(1, d_model // 2 - 1)), tf.float32)
-        angle = tf.cast(positions, tf.float32)[..., tf.newaxis] * frequency  # [..., D/2]
-        return tf.concat([tf.sin(angle), tf.cos(angle)], -1)
-    frequency = tf.constant(10000.0 ** (-np.arange(0, d_model, 2) / d_model), tf.float32)  # [D/2]
+    half = d_model // 2
+    steps = max(1, half - 1) if layout == "tensor2tensor" else half  # until the wavelength is 2 pi times 10,000
+    frequency = tf.constant(10000.0 ** (-np.arange(half) / steps), tf.float32)  # [D/2]
     angle = tf.cast(positions, tf.float32)[..., tf.newaxis] * frequency  # [..., D/2]
+    if layout == "tensor2tensor":
+        return tf.concat([tf.sin(angle), tf.cos(angle)], -1)
     pairs = tf.stack([tf.sin(angle), tf.cos(angle)], axis=-1)  # [..., D/2, 2]
     return tf.reshape(pairs, tf.concat([tf.shape(positions), [d_model]], 0))
 

@@ -53,11 +53,16 @@ class _Stack(keras.layers.Layer):
             if layer:
                 layer.build((None, None, self.config.d_model))
 
-    def start(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Adds positions to embeddings, normalises, and applies dropout: float [B, T, D] -> [B, T, D]."""
+    def _apply(self, x: tf.Tensor, *inputs: Any, training: bool, return_weights: bool) -> Any:
+        """Applies every layer to embeddings, float [B, T, D], and to what all layers take; see `call`."""
         x = self.positions(x, tf.range(tf.shape(x)[1]))
         x = self.embedding_norm(x, training=training) if self.embedding_norm else x
-        return self.dropout(x, training=training)
+        x, weights = self.dropout(x, training=training), []
+        for layer in self.layers:
+            x, layer_weights = layer(x, *inputs, training=training, return_weights=True)
+            weights.append(layer_weights)
+        x = self.finish(x, training)
+        return (x, weights) if return_weights else x
 
     def finish(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Applies the final norm of a pre-norm stack: float [B, T, D] -> [B, T, D]."""
@@ -88,12 +93,7 @@ class Encoder(_Stack):
         Returns:
             float [B, S, D].
         """
-        x, weights = self.start(x, training), []
-        for layer in self.layers:
-            x, layer_weights = layer(x, attention_mask, training=training, return_weights=True)
-            weights.append(layer_weights)
-        x = self.finish(x, training)
-        return (x, weights) if return_weights else x
+        return self._apply(x, attention_mask, training=training, return_weights=return_weights)
 
 
 @keras.saving.register_keras_serializable("seq2serve")
@@ -131,13 +131,9 @@ class Decoder(_Stack):
         Returns:
             float [B, T, D].
         """
-        x, mask, weights = self.start(x, training), causal_mask(tf.shape(x)[1]), []
+        mask = causal_mask(tf.shape(x)[1])
         mask = mask if self_mask is None else mask & self_mask
-        for layer in self.layers:
-            x, layer_weights = layer(x, mask, memory, memory_mask, training=training, return_weights=True)
-            weights.append(layer_weights)
-        x = self.finish(x, training)
-        return (x, weights) if return_weights else x
+        return self._apply(x, mask, memory, memory_mask, training=training, return_weights=return_weights)
 
 
 class _Model(TrainStepMixin, keras.Model):

@@ -87,7 +87,7 @@ class LoadedModel:
         texts = [text] if isinstance(text, str) else list(text)
         signature = self._signature_with(options) if options else SERVING_DEFAULT
         rows = self._outputs(signature, {"text": texts, **self._options(signature, len(texts), options)})
-        _warn_of_cuts(rows)
+        _warn_of_cuts(rows, stacklevel=3)
         answers = _answers(self._signature(signature), rows)
         if "n_best" not in options:
             answers = [answer[0] if isinstance(answer, list) else answer for answer in answers]
@@ -95,10 +95,8 @@ class LoadedModel:
 
     def predict(self, text: str | Sequence[str]) -> Any:
         """Returns every output of `serving_default`: a dict for one text, a list of dicts for several."""
-        texts = [text] if isinstance(text, str) else list(text)
-        rows = self._outputs(SERVING_DEFAULT, {"text": texts})
-        _warn_of_cuts(rows)
-        return rows[0] if isinstance(text, str) else rows
+        rows, is_one = self._by_row(SERVING_DEFAULT, text)
+        return rows[0] if is_one else rows
 
     def score(self, texts: "str | Pair | Sequence[str] | Sequence[Pair]") -> Any:
         """Scores texts, or of a translator pairs of source and target.
@@ -112,7 +110,6 @@ class LoadedModel:
             UserError: the model has no signature `score`, or a pair is incomplete.
         """
         rows, is_one = self._by_row("score", texts)
-        _warn_of_cuts(rows)
         return rows[0] if is_one else rows
 
     def embed(self, text: str | Sequence[str]) -> np.ndarray:
@@ -125,14 +122,10 @@ class LoadedModel:
         Raises:
             UserError: the model has no signature `embed`.
         """
-        texts = [text] if isinstance(text, str) else list(text)
-        self._signature("embed")
-        if not texts:
-            return self.run("embed", {"text": texts})["embedding"]
-        rows = self._outputs("embed", {"text": texts})
-        _warn_of_cuts(rows)
-        embeddings = np.stack([row["embedding"] for row in rows])
-        return embeddings[0] if isinstance(text, str) else embeddings
+        rows, is_one = self._by_row("embed", text)
+        if not rows:
+            return self.run("embed", {"text": []})["embedding"]
+        return rows[0]["embedding"] if is_one else np.stack([row["embedding"] for row in rows])
 
     def attention(self, pairs: "Pair | Sequence[Pair]") -> Any:
         """Returns a translator's cross-attention between source and target tokens.
@@ -146,7 +139,6 @@ class LoadedModel:
             UserError: the model has no signature `attention`, or a pair is incomplete.
         """
         rows, is_one = self._by_row("attention", pairs)
-        _warn_of_cuts(rows)
         maps = [_unpadded(row) for row in rows]
         return maps[0] if is_one else maps
 
@@ -211,11 +203,13 @@ class LoadedModel:
         return {name: _per_row(name, value, rows) for name, value in values.items()}
 
     def _by_row(self, signature: str, texts: Any) -> tuple[list[dict[str, Any]], bool]:
-        """Returns the outputs for each row, and whether there is only one, outside of a list."""
+        """Returns the outputs for each row, and whether there is only one, outside of a list; warns of cuts."""
         names = list(self._signature(signature).inputs)
         is_one = isinstance(texts, str | Mapping) or (isinstance(texts, tuple) and len(names) > 1)
-        rows = [_row(names, row) for row in ([texts] if is_one else texts)]
-        return self._outputs(signature, {name: [row[name] for row in rows] for name in names}), is_one
+        inputs = [_row(names, row) for row in ([texts] if is_one else texts)]
+        rows = self._outputs(signature, {name: [row[name] for row in inputs] for name in names})
+        _warn_of_cuts(rows, stacklevel=4)
+        return rows, is_one
 
     def _outputs(self, signature: str, inputs: Mapping[str, Sequence]) -> list[dict[str, Any]]:
         """Returns a dict of outputs for each row; texts of similar length are answered together."""
@@ -247,11 +241,11 @@ def _answers(signature: Signature, rows: list[dict[str, Any]]) -> list[Any]:
     ]
 
 
-def _warn_of_cuts(rows: list[dict[str, Any]]) -> None:
-    """Warns the caller of a method of LoadedModel if texts or answers were cut."""
+def _warn_of_cuts(rows: list[dict[str, Any]], stacklevel: int) -> None:
+    """Warns the caller of a method of LoadedModel, `stacklevel` frames above, if texts or answers were cut."""
     columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
     for sentence in describe_cuts(*count_cuts(columns), len(rows)):
-        warnings.warn(sentence, UserWarning, stacklevel=3)
+        warnings.warn(sentence, UserWarning, stacklevel=stacklevel)
 
 
 def _row(names: list[str], row: Any) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """What `run` and `evaluate` read: rows in memory, written to a file like any other, and the columns of rows."""
 
-import hashlib
 import json
 import os
 import tempfile
@@ -12,6 +11,7 @@ import pyarrow
 from pyarrow import parquet
 
 from seq2serve.components.base.errors import UserError
+from seq2serve.components.storage.files import sha256_of
 from seq2serve.pipeline.run_config import SHORT_COLUMNS, named_columns
 from seq2serve.pipeline.running.state_folder import state_folder
 
@@ -50,9 +50,7 @@ def write_rows(rows: Any, pipeline_root: str) -> str:
         number = _write_parquet(rows, staged) if is_table else _write_json_lines(rows, staged)
         if not number:
             raise UserError("there are no rows; pass at least some for every split", code="rows-empty")
-        with staged.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        path = folder / f"{digest[:16]}.{'parquet' if is_table else 'jsonl'}"
+        path = folder / f"{sha256_of(staged)[:16]}.{'parquet' if is_table else 'jsonl'}"
         os.replace(staged, path)
     return str(path)
 

@@ -1,9 +1,8 @@
 """`seq2serve chat`: streams a language model's continuation of each line that a person types."""
 
-import dataclasses
 import sys
-from collections.abc import Iterable, Iterator
-from typing import BinaryIO, NamedTuple, TextIO
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, BinaryIO, NamedTuple, TextIO
 
 from seq2serve.components.base.errors import UserError
 from seq2serve.models.runtime.answers import FINISH_REASON, LENGTH, STOP, TRUNCATED, default_options
@@ -13,17 +12,6 @@ from seq2serve.pipeline.serving.location import load_runtime, saved_model
 SIGNATURE = "sample"
 _TOKENS_PER_PIECE = 4  # fewer look smoother, but take more calls
 _NUM_SEEDS = 2**31  # the signature takes int32
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """Inputs of the signature `sample`, see models/decoding/sampling.py."""
-
-    temperature: float
-    top_k: int
-    top_p: float
-    max_new_tokens: int
-    seed: int
 
 
 class Piece(NamedTuple):
@@ -61,7 +49,7 @@ def chat_with(model: str, seed: int, **options: float | None) -> None:
             options=missing,
         )
     try:
-        chat(served, read_lines(sys.stdin.buffer), sys.stdout, sys.stderr, Options(**chosen, seed=seed))
+        chat(served, read_lines(sys.stdin.buffer), sys.stdout, sys.stderr, {**chosen, "seed": seed})
     except (ValueError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]  # the rest names nodes of the graph
         raise UserError(f"{model} cannot continue a text: {reason}", code="model-failed", path=model) from error
@@ -85,7 +73,9 @@ def read_lines(file: BinaryIO) -> Iterator[str]:
         yield text
 
 
-def chat(served: SavedModelRuntime, lines: Iterable[str], out: TextIO, notes: TextIO, options: Options) -> None:
+def chat(
+    served: SavedModelRuntime, lines: Iterable[str], out: TextIO, notes: TextIO, options: Mapping[str, Any]
+) -> None:
     """Writes a continuation of each line; an empty line continues all of the text that was written last.
 
     Args:
@@ -93,7 +83,7 @@ def chat(served: SavedModelRuntime, lines: Iterable[str], out: TextIO, notes: Te
         lines: what the person types, see `read_lines`.
         out: shows each piece as soon as the model returns it.
         notes: says what was cut.
-        options: `seed` is that of the first continuation; each following one adds 1.
+        options: of the signature, by name; `seed` is that of the first continuation; each following one adds 1.
     Raises:
         UserError: the model is not a language model.
     """
@@ -108,7 +98,7 @@ def chat(served: SavedModelRuntime, lines: Iterable[str], out: TextIO, notes: Te
         text = line or text
         out.write(text)
         piece = Piece("", truncated=False, finish_reason=STOP)
-        for piece in stream(served, text, dataclasses.replace(options, seed=(options.seed + number) % _NUM_SEEDS)):
+        for piece in stream(served, text, {**options, "seed": (options["seed"] + number) % _NUM_SEEDS}):
             out.write(piece.text)
             out.flush()
             text += piece.text
@@ -117,10 +107,10 @@ def chat(served: SavedModelRuntime, lines: Iterable[str], out: TextIO, notes: Te
         if piece.truncated:
             notes.write("(the text is longer than the model reads: its beginning was cut)\n")
         if piece.finish_reason == LENGTH:
-            notes.write(f"(reached --max-new-tokens {options.max_new_tokens}: an empty line continues)\n")
+            notes.write(f"(reached --max-new-tokens {options['max_new_tokens']}: an empty line continues)\n")
 
 
-def stream(served: SavedModelRuntime, text: str, options: Options) -> Iterator[Piece]:
+def stream(served: SavedModelRuntime, text: str, options: Mapping[str, Any]) -> Iterator[Piece]:
     """Yields a continuation piece by piece.
 
     Each call of the signature has the same seed and a higher limit. A row's random numbers depend only on its seed, so
@@ -129,11 +119,11 @@ def stream(served: SavedModelRuntime, text: str, options: Options) -> Iterator[P
     Raises:
         ValueError: the signature lacks an output, as in models that an earlier version exported.
     """
-    inputs = {name: [value] for name, value in dataclasses.asdict(options).items()}
-    written = ""
-    for length in range(_TOKENS_PER_PIECE, options.max_new_tokens + _TOKENS_PER_PIECE, _TOKENS_PER_PIECE):
-        inputs["max_new_tokens"] = [min(length, options.max_new_tokens)]
-        outputs = served.run(SIGNATURE, {"text": [text], **inputs})
+    inputs = {name: [value] for name, value in {"text": text, **options}.items()}
+    written, limit = "", options["max_new_tokens"]
+    for length in range(_TOKENS_PER_PIECE, limit + _TOKENS_PER_PIECE, _TOKENS_PER_PIECE):
+        inputs["max_new_tokens"] = [min(length, limit)]
+        outputs = served.run(SIGNATURE, inputs)
         if missing := [name for name in ("completion", FINISH_REASON, TRUNCATED) if name not in outputs]:
             raise ValueError(f"signature {SIGNATURE!r} has no output {missing[0]!r}; export the model again")
         completion = outputs["completion"][0].decode()

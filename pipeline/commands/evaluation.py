@@ -2,9 +2,6 @@
 
 import collections
 import dataclasses
-import glob
-import itertools
-import json
 import tempfile
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -18,7 +15,7 @@ from seq2serve.components.example_gen.executor import generate_test_examples
 from seq2serve.components.pusher.versions import read_record
 from seq2serve.components.storage.examples_io import read_batches
 from seq2serve.components.storage.files import local_copy
-from seq2serve.components.storage.shards import shard_paths
+from seq2serve.components.storage.shards import first_rejects, shard_paths
 from seq2serve.components.storage.text_keys import exact_key
 from seq2serve.components.tasks.data import Answers, Baseline, Row
 from seq2serve.components.tasks.registry import get_task
@@ -192,7 +189,7 @@ def evaluate_files(model: FinishedModel, files: str, config: PipelineConfig) -> 
         )
         slice_columns = [*data.slice_columns, *columns_to_slice_by(examples)]
         rows = read_rows(examples, "test", [*task.columns, *slice_columns])
-        rejects = _first_rejects(folder)
+        rejects = first_rejects(folder, NUM_SHOWN)
     rows = rows[: config.evaluation.num_examples or None]
     warnings: list[str] = []
 
@@ -230,15 +227,6 @@ def _check_roles(files: str) -> None:
             code="split-unexpected",
             split=split,
         )
-
-
-def _first_rejects(folder: str) -> list[dict[str, Any]]:
-    paths = sorted(glob.glob(f"{glob.escape(folder)}/rejects/*.jsonl"))
-    lines: list[str] = []
-    for path in paths:
-        with open(path, encoding="utf-8") as file:
-            lines += itertools.islice(file, NUM_SHOWN - len(lines))
-    return [json.loads(line) for line in lines]
 
 
 def _trained_warnings(model: FinishedModel, rows: list[Row]) -> list[str]:

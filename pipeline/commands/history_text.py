@@ -3,10 +3,9 @@
 import time
 
 from seq2serve.components.base.errors import UserError
-from seq2serve.pipeline.metadata.database import sqlite_url
 from seq2serve.pipeline.metadata.store import Execution, MetadataStore, Run
 from seq2serve.pipeline.running.history import read_run, read_runs
-from seq2serve.pipeline.running.state_folder import state_folder
+from seq2serve.pipeline.running.state_folder import OWN_STORE, StateFolder, state_folder
 
 
 def open_store(pipeline_root: str, metadata_url: str) -> MetadataStore:
@@ -17,15 +16,16 @@ def open_store(pipeline_root: str, metadata_url: str) -> MetadataStore:
     """
     if metadata_url:
         return MetadataStore(metadata_url)
-    path = state_folder(pipeline_root) / "metadata.sqlite"
-    if not path.is_file():
+    state = StateFolder(state_folder(pipeline_root))
+    if not state.has_own_store:
+        path = state.path / OWN_STORE
         raise UserError(
             f"no runs in {pipeline_root}: file not found: {path}; pass the folder with --pipeline-root, or a shared "
             f"store with --metadata. For a URL, change to the folder in which the runs were started",
             code="metadata-store-missing",
             path=str(path),
         )
-    return MetadataStore(sqlite_url(path))
+    return MetadataStore(state.metadata_url)
 
 
 def runs_text(store: MetadataStore) -> str:

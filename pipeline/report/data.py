@@ -1,8 +1,5 @@
 """The data section of a report: files, rejected rows, text lengths, labels and anomalies."""
 
-import glob
-import itertools
-import json
 from typing import Any
 
 from seq2serve.components.base.artifact import Artifact
@@ -14,7 +11,7 @@ from seq2serve.components.statistics_gen.statistics_file import (
     read_statistics,
 )
 from seq2serve.components.statistics_gen.totals import label_totals, label_totals_of, mean_lengths
-from seq2serve.components.storage.files import local_copy
+from seq2serve.components.storage.shards import first_rejects
 from seq2serve.pipeline.report import plots
 from seq2serve.pipeline.report.facts import RunFacts
 
@@ -42,7 +39,7 @@ def describe_data(facts: RunFacts) -> dict[str, Any]:
         "num_files": len(files),
         "num_bytes": sum(file["bytes"] for file in files),
         "examples": examples.properties if examples else None,
-        "rejects": _rejects(examples.uri) if examples else [],
+        "rejects": first_rejects(examples.uri, MAX_REJECTS) if examples else [],
         "labels": label_totals(statistics) if statistics else {},
         "corpora": _corpora(statistics) if statistics else [],
         "plots": _plots(facts),
@@ -88,19 +85,6 @@ def _corpora(statistics: Artifact) -> list[dict[str, Any]]:
 
 def _transform_output(facts: RunFacts, key: str) -> Artifact | None:
     return facts.output("Transform", key) or facts.output("TransformByTokenizer", key)
-
-
-def _rejects(uri: str) -> list[dict]:
-    """Returns the first rejected rows."""
-    with local_copy(f"{uri}/rejects") as folder:
-        paths = sorted(glob.glob(f"{glob.escape(folder)}/*.jsonl"))
-        lines = itertools.chain.from_iterable(map(_first_lines, paths))
-        return [json.loads(line) for line in itertools.islice(lines, MAX_REJECTS)]
-
-
-def _first_lines(path: str) -> list[str]:
-    with open(path, encoding="utf-8") as file:
-        return list(itertools.islice(file, MAX_REJECTS))
 
 
 def _plots(facts: RunFacts) -> dict[str, str]:

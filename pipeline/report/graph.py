@@ -7,6 +7,7 @@ neighbours. A graph library is not worth a dependency for a dozen nodes.
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 BOX = (150, 44)  # width and height of a node, in pixels
 LANE = 14  # width of a line that passes through a layer
@@ -72,7 +73,7 @@ def _order(layers: list[list[_Slot]], edges: list[tuple[_Slot, _Slot]]) -> None:
         neighbours, rows = (above, layers[1:]) if sweep % 2 == 0 else (below, layers[-2::-1])
         for row in rows:
             position = {slot: i / max(1, len(slots) - 1) for slots in layers for i, slot in enumerate(slots)}
-            means = {slot: _mean([position[n] for n in neighbours.get(slot, [slot])]) for slot in row}
+            means = {slot: fmean([position[n] for n in neighbours.get(slot, [slot])]) for slot in row}
             row.sort(key=means.__getitem__)
 
 
@@ -99,7 +100,3 @@ def _drawing(layers: list[list[_Slot]], edges: list[tuple[_Slot, _Slot]]) -> Dra
 
 def _width(slot: _Slot) -> float:
     return BOX[0] if isinstance(slot, str) else LANE
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

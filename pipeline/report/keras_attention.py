@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-import tensorflow as tf
 
 from seq2serve.models.decoding.attention_maps import of_text
 from seq2serve.models.tokenizers.tokenizer import load_tokenizer
@@ -27,13 +26,6 @@ def self_attention(folder: str, texts: Sequence[str]) -> list[tuple[list[str], n
     model, tokenizer = load_model(folder), load_tokenizer(f"{folder}/tokenizer")
     if not isinstance(model, EncoderClassifier | DecoderLanguageModel):
         return []
-    # An encoder alone reads the text and its end marker; a decoder alone reads the begin marker and the text.
-    is_encoder = isinstance(model, EncoderClassifier)
-    padding, marker = ([0, 1], tokenizer.eos_id) if is_encoder else ([1, 0], tokenizer.bos_id)
-    maps = []
-    for text in texts:
-        ids = tf.pad(tokenizer.tokenize([text]).to_tensor(), [[0, 0], padding], constant_values=marker)  # [1, T]
-        layers = of_text(model, tokenizer, ids)
-        weights = np.stack([layer.weights for layer in layers])  # [L, H, T, T]
-        maps.append((layers[0].rows, weights, _ENCODER_CAPTION if is_encoder else _DECODER_CAPTION))
-    return maps
+    caption = _ENCODER_CAPTION if isinstance(model, EncoderClassifier) else _DECODER_CAPTION
+    maps = [of_text(model, tokenizer, text) for text in texts]
+    return [(layers[0].rows, np.stack([layer.weights for layer in layers]), caption) for layers in maps]

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from seq2serve.components.base.artifact import Artifact
 from seq2serve.components.evaluator.comparison import answers_of, read_predictions
+from seq2serve.components.storage.files import stat_files
 from seq2serve.components.tasks.bootstrap import MIN_ROWS, SufficientStatistics, compare
 from seq2serve.components.tasks.task import Task
 from seq2serve.pipeline.report import plots
@@ -189,7 +189,4 @@ def _points(rows: Sequence[Row], headline: str, baseline: str) -> list[Row]:
 
 def folder_megabytes(artifact: Artifact, name: str) -> float:
     """Returns the size of a folder of an artifact in MB (10^6 bytes)."""
-    sizes = [
-        os.path.getsize(os.path.join(top, file)) for top, _, files in os.walk(artifact.path(name)) for file in files
-    ]
-    return sum(sizes) / 1e6
+    return sum(size for size, _ in stat_files(artifact.path(name)).values()) / 1e6

@@ -11,6 +11,7 @@ from typing import Any
 
 from seq2serve.components.base.artifact import Artifact
 from seq2serve.components.base.component import Code, Node
+from seq2serve.components.storage.files import sha256_of
 from seq2serve.pipeline.running.closure import code_of
 
 
@@ -56,12 +57,7 @@ def was_input(artifact: Artifact, parts: Mapping[str, Any]) -> bool:
 def content_fingerprint(folder: str) -> str:
     """Returns the fingerprint of the names and contents of all files in a local folder."""
     files = (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
-    return fingerprint({path.relative_to(folder).as_posix(): _file_digest(path) for path in files})
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return fingerprint({path.relative_to(folder).as_posix(): sha256_of(path) for path in files})
 
 
 def code_in(node: Node) -> list[Callable]:

@@ -1,17 +1,34 @@
-"""Whether the files of a published artifact are still those that were published, so that it can be reused."""
+"""Whether the files of a published artifact are there and are those that were published, so that it can be reused."""
 
 import dataclasses
-import hashlib
 import os
 from collections.abc import Iterable
 
-from seq2serve.components.base.artifact import Artifact
+from seq2serve.components.base.artifact import Artifact, PushedModel, RawFiles
 from seq2serve.components.base.uris import is_remote
-from seq2serve.components.pusher.store import version_path
-from seq2serve.components.storage.files import stat_files
+from seq2serve.components.pusher.store import GRAPH_FILE, open_store, version_path
+from seq2serve.components.storage.files import has_files, sha256_of, stat_files
 from seq2serve.pipeline.metadata.store import FileRecord
 
 _PUSHED = "pushed_destination"  # property of a PushedModel; it also names its files among those of the artifact
+
+
+def is_present(artifact: Artifact) -> bool:
+    """Returns whether the files of an artifact exist; of a PushedModel, also those of the pushed version.
+
+    A version that a rollback withdrew is present: otherwise, the next run would push it again.
+
+    Imports Beam only for artifacts on an object store.
+
+    Raises:
+        OSError: the store cannot be reached.
+    """
+    if isinstance(artifact, RawFiles):
+        return True  # they were read when this run began
+    if isinstance(artifact, PushedModel):
+        version = open_store(version_path(artifact.properties.get(_PUSHED, "")))
+        return has_files(artifact.uri) and version.has(GRAPH_FILE)
+    return has_files(artifact.uri)
 
 
 def record_files(artifact: Artifact, copy: str = "") -> list[FileRecord]:
@@ -28,7 +45,7 @@ def record_files(artifact: Artifact, copy: str = "") -> list[FileRecord]:
     for prefix, folder in _folders(artifact).items():
         local = copy if is_remote(folder) and not prefix else "" if is_remote(folder) else folder
         for name, (size, modified) in sorted(stat_files(folder).items()):
-            digest = _sha256(os.path.join(local, name)) if local else ""
+            digest = sha256_of(os.path.join(local, name)) if local else ""
             records.append(FileRecord(prefix + name, size, modified, digest))
     return records
 
@@ -60,7 +77,7 @@ def find_damage(artifact: Artifact, records: Iterable[FileRecord]) -> tuple[str,
         if size != record.bytes:
             return f"{path} has {size:,} bytes instead of {record.bytes:,}", []
         is_trusted = modified == record.modified or not record.sha256 or is_remote(path)
-        if not is_trusted and _sha256(path) != record.sha256:
+        if not is_trusted and sha256_of(path) != record.sha256:
             return f"{path} has another SHA-256 than when it was published", []
         current.append(dataclasses.replace(record, modified=modified))
     return "", current
@@ -70,8 +87,3 @@ def _folders(artifact: Artifact) -> dict[str, str]:
     """Returns prefix of a record's path -> folder of the files with that prefix."""
     pushed = artifact.properties.get(_PUSHED)
     return {"": artifact.uri} | ({f"{_PUSHED}/": version_path(pushed)} if pushed else {})
-
-
-def _sha256(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

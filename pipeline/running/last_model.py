@@ -6,9 +6,8 @@ from seq2serve.components.base.artifact import Artifact
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.base.progress import note
 from seq2serve.components.base.uris import absolute_uri, is_remote
-from seq2serve.pipeline.metadata.database import sqlite_url
 from seq2serve.pipeline.metadata.store import Execution, MetadataStore
-from seq2serve.pipeline.running.state_folder import state_folder
+from seq2serve.pipeline.running.state_folder import StateFolder, state_folder
 
 
 def last_model(pipeline_root: str, task: str, metadata_url: str = "") -> str:
@@ -21,7 +20,8 @@ def last_model(pipeline_root: str, task: str, metadata_url: str = "") -> str:
     Raises:
         UserError: there is no such model, or it is not in a local folder.
     """
-    store = _open_store(pipeline_root, metadata_url)
+    state = StateFolder(state_folder(pipeline_root))
+    store = MetadataStore(metadata_url or state.metadata_url) if metadata_url or state.has_own_store else None
     executions = list(_executions(store, pipeline_root if metadata_url else "", task)) if store else []
     pushed = (outputs["pushed_model"] for component, outputs in executions if component == "Pusher")
     blessings = (outputs["blessing"] for component, outputs in executions if component == "Evaluator")
@@ -48,13 +48,6 @@ def last_model(pipeline_root: str, task: str, metadata_url: str = "") -> str:
     version = verdict.properties.get("pushed_destination")
     note(f"warm start from the last {'pushed' if version else 'blessed'} model, {model} ({version or verdict.uri})")
     return model
-
-
-def _open_store(pipeline_root: str, metadata_url: str) -> MetadataStore | None:
-    path = state_folder(pipeline_root) / "metadata.sqlite"
-    if metadata_url:
-        return MetadataStore(metadata_url)
-    return MetadataStore(sqlite_url(path)) if path.is_file() else None
 
 
 def _executions(store: MetadataStore, root: str, task: str) -> Iterator[tuple[str, dict[str, Artifact]]]:

@@ -11,7 +11,7 @@ from seq2serve.components.base.uris import is_remote
 from seq2serve.components.example_gen.corpora import parse_data, parse_roles
 from seq2serve.components.example_gen.file_errors import for_each_file, join_errors
 from seq2serve.components.example_gen.formats import named_format
-from seq2serve.components.storage.files import find_files
+from seq2serve.components.storage.files import beam_files
 from seq2serve.pipeline.running.fingerprint import fingerprint
 
 
@@ -49,7 +49,7 @@ def resolve_raw_files(constant: RawFiles) -> RawFiles:
 def _find(pattern: str, may_be_empty: bool, suffixes: tuple[str, ...]) -> list[dict]:
     """Returns the files of a path, a pattern or a URL, hashed, in order."""
     if is_remote(pattern):
-        files = find_files(pattern)
+        files = beam_files().find_files(pattern)
     else:
         files = for_each_file(_hash, [Path(path).absolute() for path in _match(pattern, suffixes)])
     empty = [file["path"] for file in files if not file["bytes"]]

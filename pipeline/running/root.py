@@ -30,13 +30,11 @@ def open_root(name: str, beam_options: tuple[str, ...] = ()) -> PipelineRoot:
         Seq2ServeError: its disk is full.
     """
     state = StateFolder(state_folder(name))
-    artifacts = _remote_artifacts(absolute_uri(name), state, beam_options) if is_remote(name) else LocalArtifacts(state)
+    artifacts: ArtifactStore = LocalArtifacts(state)
+    if is_remote(name):
+        # It imports Beam, which a run in a local folder should not wait for.
+        from seq2serve.pipeline.running.remote_artifacts import RemoteArtifacts
+
+        artifacts = RemoteArtifacts(absolute_uri(name), state, beam_options)
     state.create()
     return PipelineRoot(state, artifacts)
-
-
-def _remote_artifacts(url: str, state: StateFolder, beam_options: tuple[str, ...]) -> ArtifactStore:
-    # It imports Beam, which a run in a local folder should not wait for.
-    from seq2serve.pipeline.running.remote_artifacts import RemoteArtifacts
-
-    return RemoteArtifacts(url, state, beam_options)

@@ -32,18 +32,17 @@ from seq2serve.pipeline.running.fingerprint import (
     execution_parts,
     fingerprint,
 )
-from seq2serve.pipeline.running.integrity import find_damage, record_files
+from seq2serve.pipeline.running.integrity import find_damage, is_present, record_files
 from seq2serve.pipeline.running.listeners import ConsoleListener, RunListener
 from seq2serve.pipeline.running.machines.chief import led_machines
 from seq2serve.pipeline.running.pipeline import NodeResult, Pipeline, RunResult
-from seq2serve.pipeline.running.presence import is_present
 from seq2serve.pipeline.running.raw_files import resolve_raw_files
 from seq2serve.pipeline.running.root import PipelineRoot, open_root
 from seq2serve.pipeline.running.state_folder import run_lock
 
 
 class Runner:
-    """Runs one pipeline.
+    """Runs one pipeline; `store` is the metadata store of its runs.
 
     Args:
         pipeline: what to run.
@@ -70,14 +69,9 @@ class Runner:
         root = open_root(pipeline.pipeline_root, self._context.beam_options)
         self._state, self._artifacts = root
         with self._state.lock("sweep"):
-            self._store = _open_store(root, metadata_url)
-            self._artifacts.claim(self._store)
+            self.store = _open_store(root, metadata_url)
+            self._artifacts.claim(self.store)
         self._refuse_unknown_folders()
-
-    @property
-    def store(self) -> MetadataStore:
-        """Returns the metadata store of the run."""
-        return self._store
 
     def run(self) -> RunResult:
         """Runs the components whose inputs, parameters or code changed, and reuses the results of the others.
@@ -96,10 +90,11 @@ class Runner:
             published: dict[Node, dict[str, Artifact]] = {}
             for node in self.pipeline.nodes:
                 if isinstance(node.constant, RawFiles):
-                    published[node] = {"files": self._store.record_source(resolve_raw_files(node.constant))}
+                    published[node] = {"files": self.store.record_source(resolve_raw_files(node.constant))}
                     continue
                 inputs = {key: published[channel.node][channel.key] for key, channel in node.inputs.items()}
                 results[node.id] = self._resolve(run_id, node, inputs)
+                self._listener.end(node.id, results[node.id])
                 self._write_config(run_id, results)
                 published[node] = results[node.id].outputs
         return RunResult(run_id, self.pipeline, results, time.monotonic() - start)
@@ -109,17 +104,17 @@ class Runner:
         """Records a run and how it ends. Holds the run's lock: a RUNNING run whose lock is free was killed."""
         with self._state.lock("sweep"), contextlib.ExitStack() as alive:
             self._sweep()
-            run_id = self._store.begin_run(self.pipeline.name)
+            run_id = self.store.begin_run(self.pipeline.name)
             alive.enter_context(self._state.lock(run_lock(run_id)))
             alive = alive.pop_all()
         with alive:
             try:
                 yield run_id
-                self._store.end_run(run_id, "COMPLETE")
+                self.store.end_run(run_id, "COMPLETE")
             except BaseException as error:
                 # This fails too if the disk is full; the next run sweeps.
                 with contextlib.suppress(Seq2ServeError):
-                    self._store.end_run(run_id, _final_state(error), str(error))
+                    self.store.end_run(run_id, _final_state(error), str(error))
                 raise
             finally:
                 self._state.forget_lock(run_lock(run_id))
@@ -129,17 +124,17 @@ class Runner:
         outputs = [artifact for result in results.values() for artifact in result.outputs.values()]
         chosen = [artifact.properties.get("settings", {}) for artifact in outputs]
         if self.pipeline.config:
-            self._state.write_config(run_id, self.pipeline.config(dict(collections.ChainMap(*chosen))))
+            self._state.write_text(f"configs/{run_id}.toml", self.pipeline.config(dict(collections.ChainMap(*chosen))))
 
     def _refuse_unknown_folders(self) -> None:
         """Protects artifacts that the store lacks: new executions could get their numbers and so their folders."""
         folders = {
             number: path for node in self.pipeline.nodes for number, path in self._artifacts.published(node.id).items()
         }
-        if unknown := folders.keys() - self._store.executions_of_root():
+        if unknown := folders.keys() - self.store.executions_of_root():
             folder = folders[max(unknown)]
             raise UserError(
-                f"{folder} is not in {self._store}, which may have been deleted or replaced, or may not be the store "
+                f"{folder} is not in {self.store}, which may have been deleted or replaced, or may not be the store "
                 f"that the pipeline root was created with; restore it, move the folders away, or name another "
                 f"--pipeline-root",
                 code="artifact-not-in-store",
@@ -162,30 +157,26 @@ class Runner:
                 if reused is None:
                     reason = self._reason(node, parts, digest)
                     outputs = self._execute(run_id, node, inputs, parts, reason)
-                    return self._end(node, NodeResult(outputs, False, reason, time.monotonic() - start))
+                    return NodeResult(outputs, False, reason, time.monotonic() - start)
         reason, outputs = reused
-        return self._end(node, NodeResult(outputs, True, reason, time.monotonic() - start))
-
-    def _end(self, node: Node, result: NodeResult) -> NodeResult:
-        self._listener.end(node.id, result)
-        return result
+        return NodeResult(outputs, True, reason, time.monotonic() - start)
 
     def _reuse(self, run_id: int, node: Node, digest: str) -> tuple[str, dict[str, Artifact]] | None:
-        usable = self._usable(digest, _output_types(node))
+        usable = self._usable(digest, _component(node).outputs)
         if usable is None:
             return None
         execution, outputs = usable
         reason = f"nothing changed since run {execution.run_id}"
-        if execution.root != self._store.place.root:
-            reason += f" at {execution.place or self._store}"
-        self._store.record_reuse(run_id, execution, reason)
+        if execution.root != self.store.place.root:
+            reason += f" at {execution.place or self.store}"
+        self.store.record_reuse(run_id, execution, reason)
         return reason, outputs
 
     def _usable(self, digest: str, types: dict[str, type[Artifact]]) -> tuple[Execution, dict[str, Artifact]] | None:
         """Returns the newest execution of a fingerprint that is COMPLETE and whose outputs still exist."""
-        for execution in self._store.executions(digest):
+        for execution in self.store.executions(digest):
             if execution.state == "COMPLETE":
-                outputs = self._store.outputs(execution.id, types)
+                outputs = self.store.outputs(execution.id, types)
                 if all(self._is_reachable(execution, artifact) for artifact in outputs.values()):
                     return execution, outputs
         return None
@@ -195,7 +186,7 @@ class Runner:
 
         Artifacts of another root are reused only if that root is reached like this one: on disk, or on an object store.
         """
-        if execution.root == self._store.place.root:
+        if execution.root == self.store.place.root:
             return self._is_intact(artifact)
         root = root_of(artifact.uri)
         if is_remote(root) != self._artifacts.is_remote or identity_of(root) != execution.root:
@@ -209,10 +200,10 @@ class Runner:
 
     def _damage(self, artifact: Artifact) -> str:
         """Returns what is wrong with the files of a published artifact; empty if nothing is."""
-        records = self._store.files(artifact.id)
+        records = self.store.files(artifact.id)
         damage, current = find_damage(artifact, records)
         if not damage and current != records:
-            self._store.update_files(artifact.id, current)
+            self.store.update_files(artifact.id, current)
         return damage
 
     def _local_folder(self, component: str, key: str, execution_id: int) -> str:
@@ -223,7 +214,7 @@ class Runner:
     def _readable(self, artifact: Artifact, on_workers: bool) -> Artifact:
         """Returns a published artifact with a URI that a component can read; a damaged local copy is replaced."""
         copy = self._artifacts.local_copy(artifact, on_workers)
-        if copy.uri != artifact.uri and (damage := find_damage(copy, self._store.files(artifact.id))[0]):
+        if copy.uri != artifact.uri and (damage := find_damage(copy, self.store.files(artifact.id))[0]):
             note(f"warning: damaged copy of {artifact.uri}, copied again: {damage}")
             shutil.rmtree(copy.uri)
             copy = self._artifacts.local_copy(artifact, on_workers)
@@ -231,10 +222,10 @@ class Runner:
 
     def _reason(self, node: Node, parts: dict, digest: str) -> str:
         """Returns why a component has to run."""
-        executions = self._store.executions(digest)
-        own = [execution for execution in executions if execution.root == self._store.place.root]
+        executions = self.store.executions(digest)
+        own = [execution for execution in executions if execution.root == self.store.place.root]
         if own and own[0].state == "COMPLETE":
-            outputs = self._store.outputs(own[0].id, _output_types(node))
+            outputs = self.store.outputs(own[0].id, _component(node).outputs)
             missing = [artifact.uri for artifact in outputs.values() if not is_present(artifact)]
             damages = [damage for artifact in outputs.values() if (damage := self._damage(artifact))]
             return f"its output {', '.join(missing)} was deleted" if missing else f"damaged output: {damages[0]}"
@@ -243,8 +234,8 @@ class Runner:
         if own:  # CANCELED; or still RUNNING, if another machine's run of this root was killed
             return "resuming an interrupted execution"
         if complete := [execution for execution in executions if execution.state == "COMPLETE"]:
-            return f"its output at {complete[0].place or self._store} is not reachable from here"
-        previous = self._store.latest(self.pipeline.name, node.id)
+            return f"its output at {complete[0].place or self.store} is not reachable from here"
+        previous = self.store.latest(self.pipeline.name, node.id)
         if previous is None:
             return "first run"
         differences = changes(previous.parts, parts)
@@ -260,31 +251,30 @@ class Runner:
             Seq2ServeError: it failed; only its scratch folder is left.
         """
         self._listener.update(node.id, "running", reason)
-        digest = fingerprint(parts)
-        execution_id = self._store.begin_execution(run_id, node.id, digest, parts, reason)
+        component, digest = _component(node), fingerprint(parts)
+        execution_id = self.store.begin_execution(run_id, node.id, digest, parts, reason)
         try:
-            staged = self._artifacts.stage(node.id, execution_id, node.outputs, _component(node).runs_beam)
-            outputs = {key: channel.type(staged[key]) for key, channel in node.outputs.items()}
+            staged = self._artifacts.stage(node.id, execution_id, component.outputs, component.runs_beam)
+            outputs = {key: kind(staged[key]) for key, kind in component.outputs.items()}
             context = dataclasses.replace(
                 self._context,
                 scratch=self._state.scratch(digest),
                 earlier=tuple(self._earlier(node, parts)),
-                machines=self._machines if _component(node).uses_machines else None,
+                machines=self._machines if component.uses_machines else None,
             )
             prior: list[Artifact] = []
             self._call(node, inputs, outputs, context, prior)
             properties = {key: as_json(f"the properties of {key}", outputs[key].properties) for key in outputs}
             fingerprints = {key: _output_fingerprint(digest, key, output) for key, output in outputs.items()}
-            uris = self._artifacts.publish(node.id, execution_id, node.outputs)
+            uris = self._artifacts.publish(node.id, execution_id, component.outputs)
             artifacts = {
-                key: channel.type(uris[key], properties[key], fingerprints[key])
-                for key, channel in node.outputs.items()
+                key: kind(uris[key], properties[key], fingerprints[key]) for key, kind in component.outputs.items()
             }
             files = {
                 key: record_files(artifact, self._local_folder(node.id, key, execution_id))
                 for key, artifact in artifacts.items()
             }
-            published = self._store.publish(execution_id, inputs, artifacts, files, prior)
+            published = self.store.publish(execution_id, inputs, artifacts, files, prior)
         except BaseException as error:
             raise self._failure(node, execution_id, error) from error
         self._state.remove_scratch(digest)
@@ -315,9 +305,9 @@ class Runner:
         component = _component(node)
         if not component.context or component.runs_beam:
             return
-        for execution in self._store.completed(node.id):
+        for execution in self.store.completed(node.id):
             if all(execution.parts[key] == parts[key] for key in parts.keys() - {"parameters"}):
-                outputs = self._store.outputs(execution.id, _output_types(node))
+                outputs = self.store.outputs(execution.id, _component(node).outputs)
                 yield EarlierExecution(execution.parts["parameters"], outputs, self._read_earlier)
 
     def _read_earlier(self, artifact: Artifact) -> Artifact | None:
@@ -334,7 +324,7 @@ class Runner:
                 prior.append(artifact)
             return copy
 
-        for execution_id, artifact in self._store.published(kind):
+        for execution_id, artifact in self.store.published(kind):
             yield Earlier(artifact, execution_id, functools.partial(read, artifact))
 
     def _failure(self, node: Node, execution_id: int, error: BaseException) -> BaseException:
@@ -348,10 +338,10 @@ class Runner:
 
     def _abandon(self, execution_id: int, state: State, message: str) -> None:
         """Ends an incomplete execution: its folders first, then its state, so that a kill in between loses neither."""
-        execution = self._store.execution(execution_id)
+        execution = self.store.execution(execution_id)
         if execution.state == "RUNNING":
             self._artifacts.discard(execution.component, execution_id)
-            self._store.end_execution(execution_id, state, message)
+            self.store.end_execution(execution_id, state, message)
 
     def _explain(self, node: Node, execution_id: int, error: BaseException) -> Seq2ServeError:
         """Returns the error that the user is told, naming the component."""
@@ -371,13 +361,13 @@ class Runner:
 
     def _sweep(self) -> None:
         """Ends the executions that killed runs left RUNNING and removes their folders; call it holding "sweep"."""
-        for run_id in self._store.unfinished_runs():
+        for run_id in self.store.unfinished_runs():
             with self._state.try_lock(run_lock(run_id)) as was_killed:
                 if not was_killed:
                     continue
-                for execution in self._store.executions_of_run(run_id):
+                for execution in self.store.executions_of_run(run_id):
                     self._abandon(execution.id, "CANCELED", "killed")
-                self._store.end_run(run_id, "CANCELED", "killed")
+                self.store.end_run(run_id, "CANCELED", "killed")
                 self._state.forget_lock(run_lock(run_id))
         for digest in self._state.scratches():
             with self._state.try_lock(digest) as unused:
@@ -402,10 +392,6 @@ def _output_fingerprint(execution: str, key: str, output: Artifact) -> str:
 def _with_splits(artifact: Artifact, splits: tuple[str, ...]) -> Artifact:
     """Returns an artifact for a component that reads only some splits; storage/shards.py refuses the others."""
     return dataclasses.replace(artifact, properties=artifact.properties | {"splits": list(splits)})
-
-
-def _output_types(node: Node) -> dict[str, type[Artifact]]:
-    return {key: channel.type for key, channel in node.outputs.items()}
 
 
 def _open_store(root: PipelineRoot, metadata_url: str) -> MetadataStore:

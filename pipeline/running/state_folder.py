@@ -26,7 +26,7 @@ from seq2serve.components.base.errors import Seq2ServeError, UserError
 from seq2serve.components.base.uris import is_remote
 from seq2serve.pipeline.metadata.database import sqlite_url
 
-_OWN_STORE = "metadata.sqlite"
+OWN_STORE = "metadata.sqlite"
 
 
 class StateFolder:
@@ -53,12 +53,12 @@ class StateFolder:
     @property
     def metadata_url(self) -> str:
         """Returns the SQLAlchemy URL of the root's own store."""
-        return sqlite_url(self.path / _OWN_STORE)
+        return sqlite_url(self.path / OWN_STORE)
 
     @property
     def has_own_store(self) -> bool:
         """Returns whether the root's own store has been created."""
-        return (self.path / _OWN_STORE).exists()
+        return (self.path / OWN_STORE).exists()
 
     def staging(self, execution_id: int) -> Path:
         """Returns the folder in which an execution stages its outputs."""
@@ -116,10 +116,6 @@ class StateFolder:
         path.parent.mkdir(exist_ok=True)
         path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
         return str(path)
-
-    def write_config(self, run_id: int, text: str) -> None:
-        """Writes the effective config of a run."""
-        self.write_text(f"configs/{run_id}.toml", text)
 
     def write_text(self, name: str, text: str) -> None:
         """Writes a file of the folder, given by its relative path: readers see the old text or the new one."""

@@ -17,7 +17,7 @@ import numpy as np
 from seq2serve.components.pusher.versions import Served, served
 from seq2serve.models.export.warmup import read_warmup_requests
 from seq2serve.models.runtime import saved_model
-from seq2serve.models.runtime.protos import get_model_metadata_pb2, get_model_status_pb2, meta_graph_pb2
+from seq2serve.models.runtime.protos import get_model_metadata_pb2, get_model_status_pb2
 from seq2serve.models.runtime.runtime import SavedModelRuntime, TensorFlowError
 from seq2serve.pipeline.serving.metrics import LOAD_ATTEMPTS, Metrics
 
@@ -323,6 +323,5 @@ def _signature_map(meta_graph: Any) -> Any:
     result = get_model_metadata_pb2.SignatureDefMap()
     for name, definition in meta_graph.signature_def.items():
         if not name.startswith("__saved_model"):
-            definition = meta_graph_pb2.SignatureDef.FromString(definition.SerializeToString())
             result.signature_def[name].CopyFrom(definition)
     return result

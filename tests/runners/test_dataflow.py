@@ -25,7 +25,7 @@ STEPS = [
     {"ParDo(CountLabels)", "WriteJsonLines", "Reshuffle"},
     {
         "LearnTokenizers/ParDo(CountWords)",
-        "LearnTokenizers/CombinePerKey(AddCounters)",
+        "LearnTokenizers/CombinePerKey(add_counters)",
         "LearnTokenizers/ParDo(LearnTokenizer)",
         "ParDo(WriteIds)",
         "WriteJsonLines",

@@ -19,8 +19,7 @@ from seq2serve.components.tasks.evaluation import (
     readable_row,
 )
 from seq2serve.components.tasks.metric import LOSS, Metric
-from seq2serve.models.decoding import attention_maps
-from seq2serve.models.decoding.attention_maps import AttentionMap
+from seq2serve.models.decoding.attention_maps import of_text
 from seq2serve.models.training.experts import fit_mixture
 
 
@@ -53,7 +52,10 @@ class ClassificationEvaluation(Evaluation):
         self.prepare()
         answers = query_in_batches(self._serving_module, [row["text"] for row in self._rows], "label")
         texts = [{**row, "answer": answer} for row, answer in zip(self._rows, answers, strict=True)]
-        maps = self._maps(readable_row(self._rows, "text")["text"]) if self._rows else []
+        maps = []
+        if self._rows:
+            text = readable_row(self._rows, "text")["text"]
+            maps = of_text(self._model, self._serving_module.tokenizer, text, READABLE_TOKENS)
         return super().run()._replace(texts=texts, maps=maps)
 
     def prepare(self) -> None:
@@ -78,10 +80,3 @@ class ClassificationEvaluation(Evaluation):
         right, labels = (float(sum(batch[name] for batch in sums)) for name in ("right", "labels"))
         share = (right + 2) / (labels + 4)
         return 100 * math.sqrt(share * (1 - share) / (labels + 4))
-
-    def _maps(self, text: str) -> list[AttentionMap]:
-        tokenizer = self._serving_module.tokenizer
-        ids = tokenizer.tokenize([text])[:, :READABLE_TOKENS].to_tensor()
-        return attention_maps.of_text(
-            self._model, tokenizer, tf.pad(ids, [[0, 0], [0, 1]], constant_values=tokenizer.eos_id)
-        )

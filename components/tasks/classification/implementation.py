@@ -11,9 +11,8 @@ from seq2serve.components.tasks.evaluation import Evaluation
 from seq2serve.components.tasks.task import TaskImplementation
 from seq2serve.models.config import ModelConfig, Recipe, TrainingConfig
 from seq2serve.models.export.classification import ClassificationServingModule
-from seq2serve.models.export.export import export
 from seq2serve.models.tokenizers.base import Tokenizer
-from seq2serve.models.training.batches import class_batches
+from seq2serve.models.training.batches import BatchSpec, class_batches
 from seq2serve.models.training.loss import MaskedCrossEntropy, balanced_weights
 from seq2serve.models.transformer.models import EncoderClassifier
 
@@ -36,9 +35,9 @@ class ClassificationImplementation(TaskImplementation):
     def make_batches(
         self, files: Sequence[str], recipe: Recipe, start: int, epochs: int | None, weights: Sequence[float] = ()
     ) -> tf.data.Dataset:
-        config = recipe.training
-        dropout = config.token_dropout if epochs is None else 0.0
-        return class_batches(files, config.batch_tokens, config.seed, start, epochs, dropout, weights)
+        training = recipe.training
+        spec = BatchSpec(files, training.batch_tokens, training.seed, start, epochs, weights)
+        return class_batches(spec, training.token_dropout if epochs is None else 0.0)
 
     def make_evaluation(
         self,
@@ -49,24 +48,12 @@ class ClassificationImplementation(TaskImplementation):
         batches: Sequence[tuple],
         rows: Sequence[Row],
     ) -> Evaluation:
-        serving_module = _serving_module(model, tokenizers, data)
+        serving_module = self.make_serving_module(model, tokenizers, data, recipe)
         sample = sample_evenly(rows, recipe.training.eval_examples)
         headline = self.task.metric(self.task.headline(data.label_counts).metric)
         return ClassificationEvaluation(model, batches, serving_module, sample, headline)
 
-    def export(
-        self,
-        model: keras.Model,
-        tokenizers: Mapping[str, Tokenizer],
-        data: DataSpec,
-        recipe: Recipe,
-        directory: str,
-        samples: list[str],
-    ) -> None:
-        export(_serving_module(model, tokenizers, data), directory, samples)
-
-
-def _serving_module(
-    model: keras.Model, tokenizers: Mapping[str, Tokenizer], data: DataSpec
-) -> ClassificationServingModule:
-    return ClassificationServingModule(model, tokenizers["text"], list(data.label_counts), data.max_length)
+    def make_serving_module(
+        self, model: keras.Model, tokenizers: Mapping[str, Tokenizer], data: DataSpec, recipe: Recipe
+    ) -> ClassificationServingModule:
+        return ClassificationServingModule(model, tokenizers["text"], list(data.label_counts), data.max_length)

@@ -11,8 +11,7 @@ import tensorflow as tf
 from seq2serve.components.tasks.bootstrap import SufficientStatistics
 from seq2serve.components.tasks.evaluation import READABLE_TOKENS, Evaluation, Findings, query_in_batches, ratio_error
 from seq2serve.components.tasks.language_model.metrics import BITS_PER_CHARACTER
-from seq2serve.models.decoding import attention_maps
-from seq2serve.models.decoding.attention_maps import AttentionMap
+from seq2serve.models.decoding.attention_maps import of_text
 
 
 class LanguageModelEvaluation(Evaluation):
@@ -44,7 +43,9 @@ class LanguageModelEvaluation(Evaluation):
         self._serving_module.refresh()
         answers = query_in_batches(self._serving_module, self._prompts, "completion")
         texts = [{"text": text, "completion": answer} for text, answer in zip(self._prompts, answers, strict=True)]
-        maps = self._maps(self._prompts[0]) if self._prompts else []
+        maps = []
+        if self._prompts:
+            maps = of_text(self._model, self._serving_module.tokenizer, self._prompts[0], READABLE_TOKENS)
         return super().run()._replace(texts=texts, maps=maps)
 
     def sums(self, labels: tf.Tensor, logits: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -63,10 +64,3 @@ class LanguageModelEvaluation(Evaluation):
         num_labels = sum(float(batch["labels"]) for batch in sums)
         shares = [self._characters * float(batch["labels"]) / num_labels for batch in sums]
         return ratio_error([batch["nats"] for batch in sums], shares) / math.log(2) if self._characters else 0.0
-
-    def _maps(self, text: str) -> list[AttentionMap]:
-        tokenizer = self._serving_module.tokenizer
-        ids = tokenizer.tokenize([text])[:, :READABLE_TOKENS].to_tensor()
-        return attention_maps.of_text(
-            self._model, tokenizer, tf.pad(ids, [[0, 0], [1, 0]], constant_values=tokenizer.bos_id)
-        )

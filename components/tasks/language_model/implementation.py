@@ -11,10 +11,9 @@ from seq2serve.components.tasks.language_model.evaluation import LanguageModelEv
 from seq2serve.components.tasks.language_model.prompts import make_prompt
 from seq2serve.components.tasks.task import TaskImplementation
 from seq2serve.models.config import ModelConfig, Recipe
-from seq2serve.models.export.export import export
 from seq2serve.models.export.language_model import LanguageModelServingModule
 from seq2serve.models.tokenizers.base import Tokenizer
-from seq2serve.models.training.batches import packed_batches
+from seq2serve.models.training.batches import BatchSpec, packed_batches
 from seq2serve.models.transformer.models import DecoderLanguageModel
 
 NUM_COMPLETIONS = 5  # shown at each evaluation during training; the metric does not need them
@@ -31,9 +30,9 @@ class LanguageModelImplementation(TaskImplementation):
     def make_batches(
         self, files: Sequence[str], recipe: Recipe, start: int, epochs: int | None, weights: Sequence[float] = ()
     ) -> tf.data.Dataset:
-        config = recipe.training
-        context = recipe.model.max_positions
-        return packed_batches(files, context, config.batch_tokens, config.seed, start, epochs, weights)
+        training = recipe.training
+        spec = BatchSpec(files, training.batch_tokens, training.seed, start, epochs, weights)
+        return packed_batches(spec, recipe.model.max_positions)
 
     def make_evaluation(
         self,
@@ -46,18 +45,11 @@ class LanguageModelImplementation(TaskImplementation):
     ) -> Evaluation:
         sample = sample_evenly(rows, min(NUM_COMPLETIONS, recipe.training.eval_examples))
         prompts = [make_prompt(row["text"]) for row in sample]
-        serving_module = LanguageModelServingModule(model, tokenizers["text"], recipe.decoding)
+        serving_module = self.make_serving_module(model, tokenizers, data, recipe)
         characters = sum(len(row["text"]) for row in rows)
         return LanguageModelEvaluation(model, batches, serving_module, prompts, characters)
 
-    def export(
-        self,
-        model: keras.Model,
-        tokenizers: Mapping[str, Tokenizer],
-        data: DataSpec,
-        recipe: Recipe,
-        directory: str,
-        samples: list[str],
-    ) -> None:
-        serving_module = LanguageModelServingModule(model, tokenizers["text"], recipe.decoding)
-        export(serving_module, directory, [make_prompt(text) for text in samples])
+    def make_serving_module(
+        self, model: keras.Model, tokenizers: Mapping[str, Tokenizer], data: DataSpec, recipe: Recipe
+    ) -> LanguageModelServingModule:
+        return LanguageModelServingModule(model, tokenizers["text"], recipe.decoding)

@@ -1,6 +1,5 @@
 """The implementation of translation: a Transformer."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 
 import keras
@@ -11,11 +10,10 @@ from seq2serve.components.tasks.data import DataSpec, Row, sample_evenly
 from seq2serve.components.tasks.evaluation import Evaluation
 from seq2serve.components.tasks.task import TaskImplementation
 from seq2serve.components.tasks.translation.evaluation import TranslationEvaluation
-from seq2serve.models.config import DecodingConfig, ModelConfig, Recipe
-from seq2serve.models.export.export import export
+from seq2serve.models.config import ModelConfig, Recipe
 from seq2serve.models.export.translation import TranslationServingModule
 from seq2serve.models.tokenizers.base import Tokenizer
-from seq2serve.models.training.batches import pair_batches
+from seq2serve.models.training.batches import BatchSpec, pair_batches
 from seq2serve.models.transformer.models import Transformer
 
 
@@ -37,7 +35,8 @@ class TranslationImplementation(TaskImplementation):
     def make_batches(
         self, files: Sequence[str], recipe: Recipe, start: int, epochs: int | None, weights: Sequence[float] = ()
     ) -> tf.data.Dataset:
-        return pair_batches(files, recipe.training.batch_tokens, recipe.training.seed, start, epochs, weights)
+        training = recipe.training
+        return pair_batches(BatchSpec(files, training.batch_tokens, training.seed, start, epochs, weights))
 
     def make_evaluation(
         self,
@@ -51,23 +50,12 @@ class TranslationImplementation(TaskImplementation):
         sample = sample_evenly(rows, recipe.training.eval_examples)
         if not sample:
             return Evaluation(model, batches)
-        greedy = dataclasses.replace(recipe.decoding, beam_size=1)
-        serving_module = _serving_module(model, tokenizers, data, greedy)
+        greedy = recipe.with_values({"decoding.beam_size": 1})
+        serving_module = self.make_serving_module(model, tokenizers, data, greedy)
         return TranslationEvaluation(model, batches, serving_module, sample, self.task)
 
-    def export(
-        self,
-        model: keras.Model,
-        tokenizers: Mapping[str, Tokenizer],
-        data: DataSpec,
-        recipe: Recipe,
-        directory: str,
-        samples: list[str],
-    ) -> None:
-        export(_serving_module(model, tokenizers, data, recipe.decoding), directory, samples)
-
-
-def _serving_module(
-    model: keras.Model, tokenizers: Mapping[str, Tokenizer], data: DataSpec, decoding: DecodingConfig
-) -> TranslationServingModule:
-    return TranslationServingModule(model, tokenizers["target"], decoding, data.max_length, tokenizers["source"])
+    def make_serving_module(
+        self, model: keras.Model, tokenizers: Mapping[str, Tokenizer], data: DataSpec, recipe: Recipe
+    ) -> TranslationServingModule:
+        source, target = tokenizers["source"], tokenizers["target"]
+        return TranslationServingModule(model, target, recipe.decoding, data.max_length, source)

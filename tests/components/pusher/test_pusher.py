@@ -19,7 +19,7 @@ from seq2serve.components.pusher.component import Pusher
 from seq2serve.components.pusher.store import version_path
 from seq2serve.components.pusher.versions import rollback, versions
 from seq2serve.components.storage.files import local_copy
-from seq2serve.pipeline.running.presence import is_present
+from seq2serve.pipeline.running.integrity import is_present
 
 FILES = ("saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001", "assets/spm.model")
 

@@ -14,6 +14,7 @@ from seq2serve.models.training import pools as pools_module
 from seq2serve.models.training.batches import (
     BOS_ID,
     EOS_ID,
+    BatchSpec,
     class_batches,
     packed_batches,
     pad,
@@ -57,7 +58,7 @@ def files(tmp_path_factory) -> list[str]:
 
 
 def take(files, count, seed=1, start=0):
-    return list(itertools.islice(pair_batches(files, BUDGET, seed, start).as_numpy_iterator(), count))
+    return list(itertools.islice(pair_batches(BatchSpec(files, BUDGET, seed, start)).as_numpy_iterator(), count))
 
 
 def numbers(batch) -> list[int]:
@@ -68,7 +69,7 @@ def numbers(batch) -> list[int]:
 def epoch(files, seed=1, start=0):
     """Returns the batches of one epoch, that is of 600 examples."""
     batches, num_examples = [], 0
-    for batch in pair_batches(files, BUDGET, seed, start).as_numpy_iterator():
+    for batch in pair_batches(BatchSpec(files, BUDGET, seed, start)).as_numpy_iterator():
         batches.append(batch)
         num_examples += len(batch[1])
         if num_examples >= 600:
@@ -173,7 +174,7 @@ def labelled(tmp_path_factory) -> list[str]:
 
 def test_a_label_stays_with_its_text(labelled):
     label_of = {}
-    for text, labels in class_batches(labelled, 64, seed=1, epochs=1).as_numpy_iterator():
+    for text, labels in class_batches(BatchSpec(labelled, 64, seed=1, epochs=1)).as_numpy_iterator():
         assert text.size <= 64
         label_of.update(zip((text[:, 0] - 10).tolist(), labels.tolist(), strict=True))
         assert ((text == EOS_ID).sum(1) == 1).all()
@@ -182,7 +183,7 @@ def test_a_label_stays_with_its_text(labelled):
 
 def test_dropped_tokens_become_unknown_and_differ_between_epochs(labelled):
     def two_epochs(share, start=0):
-        batches = class_batches(labelled, 10_000, seed=1, start=start, token_dropout=share).as_numpy_iterator()
+        batches = class_batches(BatchSpec(labelled, 10_000, seed=1, start=start), share).as_numpy_iterator()
         return [text for text, _ in itertools.islice(batches, 2)]
 
     first, second = two_epochs(0.5)
@@ -210,7 +211,9 @@ def documents(tmp_path_factory) -> list[str]:
 
 
 def test_packed_rows_are_full_and_contain_every_token_once(documents):
-    text, labels = (np.concatenate(part) for part in zip(*packed_batches(documents, 16, 48, 1, epochs=1), strict=True))
+    text, labels = (
+        np.concatenate(part) for part in zip(*packed_batches(BatchSpec(documents, 48, 1, epochs=1), 16), strict=True)
+    )
     assert (text[:-1] != 0).all() or (text != 0).sum() >= text.size - 15
     tokens = np.sort(labels[labels > EOS_ID])
     assert tokens.tolist() == list(itertools.chain(*map(document, range(len(DOCUMENT_LENGTHS)))))
@@ -219,7 +222,7 @@ def test_packed_rows_are_full_and_contain_every_token_once(documents):
 
 
 def test_a_label_is_the_next_token_of_the_same_document(documents):
-    for text, labels in packed_batches(documents, 16, 48, 1, epochs=1).as_numpy_iterator():
+    for text, labels in packed_batches(BatchSpec(documents, 48, 1, epochs=1), 16).as_numpy_iterator():
         inside = (text > EOS_ID) & (labels > EOS_ID)
         assert (labels[inside] == text[inside] + 1).all()
         assert (labels[text == EOS_ID] == 0).all()
@@ -227,8 +230,8 @@ def test_a_label_is_the_next_token_of_the_same_document(documents):
 
 
 def test_packed_rows_are_cut_differently_in_each_epoch_and_training_resumes_at_the_exact_batch(documents):
-    batches = list(itertools.islice(packed_batches(documents, 16, 16, 1).as_numpy_iterator(), 40))
-    resumed = list(itertools.islice(packed_batches(documents, 16, 16, 1, start=25).as_numpy_iterator(), 15))
+    batches = list(itertools.islice(packed_batches(BatchSpec(documents, 16, 1), 16).as_numpy_iterator(), 40))
+    resumed = list(itertools.islice(packed_batches(BatchSpec(documents, 16, 1, start=25), 16).as_numpy_iterator(), 15))
     for left, right in zip(batches[25:], resumed, strict=True):
         np.testing.assert_array_equal(left, right)
     first_rows = {tuple(text[0]) for text, _ in batches}

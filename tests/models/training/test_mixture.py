@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from seq2serve.models.training import pools as pools_module
-from seq2serve.models.training.batches import class_batches, packed_batches, pair_batches
+from seq2serve.models.training.batches import BatchSpec, class_batches, packed_batches, pair_batches
 from seq2serve.models.training.mixture import mixed_epochs
 
 SIZES = (60, 540)  # of two corpora, "own" and "general"
@@ -107,9 +107,9 @@ def test_the_order_depends_on_the_seed_only(files, pool_sizes):
 
 
 MAKERS = {
-    "pairs": lambda files, **options: pair_batches(files, 256, 1, weights=WEIGHTS, **options),
-    "classes": lambda files, **options: class_batches(files, 256, 1, weights=WEIGHTS, token_dropout=0.1, **options),
-    "packed": lambda files, **options: packed_batches(files, 32, 256, 1, weights=WEIGHTS, **options),
+    "pairs": lambda files, **options: pair_batches(BatchSpec(files, 256, 1, weights=WEIGHTS, **options)),
+    "classes": lambda files, **options: class_batches(BatchSpec(files, 256, 1, weights=WEIGHTS, **options), 0.1),
+    "packed": lambda files, **options: packed_batches(BatchSpec(files, 256, 1, weights=WEIGHTS, **options), 32),
 }
 
 

@@ -1,6 +1,5 @@
 """Chat streams a completion in pieces that add up to the completion of a single request."""
 
-import dataclasses
 import io
 
 import pytest
@@ -8,9 +7,9 @@ import tensorflow as tf
 
 from seq2serve.components.base.errors import UserError
 from seq2serve.models.runtime.runtime import SavedModelRuntime
-from seq2serve.pipeline.commands.chat import Options, chat, read_lines, stream
+from seq2serve.pipeline.commands.chat import chat, read_lines, stream
 
-OPTIONS = Options(temperature=0.8, top_k=0, top_p=0.9, max_new_tokens=11, seed=5)
+OPTIONS = {"temperature": 0.8, "top_k": 0, "top_p": 0.9, "max_new_tokens": 11, "seed": 5}
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +42,13 @@ def test_each_line_is_continued_and_an_empty_line_continues_the_last_answer(serv
 
 def test_a_space_at_the_end_of_a_line_is_not_repeated(served):
     out = io.StringIO()
-    chat(served, ["Turn on "], out, io.StringIO(), dataclasses.replace(OPTIONS, temperature=0.0))
+    chat(served, ["Turn on "], out, io.StringIO(), OPTIONS | {"temperature": 0.0})
     assert out.getvalue().startswith("Turn on the ")
 
 
 def test_the_seed_after_the_largest_is_zero(served):
     out = io.StringIO()
-    chat(served, ["Open the", "Check"], out, io.StringIO(), dataclasses.replace(OPTIONS, seed=2**31 - 1))
+    chat(served, ["Open the", "Check"], out, io.StringIO(), OPTIONS | {"seed": 2**31 - 1})
     assert out.getvalue().splitlines()[1] == f"Check{sampled(served, 'Check', 0)}"
 
 
@@ -57,7 +56,7 @@ def test_a_note_says_what_was_cut(served):
     notes = {}
     for text in ("Open", "Open the door. " * 100):
         out = io.StringIO()
-        chat(served, [text], io.StringIO(), out, dataclasses.replace(OPTIONS, max_new_tokens=1, temperature=0.0))
+        chat(served, [text], io.StringIO(), out, OPTIONS | {"max_new_tokens": 1, "temperature": 0.0})
         notes[len(text)] = out.getvalue().splitlines()
     short, long = notes.values()
     assert short == ["(reached --max-new-tokens 1: an empty line continues)"]

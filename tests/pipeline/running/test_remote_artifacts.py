@@ -12,8 +12,8 @@ from seq2serve.components.base.errors import ComponentError, UserError
 from seq2serve.components.storage.beam_files import read_file, write_file
 from seq2serve.pipeline.commands.lineage_text import lineage_text
 from seq2serve.pipeline.metadata.store import MetadataStore
+from seq2serve.pipeline.running.integrity import is_present
 from seq2serve.pipeline.running.pipeline import Pipeline, RunResult
-from seq2serve.pipeline.running.presence import is_present
 from seq2serve.pipeline.running.root import open_root
 from seq2serve.pipeline.running.runner import Runner
 from seq2serve.pipeline.running.state_folder import state_folder
