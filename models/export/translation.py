@@ -346,10 +346,11 @@ class TranslationServingModule(tf.Module):
         options = dict(zip(_OPTIONS, (beam_size, n_best, length_penalty, min_length, max_length), strict=True))
         if not self.decoding.split_sentences:
             return _in_batches(self._search_sentences, {"text": text, **options}, self.decoding.beam_size)
+        tags, text = self.source_tokenizer.split_tag(text)
         segments = split_sentences(text)
         rows, number = segments.sentences.value_rowids(), segments.sentences.nrows()
         inputs = {name: tf.gather(values, rows) for name, values in options.items()}
-        inputs["text"] = segments.sentences.flat_values
+        inputs["text"] = tf.gather(tags, rows) + segments.sentences.flat_values
         found = _in_batches(self._search_sentences, inputs, self.decoding.beam_size)
         texts, scores = segments.join(found.texts), tf.math.unsorted_segment_sum(found.scores, rows, number)
         is_cut, truncated = (

@@ -10,36 +10,33 @@ from typing import Any
 
 import numpy as np
 
-from seq2serve.models.importing.family import Source
+from seq2serve.models.importing.family import NEVER, Source, supported_options
 from seq2serve.models.importing.marian_files import CONFIG, find_marian_model, read_marian_tensors
 
-# Their option -> its value where it is missing, and the values that ours can stand for.
-_SUPPORTED: dict[str, tuple[Any, tuple[Any, ...]]] = {
-    "type": ("transformer", ("transformer",)),
-    "transformer-preprocess": ("", ("",)),
-    "transformer-postprocess": ("dan", ("dan",)),
-    "transformer-postprocess-emb": ("d", ("d", "")),
-    "transformer-postprocess-top": ("", ("",)),
-    "transformer-decoder-autoreg": ("self-attention", ("self-attention", "rnn")),
-    "transformer-ffn-depth": (2, (2,)),
-    "transformer-decoder-ffn-depth": (0, (0, 2)),
-    "transformer-ffn-activation": ("swish", ("swish", "relu", "gelu")),
-    "transformer-no-projection": (False, (False,)),
-    "transformer-rnn-projection": (False, (False,)),
-    "transformer-train-position-embeddings": (False, (False,)),
-    "transformer-tied-layers": ([], ([], None)),
-    "layer-normalization": (False, (False,)),
-    "lemma-dim-emb": (0, (0,)),
-    "right-left": (False, (False,)),
-    "ulr": (False, (False,)),
+# Their option -> the values that ours can stand for, first that of a file without the option.
+_SUPPORTED: dict[str, tuple[Any, ...]] = {
+    "type": ("transformer",),
+    "transformer-preprocess": ("",),
+    "transformer-postprocess": ("dan",),
+    "transformer-postprocess-emb": ("d", ""),
+    "transformer-postprocess-top": ("",),
+    "transformer-decoder-autoreg": ("self-attention", "rnn"),
+    "transformer-ffn-depth": (2,),
+    "transformer-decoder-ffn-depth": (0, 2),
+    "transformer-ffn-activation": ("swish", "relu", "gelu"),
+    "transformer-no-projection": (False,),
+    "transformer-rnn-projection": (False,),
+    "transformer-train-position-embeddings": (False,),
+    "transformer-tied-layers": ([], None),
+    "layer-normalization": (False,),
+    "lemma-dim-emb": (0,),
+    "right-left": (False,),
+    "ulr": (False,),
 }
 _ACTIVATIONS = {"swish": "silu", "relu": "relu", "gelu": "gelu"}
 _EPSILON = 1e-6  # of layer normalisation, in layers/generic.h
 _DROPOUT = 0.1  # their files have no options of training
 _NO_ROW = -1
-# Bias of the logit of a piece that Marian never generates. Low enough for a probability of zero, and high enough that
-# the mean over all pieces, a part of label smoothing, changes little.
-_NEVER = -100.0
 
 
 class Marian:
@@ -53,11 +50,7 @@ class Marian:
     parts: tuple[str, ...] = ("encoder", "decoder")
 
     def settings(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        options = {name: config.get(name, usual) for name, (usual, _) in _SUPPORTED.items()}
-        for name, (_, values) in _SUPPORTED.items():
-            if options[name] not in values:
-                known = " or ".join(map(repr, values))
-                raise ValueError(f"{CONFIG} has {name}={options[name]!r}, which is not supported, only {known}")
+        options = supported_options(config, _SUPPORTED, CONFIG)
         is_recurrent = options["transformer-decoder-autoreg"] == "rnn"
         if is_recurrent and config["dec-cell"] != "ssru":
             raise ValueError(f"{CONFIG} has dec-cell={config['dec-cell']!r}, which is not supported, only 'ssru'")
@@ -147,10 +140,10 @@ def _embeddings(config: Mapping[str, Any], order: list[int]) -> dict[str, Source
         return np.where(has_row[:, np.newaxis], theirs[rows], 0.0)
 
     def bias(theirs: np.ndarray) -> np.ndarray:
-        return np.where(is_generated, theirs.ravel()[rows], _NEVER)
+        return np.where(is_generated, theirs.ravel()[rows], NEVER)
 
     def zeros(theirs: np.ndarray) -> np.ndarray:
-        return np.where(is_generated, 0.0, _NEVER)
+        return np.where(is_generated, 0.0, NEVER)
 
     target, output, is_tied = "decoder_Wemb", "decoder_ff_logit_out_W", False
     if config.get("tied-embeddings-all"):

@@ -54,17 +54,18 @@ def sinusoids(positions: tf.Tensor, d_model: int, layout: str = "interleaved") -
     Args:
         positions: int [...].
         d_model: D, even.
-        layout: interleaved, sine on even channels and cosine on odd ones; or tensor2tensor, sines and then cosines,
-            whose slowest wavelength is 2 pi times 10,000 (`get_timing_signal_1d` of that library, also Marian's).
+        layout: interleaved, sine on even channels and cosine on odd ones; halves, sines and then cosines; or
+            tensor2tensor, the same with a slowest wavelength of 2 pi times 10,000 (`get_timing_signal_1d` of that
+            library, also Marian's).
     Returns:
         float32 [..., D].
     """
-    if layout == "tensor2tensor":
-        frequency = tf.constant(10000.0 ** (-np.arange(d_model // 2) / max(1, d_model // 2 - 1)), tf.float32)
-        angle = tf.cast(positions, tf.float32)[..., tf.newaxis] * frequency  # [..., D/2]
-        return tf.concat([tf.sin(angle), tf.cos(angle)], -1)
-    frequency = tf.constant(10000.0 ** (-np.arange(0, d_model, 2) / d_model), tf.float32)  # [D/2]
+    half = d_model // 2
+    exponent = np.arange(half) / (max(1, half - 1) if layout == "tensor2tensor" else half)
+    frequency = tf.constant(10000.0**-exponent, tf.float32)  # [D/2]
     angle = tf.cast(positions, tf.float32)[..., tf.newaxis] * frequency  # [..., D/2]
+    if layout != "interleaved":
+        return tf.concat([tf.sin(angle), tf.cos(angle)], -1)
     pairs = tf.stack([tf.sin(angle), tf.cos(angle)], axis=-1)  # [..., D/2, 2]
     return tf.reshape(pairs, tf.concat([tf.shape(positions), [d_model]], 0))
 
