@@ -35,7 +35,8 @@ OPUS_MT = "opus-mt"  # the kind in tokenizer.json
 SPLITTERS = ("source.spm", "target.spm")
 _VOCABULARY, _CONFIG = "vocab.json", "tokenizer_config.json"
 _PAD, _UNK, _BOS, _EOS = CONTROL_PIECES
-_TAG = r"(?s)\A>>.*?<<[\s\p{Z}]*"
+_TAG = r"(?s)\A>>.*?<<"
+_SPACES = r"\A[\s\p{Z}]+"
 
 
 class OpusMtTokenizer(SentencePieceTokenizer):
@@ -53,7 +54,8 @@ class OpusMtTokenizer(SentencePieceTokenizer):
     def split_tag(self, texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         rest = tf.strings.regex_replace(texts, _TAG, "", replace_global=False)
         size = tf.strings.length(texts) - tf.strings.length(rest)
-        return tf.strings.strip(tf.strings.substr(texts, tf.zeros_like(size), size)), rest
+        tags = tf.strings.substr(texts, tf.zeros_like(size), size)
+        return tags, tf.where(size > 0, tf.strings.regex_replace(rest, _SPACES, ""), texts)
 
     def _encode(self, texts: tf.Tensor) -> tf.RaggedTensor:
         tags, rest = self.split_tag(texts)
