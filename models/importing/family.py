@@ -5,7 +5,6 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-
 # Bias of the logit of a piece that is never generated. Low enough for a probability of zero, and high enough that the
 # mean over all pieces, a part of label smoothing, changes little.
 NEVER = -100.0

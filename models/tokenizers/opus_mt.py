@@ -24,7 +24,6 @@ from seq2serve.models.tokenizers.base import (
     write_file,
 )
 from seq2serve.models.tokenizers.sentencepiece import (
-    SPM_MODEL,
     SentencePieceTokenizer,
     sentencepiece_ops,
     write_sentencepiece,
@@ -93,13 +92,6 @@ def import_opus_mt_tokenizer(folder: str, directory: str) -> list[int]:
     settings = {"kind": OPUS_MT, "vocab_size": size}
     write_file(directory, "tokenizer.json", json.dumps(settings, indent=2, sort_keys=True).encode() + b"\n")
     return [vocabulary[piece] for piece in (_PAD, _UNK, _PAD, _EOS, *pieces)]
-
-
-def load_opus_mt_tokenizer(directory: str, side: int) -> OpusMtTokenizer:
-    """Loads the tokenizer of the source (side 0) or of the target (1) from a Tokenizer artifact."""
-    vocabulary, splitter = (read_file(directory, name) for name in (SPM_MODEL, SPLITTERS[side]))
-    assert vocabulary and splitter
-    return OpusMtTokenizer(vocabulary, splitter)
 
 
 def _read_vocabulary(folder: str) -> dict[str, int]:

@@ -14,7 +14,7 @@ import tensorflow as tf
 from seq2serve.models.config import TokenizerConfig
 from seq2serve.models.tokenizers.base import Tokenizer, write_file
 from seq2serve.models.tokenizers.bert import BERT_VOCABULARY, bert_tokenizer
-from seq2serve.models.tokenizers.opus_mt import OPUS_MT, SPLITTERS, load_opus_mt_tokenizer
+from seq2serve.models.tokenizers.opus_mt import OPUS_MT, SPLITTERS, OpusMtTokenizer
 from seq2serve.models.tokenizers.placeholders import placeholder_characters
 from seq2serve.models.tokenizers.sentencepiece import (
     SPM_MODEL,
@@ -47,7 +47,7 @@ def load_tokenizer(directory: str) -> Tokenizer:
     if settings["kind"] == "bert":
         return bert_tokenizer(settings, _read(os.path.join(directory, BERT_VOCABULARY)))
     if settings["kind"] == OPUS_MT:
-        return load_opus_mt_tokenizer(directory, 0)
+        return _opus_mt_tokenizer(directory, SPLITTERS[0])
     if settings["kind"] == "wordpiece":
         pieces = json.loads(_read(os.path.join(directory, WORDPIECES)))
         return WordPieceTokenizer(pieces["words"], pieces["suffixes"], settings["lowercase"], keeps_whitespace)
@@ -67,7 +67,9 @@ def load_tokenizers(directory: str, columns: Sequence[str]) -> dict[str, Tokeniz
     """
     if os.path.exists(path := os.path.join(directory, _SETTINGS)):
         if json.loads(_read(path))["kind"] == OPUS_MT:
-            return {column: load_opus_mt_tokenizer(directory, side) for side, column in enumerate(columns)}
+            return {
+                column: _opus_mt_tokenizer(directory, name) for column, name in zip(columns, SPLITTERS, strict=False)
+            }
         return dict.fromkeys(columns, load_tokenizer(directory))
     return {column: load_tokenizer(os.path.join(directory, column)) for column in columns}
 
@@ -149,6 +151,10 @@ def is_lowercase(tokenizer: Tokenizer) -> bool:
 def same_vocabulary(one: str, other: str) -> bool:
     """Returns whether the tokenizers in two folders convert every text to the same ids."""
     return _vocabulary(one) == _vocabulary(other)
+
+
+def _opus_mt_tokenizer(directory: str, splitter: str) -> OpusMtTokenizer:
+    return OpusMtTokenizer(*(_read(os.path.join(directory, name)) for name in (SPM_MODEL, splitter)))
 
 
 def _vocabulary(directory: str) -> tuple:

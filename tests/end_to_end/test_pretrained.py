@@ -108,7 +108,7 @@ def test_a_translator_with_two_tokenizers_is_exported_validated_and_pushed(new_r
     command = [*run.command()[:3], "run", run.file, "--from", str(folder), *(f"--set={name}" for name in settings)]
     done = run.execute(command)
     assert done.returncode == 0, done.stderr
-    model, tokenizer = run.output("Trainer", "model"), run.output("Transform", "tokenizer")
+    model, tokenizer = run.output("Trainer", "model"), run.output("TransformByTokenizer", "tokenizer")
     assert model.properties["warm_start"]["fresh"] == []
     assert model.properties["recipe"]["model"]["tie_embeddings"]
     assert tokenizer.properties == {"kind": "opus-mt", "vocab_size": len(VOCABULARY) + 1}
