@@ -67,9 +67,8 @@ def load_tokenizers(directory: str, columns: Sequence[str]) -> dict[str, Tokeniz
     """
     if os.path.exists(path := os.path.join(directory, _SETTINGS)):
         if json.loads(_read(path))["kind"] == OPUS_MT:
-            return {
-                column: _opus_mt_tokenizer(directory, name) for column, name in zip(columns, SPLITTERS, strict=False)
-            }
+            pair = (_opus_mt_tokenizer(directory, splitter) for splitter in SPLITTERS)
+            return dict(zip(columns, pair, strict=False))  # a task with one text column reads that of the source
         return dict.fromkeys(columns, load_tokenizer(directory))
     return {column: load_tokenizer(os.path.join(directory, column)) for column in columns}
 
