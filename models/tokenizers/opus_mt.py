@@ -33,7 +33,7 @@ from seq2serve.models.tokenizers.sentencepiece_proto import with_vocabulary
 OPUS_MT = "opus-mt"  # the kind in tokenizer.json
 SPLITTERS = ("source.spm", "target.spm")
 _VOCABULARY, _CONFIG = "vocab.json", "tokenizer_config.json"
-_PAD, _UNK, _BOS, _EOS = CONTROL_PIECES
+_PAD, _UNK, _, _EOS = CONTROL_PIECES
 _TAG = r"(?s)\A>>.*?<<"
 _SPACES = r"\A[\s\p{Z}]+"
 
@@ -85,8 +85,7 @@ def import_opus_mt_tokenizer(folder: str, directory: str) -> list[int]:
     vocabulary = _read_vocabulary(folder)
     splitters = [_read_splitter(folder, name) for name in SPLITTERS]
     pieces = sorted(vocabulary.keys() - {_PAD, _UNK, _EOS}, key=vocabulary.__getitem__)
-    named = [f"[row {vocabulary[piece]}]" if piece == _BOS else piece for piece in pieces]
-    size = write_sentencepiece(with_vocabulary(splitters[1], named), directory)
+    size = write_sentencepiece(with_vocabulary(splitters[1], pieces), directory)
     for name, splitter in zip(SPLITTERS, splitters, strict=True):
         write_file(directory, name, splitter)
     settings = {"kind": OPUS_MT, "vocab_size": size}

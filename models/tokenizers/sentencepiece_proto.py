@@ -74,13 +74,19 @@ def with_vocabulary(model: bytes, pieces: Sequence[str]) -> bytes:
 
     Args:
         model: its bytes and control pieces keep their type. The text of an unknown piece becomes "".
-        pieces: those after `CONTROL_PIECES`, in the order of their ids.
+        pieces: those after `CONTROL_PIECES`, in the order of their ids. One with the name of a control piece is put in
+            brackets, and stands for no text.
     Raises:
         ValueError: the bytes are not a SentencePiece model.
     """
     parsed = _parse(model)
     types = {piece.piece: piece.type for piece in parsed.pieces if piece.type in (CONTROL, BYTE)}
-    _replace_pieces(parsed, [{"piece": piece, "score": 0, "type": types.get(piece, NORMAL)} for piece in pieces])
+    types |= dict.fromkeys(CONTROL_PIECES, CONTROL)
+    names = [f"[{piece}]" if piece in CONTROL_PIECES else piece for piece in pieces]
+    added = [
+        {"piece": name, "score": 0, "type": types.get(piece, NORMAL)} for name, piece in zip(names, pieces, strict=True)
+    ]
+    _replace_pieces(parsed, added)
     parsed.trainer_spec.unk_surface = ""
     return parsed.SerializeToString(deterministic=True)
 
