@@ -1,4 +1,4 @@
-r"""The tokenizers of OPUS-MT (Tiedemann and Thottingal 2020): two SentencePiece models, and one vocabulary for both.
+"""The tokenizers of OPUS-MT (Tiedemann and Thottingal 2020): two SentencePiece models, and one vocabulary for both.
 
 A text is split by the model of its language, and its pieces are looked up in `vocab.json`. The ids are those of
 MarianTokenizer in transformers 5: a piece outside the vocabulary is unknown, and so is a run of characters that the
@@ -18,6 +18,7 @@ import tensorflow as tf
 from seq2serve.models.tokenizers.base import (
     CONTROL_PIECES,
     EOS_ID,
+    PAD_ID,
     UNK_ID,
     read_file,
     read_json,
@@ -33,7 +34,7 @@ from seq2serve.models.tokenizers.sentencepiece_proto import with_vocabulary
 OPUS_MT = "opus-mt"  # the kind in tokenizer.json
 SPLITTERS = ("source.spm", "target.spm")
 _VOCABULARY, _CONFIG = "vocab.json", "tokenizer_config.json"
-_PAD, _UNK, _, _EOS = CONTROL_PIECES
+_PAD, _UNK, _EOS = (CONTROL_PIECES[index] for index in (PAD_ID, UNK_ID, EOS_ID))
 _TAG = r"(?s)\A>>.*?<<"
 _SPACES = r"\A[\s\p{Z}]+"
 
