@@ -126,9 +126,9 @@ class ModelConfig:
     positions: Literal["sinusoidal", "learned", "rotary"] = "sinusoidal"
     """Position encoding: sinusoidal (section 3.5), learned, or rotary (Su et al. 2021)."""
 
-    sinusoids: Literal["interleaved", "tensor2tensor"] = "interleaved"
-    """Channels of sinusoidal positions: interleaved sines and cosines as in the paper; or, as in tensor2tensor and
-    Marian, first the sines and then the cosines, with wavelengths up to 2 pi times exactly 10,000."""
+    sinusoids: Literal["interleaved", "halves", "tensor2tensor"] = "interleaved"
+    """Channels of sinusoidal positions: interleaved sines and cosines as in the paper; halves, first the sines and then
+    the cosines; or, as in tensor2tensor and Marian, halves with wavelengths up to 2 pi times exactly 10,000."""
 
     rotary_base: Annotated[float, Range(2)] = 10_000.0
     """Base of the wavelengths of rotary positions; a larger one suits longer texts."""

@@ -149,9 +149,11 @@ class Tokenizer(TokenizerSource):
     """A tokenizer that runs inside a TensorFlow graph (TFX: TransformGraph).
 
     tokenizer.json   kind and settings; see models/tokenizers/tokenizer.py
-    spm.model        the SentencePiece model, for the kinds "sentencepiece", "characters" and "bytes"
+    spm.model        the SentencePiece model, for the kinds "sentencepiece", "characters", "bytes" and "opus-mt"
     wordpieces.json  the pieces, for the kind "wordpiece"
     vocab.txt        the pieces, for the kind "bert"
+    source.spm, target.spm   the SentencePiece models of both languages, for the kind "opus-mt", whose spm.model has all
+        their pieces
     vocabulary.tsv   piece and id, for people
     data.json        the data that it was learned from; see storage/data_records.py
     properties: kind, vocab_size; notices, if the vocabulary differs from the settings.

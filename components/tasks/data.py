@@ -38,7 +38,7 @@ class DataSpec:
         vocab_size: size of the tokenizer's vocabulary; with a tokenizer per column, that of the last text column.
         label_counts: label -> number of its rows in the train split, in the order of the label ids; empty without
             labels.
-        source_vocab_size: with a tokenizer per column, the vocabulary size of the first text column.
+        source_vocab_size: with a vocabulary per column, the size of the first text column.
         max_length: most tokens of a text. The served model cuts a text where training does.
     """
 

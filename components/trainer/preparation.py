@@ -118,7 +118,8 @@ class TrainingData:
     def _spec(self, properties: dict[str, Any]) -> DataSpec:
         first, last = (self.tokenizers[self.task.text_columns[index]] for index in (0, -1))
         labels = [properties["label_counts"][column] for column in self.task.label_columns]
-        source_size = None if first is last else first.vocab_size
+        is_shared = first is last or first.pieces() == last.pieces()
+        source_size = None if is_shared else first.vocab_size
         return DataSpec(last.vocab_size, *labels, source_vocab_size=source_size, max_length=properties["max_length"])
 
     def _eval_rows(self) -> list[dict[str, str]]:

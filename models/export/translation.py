@@ -337,10 +337,12 @@ class TranslationServingModule(tf.Module):
         """
         if not self.decoding.split_sentences:
             return _in_batches(self._search_sentences, text, options, self.decoding.beam_size)
+        tags, text = self.source_tokenizer.split_tag(text)
         segments = split_sentences(text)
         rows, number = segments.sentences.value_rowids(), segments.sentences.nrows()
         options = {name: tf.gather(values, rows) for name, values in options.items()}
-        found = _in_batches(self._search_sentences, segments.sentences.flat_values, options, self.decoding.beam_size)
+        sentences = tf.gather(tags, rows) + segments.sentences.flat_values
+        found = _in_batches(self._search_sentences, sentences, options, self.decoding.beam_size)
         texts, scores = segments.join(found.texts), tf.math.unsorted_segment_sum(found.scores, rows, number)
         is_cut, truncated = (
             tf.math.unsorted_segment_sum(tf.cast(flags, tf.int32), rows, number) > 0

@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from seq2serve.models.importing.family import Source
+from seq2serve.models.importing.family import Source, supported_options
+from seq2serve.models.importing.pytorch_layers import feed_forward, linear, norm
 from seq2serve.models.importing.safetensors_files import read_safetensors
 
-# Their option -> the values that ours can stand for.
+# Their option -> the values that ours can stand for, first the usual one.
 _SUPPORTED = {
     "hidden_act": ("gelu", "relu"),
     "position_embedding_type": ("absolute",),
@@ -29,10 +30,7 @@ class Bert:
     parts: tuple[str, ...] = ("encoder",)
 
     def settings(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        for name, values in _SUPPORTED.items():
-            if config.get(name, values[0]) not in values:
-                known = " or ".join(map(repr, values))
-                raise ValueError(f"config.json has {name}={config[name]!r}, which is not supported, only {known}")
+        options = supported_options(config, _SUPPORTED, self.config_name)
         return {
             "num_encoder_layers": config["num_hidden_layers"],
             "d_model": config["hidden_size"],
@@ -40,7 +38,7 @@ class Bert:
             "dff": config["intermediate_size"],
             "dropout": config.get("hidden_dropout_prob", 0.1),
             "attention_dropout": config.get("attention_probs_dropout_prob", 0.1),
-            "activation": config.get("hidden_act", "gelu"),
+            "activation": options["hidden_act"],
             "norm_first": False,
             "positions": "learned",
             "embedding_norm": True,
@@ -69,7 +67,7 @@ class Bert:
         sources = {
             "embedding.matrix": Source(("embeddings.word_embeddings.weight",), lambda matrix: matrix[order]),
             "encoder.positions.table": Source((positions, types), lambda table, kinds: table + kinds[0]),
-            **_norm("encoder.embedding_norm", "embeddings.LayerNorm"),
+            **norm("encoder.embedding_norm", "embeddings.LayerNorm"),
         }
         for number in range(config["num_hidden_layers"]):
             sources |= _layer(f"encoder.layers.{number}", f"encoder.layer.{number}")
@@ -82,7 +80,7 @@ class Bert:
                     raise ValueError(f"{len(weights)} outputs, {len(labels)} labels in id2label")
                 return weights[outputs].T
 
-            sources |= _dense("pooler.kernel", "pooler.bias", "pooler.dense")
+            sources |= linear("pooler.kernel", "pooler.bias", "pooler.dense")
             sources["head.kernel"] = Source(("classifier.weight",), reordered)
             sources["head.bias"] = Source(("classifier.bias",), reordered)
         return sources
@@ -101,27 +99,11 @@ class Bert:
 
 def _layer(ours: str, theirs: str) -> dict[str, Source]:
     attention = f"{ours}.self_attention"
-    parts = [f"{theirs}.attention.self.{part}" for part in ("query", "key", "value")]
+    parts = tuple(f"{theirs}.attention.self.{part}" for part in ("query", "key", "value"))
     return {
-        f"{attention}.in_kernel": Source(
-            tuple(f"{part}.weight" for part in parts), lambda *kernels: np.concatenate(kernels).T
-        ),
-        f"{attention}.in_bias": Source(tuple(f"{part}.bias" for part in parts), lambda *biases: np.concatenate(biases)),
-        **_dense(f"{attention}.out_kernel", f"{attention}.out_bias", f"{theirs}.attention.output.dense"),
-        **_norm(f"{ours}.self_residual.norm", f"{theirs}.attention.output.LayerNorm"),
-        **_dense(f"{ours}.feed_forward.kernel_1", f"{ours}.feed_forward.bias_1", f"{theirs}.intermediate.dense"),
-        **_dense(f"{ours}.feed_forward.kernel_2", f"{ours}.feed_forward.bias_2", f"{theirs}.output.dense"),
-        **_norm(f"{ours}.feed_residual.norm", f"{theirs}.output.LayerNorm"),
-    }
-
-
-def _dense(kernel: str, bias: str, theirs: str) -> dict[str, Source]:
-    """PyTorch's matrices are [D_out, D_in]."""
-    return {kernel: Source((f"{theirs}.weight",), np.transpose), bias: Source((f"{theirs}.bias",), np.asarray)}
-
-
-def _norm(ours: str, theirs: str) -> dict[str, Source]:
-    return {
-        f"{ours}.gamma": Source((f"{theirs}.weight",), np.asarray),
-        f"{ours}.beta": Source((f"{theirs}.bias",), np.asarray),
+        **linear(f"{attention}.in_kernel", f"{attention}.in_bias", *parts),
+        **linear(f"{attention}.out_kernel", f"{attention}.out_bias", f"{theirs}.attention.output.dense"),
+        **norm(f"{ours}.self_residual.norm", f"{theirs}.attention.output.LayerNorm"),
+        **feed_forward(f"{ours}.feed_forward", f"{theirs}.intermediate.dense", f"{theirs}.output.dense"),
+        **norm(f"{ours}.feed_residual.norm", f"{theirs}.output.LayerNorm"),
     }

@@ -10,11 +10,12 @@ from seq2serve.models.importing.bert import Bert
 from seq2serve.models.importing.family import Family
 from seq2serve.models.importing.marian import Marian
 from seq2serve.models.importing.marian_files import find_marian_model, read_marian_config
+from seq2serve.models.importing.opus_mt import OpusMt
 
 CONFIG = "config.json"
 _POOLING = "1_Pooling"
 _POOLINGS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "first"}
-FAMILIES: tuple[Family, ...] = (Bert(), Marian())
+FAMILIES: tuple[Family, ...] = (Bert(), Marian(), OpusMt())
 
 
 def read_config(folder: str) -> dict[str, Any]:

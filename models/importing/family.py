@@ -5,6 +5,10 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+# Bias of the logit of a piece that is never generated: low enough that it is never the best one, and high enough that
+# an unknown character in a target costs the loss a few words, not a page.
+NEVER = -20.0
+
 
 class Source(NamedTuple):
     """Where a weight of ours comes from.
@@ -16,6 +20,26 @@ class Source(NamedTuple):
 
     names: tuple[str, ...]
     convert: Callable[..., np.ndarray]
+
+
+def supported_options(
+    config: Mapping[str, Any], supported: Mapping[str, tuple[Any, ...]], where: str
+) -> dict[str, Any]:
+    """Returns the values of options that ours can stand for.
+
+    Args:
+        config: the content of a configuration.
+        supported: option -> its supported values; the first is that of a configuration without the option.
+        where: name of the configuration, for the message.
+    Raises:
+        ValueError: an option has another value.
+    """
+    options = {name: config.get(name, values[0]) for name, values in supported.items()}
+    for name, value in options.items():
+        if value not in supported[name]:
+            known = " or ".join(map(repr, supported[name]))
+            raise ValueError(f"{where} has {name}={value!r}, which is not supported, only {known}")
+    return options
 
 
 class Family(Protocol):

@@ -10,37 +10,34 @@ from typing import Any
 
 import numpy as np
 
-from seq2serve.models.importing.family import Source
+from seq2serve.models.importing.family import NEVER, Source, supported_options
 from seq2serve.models.importing.marian_files import CONFIG, find_marian_model, read_marian_tensors
 
-# Their option -> its value where it is missing, and the values that ours can stand for.
-_SUPPORTED: dict[str, tuple[Any, tuple[Any, ...]]] = {
-    "type": ("transformer", ("transformer",)),
-    "transformer-preprocess": ("", ("",)),
-    "transformer-postprocess": ("dan", ("dan",)),
-    "transformer-postprocess-emb": ("d", ("d", "")),
-    "transformer-postprocess-top": ("", ("",)),
-    "transformer-decoder-autoreg": ("self-attention", ("self-attention", "rnn")),
-    "transformer-ffn-depth": (2, (2,)),
-    "transformer-decoder-ffn-depth": (0, (0, 2)),
-    "transformer-ffn-activation": ("swish", ("swish", "relu")),  # its gelu is x sigmoid(1.702 x)
-    "transformer-no-projection": (False, (False,)),
-    "transformer-rnn-projection": (False, (False,)),
-    "transformer-train-position-embeddings": (False, (False,)),
-    "transformer-tied-layers": ([], ([], None)),
-    "layer-normalization": (False, (False,)),
-    "lemma-dim-emb": (0, (0,)),
-    "right-left": (False, (False,)),
-    "tied-embeddings-src": (False, (False,)),
-    "ulr": (False, (False,)),
+# Their option -> the values that ours can stand for, first that of a file without the option.
+_SUPPORTED: dict[str, tuple[Any, ...]] = {
+    "type": ("transformer",),
+    "transformer-preprocess": ("",),
+    "transformer-postprocess": ("dan",),
+    "transformer-postprocess-emb": ("d", ""),
+    "transformer-postprocess-top": ("",),
+    "transformer-decoder-autoreg": ("self-attention", "rnn"),
+    "transformer-ffn-depth": (2,),
+    "transformer-decoder-ffn-depth": (0, 2),
+    "transformer-ffn-activation": ("swish", "relu"),  # its gelu is x sigmoid(1.702 x)
+    "transformer-no-projection": (False,),
+    "transformer-rnn-projection": (False,),
+    "transformer-train-position-embeddings": (False,),
+    "transformer-tied-layers": ([], None),
+    "layer-normalization": (False,),
+    "lemma-dim-emb": (0,),
+    "right-left": (False,),
+    "tied-embeddings-src": (False,),
+    "ulr": (False,),
 }
 _ACTIVATIONS = {"swish": "silu", "relu": "relu"}
 _EPSILON = 1e-6  # of layer normalisation, in layers/generic.h
 _DROPOUT = 0.0  # students (Kim et al. 2019) are trained without, and lose 10 BLEU in 50 steps of fine-tuning with 0.1
 _NO_ROW = -1
-# Bias of the logit of a piece that Marian never generates: low enough that it is never the best one, and high enough
-# that an unknown character in a target costs the loss a few words, not a page.
-_NEVER = -20.0
 
 
 class Marian:
@@ -54,11 +51,7 @@ class Marian:
     parts: tuple[str, ...] = ("encoder", "decoder")
 
     def settings(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        options = {name: config.get(name, usual) for name, (usual, _) in _SUPPORTED.items()}
-        for name, (_, values) in _SUPPORTED.items():
-            if options[name] not in values:
-                known = " or ".join(map(repr, values))
-                raise ValueError(f"{CONFIG} has {name}={options[name]!r}, which is not supported, only {known}")
+        options = supported_options(config, _SUPPORTED, CONFIG)
         is_recurrent = options["transformer-decoder-autoreg"] == "rnn"
         if is_recurrent and config["dec-cell"] != "ssru":
             raise ValueError(f"{CONFIG} has dec-cell={config['dec-cell']!r}, which is not supported, only 'ssru'")
@@ -151,10 +144,10 @@ def _embeddings(config: Mapping[str, Any], order: list[int]) -> dict[str, Source
         return np.where(has_row[:, np.newaxis], theirs[rows], 0.0)
 
     def bias(theirs: np.ndarray) -> np.ndarray:
-        return np.where(is_generated, theirs.ravel()[rows], _NEVER)
+        return np.where(is_generated, theirs.ravel()[rows], NEVER)
 
     def zeros(theirs: np.ndarray) -> np.ndarray:
-        return np.where(is_generated, 0.0, _NEVER)
+        return np.where(is_generated, 0.0, NEVER)
 
     target, output, is_tied = "decoder_Wemb", "decoder_ff_logit_out_W", False
     if config.get("tied-embeddings-all"):

@@ -1,9 +1,11 @@
 """The tokenizer interface and the ids of the control pieces."""
 
 import abc
+import json
 import os
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import tensorflow as tf
 
@@ -65,6 +67,17 @@ class Tokenizer(tf.Module, abc.ABC):
             int32 [B, (tokens)].
         """
         return self._encode(self._marked(texts))
+
+    def split_tag(self, texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Splits off what the beginning of a text says about all of its sentences, such as the language to write.
+
+        Args:
+            texts: tf.string [B].
+        Returns:
+            The tags and the texts after them, tf.string [B] each. A tag is "" where a text has none; most tokenizers
+            know no tags.
+        """
+        return tf.zeros_like(texts), texts
 
     def tokenize_prompt(self, texts: tf.Tensor) -> tuple[tf.RaggedTensor, tf.Tensor]:
         """Converts the beginnings of texts to ids, for a model to continue.
@@ -139,6 +152,33 @@ def write_file(directory: str, name: str, content: bytes) -> None:
     """Writes one file of a tokenizer."""
     with open(os.path.join(directory, name), "wb") as file:
         file.write(content)
+
+
+def read_file(directory: str, name: str) -> bytes | None:
+    """Returns the content of a file; None if there is no such file."""
+    path = os.path.join(directory, name)
+    if not os.path.exists(path):
+        return None
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def read_json(directory: str, name: str) -> dict[str, Any] | None:
+    """Returns the content of a file with a JSON object; None if there is no such file.
+
+    Raises:
+        ValueError: it is not a JSON object.
+    """
+    content = read_file(directory, name)
+    if content is None:
+        return None
+    try:
+        value = json.loads(content)
+    except ValueError as error:
+        raise ValueError(f"{name} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} is not a JSON object")
+    return value
 
 
 def vocabulary_tsv(pieces: Iterable[str]) -> bytes:

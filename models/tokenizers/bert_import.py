@@ -4,11 +4,10 @@ What a file says is applied or refused, because ids that differ in silence would
 """
 
 import json
-import os
 from collections.abc import Mapping
 from typing import Any
 
-from seq2serve.models.tokenizers.base import vocabulary_tsv, write_file
+from seq2serve.models.tokenizers.base import read_file, read_json, vocabulary_tsv, write_file
 from seq2serve.models.tokenizers.bert import (
     BERT_CONTROL_PIECES,
     BERT_VOCABULARY,
@@ -93,7 +92,7 @@ def _by_rows(rows: Mapping[str, int]) -> list[str]:
 
 def _read_lines(folder: str) -> dict[str, int] | None:
     """Returns the last row of each line of vocab.txt; None if there is no such file."""
-    content = _read(folder, BERT_VOCABULARY)
+    content = read_file(folder, BERT_VOCABULARY)
     if content is None:
         return None
     try:
@@ -106,7 +105,7 @@ def _read_lines(folder: str) -> dict[str, int] | None:
 
 def _read_fast(folder: str) -> dict[str, Any] | None:
     """Returns the content of tokenizer.json, which is that of a BERT tokenizer; None if there is no such file."""
-    fast = _read_json(folder, _FAST)
+    fast = read_json(folder, _FAST)
     if fast is None:
         return None
     try:
@@ -153,7 +152,7 @@ def _check_added(file: str, tokens: Any) -> None:
 
 def _check_config(folder: str) -> None:
     """Checks what is said about a vocab.txt without tokenizer.json."""
-    config = _read_json(folder, _CONFIG) or {}
+    config = read_json(folder, _CONFIG) or {}
     name = config.get("tokenizer_class") or "BertTokenizer"
     if name.removesuffix("Fast").removesuffix("Tokenizer") not in _CLASSES:
         raise ValueError(f"{_CONFIG}: tokenizer_class is {name}, which does not split words as BERT does")
@@ -163,11 +162,11 @@ def _check_config(folder: str) -> None:
         if content != expected:
             raise ValueError(f"{_CONFIG}: {role} is {content!r}, not {expected!r}")
     _check_added(_CONFIG, (config.get("added_tokens_decoder") or {}).values())
-    _check_added(_ADDED, [{"content": content} for content in _read_json(folder, _ADDED) or ()])
+    _check_added(_ADDED, [{"content": content} for content in read_json(folder, _ADDED) or ()])
 
 
 def _read_normalizer(folder: str, vocabulary: list[str]) -> BertNormalizer:
-    config, fast = _read_json(folder, _CONFIG) or {}, _read_fast(folder)
+    config, fast = read_json(folder, _CONFIG) or {}, _read_fast(folder)
     values = fast["normalizer"] if fast else _config_values(config, vocabulary)
     values = {"lowercase": None, "handle_chinese_chars": None, "clean_text": None, **values}
     lowercase, chinese, clean = values["lowercase"], values["handle_chinese_chars"], values["clean_text"]
@@ -201,24 +200,3 @@ def _config_values(config: dict[str, Any], vocabulary: list[str]) -> dict[str, A
 
 def _has_capitals(piece: str) -> bool:
     return piece != piece.lower() and not piece.startswith("[")
-
-
-def _read_json(folder: str, name: str) -> dict[str, Any] | None:
-    content = _read(folder, name)
-    if content is None:
-        return None
-    try:
-        value = json.loads(content)
-    except ValueError as error:
-        raise ValueError(f"{name} is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{name} is not a JSON object")
-    return value
-
-
-def _read(folder: str, name: str) -> bytes | None:
-    path = os.path.join(folder, name)
-    if not os.path.exists(path):
-        return None
-    with open(path, "rb") as file:
-        return file.read()

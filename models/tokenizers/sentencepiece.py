@@ -54,10 +54,7 @@ class SentencePieceTokenizer(Tokenizer):
         processor, first = sentencepiece.SentencePieceProcessor(model_proto=model), len(CONTROL_PIECES)
         number = count_placeholders(map(processor.id_to_piece, range(first, len(processor))))
         super().__init__(keeps_whitespace, has_words, number, (first,))
-        # TensorFlow names the resource that holds the model after the op that creates it. Without a unique name, two
-        # tokenizers that are loaded from SavedModels in one Python process would both use the first one's model.
-        name = f"sentencepiece_{hashlib.sha256(model).hexdigest()}"
-        self._sentencepiece = tf_text.SentencepieceTokenizer(model=model, out_type=tf.int32, name=name)
+        self._sentencepiece = sentencepiece_ops(model, tf.int32)
         self._vocab_size = int(self._sentencepiece.vocab_size())
         pieces = self._sentencepiece.id_to_string(tf.range(self._vocab_size))
         self._word_starts = tf.strings.regex_full_match(pieces, f"(?s){SPACE_PIECE}.*")
@@ -80,6 +77,14 @@ class SentencePieceTokenizer(Tokenizer):
         texts = self._sentencepiece.detokenize(ids)
         # A model can generate byte pieces that are not valid UTF-8, which must not reach the server's JSON.
         return tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace", replace_control_characters=False)
+
+
+def sentencepiece_ops(model: bytes, out_type: tf.DType) -> tf_text.SentencepieceTokenizer:
+    """Returns the ops of a serialised SentencePiece model, which splits texts into ids (int32) or pieces (string)."""
+    # TensorFlow names the resource that holds the model after the op that creates it. Without a unique name, two
+    # tokenizers that are loaded from SavedModels in one Python process would both use the first one's model.
+    name = f"sentencepiece_{hashlib.sha256(model).hexdigest()}"
+    return tf_text.SentencepieceTokenizer(model=model, out_type=out_type, name=name)
 
 
 def learn_sentencepiece(rows: list[str], config: TokenizerConfig, directory: str) -> int:

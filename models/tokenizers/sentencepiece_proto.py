@@ -7,6 +7,7 @@ unknown fields.
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError, Message
@@ -21,6 +22,7 @@ _MESSAGES = {
     "Piece": [("piece", 1, _FIELD.TYPE_STRING), ("score", 2, _FIELD.TYPE_FLOAT), ("type", 3, _FIELD.TYPE_INT32)],
     "TrainerSpec": [
         ("vocab_size", 4, _FIELD.TYPE_INT32),
+        ("unk_surface", 44, _FIELD.TYPE_STRING),
         *((f"{name}_id", 40 + i, _FIELD.TYPE_INT32) for i, name in enumerate(("unk", "bos", "eos", "pad"))),
         *((f"{name}_piece", 45 + i, _FIELD.TYPE_STRING) for i, name in enumerate(("unk", "bos", "eos", "pad"))),
     ],
@@ -62,16 +64,44 @@ def with_control_pieces(model: bytes, placeholders: Sequence[str] = ()) -> bytes
     text_pieces = [piece for piece in parsed.pieces if piece.piece not in controls and piece.type != UNKNOWN]
     if not text_pieces:
         raise ValueError("not a SentencePiece model: it has no pieces")
-    del parsed.pieces[:]
+    added = [{"piece": piece, "score": 0, "type": USER_DEFINED} for piece in placeholders]
+    _replace_pieces(parsed, [*added, *text_pieces])
+    return parsed.SerializeToString(deterministic=True)
+
+
+def with_vocabulary(model: bytes, pieces: Sequence[str]) -> bytes:
+    """Replaces all pieces of a model, for a model that converts ids and pieces but splits no texts.
+
+    Args:
+        model: its bytes and control pieces keep their type. The text of an unknown piece becomes "".
+        pieces: those after `CONTROL_PIECES`, in the order of their ids. One with the name of a control piece is put in
+            brackets, and stands for no text.
+    Raises:
+        ValueError: the bytes are not a SentencePiece model.
+    """
+    parsed = _parse(model)
+    types = {piece.piece: piece.type for piece in parsed.pieces if piece.type in (CONTROL, BYTE)}
+    types |= dict.fromkeys(CONTROL_PIECES, CONTROL)
+    names = [f"[{piece}]" if piece in CONTROL_PIECES else piece for piece in pieces]
+    added = [
+        {"piece": name, "score": 0, "type": types.get(piece, NORMAL)} for name, piece in zip(names, pieces, strict=True)
+    ]
+    _replace_pieces(parsed, added)
+    parsed.trainer_spec.unk_surface = ""
+    return parsed.SerializeToString(deterministic=True)
+
+
+def _replace_pieces(parsed: Message, pieces: Sequence[Message | dict[str, Any]]) -> None:
+    """Replaces the pieces of a model by `CONTROL_PIECES` and those that follow them."""
+    spec, controls = parsed.trainer_spec, []
     for index, (name, short) in enumerate(zip(CONTROL_PIECES, ("pad", "unk", "bos", "eos"), strict=True)):
-        parsed.pieces.add(piece=name, score=0, type=UNKNOWN if short == "unk" else CONTROL)
+        controls.append({"piece": name, "score": 0, "type": UNKNOWN if short == "unk" else CONTROL})
         setattr(spec, f"{short}_id", index)
         setattr(spec, f"{short}_piece", name)
-    for piece in placeholders:
-        parsed.pieces.add(piece=piece, score=0, type=USER_DEFINED)
-    parsed.pieces.extend(text_pieces)
+    replaced = _model_class()(pieces=[*controls, *pieces])
+    del parsed.pieces[:]
+    parsed.pieces.extend(replaced.pieces)
     spec.vocab_size = len(parsed.pieces)
-    return parsed.SerializeToString(deterministic=True)
 
 
 def keep_pieces(model: bytes, is_kept: Callable[[str, int], bool]) -> bytes:

@@ -14,6 +14,7 @@ import tensorflow as tf
 from seq2serve.models.config import TokenizerConfig
 from seq2serve.models.tokenizers.base import Tokenizer, write_file
 from seq2serve.models.tokenizers.bert import BERT_VOCABULARY, bert_tokenizer
+from seq2serve.models.tokenizers.opus_mt import OPUS_MT, SPLITTERS, OpusMtTokenizer
 from seq2serve.models.tokenizers.placeholders import placeholder_characters
 from seq2serve.models.tokenizers.sentencepiece import (
     SPM_MODEL,
@@ -25,7 +26,7 @@ from seq2serve.models.tokenizers.sentencepiece_proto import with_control_pieces
 from seq2serve.models.tokenizers.wordpiece import WORDPIECES, WordPieceTokenizer, learn_wordpiece
 
 _SETTINGS = "tokenizer.json"
-_MODELS = {SPM_MODEL, WORDPIECES, BERT_VOCABULARY}
+_MODELS = {SPM_MODEL, WORDPIECES, BERT_VOCABULARY, *SPLITTERS}
 # SentencePiece uses about 100 bytes of memory per occurrence of a word, even if words are counted beforehand. Only the
 # relative frequencies of words matter, so larger counts are scaled down to this total.
 _MAX_WORDS = 2_000_000
@@ -34,17 +35,19 @@ _MAX_WORD_CHARACTERS = 1000
 
 
 def load_tokenizer(directory: str) -> Tokenizer:
-    """Loads a tokenizer that `learn_tokenizer`, `adopt_tokenizer` or `import_bert_tokenizer` wrote.
+    """Loads a tokenizer that `learn_tokenizer`, `adopt_tokenizer` or a function that imports tokenizers wrote.
 
     Call it eagerly, outside any `tf.function`.
 
     Args:
-        directory: a local folder.
+        directory: a local folder. Of a pair with one vocabulary, such as that of OPUS-MT, it is the source's.
     """
     settings = json.loads(_read(os.path.join(directory, _SETTINGS)))
     keeps_whitespace = _whitespace(settings) == "keep"
     if settings["kind"] == "bert":
         return bert_tokenizer(settings, _read(os.path.join(directory, BERT_VOCABULARY)))
+    if settings["kind"] == OPUS_MT:
+        return _opus_mt_tokenizer(directory, SPLITTERS[0])
     if settings["kind"] == "wordpiece":
         pieces = json.loads(_read(os.path.join(directory, WORDPIECES)))
         return WordPieceTokenizer(pieces["words"], pieces["suffixes"], settings["lowercase"], keeps_whitespace)
@@ -56,13 +59,16 @@ def load_tokenizers(directory: str, columns: Sequence[str]) -> dict[str, Tokeniz
     """Loads the tokenizer of each column.
 
     Args:
-        directory: a local folder. It holds one tokenizer for all columns, or a
-            folder with a tokenizer for each column.
+        directory: a local folder. It holds one tokenizer for all columns, a pair with one vocabulary for source and
+            target, or a folder with a tokenizer for each column.
         columns: names of text columns.
     Returns:
         column -> its tokenizer.
     """
-    if os.path.exists(os.path.join(directory, _SETTINGS)):
+    if os.path.exists(path := os.path.join(directory, _SETTINGS)):
+        if json.loads(_read(path))["kind"] == OPUS_MT:
+            pair = (_opus_mt_tokenizer(directory, splitter) for splitter in SPLITTERS)
+            return dict(zip(columns, pair, strict=False))  # a task with one text column reads that of the source
         return dict.fromkeys(columns, load_tokenizer(directory))
     return {column: load_tokenizer(os.path.join(directory, column)) for column in columns}
 
@@ -146,6 +152,10 @@ def same_vocabulary(one: str, other: str) -> bool:
     return _vocabulary(one) == _vocabulary(other)
 
 
+def _opus_mt_tokenizer(directory: str, splitter: str) -> OpusMtTokenizer:
+    return OpusMtTokenizer(*(_read(os.path.join(directory, name)) for name in (SPM_MODEL, splitter)))
+
+
 def _vocabulary(directory: str) -> tuple:
     """Returns everything that the ids depend on. For SentencePiece, lowercasing is part of the model."""
     if not os.path.exists(os.path.join(directory, _SETTINGS)):
@@ -156,7 +166,8 @@ def _vocabulary(directory: str) -> tuple:
         return _read(os.path.join(directory, BERT_VOCABULARY)), *sorted(settings.items())
     if settings["kind"] == "wordpiece":
         return _read(os.path.join(directory, WORDPIECES)), _whitespace(settings), settings["lowercase"]
-    return _read(os.path.join(directory, SPM_MODEL)), _whitespace(settings)
+    names = (SPM_MODEL, *SPLITTERS) if settings["kind"] == OPUS_MT else (SPM_MODEL,)
+    return *(_read(os.path.join(directory, name)) for name in names), _whitespace(settings)
 
 
 def _whitespace(settings: dict[str, Any]) -> str:

@@ -54,8 +54,9 @@ def sinusoids(positions: tf.Tensor, d_model: int, layout: str = "interleaved") -
     Args:
         positions: int [...].
         d_model: D, even.
-        layout: interleaved, sine on even channels and cosine on odd ones; or tensor2tensor, sines and then cosines,
-            whose slowest wavelength is 2 pi times 10,000 (`get_timing_signal_1d` of that library, also Marian's).
+        layout: interleaved, sine on even channels and cosine on odd ones; halves, sines and then cosines; or
+            tensor2tensor, the same with a slowest wavelength of 2 pi times 10,000 (`get_timing_signal_1d` of that
+            library, also Marian's).
     Returns:
         float32 [..., D].
     """
@@ -63,7 +64,7 @@ def sinusoids(positions: tf.Tensor, d_model: int, layout: str = "interleaved") -
     steps = max(1, half - 1) if layout == "tensor2tensor" else half  # until the wavelength is 2 pi times 10,000
     frequency = tf.constant(10000.0 ** (-np.arange(half) / steps), tf.float32)  # [D/2]
     angle = tf.cast(positions, tf.float32)[..., tf.newaxis] * frequency  # [..., D/2]
-    if layout == "tensor2tensor":
+    if layout != "interleaved":
         return tf.concat([tf.sin(angle), tf.cos(angle)], -1)
     pairs = tf.stack([tf.sin(angle), tf.cos(angle)], axis=-1)  # [..., D/2, 2]
     return tf.reshape(pairs, tf.concat([tf.shape(positions), [d_model]], 0))

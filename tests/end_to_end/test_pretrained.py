@@ -10,6 +10,7 @@ import pytest
 import seq2serve
 from tests.models.importing.small_bert import write_bert
 from tests.models.importing.small_marian import write_marian
+from tests.models.importing.small_opus_mt import VOCABULARY, write_opus_mt
 
 CHARACTERS = string.ascii_lowercase + string.digits + string.punctuation
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *CHARACTERS, *(f"##{character}" for character in CHARACTERS)]
@@ -104,6 +105,22 @@ def test_a_translator_of_marian_is_exported_validated_and_pushed(new_run_of, tmp
     assert "Pretrained start: marian-nmt from" in page
     assert "SHA-256 of model.bin: " in page
     assert ("<dt>pretrained_prediction</dt>" in page) == (steps > 0)
+
+
+@pytest.mark.parametrize("steps", [0, 20])
+def test_a_translator_with_two_tokenizers_is_exported_validated_and_pushed(new_run_of, tmp_path, steps):
+    run = new_run_of("translation")
+    folder = write_opus_mt(tmp_path / "opus")
+    settings = (f"training.steps={steps}", "training.checkpoint_steps=10", "evaluation.bar=none")
+    command = [*run.command()[:3], "run", run.file, "--from", str(folder), *(f"--set={name}" for name in settings)]
+    done = run.execute(command)
+    assert done.returncode == 0, done.stderr
+    model, tokenizer = run.output("Trainer", "model"), run.output("TransformByTokenizer", "tokenizer")
+    assert model.properties["warm_start"]["fresh"] == []
+    assert model.properties["recipe"]["model"]["tie_embeddings"]
+    assert tokenizer.properties == {"kind": "opus-mt", "vocab_size": len(VOCABULARY) + 1}
+    with seq2serve.load(str(run.folder / "serving" / "translation")) as served:
+        assert isinstance(served.generate(">>deu<< Turn on the light. Now!"), str)
 
 
 def test_a_folder_that_cannot_be_imported_ends_the_run_before_anything_is_written(new_run_of, tmp_path):

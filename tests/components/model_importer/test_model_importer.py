@@ -14,6 +14,7 @@ from seq2serve.models.tokenizers.tokenizer import same_vocabulary
 from seq2serve.pipeline.running.raw_files import resolve_raw_files
 from tests.models.importing.small_bert import PIECES, write_bert
 from tests.models.importing.small_marian import write_marian
+from tests.models.importing.small_opus_mt import VOCABULARY, write_opus_mt
 
 
 @pytest.fixture
@@ -51,6 +52,17 @@ def test_a_translator_of_marian_is_imported_with_the_hashes_of_its_files(tmp_pat
     assert sorted(model.properties["hashes"]) == ["model.bin", "vocab.enpt.spm"]
     assert (model.properties["family"], tokenizer.properties["kind"]) == ("marian-nmt", "sentencepiece")
     assert same_vocabulary(tokenizer.uri, f"{model.keras_folder}/tokenizer")
+
+
+def test_a_translator_in_hugging_faces_layout_is_imported_with_two_tokenizers_and_one_vocabulary(
+    tmp_path, run_importer, capfd
+):
+    model, tokenizer = run_importer(write_opus_mt(tmp_path / "opus"))
+    names = ["config.json", "model.safetensors", "source.spm", "target.spm", "vocab.json"]
+    assert sorted(model.properties["hashes"]) == names
+    assert tokenizer.properties == {"kind": "opus-mt", "vocab_size": len(VOCABULARY) + 1}
+    assert same_vocabulary(tokenizer.uri, f"{model.keras_folder}/tokenizer")
+    assert "marian, " in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["firefox-en-pt", "firefox-pt-en"])

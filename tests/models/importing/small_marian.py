@@ -133,6 +133,8 @@ def binary_file(items: list[tuple[str, str, tuple[int, ...], bytes]]) -> bytes:
 class MarianReference:
     """Computes a translator as transformer.h and cells.h of Marian do, in float64, one sentence at a time."""
 
+    epsilon = 1e-6
+
     def __init__(self, config: Mapping, tensors: Mapping[str, np.ndarray]):
         self.config, self.tensors = {**MARIAN, **config}, {name: np.float64(t) for name, t in tensors.items()}
         is_tied = self.config["tied-embeddings-all"]
@@ -193,5 +195,5 @@ class MarianReference:
 
     def _norm(self, x: np.ndarray, prefix: str) -> np.ndarray:
         centred = x - x.mean(-1, keepdims=True)
-        normal = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6)
+        normal = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + self.epsilon)
         return normal * self.tensors[f"{prefix}_ln_scale"] + self.tensors[f"{prefix}_ln_bias"]

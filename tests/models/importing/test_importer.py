@@ -121,7 +121,7 @@ def without(name: str) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize(
     ("config", "tensors", "message"),
     [
-        ({"model_type": "roberta"}, {}, r"model_type 'roberta', which is not supported; supported: bert$"),
+        ({"model_type": "roberta"}, {}, r"model_type 'roberta', which is not supported; supported: bert, marian$"),
         (
             {"hidden_act": "silu"},
             {},

@@ -43,6 +43,11 @@ def test_sinusoids_of_tensor2tensor_have_the_sines_first_and_a_slowest_wavelengt
     np.testing.assert_allclose(sinusoids(tf.constant([7]), 8, "tensor2tensor")[0], expected, rtol=1e-5)
 
 
+def test_sinusoids_in_halves_are_those_of_the_paper_in_another_order():
+    paper, halves = sinusoids(tf.range(9), 8).numpy(), sinusoids(tf.range(9), 8, "halves").numpy()
+    np.testing.assert_array_equal(halves, np.concatenate([paper[:, ::2], paper[:, 1::2]], 1))
+
+
 def test_sinusoids_accept_positions_of_any_shape():
     positions = tf.constant([[3, 1], [0, 7]])
     np.testing.assert_array_equal(sinusoids(positions, 8)[1, 1], sinusoids(tf.constant(7), 8))
