@@ -1,12 +1,14 @@
 """The training process of one of several machines: the chief's trains, evaluates and saves, the others follow it."""
 
+import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
 
 from seq2serve.components.base.artifact import Artifact
-from seq2serve.components.trainer.agreement import Agreement, Exchange, check_weights, share_state
+from seq2serve.components.trainer.agreement import Agreement, Exchange, share_state
 from seq2serve.components.trainer.callbacks import steps_done
 from seq2serve.components.trainer.job import TrainingJob
 from seq2serve.components.trainer.preparation import prepare
@@ -39,7 +41,8 @@ def main(inputs: Mapping[str, Artifact], arguments: Mapping[str, Any]) -> None:
         strategy,
     )
     network = training.network
-    agreement = Agreement(exchange, training.total_steps)
+    names = json.loads(os.environ["TF_CONFIG"])["names"]
+    agreement = Agreement(exchange, training.total_steps, job.recipe.training.checkpoint_steps, names)
     if exchange.is_chief:
         session = TrainingSession(training, job.scratch, job.continued)
         share_state(network, exchange)
@@ -48,5 +51,3 @@ def main(inputs: Mapping[str, Artifact], arguments: Mapping[str, Any]) -> None:
         share_state(network, exchange)
         batches = shared_batches(training.data.train_batches(steps_done(network.optimizer)), strategy)
         network.fit(batches, callbacks=[agreement], verbose=0)
-    if not agreement.was_interrupted:
-        check_weights(network, exchange, strategy.cluster_resolver.cluster_spec().as_dict()["worker"])

@@ -1,7 +1,8 @@
 """One of several machines that train together, in a process: `python machine.py FOLDER`; TF_CONFIG says which one.
 
 The folder has training.json: the input artifacts, the recipe, and optionally `killed`: {"machine", "parent", "step"},
-the process that is killed after a step. The chief leaves its outputs and its scratch folder there.
+the process that is killed after a step, with "signal" if it is not SIGKILL; or {"machine", "step", "damaged"}: a weight
+changes instead, as if memory had failed. The chief leaves its outputs and its scratch folder there.
 """
 
 import json
@@ -27,7 +28,7 @@ def read(folder: pathlib.Path) -> dict:
 
 
 def kill_after_step(killed: dict) -> None:
-    """Kills a process of a machine, or sends it Ctrl-C, when all machines have agreed on a step."""
+    """Kills a process of a machine, sends it Ctrl-C or changes its weights when all machines have agreed on a step."""
     from seq2serve.components.trainer.agreement import Agreement
     from seq2serve.components.trainer.callbacks import steps_done
 
@@ -35,7 +36,12 @@ def kill_after_step(killed: dict) -> None:
 
     def agree_and_kill(self, batch, logs=None):
         agree(self, batch, logs)
-        if steps_done(self.model.optimizer) == killed["step"]:
+        if steps_done(self.model.optimizer) != killed["step"]:
+            return
+        if "damaged" in killed:
+            bias = self.model.trainable_variables[-1]
+            bias.assign(bias + 1e-6)
+        else:
             number = getattr(signal, killed.get("signal", "SIGKILL"))
             os.kill(os.getppid() if killed["parent"] else os.getpid(), number)
 

@@ -166,6 +166,17 @@ def test_ctrl_c_on_any_machine_saves_the_step_and_stops_all(machines, machine):
     assert stopped.checkpoint(step)
 
 
+def test_two_machines_whose_weights_differ_stop_before_a_checkpoint_and_resume_from_the_last(machines):
+    """The weight changes after step 4, and the checkpoint of step 6 is not saved."""
+    damaged = machines().train(TINY, 2, killed={"machine": 1, "step": 4, "damaged": True})
+    assert damaged.codes == [1, 1], damaged.lines
+    for lines in damaged.lines:
+        assert re.search(r"the weights of worker 0 \(127.*\) differ from those of chief \(127.*\) after step 6", lines)
+    again = damaged.train(TINY, 2)
+    assert again.codes == [0, 0], again.lines
+    assert "Trainer resumes from step 3\n" in again.lines[0]
+
+
 def test_early_stopping_ends_all_machines_after_the_same_step(machines):
     recipe = with_training(TINY, patience=1, learning_rate=0.3, warmup_steps=0, steps=100)
     stopped = machines().train(recipe, 2)

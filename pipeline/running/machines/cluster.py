@@ -52,9 +52,13 @@ class Cluster:
         return f"{self.names[index]} ({self.addresses[index]})"
 
     def tf_config(self) -> str:
-        """Returns the value of TF_CONFIG for a process of this machine; every machine is a worker in it."""
+        """Returns the value of TF_CONFIG for a process of this machine; every machine is a worker in it.
+
+        It also has `names`, for messages.
+        """
         task = {"type": "worker", "index": self.index}
-        return json.dumps({"cluster": {"worker": list(self.addresses)}, "task": task})
+        names = [self.describe(index) for index in range(len(self.names))]
+        return json.dumps({"cluster": {"worker": list(self.addresses)}, "task": task, "names": names})
 
     def check_port(self) -> None:
         """Checks that TensorFlow can listen at this machine's port.

@@ -21,7 +21,11 @@ def test_the_chief_is_the_first_machine_and_without_one_worker_0():
     assert not cluster.is_chief
     assert read_cluster(environment({"worker": ["b:1", "c:2"]})).is_chief
     task = json.loads(cluster.tf_config())
-    assert task == {"cluster": {"worker": ["a:3", "b:1", "c:2"]}, "task": {"type": "worker", "index": 2}}
+    assert task == {
+        "cluster": {"worker": ["a:3", "b:1", "c:2"]},
+        "task": {"type": "worker", "index": 2},
+        "names": ["chief (a:3)", "worker 0 (b:1)", "worker 1 (c:2)"],
+    }
 
 
 @pytest.mark.parametrize(
