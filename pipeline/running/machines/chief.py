@@ -23,7 +23,7 @@ from seq2serve.pipeline.running.fingerprint import code_in, content_fingerprint
 from seq2serve.pipeline.running.machines.cluster import Cluster, listen, read_cluster
 from seq2serve.pipeline.running.machines.connection import Connection
 from seq2serve.pipeline.running.machines.identity import difference, identity_of, names_of
-from seq2serve.pipeline.running.machines.process import Outcome, TrainingProcess, running
+from seq2serve.pipeline.running.machines.process import Outcome, TrainingProcess, failure, running
 
 WAIT_SECONDS = 600  # that machines wait for each other
 ANSWER_SECONDS = 30  # for an answer in a handshake
@@ -72,14 +72,14 @@ class Chief:
                 sock, _ = listener.accept()
                 threading.Thread(target=self._greet, args=(Connection(sock),), daemon=True).start()
 
-    def dismiss(self, reason: str, failed: bool) -> None:
-        """Tells the machines that still wait that there will be no training, or that it has ended."""
+    def dismiss(self, reason: str, exit_code: int) -> None:
+        """Tells the machines that still wait that there will be no training, and with which code they exit."""
         self._is_closed.set()
         with self._admitted:
             self._phase = "over"
             others, self._others = self._others, {}
         for connection in others.values():
-            connection.send(end=reason, code=1 if failed else 0)
+            connection.send(end=reason, code=exit_code)
             connection.close()
 
     def _greet(self, connection: Connection) -> None:
@@ -219,10 +219,9 @@ class Chief:
         """
         done: set[int] = set()
         lost: tuple[int, Outcome] | None = None  # the first outcome that may follow from another one
-        limit, is_interrupted = float("inf"), False
+        limit = float("inf")
         while len(done) < len(self._cluster.names):
-            if interrupt.pressed() and not is_interrupted:
-                is_interrupted = True
+            if interrupt.pressed():
                 process.interrupt()
             if time.monotonic() > limit and lost:
                 raise self._stopped(lost[0], lost[1].message)
@@ -242,6 +241,7 @@ class Chief:
                     raise KeyboardInterrupt
                 elif index not in done:
                     raise self._failure(index, outcome)
+        self._send_all(end="training is complete; the chief evaluates and exports the model", code=0)
 
     def _failure(self, index: int, outcome: Outcome) -> Seq2ServeError:
         """Returns the error to raise for a process that failed, and tells the other machines."""
@@ -249,7 +249,7 @@ class Chief:
             return self._stopped(index, outcome.message)
         self._send_all(end=f"{self._cluster.describe(index)}: {outcome.message}", code=outcome.exit_code)
         message = outcome.message if index == 0 else f"{self._cluster.describe(index)}: {outcome.message}"
-        return (UserError if outcome.exit_code == UserError.exit_code else Seq2ServeError)(message, code=outcome.code)
+        return failure(message, outcome.code, outcome.exit_code)
 
     def _stopped(self, index: int, how: str) -> Seq2ServeError:
         """Returns the error to raise for a machine that has stopped, and tells the other machines."""
@@ -305,9 +305,10 @@ def led_machines(nodes: Sequence[Node], root: Path) -> Iterator[Chief | None]:
         try:
             yield chief
         except BaseException as error:
-            chief.dismiss(f"the chief's run has failed: {str(error) or 'interrupted'}", failed=True)
+            exit_code = 130 if isinstance(error, KeyboardInterrupt) else getattr(error, "exit_code", 1)
+            chief.dismiss(f"the chief's run has failed: {str(error) or type(error).__name__}", exit_code)
             raise
         else:
-            chief.dismiss("the chief's run has ended", failed=False)
+            chief.dismiss("the chief's run has ended", 0)
         finally:
             accepting.join()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from seq2serve.components.base.artifact import Artifact
+from seq2serve.components.base.errors import Seq2ServeError, UserError
 from seq2serve.components.base.progress import current_mode
 from seq2serve.pipeline.running.machines.cluster import VARIABLE, Cluster
 
@@ -38,6 +39,11 @@ class Outcome(NamedTuple):
     exit_code: int = 1
 
 
+def failure(message: str, code: str, exit_code: int) -> Seq2ServeError:
+    """Returns the error with which a command ends if a process has failed with an exit code."""
+    return (UserError if exit_code == UserError.exit_code else Seq2ServeError)(message, code=code)
+
+
 class TrainingProcess:
     """A running program.
 
@@ -47,17 +53,21 @@ class TrainingProcess:
     """
 
     def __init__(self, process: subprocess.Popen, report: Path) -> None:
-        self._process, self._report = process, report
+        self._process, self._report, self._is_interrupted = process, report, False
 
     def interrupt(self) -> None:
-        """Sends Ctrl-C."""
-        self._process.send_signal(signal.SIGINT)
+        """Sends Ctrl-C, but never a second one: the process would not save its work."""
+        if not self._is_interrupted:
+            self._is_interrupted = True
+            self._process.send_signal(signal.SIGINT)
 
     def wait(self) -> Outcome:
         """Waits for the end of the process."""
         code = self._process.wait()
         with contextlib.suppress(OSError, ValueError):
             return Outcome(**json.loads(self._report.read_text(encoding="utf-8")))
+        if code == -signal.SIGINT:  # before the program has begun, or after its end
+            return Outcome("interrupted", exit_code=130)
         # TensorFlow aborts the process if it loses the chief.
         kind = "lost" if code == -signal.SIGABRT else "failed"
         how = f"was killed by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"ended with code {code}"

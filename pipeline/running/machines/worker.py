@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from seq2serve.components.base import artifact as artifacts
 from seq2serve.components.base import interrupt
@@ -19,7 +19,7 @@ from seq2serve.pipeline.running.machines.chief import ANSWER_SECONDS, CAUSE_SECO
 from seq2serve.pipeline.running.machines.cluster import VARIABLE, Cluster, read_cluster
 from seq2serve.pipeline.running.machines.connection import Connection
 from seq2serve.pipeline.running.machines.identity import functions_of, identity_of
-from seq2serve.pipeline.running.machines.process import Outcome, TrainingProcess, running
+from seq2serve.pipeline.running.machines.process import Outcome, TrainingProcess, failure, running
 from seq2serve.pipeline.running.root import open_root
 
 _RETRY_SECONDS, _POLL_SECONDS = 1.0, 0.2
@@ -68,7 +68,7 @@ def work(cluster: Cluster, pipeline_root: str) -> str:
             inputs = _agreed_inputs(job["inputs"], pipeline_root, connection)
             _receive(cluster, connection)  # the chief has compared the data
             with running(job["program"], inputs, job["arguments"], cluster) as process:
-                return _follow(cluster, connection, process)
+                _follow(cluster, connection, process)
     except _Dismissed as dismissed:
         return str(dismissed)
 
@@ -142,8 +142,7 @@ def _end(message: Mapping[str, Any]) -> BaseException:
     """Returns the exception with which the chief's last message ends this command."""
     if message["code"] in (0, 130):
         return KeyboardInterrupt() if message["code"] else _Dismissed(message["end"])
-    kind = UserError if message["code"] == UserError.exit_code else Seq2ServeError
-    return kind(message["end"], code="machine-stopped")
+    return failure(message["end"], "machine-stopped", message["code"])
 
 
 def _agreed_inputs(inputs: Mapping[str, list], pipeline_root: str, connection: Connection) -> dict[str, Artifact]:
@@ -162,8 +161,8 @@ def _agreed_inputs(inputs: Mapping[str, list], pipeline_root: str, connection: C
     return readable
 
 
-def _follow(cluster: Cluster, connection: Connection, process: TrainingProcess) -> str:
-    """Waits for the end of this machine's process, and for what the chief says about it."""
+def _follow(cluster: Cluster, connection: Connection, process: TrainingProcess) -> NoReturn:
+    """Waits for the end of this machine's process, and for the chief's word on all of them, which it raises."""
     events: queue.Queue[dict[str, Any] | Outcome] = queue.Queue()
     threading.Thread(target=lambda: events.put(process.wait()), daemon=True).start()
     threading.Thread(target=lambda: events.put(connection.receive()), daemon=True).start()
@@ -181,11 +180,9 @@ def _follow(cluster: Cluster, connection: Connection, process: TrainingProcess) 
                     continue
                 outcome = event
                 connection.send(outcome=outcome._asdict())
-                if outcome.kind == "done" and not is_interrupted:
-                    return "training is complete; the chief evaluates and exports the model"
                 if outcome.kind == "failed":
                     break
-                limit = time.monotonic() + CAUSE_SECONDS + ANSWER_SECONDS
-    raise Seq2ServeError(
-        f"{cluster.describe(cluster.index)} has stopped: {outcome.message}", code=outcome.code or "machine-stopped"
-    )
+                if outcome.kind == "lost":  # after "done", the chief may take long to save
+                    limit = time.monotonic() + CAUSE_SECONDS + ANSWER_SECONDS
+    message = f"{cluster.describe(cluster.index)} has stopped: {outcome.message}"
+    raise failure(message, outcome.code or "machine-stopped", outcome.exit_code)

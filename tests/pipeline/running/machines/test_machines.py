@@ -6,6 +6,7 @@ TensorFlow.
 
 import contextlib
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -65,11 +66,11 @@ def free_pair():
 
 
 @pytest.fixture
-def make_cluster(monkeypatch):
+def make_cluster(monkeypatch, tmp_path):
     """Returns a function that makes the Clusters of some machines, which wait for each other for a short time."""
 
     def give_up(*_):
-        raise TimeoutError
+        raise AssertionError(f"the test takes more than {LIMIT} s")
 
     signal.signal(signal.SIGALRM, give_up)
     monkeypatch.setattr(workers, "_RETRY_SECONDS", 0.02)
@@ -77,6 +78,8 @@ def make_cluster(monkeypatch):
     monkeypatch.setattr(workers, "CAUSE_SECONDS", 1)
     monkeypatch.syspath_prepend(pathlib.Path(__file__).parent)
     monkeypatch.setenv("PYTHONPATH", str(pathlib.Path(__file__).parent))  # of the processes
+    monkeypatch.setenv("READY", str(tmp_path / "ready"))  # each process leaves a file there
+    (tmp_path / "ready").mkdir()
 
     def make(size):
         signal.alarm(LIMIT)
@@ -135,8 +138,8 @@ def wait_until(condition):
 
 
 def wait_for_processes(machines):
-    wait_until(lambda: machines._phase == "training")
-    time.sleep(1)
+    """Waits until all processes run the program."""
+    wait_until(lambda: len(os.listdir(os.environ["READY"])) == len(machines._cluster.names))
 
 
 # Machines that may train together.
@@ -186,6 +189,7 @@ def test_a_run_that_fails_before_training_ends_the_machines_with_its_reason(make
     thread = Worker(other, root)
     with contextlib.suppress(UserError), lead(root) as machines:
         fail(machines)
+    assert isinstance(thread.outcome(), UserError)
     assert str(thread.outcome()) == "the chief's run has failed: ExampleGen: no rows"
 
 
@@ -393,7 +397,7 @@ def test_a_process_that_fails_ends_all_with_its_machine_and_reason(make_cluster,
         train(root, inputs, **{**dict.fromkeys("012", "wait"), str(machine): action})
     assert error.value.code == ("loss-diverged" if action == "fail" else "machine-stopped")
     for thread in threads:
-        assert isinstance(thread.outcome(), Seq2ServeError)
+        assert type(thread.outcome()) is type(error.value)
         assert re.search(reason.partition(";")[0], str(thread.outcome()))
 
 
@@ -412,17 +416,48 @@ def test_the_machine_that_caused_a_failure_is_named_even_if_another_one_fails_fi
 
 
 @pytest.mark.usefixtures("heeds_ctrl_c")
-def test_ctrl_c_on_the_chief_interrupts_its_process_and_ends_all(make_cluster, root, inputs):
+@pytest.mark.parametrize("machines_ready", [True, False])
+def test_ctrl_c_on_the_chief_interrupts_its_process_and_ends_all(make_cluster, root, inputs, machines_ready):
     _, other = make_cluster(2)
     thread = Worker(other, root)
 
     def press(machines):
-        wait_for_processes(machines)
+        wait_until(lambda: machines._phase == "training")
+        if machines_ready:
+            wait_for_processes(machines)
         signal.raise_signal(signal.SIGINT)
 
     with interrupt.listening(), pytest.raises(KeyboardInterrupt):
         train(root, inputs, press, **{"0": "wait", "1": "wait"})
     assert isinstance(thread.outcome(), KeyboardInterrupt)
+
+
+@pytest.mark.usefixtures("heeds_ctrl_c")
+def test_ctrl_c_on_the_chief_before_training_ends_all(make_cluster, root):
+    _, other = make_cluster(2)
+    thread = Worker(other, root)
+    with interrupt.listening(), pytest.raises(KeyboardInterrupt), lead(root) as machines:
+        wait_until(lambda: machines._others)
+        signal.raise_signal(signal.SIGINT)
+    assert isinstance(thread.outcome(), KeyboardInterrupt)
+
+
+@pytest.mark.usefixtures("heeds_ctrl_c")
+def test_ctrl_c_on_two_machines_lets_the_chief_save_and_its_workers_wait(make_cluster, root, inputs, tmp_path):
+    """The chief's process saves for a second. Those of the workers end at once, as at the end of training."""
+    _, *others = make_cluster(3)
+    threads = [Worker(cluster, root) for cluster in others]
+
+    def press(machines):
+        wait_for_processes(machines)
+        signal.raise_signal(signal.SIGINT)
+        for index in (1, 2):  # the workers are in threads, which receive no signals
+            machines._events.put((index, {"interrupted": True}))
+
+    with interrupt.listening(), pytest.raises(KeyboardInterrupt):
+        train(root, inputs, press, **{"0": "save"}, written=str(tmp_path / "saved"))
+    assert [type(thread.outcome()) for thread in threads] == [KeyboardInterrupt] * 2
+    assert (tmp_path / "saved-0").exists()
 
 
 def test_ctrl_c_on_a_worker_interrupts_the_chiefs_process(make_cluster, root, inputs, capfd):
