@@ -46,6 +46,10 @@ def test_one_machine_is_no_cluster(values):
         (environment({"worker": ["a:1", "b"]}), "'b' is not host:port"),
         (environment({"worker": ["a:1", "b:65535"]}), "a port from 1 to 65534"),
         (environment({"worker": ["a:1", "a:1"]}), "two machines have the same address"),
+        (environment({"worker": ["a:1", "a:2"]}), "a:2 cannot be the address of another machine, because the chief"),
+        (environment({"worker": ["a:1", "[::1]:2"]}), "'[::1]:2' is not host:port with a host name or an IPv4 address"),
+        (environment({"chief": ["a:1", "b:1"]}, "chief"), "it has more than one chief"),
+        (environment({"chief": ["a:1"], "master": ["b:1"]}, "chief"), "it has more than one chief"),
         ({"TF_CONFIG": '{"cluster": {"worker": ["a:1", "b:2"]}}'}, "'type' is missing"),
     ],
 )
