@@ -23,7 +23,7 @@ from seq2serve.pipeline.running.fingerprint import code_in, content_fingerprint
 from seq2serve.pipeline.running.machines.cluster import Cluster, listen, read_cluster
 from seq2serve.pipeline.running.machines.connection import Connection
 from seq2serve.pipeline.running.machines.identity import difference, identity_of, names_of
-from seq2serve.pipeline.running.machines.process import Outcome, TrainingProcess, failure, running
+from seq2serve.pipeline.running.machines.process import Outcome, TrainingProcess, failure, running, stopped_message
 
 WAIT_SECONDS = 600  # that machines wait for each other
 ANSWER_SECONDS = 30  # for an answer in a handshake
@@ -46,7 +46,7 @@ class Chief:
         self._names, self._identity = names_of(functions), identity_of(functions)
         self._admitted = threading.Condition()  # guards the next three
         self._others: dict[int, Connection] = {}  # by index
-        self._refused: dict[int, str] = {}  # why a machine was refused last
+        self._refused: dict[str, str] = {}  # why a machine was refused last, by name
         self._phase = "waiting"  # for the others; then "training", then "over"
         self._is_closed = threading.Event()
         self._events: queue.Queue[tuple[int, dict[str, Any] | Outcome]] = queue.Queue()
@@ -85,42 +85,42 @@ class Chief:
     def _greet(self, connection: Connection) -> None:
         """Compares another machine with this one, and admits or refuses it by name."""
         hello = connection.receive(ANSWER_SECONDS)
-        index = hello.get("index")
-        if not isinstance(index, int) or not 0 < index < len(self._cluster.names):
-            if hello:
-                connection.send(refused=f"TF_CONFIG of the chief has no machine of number {index}")
-            connection.close()
+        index, addresses, clock = map(hello.get, ("index", "addresses", "time"))
+        if type(index) is not int or not isinstance(addresses, list) or not isinstance(clock, float):
+            connection.close()  # another program
             return
-        problem = self._problem(index, hello, connection)
+        is_known, own = 0 < index < len(self._cluster.names), self._cluster.addresses
+        name = self._cluster.describe(index) if is_known else f"machine {index}"
+        if is_known and addresses == list(own):
+            problem = self._problem(name, clock, connection)
+        else:
+            problem = f"its TF_CONFIG names other machines: {', '.join(map(str, addresses))} instead of {', '.join(own)}"
         with self._admitted:
             if not problem and index in self._others:
                 problem = "another machine has joined under this name; give each machine its own task in TF_CONFIG"
             if not problem and self._phase != "waiting":
                 problem = f"it is too late: training {'has begun' if self._phase == 'training' else 'is over'}"
             if problem:
-                self._refused[index] = problem
+                self._refused[name] = problem
             else:
                 connection.send(accepted=True)  # before it is among the others, so before the job
                 self._others[index] = connection
-                self._refused.pop(index, None)
+                self._refused.pop(name, None)
                 self._admitted.notify_all()
         if problem:
-            message = f"{self._cluster.describe(index)} was refused by the chief: {problem}"
+            message = f"{name} was refused by the chief: {problem}"
             note(message)
             connection.send(refused=message)
             connection.close()
             return
         self._listen_to(index, connection)
 
-    def _problem(self, index: int, hello: Mapping[str, Any], connection: Connection) -> str:
+    def _problem(self, name: str, clock: float, connection: Connection) -> str:
         """Returns why a machine cannot take part; empty if it can."""
-        if hello.get("addresses") != list(self._cluster.addresses):
-            own = ", ".join(self._cluster.addresses)
-            return f"its TF_CONFIG names other machines: {', '.join(hello.get('addresses', []))} instead of {own}"
-        seconds = hello.get("time", time.time()) - time.time()
+        seconds = clock - time.time()
         if abs(seconds) > CLOCK_SECONDS:
             warning = (
-                f"warning: the clock of {self._cluster.describe(index)} is {abs(seconds):.0f} s "
+                f"warning: the clock of {name} is {abs(seconds):.0f} s "
                 f"{'ahead of' if seconds > 0 else 'behind'} the chief's: set both by NTP, or object stores may refuse "
                 f"them; training does not depend on it"
             )
@@ -157,7 +157,7 @@ class Chief:
                     note(f"Trainer waits for {names}, up to {WAIT_SECONDS / 60:.3g} minutes")
                     is_reported = True
                 if time.monotonic() > limit:
-                    refused = [f"{self._cluster.names[i]} was refused: {why}" for i, why in self._refused.items()]
+                    refused = [f"{name} was refused: {why}" for name, why in self._refused.items()]
                     raise Seq2ServeError(
                         f"{names} did not join within {WAIT_SECONDS / 60:.3g} minutes; start `seq2serve train-worker` "
                         f"there with the same TF_CONFIG as here but for its task, and check that it reaches "
@@ -253,10 +253,7 @@ class Chief:
 
     def _stopped(self, index: int, how: str) -> Seq2ServeError:
         """Returns the error to raise for a machine that has stopped, and tells the other machines."""
-        message = (
-            f"{self._cluster.describe(index)} has stopped: {how}; run the same commands again on all machines to "
-            f"resume from the last checkpoint"
-        )
+        message = stopped_message(self._cluster, [index], how)
         self._send_all(end=message, code=1)
         return Seq2ServeError(message, code="machine-stopped", machine=self._cluster.names[index])
 

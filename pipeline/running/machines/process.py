@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,6 +42,14 @@ class Outcome(NamedTuple):
 def failure(message: str, code: str, exit_code: int) -> Seq2ServeError:
     """Returns the error with which a command ends if a process has failed with an exit code."""
     return (UserError if exit_code == UserError.exit_code else Seq2ServeError)(message, code=code)
+
+
+def stopped_message(cluster: Cluster, machines: Iterable[int], reason: str) -> str:
+    """Returns the message about machines that have stopped."""
+    names = ", ".join(map(cluster.describe, machines))
+    return (
+        f"{names} has stopped: {reason}; run the same commands again on all machines to resume from the last checkpoint"
+    )
 
 
 class TrainingProcess:

@@ -245,6 +245,29 @@ def test_another_cluster_is_refused_with_both(refusal):
     assert re.fullmatch(r"its TF_CONFIG names other machines: .* instead of .*, 127\.0\.0\.1:9", refusal(add_machine))
 
 
+def test_a_machine_of_a_larger_cluster_is_refused_by_its_number(make_cluster, root, capfd):
+    _, other = make_cluster(2)
+    larger = Cluster((*other.names, "worker 1"), (*other.addresses, "127.0.0.1:9"), 2)
+    with lead(root):
+        error = Worker(larger, root).outcome()
+    assert re.match("machine 2 was refused by the chief: its TF_CONFIG names other machines: ", str(error))
+    assert str(error) in capfd.readouterr().err
+
+
+def test_other_code_of_the_messages_is_refused(refusal):
+    name = "seq2serve/pipeline/running/machines/worker.py"
+    reason = refusal(lambda chief: chief._identity["code"].update({name: "0"}))
+    assert reason.startswith(f"other code: {name}; ")
+
+
+def test_a_pipeline_root_that_does_not_exist_is_refused_and_not_created(make_cluster, root, tmp_path):
+    _, other = make_cluster(2)
+    with lead(root):
+        error = Worker(other, tmp_path / "missing").outcome()
+    assert f"its pipeline root {tmp_path / 'missing'} does not exist; pass the chief's" in str(error)
+    assert not (tmp_path / "missing").exists()
+
+
 def test_a_second_machine_of_the_same_name_is_refused(make_cluster, root):
     _, other = make_cluster(2)
     with lead(root) as machines:
@@ -284,6 +307,7 @@ def test_other_data_end_the_run_with_the_name_of_the_input(make_cluster, root, i
 
 def test_data_that_a_machine_does_not_reach_end_the_run_with_their_path(make_cluster, root, inputs, tmp_path):
     _, other = make_cluster(2)
+    (tmp_path / "empty").mkdir()
     thread = Worker(other, tmp_path / "empty")
     with pytest.raises(UserError, match=r"there is no .*/empty/Transform/transformed_examples/1; "):
         train(root, inputs)
@@ -305,7 +329,7 @@ def test_another_program_that_connects_is_ignored(make_cluster, root, inputs):
     _, other = make_cluster(2)
 
     def knock(machines):
-        for noise in (b"GET / HTTP/1.1\r\n\r\n", b'{"index": "x"}\n', b'{"index": 7}\n'):
+        for noise in (b"GET / HTTP/1.1\r\n\r\n", b'{"index": "x"}\n', b'{"index": 1, "addresses": 2, "time": 3.0}\n'):
             with socket.create_connection(other.chief_endpoint) as sock:
                 sock.sendall(noise)
         threads.append(Worker(other, root))
@@ -332,9 +356,25 @@ def test_a_chief_that_never_comes_is_named_after_the_time_limit(make_cluster, ro
     monkeypatch.setattr(workers, "WAIT_SECONDS", 0.3)
     _, other = make_cluster(2)
     with pytest.raises(
-        Seq2ServeError, match=r"^chief \(127.*\) did not come within 0\.005 minutes; run `seq2serve run"
+        Seq2ServeError, match=r"^chief \(127.*\) did not answer within 0\.005 minutes; run `seq2serve run"
     ):
         work(other, str(root))
+
+
+@pytest.mark.parametrize("is_silent", [True, False])
+def test_another_program_at_the_chiefs_port_is_no_chief(make_cluster, root, inputs, monkeypatch, is_silent):
+    """It says nothing, or closes the connection; the chief has the port later."""
+    monkeypatch.setattr(workers, "ANSWER_SECONDS", 0.1)
+    _, other = make_cluster(2)
+    with socket.create_server(other.chief_endpoint) as program:
+        thread = Worker(other, root)
+        sock, _ = program.accept()
+        if not is_silent:
+            sock.close()
+        program.accept()[0].close()
+        sock.close()
+    train(root, inputs)
+    assert thread.outcome() == COMPLETE
 
 
 def test_a_worker_that_leaves_before_training_may_come_again(make_cluster, root, inputs, capfd):
@@ -342,9 +382,7 @@ def test_a_worker_that_leaves_before_training_may_come_again(make_cluster, root,
     threads = []
 
     def join_twice(machines):
-        connection = workers._connect(other)
-        workers._join(other, connection)
-        connection.close()
+        workers._connect(other, str(root)).close()
         wait_until(lambda: not machines._others)
         threads.append(Worker(other, root))
 
