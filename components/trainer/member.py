@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -16,19 +16,23 @@ from seq2serve.components.trainer.session import TrainingSession
 from seq2serve.models.training.replicas import shared_batches
 
 
-def main(inputs: Mapping[str, Artifact], arguments: Mapping[str, Any]) -> None:
+def main(inputs: Mapping[str, Artifact], arguments: Mapping[str, Any], report: Callable[..., None]) -> None:
     """Trains to the end; the last checkpoint is then in the chief's scratch folder.
 
     Args:
         inputs: `transformed_examples` and `tokenizer`, as this machine reaches them.
         arguments: see TrainingJob.
+        report: see component.Machines.
     Raises:
         UserError: the loss is NaN or diverges.
         Seq2ServeError: the weights of two machines differ.
         KeyboardInterrupt: on the chief, after Ctrl-C, once a checkpoint is saved.
     """
+    report(devices=len(tf.config.list_physical_devices("GPU")))
     strategy = tf.distribute.MultiWorkerMirroredStrategy()  # before anything else of TensorFlow runs
     exchange = Exchange(strategy)
+    exchange.from_all(0)
+    report(joined=True)
     job = TrainingJob.from_arguments(arguments)
     base_model = job.base_model if exchange.is_chief else None
     training = prepare(

@@ -177,26 +177,27 @@ def _agreed_inputs(inputs: Mapping[str, list], pipeline_root: str, connection: C
 
 def _follow(cluster: Cluster, connection: Connection, process: TrainingProcess) -> NoReturn:
     """Waits for the end of this machine's process, and for the chief's word on all of them, which it raises."""
-    events: queue.Queue[dict[str, Any] | Outcome] = queue.Queue()
-    threading.Thread(target=lambda: events.put(process.wait()), daemon=True).start()
+    events: queue.Queue[dict[str, Any]] = queue.Queue()
+    process.listen(events.put)
     threading.Thread(target=lambda: events.put(connection.receive()), daemon=True).start()
     is_interrupted, limit, outcome = False, float("inf"), Outcome("lost")
     with interrupt.put_off():
-        while time.monotonic() < limit:
+        while time.monotonic() < limit and outcome.kind != "failed":
             if interrupt.pressed() and not is_interrupted:
                 is_interrupted = True
                 note(f"{cluster.names[cluster.index]} asks the chief to save and stop")
                 connection.send(interrupted=True)
             with contextlib.suppress(queue.Empty):
                 event = events.get(timeout=_POLL_SECONDS)
-                if isinstance(event, dict):
+                if "end" in event or not event:
                     _checked(cluster, event)
-                    continue
-                outcome = event
-                connection.send(outcome=outcome._asdict())
-                if outcome.kind == "failed":
-                    break
-                if outcome.kind == "lost":  # after "done", the chief may take long to save
-                    limit = time.monotonic() + CAUSE_SECONDS + ANSWER_SECONDS
-    message = f"{cluster.describe(cluster.index)} has stopped: {outcome.message}"
-    raise failure(message, outcome.code or "machine-stopped", outcome.exit_code)
+                connection.send(**event)
+                if "outcome" in event:
+                    outcome = Outcome(**event["outcome"])
+                    if outcome.kind == "lost":  # after "done", the chief may take long to save
+                        limit = time.monotonic() + CAUSE_SECONDS + ANSWER_SECONDS
+    if outcome.kind == "failed":
+        message = stopped_message(cluster, [cluster.index], outcome.message)
+        raise failure(message, outcome.code or "machine-stopped", outcome.exit_code)
+    message = stopped_message(cluster, [0], f"it has said nothing since this machine reported: {outcome.message}")
+    raise failure(message, "machine-stopped", 1)

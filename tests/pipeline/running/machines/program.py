@@ -10,10 +10,14 @@ from seq2serve.components.base import interrupt
 from seq2serve.components.base.errors import UserError
 
 
-def main(inputs, arguments):
+def main(inputs, arguments, report):
     index = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
     action = arguments.get(str(index), "end")
+    if action != "hang":
+        report(devices=2 if action == "more GPUs" else 1)
     pathlib.Path(os.environ["READY"], str(index)).touch()
+    if "joined" in arguments:
+        report(joined=True)
     if action == "fail":
         raise UserError("The loss is nan", code="loss-diverged")
     if action == "divide":
@@ -23,7 +27,7 @@ def main(inputs, arguments):
     if action == "abort":  # as TensorFlow does if another machine is lost
         os.abort()
     with interrupt.put_off():
-        while action in ("wait", "save") and not interrupt.pressed():
+        while action in ("wait", "save", "hang", "more GPUs") and not interrupt.pressed():
             time.sleep(0.01)
         if action == "save":
             time.sleep(1)

@@ -423,7 +423,7 @@ def test_a_port_of_the_chief_that_is_taken_is_an_error(make_cluster, root, offse
         (1, "kill", "worker 0 .* has stopped: its training process was killed by signal 9 .*; run the same commands"),
         (0, "kill", "chief .* has stopped: its training process was killed by signal 9"),
         (1, "divide", "worker 0 .* has stopped: ZeroDivisionError: division by zero"),
-        (0, "abort", "chief .* has stopped: its training process was killed by signal 6"),
+        (0, "abort", "worker 0 .*, worker 1 .* have stopped: no report 1 s after that of chief .* killed by signal 6"),
         (0, "fail", "The loss is nan"),
         (1, "fail", "worker 0 .*: The loss is nan"),
     ],
@@ -451,6 +451,61 @@ def test_the_machine_that_caused_a_failure_is_named_even_if_another_one_fails_fi
     with pytest.raises(Seq2ServeError, match=r"^worker 1 .* has stopped: its connection has broken"):
         train(root, inputs, lose_worker_1, **{"0": "wait", "1": "abort", "2": "wait"})
     assert str(threads[0].outcome()).startswith(others[1].describe(2))
+
+
+def test_a_machine_that_reports_nothing_is_named_and_not_those_that_have_lost_it(make_cluster, root, inputs):
+    """As when its processes are stopped by a signal, or hang."""
+    _, *others = make_cluster(3)
+    threads = [Worker(cluster, root) for cluster in others]
+    message = r"^worker 1 \S+ has stopped: no report 1 s after that of (chief|worker 0) .* killed by signal 6"
+    with pytest.raises(Seq2ServeError, match=message):
+        train(root, inputs, **{"0": "abort", "1": "abort", "2": "wait"})
+    for thread in threads:
+        assert re.match(message, str(thread.outcome()))
+
+
+def test_a_chief_that_reports_nothing_is_named_on_the_others(make_cluster, root, inputs, monkeypatch):
+    monkeypatch.setattr(chiefs, "CAUSE_SECONDS", 30)
+    monkeypatch.setattr(workers, "CAUSE_SECONDS", 0)
+    monkeypatch.setattr(workers, "ANSWER_SECONDS", 1)
+    chief, other = make_cluster(2)
+    thread = Worker(other, root)
+    with pytest.raises(Seq2ServeError, match="its connection has broken"):
+        train(root, inputs, **{"0": "wait", "1": "abort"})
+    assert str(thread.outcome()).startswith(f"{chief.describe(0)} has stopped: it has said nothing since this machine")
+
+
+def test_machines_that_do_not_start_or_connect_are_named_after_the_time_limit(
+    make_cluster, root, inputs, monkeypatch
+):
+    monkeypatch.setattr(chiefs, "WAIT_SECONDS", 4)
+    for action, message in (
+        ("hang", r"^worker 0 \S+ has stopped: the training process has not started within 0\.0667 minutes"),
+        ("wait", r"^chief \S+, worker 0 \S+ have stopped: training processes have not connected within"),
+    ):
+        _, other = make_cluster(2)
+        thread = Worker(other, root)
+        with pytest.raises(Seq2ServeError, match=message):
+            train(root, inputs, **{"0": "wait", "1": action})
+        assert re.match(message, str(thread.outcome()))
+
+
+def test_a_machine_that_does_not_read_its_data_is_named_after_the_time_limit(make_cluster, root, inputs, monkeypatch):
+    monkeypatch.setattr(chiefs, "DATA_SECONDS", 0.3)
+    _, other = make_cluster(2)
+    silent = []
+    with pytest.raises(Seq2ServeError, match=r"^worker 0 \S+ has stopped: it has not read the data within"):
+        train(root, inputs, lambda _: silent.append(workers._connect(other, str(root))))
+
+
+def test_different_numbers_of_gpus_are_an_error_with_both(make_cluster, root, inputs):
+    _, other = make_cluster(2)
+    thread = Worker(other, root)
+    with pytest.raises(UserError, match=r"the same number of GPUs: .*worker 0 \(127.*\) 2") as error:
+        train(root, inputs, **{"0": "wait", "1": "more GPUs"})
+    assert error.value.code == "machine-gpus-differ"
+    assert isinstance(thread.outcome(), UserError)
+    assert str(thread.outcome()) == str(error.value)
 
 
 @pytest.mark.usefixtures("heeds_ctrl_c")
