@@ -16,7 +16,7 @@ from seq2serve.components.base.artifact import Model, ModelRun, Tokenizer, Trans
 from seq2serve.components.base.component import Context, Node
 from seq2serve.components.tasks.translation.task import Translation
 from seq2serve.components.trainer.component import Trainer
-from seq2serve.models.config import DecodingConfig, ModelConfig, Recipe, TrainingConfig
+from seq2serve.components.trainer.job import recipe_of
 from seq2serve.pipeline.commands.exits import explained
 from seq2serve.pipeline.commands.logs import set_up_logs
 from seq2serve.pipeline.running.machines.chief import led_machines
@@ -73,10 +73,7 @@ def lead(folder: pathlib.Path) -> None:
     from machine import NotExported as Task  # by the name under which other processes import it
 
     training = read(folder)
-    sections, inputs = training["recipe"], training["inputs"]
-    recipe = Recipe(
-        ModelConfig(**sections["model"]), TrainingConfig(**sections["training"]), DecodingConfig(**sections["decoding"])
-    )
+    inputs = training["inputs"]
     outputs = {"model": Model(str(folder / "model")), "model_run": ModelRun(str(folder / "model_run"))}
     for path in (*(output.uri for output in outputs.values()), folder / "scratch"):
         os.makedirs(path, exist_ok=True)
@@ -87,7 +84,7 @@ def lead(folder: pathlib.Path) -> None:
             Tokenizer(**inputs["tokenizer"]),
             **outputs,
             task=Task(),
-            recipe=recipe,
+            recipe=recipe_of(training["recipe"]),
             context=Context(scratch=str(folder / "scratch"), machines=machines),
         )
     (folder / "properties.json").write_text(json.dumps(outputs["model"].properties))
