@@ -75,8 +75,9 @@ class Machines(Protocol):
         """Runs a program in a new process on every machine, and returns when all have ended.
 
         Args:
-            program: a module with `main(inputs, arguments)`. The environment variable TF_CONFIG tells it which machine
-                it runs on; the first leads.
+            program: a module with `main(inputs, arguments, report)`. The environment variable TF_CONFIG tells it which
+                machine it runs on; the first leads. It calls `report(devices=number of GPUs)` when it starts, and
+                `report(joined=True)` once the programs are connected to each other.
             inputs: artifacts that all machines read, each from where it reaches them.
             arguments: JSON values.
         Raises:

@@ -11,6 +11,15 @@ from seq2serve.components.tasks.task import Task
 from seq2serve.models.config import DecodingConfig, ModelConfig, Recipe, TrainingConfig
 
 
+def recipe_of(sections: Mapping[str, Mapping[str, Any]]) -> Recipe:
+    """Returns the recipe of which these are the `dataclasses.asdict`."""
+    return Recipe(
+        ModelConfig(**sections["model"]),
+        TrainingConfig(**sections["training"]),
+        DecodingConfig(**sections["decoding"]),
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainingJob:
     """A training that several processes share.
@@ -45,16 +54,10 @@ class TrainingJob:
     def from_arguments(cls, arguments: Mapping[str, Any]) -> "TrainingJob":
         """Returns the job of `arguments`."""
         module, name = arguments["task"]
-        sections = arguments["recipe"]
-        recipe = Recipe(
-            ModelConfig(**sections["model"]),
-            TrainingConfig(**sections["training"]),
-            DecodingConfig(**sections["decoding"]),
-        )
         base = arguments["base_model"]
         return cls(
             task=getattr(importlib.import_module(module), name)(),
-            recipe=recipe,
+            recipe=recipe_of(arguments["recipe"]),
             base_model=getattr(artifact, base[0])(*base[1:]) if base else None,
             corpus_weights=arguments["corpus_weights"],
             scratch=arguments["scratch"],

@@ -58,8 +58,8 @@ class TrainingSession:
 
         Args:
             observers: callbacks that run after each evaluation, before the checkpoint is saved.
-            followers: callbacks that run once it is decided whether training goes on after a step, before the
-                checkpoint: after Ctrl-C, a step that ends training is then saved.
+            followers: callbacks that run once it is decided whether training continues after a step, before its
+                checkpoint is saved. If one raises an exception, it is not saved.
         Raises:
             UserError: the loss is NaN or diverges.
             KeyboardInterrupt: after Ctrl-C, once a checkpoint is saved.

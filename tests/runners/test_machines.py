@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import seq2serve
 from seq2serve.components.base.artifact import ModelRun
 from seq2serve.components.infra_validator.client import free_port
+from seq2serve.components.pusher.versions import versions
 from seq2serve.models.config import DecodingConfig, ModelConfig, Recipe, TrainingConfig
 from seq2serve.models.training.saving import load_model
 
@@ -51,8 +53,17 @@ def free_ports(number):
     """Returns free ports; the one after the first is free, too."""
     while True:
         first = free_port()
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", first + 1)):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", first + 1)):  # so it is none of the others
             return [first, *(free_port() for _ in range(number - 1))]
+
+
+def environment_of(index, ports):
+    """Returns the environment of a machine; number 0 is the chief."""
+    addresses = [f"127.0.0.1:{port}" for port in ports]
+    task = {"type": "worker", "index": index - 1} if index else {"type": "chief", "index": 0}
+    config = {"cluster": {"chief": addresses[:1], "worker": addresses[1:]}, "task": task}
+    values = {"TF_CONFIG": json.dumps(config), "CUDA_VISIBLE_DEVICES": "-1", "TF_NUM_INTRAOP_THREADS": "1"}
+    return {**os.environ, **values}
 
 
 class Machines:
@@ -71,13 +82,9 @@ class Machines:
         """Trains to the end, or until it fails."""
         training = {**self._training, "recipe": dataclasses.asdict(recipe), **more}
         (self.folder / "training.json").write_text(json.dumps(training))
-        addresses = [f"127.0.0.1:{port}" for port in free_ports(number)]
-        cluster = {"chief": addresses[:1], "worker": addresses[1:]}
-        processes = []
+        ports, processes = free_ports(number), []
         for index in range(number):
-            task = {"type": "worker", "index": index - 1} if index else {"type": "chief", "index": 0}
-            values = {"TF_CONFIG": json.dumps({"cluster": cluster, "task": task}), "CUDA_VISIBLE_DEVICES": "-1"}
-            environment = {**os.environ, **values, "TF_NUM_INTRAOP_THREADS": "1", "PYTHONPATH": str(PROGRAM.parent)}
+            environment = {**environment_of(index, ports), "PYTHONPATH": str(PROGRAM.parent)}
             command = [sys.executable, str(PROGRAM), str(self.folder)]
             processes.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
         try:
@@ -131,6 +138,32 @@ def test_machines_have_the_curves_and_the_model_of_one(one, machines, curves, ra
     assert several.properties["exported_steps"] == one.properties["exported_steps"]
 
 
+def test_the_commands_on_two_machines_push_a_model_with_the_answers_of_one(finished_run, tmp_path):
+    """`seq2serve run` and `seq2serve train-worker` with the data of an earlier run, from training to the push."""
+    one, two = (finished_run.copy(tmp_path / name) for name in ("one", "two"))
+    setting, ports = "model.dropout=0.0", free_ports(2)
+    done = one.run(setting)
+    assert done.returncode == 0, done.stderr
+    command = [sys.executable, "-m", "seq2serve", "train-worker", "--pipeline-root", two.root]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    chief, worker = (
+        subprocess.Popen(arguments, cwd=two.folder, env=environment_of(index, ports), **pipes)
+        for index, arguments in enumerate((two.command(setting), command))
+    )
+    try:
+        outputs = [process.communicate(timeout=LIMIT) for process in (chief, worker)]
+    finally:
+        chief.kill()
+        worker.kill()
+    assert [chief.returncode, worker.returncode] == [0, 0], outputs
+    assert outputs[1][0] == "training is complete; the chief evaluates and exports the model\n"
+    folders = [run.folder / run.serving for run in (one, two)]
+    assert [len(versions(str(folder))) for folder in folders] == [2, 2], "one of the earlier run, and one of this"
+    models = list(map(seq2serve.load, folders))
+    texts = ["Turn on the light in the hall now.", "Open the door in the cellar please.", "Check"]
+    assert models[1](texts) == models[0](texts)
+
+
 @pytest.mark.parametrize("seed", [7], ids="seed-{}".format)
 def test_a_training_whose_machines_are_killed_resumes_to_the_weights_of_an_uninterrupted_one(machines, seed):
     """Five times, a process of the chief or of a worker. The message names the machine, on the others, too."""
@@ -164,6 +197,17 @@ def test_ctrl_c_on_any_machine_saves_the_step_and_stops_all(machines, machine):
     assert stopped.codes == [130, 130], stopped.lines
     (step,) = re.findall(r"^Trainer saves step (\d+) and stops$", stopped.lines[0], re.MULTILINE)
     assert stopped.checkpoint(step)
+
+
+def test_two_machines_whose_weights_differ_stop_before_a_checkpoint_and_resume_from_the_last(machines):
+    """The weight changes after step 4, and the checkpoint of step 6 is not saved."""
+    damaged = machines().train(TINY, 2, killed={"machine": 1, "step": 4, "damaged": True})
+    assert damaged.codes == [1, 1], damaged.lines
+    for lines in damaged.lines:
+        assert re.search(r"the weights of worker 0 \(127.*\) differ from those of chief \(127.*\) after step 6", lines)
+    again = damaged.train(TINY, 2)
+    assert again.codes == [0, 0], again.lines
+    assert "Trainer resumes from step 3\n" in again.lines[0]
 
 
 def test_early_stopping_ends_all_machines_after_the_same_step(machines):

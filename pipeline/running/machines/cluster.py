@@ -17,7 +17,7 @@ from seq2serve.components.base.errors import UserError
 
 VARIABLE = "TF_CONFIG"
 _ROLES = ("chief", "master", "worker")  # in the order of the replicas; master is an older name of the chief
-_ADDRESS = re.compile(r"(\[[^\]]+\]|[^:\s]+):(\d+)")
+_ADDRESS = re.compile(r"([^:\s]+):(\d+)")
 _EXAMPLE = '{"cluster": {"chief": ["host-0:2222"], "worker": ["host-1:2222"]}, "task": {"type": "worker", "index": 0}}'
 
 
@@ -52,9 +52,13 @@ class Cluster:
         return f"{self.names[index]} ({self.addresses[index]})"
 
     def tf_config(self) -> str:
-        """Returns the value of TF_CONFIG for a process of this machine; every machine is a worker in it."""
+        """Returns the value of TF_CONFIG for a process of this machine; every machine is a worker in it.
+
+        It also has `names`, for messages.
+        """
         task = {"type": "worker", "index": self.index}
-        return json.dumps({"cluster": {"worker": list(self.addresses)}, "task": task})
+        names = [self.describe(index) for index in range(len(self.names))]
+        return json.dumps({"cluster": {"worker": list(self.addresses)}, "task": task, "names": names})
 
     def check_port(self) -> None:
         """Checks that TensorFlow can listen at this machine's port.
@@ -76,7 +80,7 @@ def listen(endpoint: tuple[str, int], name: str) -> socket.socket:
         UserError: another program has the port.
     """
     host, port = endpoint
-    is_loopback = host in ("localhost", "127.0.0.1", "[::1]")
+    is_loopback = host in ("localhost", "127.0.0.1")
     try:
         return socket.create_server(("127.0.0.1" if is_loopback else "", port))
     except OSError as error:
@@ -103,14 +107,17 @@ def read_cluster(environment: Mapping[str, str]) -> Cluster | None:
         task = config.get("task", {})
         if unknown := [role for role in (*machines, task.get("type", "worker")) if role not in _ROLES]:
             raise ValueError(f"{unknown[0]} is not a task of training, only chief and worker are")
+        if len(machines.get("chief", [])) + len(machines.get("master", [])) > 1:
+            raise ValueError("it has more than one chief")
         tasks = [(role, index) for role in _ROLES for index in range(len(machines.get(role, [])))]
         if len(tasks) < 2:
             return None
         addresses = tuple(machines[role][index] for role, index in tasks)
-        for address in addresses:
-            _split(address)
+        (host, port), *_ = map(_split, addresses)
         if len(set(addresses)) < len(addresses):
             raise ValueError("two machines have the same address")
+        if (other := f"{host}:{port + 1}") in addresses:
+            raise ValueError(f"{other} cannot be the address of another machine, because the chief listens there, too")
         own = (task["type"], int(task["index"]))
         if own not in tasks:
             raise ValueError(f"the cluster has no {own[0]} {own[1]}")
@@ -121,7 +128,10 @@ def read_cluster(environment: Mapping[str, str]) -> Cluster | None:
 def _split(address: str) -> tuple[str, int]:
     match = _ADDRESS.fullmatch(address)
     if not match or not 0 < int(match[2]) < 65535:  # the chief needs the next port, too
-        raise ValueError(f"{address!r} is not host:port with a port from 1 to 65534")
+        raise ValueError(
+            f"{address!r} is not host:port with a host name or an IPv4 address (TensorFlow does not listen on IPv6) and "
+            f"a port from 1 to 65534"
+        )
     return match[1], int(match[2])
 
 

@@ -1,8 +1,10 @@
 """What machines must have in common before they train together: code, libraries and data."""
 
+import hashlib
 import importlib
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from seq2serve.pipeline.running.closure import code_of
@@ -25,16 +27,18 @@ def functions_of(names: Sequence[str]) -> list[Callable]:
     for name in names:
         module, _, attribute = name.partition(":")
         try:
-            found = getattr(importlib.import_module(module), attribute)
+            function = getattr(importlib.import_module(module), attribute)
         except AttributeError as error:
             raise ImportError(f"{module} has no {attribute}") from error
-        functions.append(getattr(found, "function", found))  # of a component
+        functions.append(getattr(function, "function", function))  # of a component
     return functions
 
 
 def identity_of(functions: Sequence[Callable]) -> dict[str, dict[str, str]]:
-    """Returns the code behind functions, {file: SHA-256}, and the libraries, {name: version}."""
+    """Returns the code behind functions and this package, {file: SHA-256}, and the libraries, {name: version}."""
     code, versions = code_of(functions)
+    for path in Path(__file__).parent.glob("*.py"):  # the messages between machines
+        code[f"{__package__.replace('.', '/')}/{path.name}"] = hashlib.sha256(path.read_bytes()).hexdigest()
     return {"code": code, "versions": {"Python": ".".join(platform.python_version_tuple()[:2]), **versions}}
 
 

@@ -10,12 +10,12 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from seq2serve.components.base.artifact import Artifact
+from seq2serve.components.base.errors import Seq2ServeError, UserError
 from seq2serve.components.base.progress import current_mode
 from seq2serve.pipeline.running.machines.cluster import VARIABLE, Cluster
 
@@ -38,30 +38,58 @@ class Outcome(NamedTuple):
     exit_code: int = 1
 
 
+def failure(message: str, code: str, exit_code: int) -> Seq2ServeError:
+    """Returns the error with which a command ends if a process has failed with an exit code."""
+    return (UserError if exit_code == UserError.exit_code else Seq2ServeError)(message, code=code)
+
+
+def stopped_message(cluster: Cluster, machines: Iterable[int], reason: str) -> str:
+    """Returns the message about machines that have stopped."""
+    names = [cluster.describe(index) for index in machines]
+    return (
+        f"{', '.join(names)} {'has' if len(names) == 1 else 'have'} stopped: {reason}; run the same commands again on all "
+        f"machines to resume from the last checkpoint"
+    )
+
+
 class TrainingProcess:
     """A running program.
 
     Args:
-        process: reads its job from standard input.
-        report: file in which it leaves its Outcome.
+        process: reads its job from standard input, and writes what it reports to standard output.
     """
 
-    def __init__(self, process: subprocess.Popen, report: Path) -> None:
-        self._process, self._report = process, report
+    def __init__(self, process: subprocess.Popen) -> None:
+        self._process, self._is_interrupted = process, False
 
     def interrupt(self) -> None:
-        """Sends Ctrl-C."""
-        self._process.send_signal(signal.SIGINT)
+        """Sends Ctrl-C, but never a second one: the process would not save its work."""
+        if not self._is_interrupted:
+            self._is_interrupted = True
+            self._process.send_signal(signal.SIGINT)
 
-    def wait(self) -> Outcome:
-        """Waits for the end of the process."""
-        code = self._process.wait()
-        with contextlib.suppress(OSError, ValueError):
-            return Outcome(**json.loads(self._report.read_text(encoding="utf-8")))
-        # TensorFlow aborts the process if it loses the chief.
-        kind = "lost" if code == -signal.SIGABRT else "failed"
-        how = f"was killed by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"ended with code {code}"
-        return Outcome(kind, f"its training process {how}")
+    def listen(self, receive: Callable[[dict[str, Any]], None]) -> None:
+        """Passes on, from a thread, what the program reports; then `outcome`, the fields of its Outcome."""
+        threading.Thread(target=self._pass_on, args=(receive,), daemon=True).start()
+
+    def _pass_on(self, receive: Callable[[dict[str, Any]], None]) -> None:
+        with contextlib.suppress(ValueError):  # it was killed while it wrote a line
+            for line in self._process.stdout:  # type: ignore[union-attr]
+                report = json.loads(line)
+                receive(report)
+                if "outcome" in report:
+                    return
+        receive({"outcome": _killed(self._process.wait())._asdict()})
+
+
+def _killed(code: int) -> Outcome:
+    """Returns the Outcome of a process that has ended without one."""
+    if code == -signal.SIGINT:  # before the program has begun
+        return Outcome("interrupted", exit_code=130)
+    # TensorFlow aborts the process if it loses the chief.
+    kind = "lost" if code == -signal.SIGABRT else "failed"
+    how = f"was killed by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"ended with code {code}"
+    return Outcome(kind, f"its training process {how}")
 
 
 @contextlib.contextmanager
@@ -80,23 +108,19 @@ def running(
         "arguments": arguments,
         "display": "hidden" if current_mode() == "hidden" else "visible",  # it is not in a notebook
     }
-    environment = {**os.environ, VARIABLE: cluster.tf_config()}
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder, "outcome.json")
-        # In a session of its own, so that Ctrl-C on the terminal reaches it once, from this process. Its output goes to
-        # standard error; standard output has the lines of the components.
-        process = subprocess.Popen(
-            [sys.executable, "-m", _CHILD, str(report)],
-            stdin=subprocess.PIPE,
-            stdout=2,
-            env=environment,
-            start_new_session=True,
-        )
-        try:
-            with contextlib.suppress(BrokenPipeError):  # it has failed already, and `wait` reports it
-                process.stdin.write(json.dumps(job).encode() + b"\n")  # type: ignore[union-attr]
-                process.stdin.flush()  # type: ignore[union-attr]
-            yield TrainingProcess(process, report)
-        finally:
-            process.kill()
-            process.wait()
+    # In a session of its own, so that Ctrl-C on the terminal reaches it once, from this process.
+    process = subprocess.Popen(
+        [sys.executable, "-m", _CHILD],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, VARIABLE: cluster.tf_config()},
+        start_new_session=True,
+    )
+    try:
+        with contextlib.suppress(BrokenPipeError):  # it has failed already, and `listen` reports it
+            process.stdin.write(json.dumps(job).encode() + b"\n")  # type: ignore[union-attr]
+            process.stdin.flush()  # type: ignore[union-attr]
+        yield TrainingProcess(process)
+    finally:
+        process.kill()
+        process.wait()

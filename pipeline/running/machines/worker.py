@@ -6,20 +6,21 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
 
 from seq2serve.components.base import artifact as artifacts
 from seq2serve.components.base import interrupt
 from seq2serve.components.base.artifact import Artifact
 from seq2serve.components.base.errors import Seq2ServeError, UserError
 from seq2serve.components.base.progress import note
+from seq2serve.components.base.uris import is_remote
 from seq2serve.pipeline.running.fingerprint import content_fingerprint
 from seq2serve.pipeline.running.machines.chief import ANSWER_SECONDS, CAUSE_SECONDS, WAIT_SECONDS
 from seq2serve.pipeline.running.machines.cluster import VARIABLE, Cluster, read_cluster
 from seq2serve.pipeline.running.machines.connection import Connection
 from seq2serve.pipeline.running.machines.identity import functions_of, identity_of
-from seq2serve.pipeline.running.machines.process import Outcome, TrainingProcess, running
+from seq2serve.pipeline.running.machines.process import Outcome, TrainingProcess, failure, running, stopped_message
 from seq2serve.pipeline.running.root import open_root
 
 _RETRY_SECONDS, _POLL_SECONDS = 1.0, 0.2
@@ -61,25 +62,32 @@ def work(cluster: Cluster, pipeline_root: str) -> str:
     """
     cluster.check_port()
     try:
-        with interrupt.listening(), contextlib.closing(_connect(cluster)) as connection:
-            _join(cluster, connection)
+        with interrupt.listening(), contextlib.closing(_connect(cluster, pipeline_root)) as connection:
             note(f"{cluster.names[cluster.index]} has joined {cluster.describe(0)} and waits for training to begin")
             job = _receive(cluster, connection)
             inputs = _agreed_inputs(job["inputs"], pipeline_root, connection)
             _receive(cluster, connection)  # the chief has compared the data
             with running(job["program"], inputs, job["arguments"], cluster) as process:
-                return _follow(cluster, connection, process)
+                _follow(cluster, connection, process)
     except _Dismissed as dismissed:
         return str(dismissed)
 
 
-def _connect(cluster: Cluster) -> Connection:
-    """Connects to the chief, which may start later."""
+def _connect(cluster: Cluster, pipeline_root: str) -> Connection:
+    """Joins the chief, which may start later.
+
+    Raises:
+        UserError: the chief refuses this machine.
+        Seq2ServeError: the chief does not answer in time.
+    """
     limit, is_reported = time.monotonic() + WAIT_SECONDS, False
     host, port = cluster.chief_endpoint
     while True:
         with contextlib.suppress(OSError):
-            return Connection(socket.create_connection((host.strip("[]"), port), timeout=ANSWER_SECONDS))
+            connection = Connection(socket.create_connection((host, port), timeout=ANSWER_SECONDS))
+            if _join(cluster, pipeline_root, connection):
+                return connection
+            connection.close()
         if not is_reported:
             note(
                 f"{cluster.names[cluster.index]} waits for {cluster.describe(0)}, up to {WAIT_SECONDS / 60:.3g} minutes"
@@ -87,53 +95,58 @@ def _connect(cluster: Cluster) -> Connection:
             is_reported = True
         if time.monotonic() > limit:
             raise Seq2ServeError(
-                f"{cluster.describe(0)} did not come within {WAIT_SECONDS / 60:.3g} minutes; run `seq2serve run` there "
-                f"with the same TF_CONFIG as here but for its task, and check that {host}:{port} can be reached",
+                f"{cluster.describe(0)} did not answer within {WAIT_SECONDS / 60:.3g} minutes; run `seq2serve run` "
+                f"there with the same TF_CONFIG as here but for its task, and check that {host}:{port} can be reached "
+                f"and is not used by another program",
                 code="machine-missing",
                 machines=[cluster.names[0]],
             )
         time.sleep(_RETRY_SECONDS)
 
 
-def _join(cluster: Cluster, connection: Connection) -> None:
+def _join(cluster: Cluster, pipeline_root: str, connection: Connection) -> bool:
     """Introduces this machine to the chief.
 
+    Returns:
+        Whether the chief has admitted it; False if another program has the port, or the chief has just stopped.
     Raises:
         UserError: the chief refuses it.
     """
     connection.send(index=cluster.index, addresses=list(cluster.addresses), time=time.time())
-    message = _receive(cluster, connection)
-    if "note" in message:
-        note(message["note"])
-        message = _receive(cluster, connection)
+    while message := connection.receive(ANSWER_SECONDS):
+        if "refused" in message:
+            raise UserError(message["refused"], code="machine-refused")
+        if "note" in message:
+            note(message["note"])
+        if "functions" in message:
+            connection.send(**_identity(message["functions"], pipeline_root))
+        if "accepted" in message:
+            return True
+    return False
+
+
+def _identity(names: Sequence[str], pipeline_root: str) -> dict[str, Any]:
+    """Returns what the chief compares with its own, or `missing`, what this machine lacks."""
+    if not is_remote(pipeline_root) and not os.path.isdir(pipeline_root):
+        root = os.path.abspath(pipeline_root)
+        return {"missing": f"its pipeline root {root} does not exist; pass the chief's, on a disk that all share"}
     try:
-        connection.send(**identity_of(functions_of(message["functions"])))
+        return identity_of(functions_of(names))
     except ImportError as error:
-        connection.send(missing=f"other code: {error}; install the same packages on every machine")
-    _receive(cluster, connection)
+        return {"missing": f"other code: {error}; install the same packages on every machine"}
 
 
 def _receive(cluster: Cluster, connection: Connection) -> dict[str, Any]:
-    """Waits for the chief's next message.
-
-    Raises:
-        UserError: it refuses this machine.
-        Seq2ServeError: it has stopped.
-    """
+    """Waits for the chief's next message; raises what ends this command."""
     return _checked(cluster, connection.receive())
 
 
 def _checked(cluster: Cluster, message: dict[str, Any]) -> dict[str, Any]:
-    if "refused" in message:
-        raise UserError(message["refused"], code="machine-refused")
     if "end" in message:
         raise _end(message)
     if not message:
         raise Seq2ServeError(
-            f"{cluster.describe(0)} has stopped: its connection has broken; run the same commands again on all "
-            f"machines to resume from the last checkpoint",
-            code="machine-stopped",
-            machine=cluster.names[0],
+            stopped_message(cluster, [0], "its connection has broken"), code="machine-stopped", machine=cluster.names[0]
         )
     return message
 
@@ -142,50 +155,49 @@ def _end(message: Mapping[str, Any]) -> BaseException:
     """Returns the exception with which the chief's last message ends this command."""
     if message["code"] in (0, 130):
         return KeyboardInterrupt() if message["code"] else _Dismissed(message["end"])
-    kind = UserError if message["code"] == UserError.exit_code else Seq2ServeError
-    return kind(message["end"], code="machine-stopped")
+    return failure(message["end"], "machine-stopped", message["code"])
 
 
 def _agreed_inputs(inputs: Mapping[str, list], pipeline_root: str, connection: Connection) -> dict[str, Artifact]:
     """Returns the artifacts that the chief names, as this machine reaches them, and sends their fingerprints."""
-    root, readable = open_root(pipeline_root).artifacts, {}
-    for key, (kind, uri, properties) in inputs.items():
-        there = getattr(artifacts, kind)(uri if os.path.isabs(uri) else f"{root.name}/{uri}", properties)
-        try:
-            readable[key] = root.local_copy(there, on_workers=False)
+    readable = {}
+    try:
+        root = open_root(pipeline_root).artifacts
+        for key, (kind, uri, properties) in inputs.items():
+            published = getattr(artifacts, kind)(uri if os.path.isabs(uri) else f"{root.name}/{uri}", properties)
+            readable[key] = root.local_copy(published, on_workers=False)
             if not os.path.isdir(readable[key].uri):
-                raise FileNotFoundError(f"there is no {there.uri}")
-        except (OSError, Seq2ServeError) as error:
-            connection.send(failed=str(error))
-            return {}
+                raise FileNotFoundError(f"there is no {published.uri}")
+    except (OSError, Seq2ServeError) as error:
+        connection.send(failed=str(error))
+        return {}
     connection.send(inputs={key: content_fingerprint(value.uri) for key, value in readable.items()})
     return readable
 
 
-def _follow(cluster: Cluster, connection: Connection, process: TrainingProcess) -> str:
-    """Waits for the end of this machine's process, and for what the chief says about it."""
-    events: queue.Queue[dict[str, Any] | Outcome] = queue.Queue()
-    threading.Thread(target=lambda: events.put(process.wait()), daemon=True).start()
+def _follow(cluster: Cluster, connection: Connection, process: TrainingProcess) -> NoReturn:
+    """Waits for the end of this machine's process, and for the chief's word on all of them, which it raises."""
+    events: queue.Queue[dict[str, Any]] = queue.Queue()
+    process.listen(events.put)
     threading.Thread(target=lambda: events.put(connection.receive()), daemon=True).start()
     is_interrupted, limit, outcome = False, float("inf"), Outcome("lost")
     with interrupt.put_off():
-        while time.monotonic() < limit:
+        while time.monotonic() < limit and outcome.kind != "failed":
             if interrupt.pressed() and not is_interrupted:
                 is_interrupted = True
                 note(f"{cluster.names[cluster.index]} asks the chief to save and stop")
                 connection.send(interrupted=True)
             with contextlib.suppress(queue.Empty):
                 event = events.get(timeout=_POLL_SECONDS)
-                if isinstance(event, dict):
+                if "end" in event or not event:
                     _checked(cluster, event)
-                    continue
-                outcome = event
-                connection.send(outcome=outcome._asdict())
-                if outcome.kind == "done" and not is_interrupted:
-                    return "training is complete; the chief evaluates and exports the model"
-                if outcome.kind == "failed":
-                    break
-                limit = time.monotonic() + CAUSE_SECONDS + ANSWER_SECONDS
-    raise Seq2ServeError(
-        f"{cluster.describe(cluster.index)} has stopped: {outcome.message}", code=outcome.code or "machine-stopped"
-    )
+                connection.send(**event)
+                if "outcome" in event:
+                    outcome = Outcome(**event["outcome"])
+                    if outcome.kind == "lost":  # after "done", the chief may take long to save
+                        limit = time.monotonic() + CAUSE_SECONDS + ANSWER_SECONDS
+    if outcome.kind == "failed":
+        message = stopped_message(cluster, [cluster.index], outcome.message)
+        raise failure(message, outcome.code or "machine-stopped", outcome.exit_code)
+    message = stopped_message(cluster, [0], f"it has said nothing since this machine reported: {outcome.message}")
+    raise failure(message, "machine-stopped", 1)

@@ -21,7 +21,11 @@ def test_the_chief_is_the_first_machine_and_without_one_worker_0():
     assert not cluster.is_chief
     assert read_cluster(environment({"worker": ["b:1", "c:2"]})).is_chief
     task = json.loads(cluster.tf_config())
-    assert task == {"cluster": {"worker": ["a:3", "b:1", "c:2"]}, "task": {"type": "worker", "index": 2}}
+    assert task == {
+        "cluster": {"worker": ["a:3", "b:1", "c:2"]},
+        "task": {"type": "worker", "index": 2},
+        "names": ["chief (a:3)", "worker 0 (b:1)", "worker 1 (c:2)"],
+    }
 
 
 @pytest.mark.parametrize(
@@ -42,6 +46,10 @@ def test_one_machine_is_no_cluster(values):
         (environment({"worker": ["a:1", "b"]}), "'b' is not host:port"),
         (environment({"worker": ["a:1", "b:65535"]}), "a port from 1 to 65534"),
         (environment({"worker": ["a:1", "a:1"]}), "two machines have the same address"),
+        (environment({"worker": ["a:1", "a:2"]}), "a:2 cannot be the address of another machine, because the chief"),
+        (environment({"worker": ["a:1", "[::1]:2"]}), "'[::1]:2' is not host:port with a host name or an IPv4 address"),
+        (environment({"chief": ["a:1", "b:1"]}, "chief"), "it has more than one chief"),
+        (environment({"chief": ["a:1"], "master": ["b:1"]}, "chief"), "it has more than one chief"),
         ({"TF_CONFIG": '{"cluster": {"worker": ["a:1", "b:2"]}}'}, "'type' is missing"),
     ],
 )

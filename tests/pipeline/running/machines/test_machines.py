@@ -6,6 +6,7 @@ TensorFlow.
 
 import contextlib
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -65,11 +66,11 @@ def free_pair():
 
 
 @pytest.fixture
-def make_cluster(monkeypatch):
+def make_cluster(monkeypatch, tmp_path):
     """Returns a function that makes the Clusters of some machines, which wait for each other for a short time."""
 
     def give_up(*_):
-        raise TimeoutError
+        raise AssertionError(f"the test takes more than {LIMIT} s")
 
     signal.signal(signal.SIGALRM, give_up)
     monkeypatch.setattr(workers, "_RETRY_SECONDS", 0.02)
@@ -77,6 +78,8 @@ def make_cluster(monkeypatch):
     monkeypatch.setattr(workers, "CAUSE_SECONDS", 1)
     monkeypatch.syspath_prepend(pathlib.Path(__file__).parent)
     monkeypatch.setenv("PYTHONPATH", str(pathlib.Path(__file__).parent))  # of the processes
+    monkeypatch.setenv("READY", str(tmp_path / "ready"))  # each process leaves a file there
+    (tmp_path / "ready").mkdir()
 
     def make(size):
         signal.alarm(LIMIT)
@@ -135,8 +138,8 @@ def wait_until(condition):
 
 
 def wait_for_processes(machines):
-    wait_until(lambda: machines._phase == "training")
-    time.sleep(1)
+    """Waits until all processes run the program."""
+    wait_until(lambda: len(os.listdir(os.environ["READY"])) == len(machines._cluster.names))
 
 
 # Machines that may train together.
@@ -186,6 +189,7 @@ def test_a_run_that_fails_before_training_ends_the_machines_with_its_reason(make
     thread = Worker(other, root)
     with contextlib.suppress(UserError), lead(root) as machines:
         fail(machines)
+    assert isinstance(thread.outcome(), UserError)
     assert str(thread.outcome()) == "the chief's run has failed: ExampleGen: no rows"
 
 
@@ -241,6 +245,29 @@ def test_another_cluster_is_refused_with_both(refusal):
     assert re.fullmatch(r"its TF_CONFIG names other machines: .* instead of .*, 127\.0\.0\.1:9", refusal(add_machine))
 
 
+def test_a_machine_of_a_larger_cluster_is_refused_by_its_number(make_cluster, root, capfd):
+    _, other = make_cluster(2)
+    larger = Cluster((*other.names, "worker 1"), (*other.addresses, "127.0.0.1:9"), 2)
+    with lead(root):
+        error = Worker(larger, root).outcome()
+    assert re.match("machine 2 was refused by the chief: its TF_CONFIG names other machines: ", str(error))
+    assert str(error) in capfd.readouterr().err
+
+
+def test_other_code_of_the_messages_is_refused(refusal):
+    name = "seq2serve/pipeline/running/machines/worker.py"
+    reason = refusal(lambda chief: chief._identity["code"].update({name: "0"}))
+    assert reason.startswith(f"other code: {name}; ")
+
+
+def test_a_pipeline_root_that_does_not_exist_is_refused_and_not_created(make_cluster, root, tmp_path):
+    _, other = make_cluster(2)
+    with lead(root):
+        error = Worker(other, tmp_path / "missing").outcome()
+    assert f"its pipeline root {tmp_path / 'missing'} does not exist; pass the chief's" in str(error)
+    assert not (tmp_path / "missing").exists()
+
+
 def test_a_second_machine_of_the_same_name_is_refused(make_cluster, root):
     _, other = make_cluster(2)
     with lead(root) as machines:
@@ -280,6 +307,7 @@ def test_other_data_end_the_run_with_the_name_of_the_input(make_cluster, root, i
 
 def test_data_that_a_machine_does_not_reach_end_the_run_with_their_path(make_cluster, root, inputs, tmp_path):
     _, other = make_cluster(2)
+    (tmp_path / "empty").mkdir()
     thread = Worker(other, tmp_path / "empty")
     with pytest.raises(UserError, match=r"there is no .*/empty/Transform/transformed_examples/1; "):
         train(root, inputs)
@@ -301,7 +329,7 @@ def test_another_program_that_connects_is_ignored(make_cluster, root, inputs):
     _, other = make_cluster(2)
 
     def knock(machines):
-        for noise in (b"GET / HTTP/1.1\r\n\r\n", b'{"index": "x"}\n', b'{"index": 7}\n'):
+        for noise in (b"GET / HTTP/1.1\r\n\r\n", b'{"index": "x"}\n', b'{"index": 1, "addresses": 2, "time": 3.0}\n'):
             with socket.create_connection(other.chief_endpoint) as sock:
                 sock.sendall(noise)
         threads.append(Worker(other, root))
@@ -328,9 +356,25 @@ def test_a_chief_that_never_comes_is_named_after_the_time_limit(make_cluster, ro
     monkeypatch.setattr(workers, "WAIT_SECONDS", 0.3)
     _, other = make_cluster(2)
     with pytest.raises(
-        Seq2ServeError, match=r"^chief \(127.*\) did not come within 0\.005 minutes; run `seq2serve run"
+        Seq2ServeError, match=r"^chief \(127.*\) did not answer within 0\.005 minutes; run `seq2serve run"
     ):
         work(other, str(root))
+
+
+@pytest.mark.parametrize("is_silent", [True, False])
+def test_another_program_at_the_chiefs_port_is_no_chief(make_cluster, root, inputs, monkeypatch, is_silent):
+    """It says nothing, or closes the connection; the chief has the port later."""
+    monkeypatch.setattr(workers, "ANSWER_SECONDS", 0.1)
+    _, other = make_cluster(2)
+    with socket.create_server(other.chief_endpoint) as program:
+        thread = Worker(other, root)
+        sock, _ = program.accept()
+        if not is_silent:
+            sock.close()
+        program.accept()[0].close()
+        sock.close()
+    train(root, inputs)
+    assert thread.outcome() == COMPLETE
 
 
 def test_a_worker_that_leaves_before_training_may_come_again(make_cluster, root, inputs, capfd):
@@ -338,9 +382,7 @@ def test_a_worker_that_leaves_before_training_may_come_again(make_cluster, root,
     threads = []
 
     def join_twice(machines):
-        connection = workers._connect(other)
-        workers._join(other, connection)
-        connection.close()
+        workers._connect(other, str(root)).close()
         wait_until(lambda: not machines._others)
         threads.append(Worker(other, root))
 
@@ -381,7 +423,7 @@ def test_a_port_of_the_chief_that_is_taken_is_an_error(make_cluster, root, offse
         (1, "kill", "worker 0 .* has stopped: its training process was killed by signal 9 .*; run the same commands"),
         (0, "kill", "chief .* has stopped: its training process was killed by signal 9"),
         (1, "divide", "worker 0 .* has stopped: ZeroDivisionError: division by zero"),
-        (0, "abort", "chief .* has stopped: its training process was killed by signal 6"),
+        (0, "abort", "worker 0 .*, worker 1 .* have stopped: no report 1 s after that of chief .* killed by signal 6"),
         (0, "fail", "The loss is nan"),
         (1, "fail", "worker 0 .*: The loss is nan"),
     ],
@@ -393,7 +435,7 @@ def test_a_process_that_fails_ends_all_with_its_machine_and_reason(make_cluster,
         train(root, inputs, **{**dict.fromkeys("012", "wait"), str(machine): action})
     assert error.value.code == ("loss-diverged" if action == "fail" else "machine-stopped")
     for thread in threads:
-        assert isinstance(thread.outcome(), Seq2ServeError)
+        assert type(thread.outcome()) is type(error.value)
         assert re.search(reason.partition(";")[0], str(thread.outcome()))
 
 
@@ -411,18 +453,104 @@ def test_the_machine_that_caused_a_failure_is_named_even_if_another_one_fails_fi
     assert str(threads[0].outcome()).startswith(others[1].describe(2))
 
 
+def test_a_machine_that_reports_nothing_is_named_and_not_those_that_have_lost_it(make_cluster, root, inputs):
+    """As when its processes are stopped by a signal, or hang."""
+    _, *others = make_cluster(3)
+    threads = [Worker(cluster, root) for cluster in others]
+    message = r"^worker 1 \S+ has stopped: no report 1 s after that of (chief|worker 0) .* killed by signal 6"
+    with pytest.raises(Seq2ServeError, match=message):
+        train(root, inputs, **{"0": "abort", "1": "abort", "2": "wait"})
+    for thread in threads:
+        assert re.match(message, str(thread.outcome()))
+
+
+def test_a_chief_that_reports_nothing_is_named_on_the_others(make_cluster, root, inputs, monkeypatch):
+    monkeypatch.setattr(chiefs, "CAUSE_SECONDS", 30)
+    monkeypatch.setattr(workers, "CAUSE_SECONDS", 0)
+    monkeypatch.setattr(workers, "ANSWER_SECONDS", 1)
+    chief, other = make_cluster(2)
+    thread = Worker(other, root)
+    with pytest.raises(Seq2ServeError, match="its connection has broken"):
+        train(root, inputs, **{"0": "wait", "1": "abort"})
+    assert str(thread.outcome()).startswith(f"{chief.describe(0)} has stopped: it has said nothing since this machine")
+
+
+def test_machines_that_do_not_start_or_connect_are_named_after_the_time_limit(
+    make_cluster, root, inputs, monkeypatch
+):
+    monkeypatch.setattr(chiefs, "WAIT_SECONDS", 4)
+    for action, message in (
+        ("hang", r"^worker 0 \S+ has stopped: the training process has not started within 0\.0667 minutes"),
+        ("wait", r"^chief \S+, worker 0 \S+ have stopped: training processes have not connected within"),
+    ):
+        _, other = make_cluster(2)
+        thread = Worker(other, root)
+        with pytest.raises(Seq2ServeError, match=message):
+            train(root, inputs, **{"0": "wait", "1": action})
+        assert re.match(message, str(thread.outcome()))
+
+
+def test_a_machine_that_does_not_read_its_data_is_named_after_the_time_limit(make_cluster, root, inputs, monkeypatch):
+    monkeypatch.setattr(chiefs, "DATA_SECONDS", 0.3)
+    _, other = make_cluster(2)
+    silent = []
+    with pytest.raises(Seq2ServeError, match=r"^worker 0 \S+ has stopped: it has not read the data within"):
+        train(root, inputs, lambda _: silent.append(workers._connect(other, str(root))))
+
+
+def test_different_numbers_of_gpus_are_an_error_with_both(make_cluster, root, inputs):
+    _, other = make_cluster(2)
+    thread = Worker(other, root)
+    with pytest.raises(UserError, match=r"the same number of GPUs: .*worker 0 \(127.*\) 2") as error:
+        train(root, inputs, **{"0": "wait", "1": "more GPUs"})
+    assert error.value.code == "machine-gpus-differ"
+    assert isinstance(thread.outcome(), UserError)
+    assert str(thread.outcome()) == str(error.value)
+
+
 @pytest.mark.usefixtures("heeds_ctrl_c")
-def test_ctrl_c_on_the_chief_interrupts_its_process_and_ends_all(make_cluster, root, inputs):
+@pytest.mark.parametrize("machines_ready", [True, False])
+def test_ctrl_c_on_the_chief_interrupts_its_process_and_ends_all(make_cluster, root, inputs, machines_ready):
     _, other = make_cluster(2)
     thread = Worker(other, root)
 
     def press(machines):
-        wait_for_processes(machines)
+        wait_until(lambda: machines._phase == "training")
+        if machines_ready:
+            wait_for_processes(machines)
         signal.raise_signal(signal.SIGINT)
 
     with interrupt.listening(), pytest.raises(KeyboardInterrupt):
         train(root, inputs, press, **{"0": "wait", "1": "wait"})
     assert isinstance(thread.outcome(), KeyboardInterrupt)
+
+
+@pytest.mark.usefixtures("heeds_ctrl_c")
+def test_ctrl_c_on_the_chief_before_training_ends_all(make_cluster, root):
+    _, other = make_cluster(2)
+    thread = Worker(other, root)
+    with interrupt.listening(), pytest.raises(KeyboardInterrupt), lead(root) as machines:
+        wait_until(lambda: machines._others)
+        signal.raise_signal(signal.SIGINT)
+    assert isinstance(thread.outcome(), KeyboardInterrupt)
+
+
+@pytest.mark.usefixtures("heeds_ctrl_c")
+def test_ctrl_c_on_two_machines_lets_the_chief_save_and_its_workers_wait(make_cluster, root, inputs, tmp_path):
+    """The chief's process saves for a second. Those of the workers end at once, as at the end of training."""
+    _, *others = make_cluster(3)
+    threads = [Worker(cluster, root) for cluster in others]
+
+    def press(machines):
+        wait_for_processes(machines)
+        signal.raise_signal(signal.SIGINT)
+        for index in (1, 2):  # the workers are in threads, which receive no signals
+            machines._events.put((index, {"interrupted": True}))
+
+    with interrupt.listening(), pytest.raises(KeyboardInterrupt):
+        train(root, inputs, press, **{"0": "save"}, written=str(tmp_path / "saved"))
+    assert [type(thread.outcome()) for thread in threads] == [KeyboardInterrupt] * 2
+    assert (tmp_path / "saved-0").exists()
 
 
 def test_ctrl_c_on_a_worker_interrupts_the_chiefs_process(make_cluster, root, inputs, capfd):

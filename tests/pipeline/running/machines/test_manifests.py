@@ -6,6 +6,7 @@ import pytest
 import typer.testing
 import yaml
 
+from seq2serve.components.base.errors import NotBlessedError, UserError
 from seq2serve.pipeline.commands import app, train_worker
 from seq2serve.pipeline.commands import run as run_command
 from seq2serve.pipeline.running.machines import cluster
@@ -70,12 +71,17 @@ def test_every_pod_of_the_jobset_is_the_machine_at_its_own_address(root_of):
     assert (manifest["apiVersion"], manifest["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
     assert spec["network"]["enableDNSHostnames"]
     assert spec["successPolicy"]["targetReplicatedJobs"] == ["chief"]
+    (rule,) = spec["failurePolicy"]["rules"]
+    assert (rule["action"], rule["onJobFailureReasons"]) == ("FailJobSet", ["PodFailurePolicy"])
     addresses, roots = [], set()
     for job in spec["replicatedJobs"]:
         template = job["template"]["spec"]
         assert template["parallelism"] == template["completions"]
         assert template["backoffLimit"] == 0, "a machine that starts again alone would be refused"
+        (policy,) = template["podFailurePolicy"]["rules"]
+        assert policy["onExitCodes"]["values"] == [UserError.exit_code, NotBlessedError.exit_code]
         pod = template["template"]["spec"]
+        assert pod["restartPolicy"] == "Never", "which a podFailurePolicy needs"
         (container,) = pod["containers"]
         assert [mount["name"] for mount in container["volumeMounts"]] == [volume["name"] for volume in pod["volumes"]]
         assert container["command"] == ["seq2serve"]
