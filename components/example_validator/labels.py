@@ -36,8 +36,9 @@ def label_findings(counts: Mapping[str, float], conflicts: Mapping) -> Iterator[
             " and ".join(_with_count(name, counts, _is_invisible(names)) for name in names) for names in alike
         )
         yield (
-            f"{_counted(len(alike), 'group')} of labels that differ only in case, spaces, Unicode form or number form: "
-            f"{listed}; each counts as a label of its own; make them equal in the file if they mean the same"
+            f"{len(alike):,} group{'s' * (len(alike) != 1)} of labels that differ only in case, spaces, Unicode form "
+            f"or number form: {listed}; each counts as a label of its own; make them equal in the file if they mean "
+            "the same"
         )
     missing = [label for label in sorted(counts) if is_missing(label)]
     if missing:
@@ -92,7 +93,3 @@ def _is_invisible(labels: list[str]) -> bool:
 def _with_count(label: str, counts: Mapping[str, float], as_ascii: bool) -> str:
     rows = f"{counts[label]:,.0f} {'row' if counts[label] == 1 else 'rows'}"
     return f"{ascii(label) if as_ascii else repr(label)} ({rows})"
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -96,7 +96,7 @@ def search(problem: Problem, config: TunerConfig, context: Context, earlier: lis
         with _reporting(config, clock, trials, problem.task) as show:
             # The trial that ran out of time is the last, also if its process was killed soon after.
             while not trials or (len(trials) < limit and not clock.is_over() and trials[-1].state != "out of time"):
-                trial = _run_trial(problem, space, trials, scratch, _Watching(clock, show))
+                trial = _run_trial(problem, space, trials, scratch, clock, show)
                 trials.append(trial)
                 write_trials(scratch, trials)
                 write_events(f"{scratch}/logs/trial-{trial.number}", trial, metric_of(trials, problem.task))
@@ -126,11 +126,6 @@ class _Clock:
         return self.seconds() >= self._limit
 
 
-class _Watching(NamedTuple):
-    clock: _Clock
-    show: Callable[[], None]
-
-
 @contextlib.contextmanager
 def _reporting(config: TunerConfig, clock: _Clock, trials: list[Trial], task: Task) -> Iterator[Callable[[], None]]:
     """Yields a function that shows the progress: by trials, or without their number by seconds."""
@@ -152,12 +147,14 @@ def _reporting(config: TunerConfig, clock: _Clock, trials: list[Trial], task: Ta
         raise
 
 
-def _run_trial(problem: Problem, space: Space, trials: list[Trial], scratch: str, watching: _Watching) -> Trial:
+def _run_trial(
+    problem: Problem, space: Space, trials: list[Trial], scratch: str, clock: _Clock, show: Callable[[], None]
+) -> Trial:
     """Trains with the next settings; a training that was killed resumes from its last checkpoint."""
     start, seed = starting_point(space, problem.recipe), problem.recipe.training.seed
     point, proposed = next_point(space, start, trials, metric_of(trials, problem.task), seed)
     recipe = problem.recipe.with_values(all_changes(point, problem.names, problem.recipe))
-    folder, watch = f"{scratch}/trial-{len(trials)}", _TrialWatch(proposed, watching)
+    folder, watch = f"{scratch}/trial-{len(trials)}", _TrialWatch(proposed, clock, show)
     os.makedirs(folder, exist_ok=True)
     began, value, reason = time.monotonic(), None, ""
     try:
@@ -197,12 +194,13 @@ class _TrialWatch(keras.callbacks.Callback):
 
     Args:
         proposed: Optuna's trial.
-        watching: clock and progress.
+        clock: of the search.
+        show: shows the progress of the search.
     """
 
-    def __init__(self, proposed: optuna.Trial, watching: _Watching):
+    def __init__(self, proposed: optuna.Trial, clock: _Clock, show: Callable[[], None]):
         super().__init__()
-        self._proposed, self._watching = proposed, watching
+        self._proposed, self._clock, self._show = proposed, clock, show
         self._ranking: CheckpointRanking | None = None
         self.total_steps: int | tf.Variable = 0
         self.values: dict[int, float] = {}  # tenth of the training -> metric
@@ -235,6 +233,6 @@ class _TrialWatch(keras.callbacks.Callback):
         # A training that is complete has its value, however bad.
         if len(self.values) > known and not self.model.stop_training and self._proposed.should_prune():
             raise optuna.TrialPruned
-        if self._watching.clock.is_over() and not self.model.stop_training:
+        if self._clock.is_over() and not self.model.stop_training:
             raise _OutOfTime
-        self._watching.show()
+        self._show()

@@ -5,7 +5,7 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,7 +44,9 @@ def read_trials(folder: str) -> list[Trial]:
     """Reads the trials in a folder; none if it has no file of them."""
     path = Path(folder, FILE)
     values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    return [Trial(**{**value, "evaluations": _by_tenth(value["evaluations"])}) for value in values]
+    for value in values:  # keys of JSON are texts
+        value["evaluations"] = {int(tenth): metric for tenth, metric in value["evaluations"].items()}
+    return [Trial(**value) for value in values]
 
 
 def write_trials(folder: str, trials: Sequence[Trial]) -> None:
@@ -114,7 +116,3 @@ def write_events(folder: str, trial: Trial, metric: Metric) -> None:
 def differing(trial: Trial, first: Trial) -> dict[str, Any]:
     """Returns the settings of a trial that differ from those of the first one."""
     return {name: value for name, value in trial.settings.items() if value != first.settings[name]}
-
-
-def _by_tenth(values: Mapping[str, float]) -> dict[int, float]:
-    return {int(tenth): value for tenth, value in values.items()}  # keys of JSON are texts

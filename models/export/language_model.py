@@ -126,9 +126,10 @@ class LanguageModelServingModule(tf.Module):
         """
         values = (temperature, top_k, top_p, max_new_tokens, seed)
         options = dict(zip(_OPTIONS, values, strict=True))
+        is_finite = (temperature >= 0) & (temperature <= tf.float32.max)  # also false for NaN
         checks = [
             check_rows("sample", {"text": text, **options}),
-            check_values("temperature", temperature, _is_temperature(temperature), "finite and at least 0"),
+            check_values("temperature", temperature, is_finite, "finite and at least 0"),
             check_values("top_k", top_k, top_k >= 0, "at least 0"),
             check_values("top_p", top_p, (top_p > 0) & (top_p <= 1), "above 0 and at most 1"),
             check_range("max_new_tokens", max_new_tokens, 1, self._max_length),
@@ -219,7 +220,3 @@ class LanguageModelServingModule(tf.Module):
 
         variables = (tf.constant(0), tf.zeros([rows], tf.float32))
         return tf.while_loop(lambda number, _: number < windows, add_window, variables)[1]
-
-
-def _is_temperature(values: tf.Tensor) -> tf.Tensor:
-    return (values >= 0) & (values <= tf.float32.max)  # also false for NaN

@@ -144,10 +144,6 @@ class InverseSquareRoot(keras.optimizers.schedules.LearningRateSchedule):
         ratio = tf.cast(step + 1, tf.float32) / self.warmup_steps
         return self.peak * tf.minimum(ratio, tf.math.rsqrt(ratio))
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the arguments for `from_config`."""
-        return {"peak": self.peak, "warmup_steps": self.warmup_steps}
-
 
 class AdaptiveCosine(keras.optimizers.schedules.LearningRateSchedule):
     """Linear warm-up, then half a cosine to zero, for training whose number of steps is only estimated.
@@ -168,10 +164,6 @@ class AdaptiveCosine(keras.optimizers.schedules.LearningRateSchedule):
         progress = tf.clip_by_value((step - warmup) / (self.total_steps - warmup), 0.0, 1.0)
         falling = self.peak * 0.5 * (1.0 + tf.cos(math.pi * progress))
         return tf.where(step < warmup, self.peak * step / tf.maximum(warmup, 1.0), falling)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the arguments for `from_config`."""
-        return {"peak": self.peak, "warmup_steps": self.warmup_steps, "total_steps": float(self.total_steps)}
 
 
 def make_schedule(

@@ -57,7 +57,7 @@ def code_of(functions: Iterable[Callable]) -> tuple[dict[str, str], dict[str, st
             hashes[module.replace(".", "/") + ("/__init__.py" if is_package else ".py")] = _digest(source)
             package = module if is_package else module.rpartition(".")[0]
             waiting += _follow(_imports(source, package), seen, libraries)
-    return hashes, _versions(libraries)
+    return hashes, {name: version for module in libraries for name, version in _distributions(module)}
 
 
 def _follow(imported: Set[str], seen: set[str], libraries: set[str]) -> list[tuple[str, Path]]:
@@ -231,13 +231,9 @@ def _is_library(module: str) -> bool:
     return top not in {*_COSMETIC, _PACKAGE} and _first_party_folder(top) is None and _spec(top) is not None
 
 
-def _versions(modules: set[str]) -> dict[str, str]:
-    """Maps imported modules to the distributions they come from, with their versions."""
-    return {name: version for module in modules for name, version in _distributions(module)}
-
-
 @functools.cache
 def _distributions(module: str) -> tuple[tuple[str, str], ...]:
+    """Returns the distributions that an imported module comes from, with their versions."""
     top, _, rest = module.partition(".")
     # A namespace such as google's belongs to many distributions; the name below it identifies the distribution.
     spec = _spec(top)

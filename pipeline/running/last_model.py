@@ -6,7 +6,7 @@ from seq2serve.components.base.artifact import Artifact
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.base.progress import note
 from seq2serve.components.base.uris import absolute_uri, is_remote
-from seq2serve.pipeline.metadata.store import Execution, MetadataStore
+from seq2serve.pipeline.metadata.store import MetadataStore
 from seq2serve.pipeline.running.state_folder import StateFolder, state_folder
 
 
@@ -59,12 +59,9 @@ def _executions(store: MetadataStore, root: str, task: str) -> Iterator[tuple[st
     """
     prefix = f"{absolute_uri(root).rstrip('/')}/" if root else ""
     for run in reversed([run for run in store.runs() if run.pipeline == task]):
-        completed = [execution for execution in store.executions_of_run(run.id) if _has_verdict(execution)]
-        for execution in reversed(completed):
+        for execution in reversed(store.executions_of_run(run.id)):
+            if execution.state != "COMPLETE" or execution.component not in ("Pusher", "Evaluator"):
+                continue
             outputs = store.outputs(execution.id, {})
             if all(artifact.uri.startswith(prefix) for artifact in outputs.values()):
                 yield execution.component, outputs
-
-
-def _has_verdict(execution: Execution) -> bool:
-    return execution.state == "COMPLETE" and execution.component in ("Pusher", "Evaluator")

@@ -54,12 +54,9 @@ def _find(pattern: str, may_be_empty: bool, suffixes: tuple[str, ...]) -> list[d
         files = for_each_file(_hash, [Path(path).absolute() for path in _match(pattern, suffixes)])
     empty = [file["path"] for file in files if not file["bytes"]]
     if empty and not (may_be_empty and len(empty) < len(files)):
-        raise join_errors([_empty_file(path) for path in empty])
+        text = "is empty; it needs at least a header and some rows"
+        raise join_errors([UserError(f"{path} {text}", code="file-empty", path=path) for path in empty])
     return files
-
-
-def _empty_file(path: str) -> UserError:
-    return UserError(f"{path} is empty; it needs at least a header and some rows", code="file-empty", path=path)
 
 
 def _match(pattern: str, suffixes: tuple[str, ...]) -> list[str]:

@@ -152,7 +152,8 @@ class ServedModel:
     def refresh(self) -> None:
         """Loads and frees versions to match the folder and its models.config."""
         self._free_retired()
-        wanted = self._wanted()
+        # The versions and labels that the model server would serve.
+        wanted = Served("latest", (1,), {}) if self._is_single() else served(self.folder)
         if not wanted.numbers:  # the folder may be missing for a moment; the loaded versions stay
             return
         self._apply(wanted)  # frees unused versions before others are loaded, so that memory stays low
@@ -239,10 +240,6 @@ class ServedModel:
             request = f"Specific({self.name}, {number})" if number else f"Latest({self.name})"
             raise ServingError(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: {request}")
         return self._loaded[number]
-
-    def _wanted(self) -> Served:
-        """Returns the versions and labels that the model server would serve."""
-        return Served("latest", (1,), {}) if self._is_single() else served(self.folder)
 
     def _is_single(self) -> bool:
         return os.path.isfile(os.path.join(self.folder, "saved_model.pb"))

@@ -8,7 +8,7 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -206,10 +206,9 @@ def encode(name: str, array: np.ndarray) -> Any:
     """Converts an output to JSON types: strings become text, or base64 if the name ends in BYTES_SUFFIX."""
     if array.dtype != object:
         return np.ascontiguousarray(array)
-    write: Callable[[bytes], Any] = _to_base64 if name.endswith(BYTES_SUFFIX) else _to_text
-    flat = np.empty(array.shape, object)
+    is_binary, flat = name.endswith(BYTES_SUFFIX), np.empty(array.shape, object)
     for index, text in np.ndenumerate(array):
-        flat[index] = write(text)
+        flat[index] = {"b64": base64.b64encode(text).decode()} if is_binary else text.decode(errors="replace")
     return flat.tolist()
 
 
@@ -221,14 +220,6 @@ def _with_literals(value: Any) -> Any:
     for index, number in np.ndenumerate(value):
         numbers[index] = number if np.isfinite(number) else orjson.Fragment(json.dumps(float(number)))
     return numbers.tolist()
-
-
-def _to_base64(text: bytes) -> dict[str, str]:
-    return {"b64": base64.b64encode(text).decode()}
-
-
-def _to_text(text: bytes) -> str:
-    return text.decode(errors="replace")
 
 
 def parse_examples(body: bytes, method: str) -> tuple[str, list[bytes]]:

@@ -26,10 +26,6 @@ from seq2serve.pipeline.serving.model import ServingError, trim_heap
 _T = TypeVar("_T")
 
 
-def _nothing() -> None:
-    return None
-
-
 class Workers:
     """Two pools of threads: one runs the graph, the other parses requests and writes responses.
 
@@ -63,7 +59,7 @@ class Workers:
                 self.submit(trim_heap)
 
     def submit(
-        self, work: Callable[[], _T], is_graph: bool = False, on_end: Callable[[], None] = _nothing
+        self, work: Callable[[], _T], is_graph: bool = False, on_end: Callable[[], None] = lambda: None
     ) -> "futures.Future[_T]":
         """Queues work. `on_end` is called once, when the work has ended or was cancelled before it started."""
         try:
