@@ -53,7 +53,8 @@ def free_ports(number):
     """Returns free ports; the one after the first is free, too."""
     while True:
         first = free_port()
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", first + 1)):  # so it is none of the others
+        # The next port is in use here, so it is none of the others.
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", first + 1)):
             return [first, *(free_port() for _ in range(number - 1))]
 
 

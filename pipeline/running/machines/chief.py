@@ -96,7 +96,8 @@ class Chief:
         if is_known and addresses == list(own):
             problem = self._problem(name, clock, connection)
         else:
-            problem = f"its TF_CONFIG names other machines: {', '.join(map(str, addresses))} instead of {', '.join(own)}"
+            named = ", ".join(map(str, addresses))
+            problem = f"its TF_CONFIG names other machines: {named} instead of {', '.join(own)}"
         with self._admitted:
             if not problem and index in self._others:
                 problem = "another machine has joined under this name; give each machine its own task in TF_CONFIG"

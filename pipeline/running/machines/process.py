@@ -47,8 +47,8 @@ def stopped_message(cluster: Cluster, machines: Iterable[int], reason: str) -> s
     """Returns the message about machines that have stopped."""
     names = [cluster.describe(index) for index in machines]
     return (
-        f"{', '.join(names)} {'has' if len(names) == 1 else 'have'} stopped: {reason}; run the same commands again on all "
-        f"machines to resume from the last checkpoint"
+        f"{', '.join(names)} {'has' if len(names) == 1 else 'have'} stopped: {reason}; run the same commands again on "
+        "all machines to resume from the last checkpoint"
     )
 
 

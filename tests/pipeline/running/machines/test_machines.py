@@ -529,7 +529,7 @@ def test_ctrl_c_on_the_chief_interrupts_its_process_and_ends_all(make_cluster, r
 def test_ctrl_c_on_the_chief_before_training_ends_all(make_cluster, root):
     _, other = make_cluster(2)
     thread = Worker(other, root)
-    with interrupt.listening(), pytest.raises(KeyboardInterrupt), lead(root) as machines:
+    with interrupt.listening(), pytest.raises(KeyboardInterrupt), lead(root) as machines:  # noqa: PT012
         wait_until(lambda: machines._others)
         signal.raise_signal(signal.SIGINT)
     assert isinstance(thread.outcome(), KeyboardInterrupt)
