@@ -475,9 +475,7 @@ def test_a_chief_that_reports_nothing_is_named_on_the_others(make_cluster, root,
     assert str(thread.outcome()).startswith(f"{chief.describe(0)} has stopped: it has said nothing since this machine")
 
 
-def test_machines_that_do_not_start_or_connect_are_named_after_the_time_limit(
-    make_cluster, root, inputs, monkeypatch
-):
+def test_machines_that_do_not_start_or_connect_are_named_after_the_time_limit(make_cluster, root, inputs, monkeypatch):
     monkeypatch.setattr(chiefs, "WAIT_SECONDS", 4)
     for action, message in (
         ("hang", r"^worker 0 \S+ has stopped: the training process has not started within 0\.0667 minutes"),
