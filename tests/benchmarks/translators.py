@@ -2,7 +2,7 @@
 
     make .peers/installed
     seq2serve demo --language pt-BR --from firefox-en-pt --set training.steps=0 --set decoding.beam_size=1
-    .venv/bin/python tests/benchmarks/translators.py --runs runs --model serving/translation
+    .venv/bin/python tests/benchmarks/translators.py --runs runs --model serving/en-pt-BR
 
 The rows are the test rows of that run. Prints BLEU of both, the share of equal texts, sentences per second of each
 program with one thread (run alternately, A B A B), load time and the time of one sentence of 25 tokens. The engine is
