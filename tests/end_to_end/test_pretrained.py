@@ -93,7 +93,7 @@ def test_a_translator_of_marian_is_exported_validated_and_pushed(new_run_of, tmp
     is_same = all(np.array_equal(old, new) for old, new in zip(before, after, strict=True))
     assert is_same == (steps == 0)
     with seq2serve.load(str(run.folder / "serving" / "translation")) as served:
-        assert isinstance(served.generate("Turn on the light."), str)
+        assert isinstance(served("Turn on the light."), str)
     assert run.execute([*run.command()[:3], "report", "--output", "page.html"]).returncode == 0
     page = (run.folder / "page.html").read_text(encoding="utf-8")
     assert "Pretrained start: marian-nmt from" in page
@@ -113,7 +113,7 @@ def test_a_translator_with_two_tokenizers_is_exported_validated_and_pushed(new_r
     assert model.properties["recipe"]["model"]["tie_embeddings"]
     assert tokenizer.properties == {"kind": "opus-mt", "vocab_size": len(VOCABULARY) + 1}
     with seq2serve.load(str(run.folder / "serving" / "translation")) as served:
-        assert isinstance(served.generate(">>deu<< Turn on the light. Now!"), str)
+        assert isinstance(served(">>deu<< Turn on the light. Now!"), str)
 
 
 def test_a_folder_that_cannot_be_imported_ends_the_run_before_anything_is_written(new_run_of, tmp_path):
