@@ -120,7 +120,7 @@ def test_a_translator_with_two_tokenizers_is_exported_validated_and_pushed(new_r
     assert model.properties["recipe"]["model"]["tie_embeddings"]
     assert tokenizer.properties == {"kind": "opus-mt", "vocab_size": len(VOCABULARY) + 1}
     with seq2serve.load(str(run.folder / "serving" / "translation")) as served:
-        assert isinstance(served.generate(">>deu<< Turn on the light. Now!"), str)
+        assert isinstance(served(">>deu<< Turn on the light. Now!"), str)
 
 
 def test_a_folder_that_cannot_be_imported_ends_the_run_before_anything_is_written(new_run_of, tmp_path):

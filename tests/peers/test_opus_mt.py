@@ -208,7 +208,7 @@ def test_both_searches_find_the_ids_of_transformers(ours, theirs, pairs, search,
     ]
     expected = list(map(their_rows, theirs[search]))
     assert len(set(map(tuple, expected))) > NUM_TEXTS / 4
-    assert len(set(map(len, expected))) > 5
+    assert len(set(map(len, expected))) > 3
     different = [pair for pair, ids, other in zip(pairs, found, expected, strict=True) if ids != other]
     assert different == []
 
