@@ -170,8 +170,9 @@ class LanguageModelServingModule(tf.Module):
         # The maximum over an empty batch would be the smallest int32.
         random_numbers = draw_random_numbers(options["seed"], tf.maximum(tf.reduce_max(maximum), 1))
         lengths = LengthLimits(tf.zeros_like(maximum), maximum)
-        chosen = (options[name] for name in ("temperature", "top_k", "top_p"))
-        result = self._generate(prompt, limits=SamplingOptions(lengths, *chosen, random_numbers, begins_word))
+        temperature, top_k, top_p = (options[name] for name in ("temperature", "top_k", "top_p"))
+        limits = SamplingOptions(lengths, temperature, top_k, top_p, random_numbers, begins_word)
+        result = self._generate(prompt, limits=limits)
         return {
             "completion": self._completions(prompt, result.ids[:, 0], begins_word),
             "finish_reason": tf.where(result.lengths[:, 0] >= maximum, LENGTH, STOP),
