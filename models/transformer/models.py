@@ -53,11 +53,15 @@ class _Stack(keras.layers.Layer):
             if layer:
                 layer.build((None, None, self.config.d_model))
 
-    def _apply(self, x: tf.Tensor, *inputs: Any, training: bool, return_weights: bool) -> Any:
-        """Applies every layer to embeddings, float [B, T, D], and to what all layers take; see `call`."""
+    def start(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Adds positions to embeddings, normalises, and applies dropout: float [B, T, D] -> [B, T, D]."""
         x = self.positions(x, tf.range(tf.shape(x)[1]))
         x = self.embedding_norm(x, training=training) if self.embedding_norm else x
-        x, weights = self.dropout(x, training=training), []
+        return self.dropout(x, training=training)
+
+    def _apply(self, x: tf.Tensor, *inputs: Any, training: bool, return_weights: bool) -> Any:
+        """Applies every layer to embeddings, float [B, T, D], and to what all layers take; see `call`."""
+        x, weights = self.start(x, training), []
         for layer in self.layers:
             x, layer_weights = layer(x, *inputs, training=training, return_weights=True)
             weights.append(layer_weights)
