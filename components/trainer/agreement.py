@@ -106,9 +106,7 @@ class Agreement(keras.callbacks.Callback):
         names: of the machines.
     """
 
-    def __init__(
-        self, exchange: Exchange, total_steps: int | tf.Variable, checkpoint_steps: int, names: Sequence[str]
-    ):
+    def __init__(self, exchange: Exchange, total_steps: int | tf.Variable, checkpoint_steps: int, names: Sequence[str]):
         super().__init__()
         self._exchange, self._total_steps = exchange, total_steps
         self._checkpoint_steps, self._names = checkpoint_steps, names
