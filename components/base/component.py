@@ -81,7 +81,7 @@ class Machines(Protocol):
             inputs: artifacts that all machines read, each from where it reaches them.
             arguments: JSON values.
         Raises:
-            Seq2ServeError: a process failed, or a machine does not come or was lost; the message names it.
+            Seq2ServeError: a process failed, or a machine does not join or was lost; the message names it.
             KeyboardInterrupt: after Ctrl-C here or on another machine, once the leading process has ended.
         """
 

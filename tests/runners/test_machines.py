@@ -18,7 +18,6 @@ import tensorflow as tf
 import seq2serve
 from seq2serve.components.base.artifact import ModelRun
 from seq2serve.components.infra_validator.client import free_port
-from seq2serve.components.pusher.versions import versions
 from seq2serve.models.config import DecodingConfig, ModelConfig, Recipe, TrainingConfig
 from seq2serve.models.training.saving import load_model
 
@@ -53,7 +52,7 @@ def free_ports(number):
     """Returns free ports; the one after the first is free, too."""
     while True:
         first = free_port()
-        # The next port is in use here, so it is none of the others.
+        # While the second one is taken, it is none of the others.
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", first + 1)):
             return [first, *(free_port() for _ in range(number - 1))]
 
@@ -131,20 +130,20 @@ def one(machines):
 def test_machines_have_the_curves_and_the_model_of_one(one, machines, curves, random_ids, number):
     several = machines().train(DETERMINISTIC, number)
     assert several.codes == [0] * number, several.lines
-    expected, found = (curves(ModelRun(str(trained.folder / "model_run"))) for trained in (one, several))
-    assert found.keys() == expected.keys()
+    expected, actual = (curves(ModelRun(str(trained.folder / "model_run"))) for trained in (one, several))
+    assert actual.keys() == expected.keys()
     for key, points in expected.items():
-        np.testing.assert_allclose(found[key], points, rtol=1e-4, err_msg=str(key))
+        np.testing.assert_allclose(actual[key], points, rtol=1e-4, err_msg=str(key))
     np.testing.assert_allclose(several.logits(random_ids), one.logits(random_ids), atol=1e-4)
     assert several.properties["exported_steps"] == one.properties["exported_steps"]
 
 
-def test_the_commands_on_two_machines_push_a_model_with_the_answers_of_one(finished_run, tmp_path):
-    """`seq2serve run` and `seq2serve train-worker` with the data of an earlier run, from training to the push."""
-    one, two = (finished_run.copy(tmp_path / name) for name in ("one", "two"))
+def test_the_commands_on_two_machines_push_a_model_with_the_answers_of_one(build_run, tmp_path):
+    """`seq2serve run` and `seq2serve train-worker`, which joins before the data are prepared."""
+    (tmp_path / "two" / "runs").mkdir(parents=True)
+    (tmp_path / "one").mkdir()
+    one, two = (build_run(tmp_path / name, "classification") for name in ("one", "two"))
     setting, ports = "model.dropout=0.0", free_ports(2)
-    done = one.run(setting)
-    assert done.returncode == 0, done.stderr
     command = [sys.executable, "-m", "seq2serve", "train-worker", "--pipeline-root", two.root]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     chief, worker = (
@@ -158,10 +157,10 @@ def test_the_commands_on_two_machines_push_a_model_with_the_answers_of_one(finis
         worker.kill()
     assert [chief.returncode, worker.returncode] == [0, 0], outputs
     assert outputs[1][0] == "training is complete; the chief evaluates and exports the model\n"
-    folders = [run.folder / run.serving for run in (one, two)]
-    assert [len(versions(str(folder))) for folder in folders] == [2, 2], "one of the earlier run, and one of this"
-    models = list(map(seq2serve.load, folders))
-    texts = ["Turn on the light in the hall now.", "Open the door in the cellar please.", "Check"]
+    done = one.run(setting)
+    assert done.returncode == 0, done.stderr
+    models = [seq2serve.load(run.folder / run.serving) for run in (one, two)]
+    texts = ["Turn on the light in the hall now.", "Open the door in the garden please.", "Check"]
     assert models[1](texts) == models[0](texts)
 
 

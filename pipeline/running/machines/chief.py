@@ -47,7 +47,7 @@ class Chief:
         self._cluster, self._root = cluster, root
         self._names, self._identity = names_of(functions), identity_of(functions)
         self._admitted = threading.Condition()  # guards the next three
-        self._others: dict[int, Connection] = {}  # by index
+        self._workers: dict[int, Connection] = {}  # by index
         self._refused: dict[str, str] = {}  # why a machine was refused last, by name
         self._phase = "waiting"  # for the others; then "training", then "over"
         self._is_closed = threading.Event()
@@ -79,8 +79,8 @@ class Chief:
         self._is_closed.set()
         with self._admitted:
             self._phase = "over"
-            others, self._others = self._others, {}
-        for connection in others.values():
+            workers, self._workers = self._workers, {}
+        for connection in workers.values():
             connection.send(end=reason, code=exit_code)
             connection.close()
 
@@ -96,18 +96,18 @@ class Chief:
         if is_known and addresses == list(own):
             problem = self._problem(name, clock, connection)
         else:
-            named = ", ".join(map(str, addresses))
-            problem = f"its TF_CONFIG names other machines: {named} instead of {', '.join(own)}"
+            listed = ", ".join(map(str, addresses))
+            problem = f"its TF_CONFIG names other machines: {listed} instead of {', '.join(own)}"
         with self._admitted:
-            if not problem and index in self._others:
+            if not problem and index in self._workers:
                 problem = "another machine has joined under this name; give each machine its own task in TF_CONFIG"
             if not problem and self._phase != "waiting":
                 problem = f"it is too late: training {'has begun' if self._phase == 'training' else 'is over'}"
             if problem:
                 self._refused[name] = problem
             else:
-                connection.send(accepted=True)  # before it is among the others, so before the job
-                self._others[index] = connection
+                connection.send(accepted=True)  # before it is among the workers, so before the job
+                self._workers[index] = connection
                 self._refused.pop(name, None)
                 self._admitted.notify_all()
         if problem:
@@ -140,8 +140,8 @@ class Chief:
         while message := connection.receive():
             self._events.put((index, message))
         with self._admitted:
-            if self._phase == "waiting" and index in self._others:
-                del self._others[index]
+            if self._phase == "waiting" and index in self._workers:
+                del self._workers[index]
                 note(f"{self._cluster.describe(index)} has left; Trainer waits for it")
                 return
         self._events.put((index, {}))
@@ -150,11 +150,11 @@ class Chief:
         """Waits for the other machines.
 
         Raises:
-            Seq2ServeError: one did not come in time.
+            Seq2ServeError: one did not join in time.
         """
         limit, is_reported = time.monotonic() + WAIT_SECONDS, False
         with self._admitted:
-            while missing := [i for i in range(1, len(self._cluster.names)) if i not in self._others]:
+            while missing := [i for i in range(1, len(self._cluster.names)) if i not in self._workers]:
                 names = ", ".join(map(self._cluster.describe, missing))
                 if not is_reported:
                     note(f"Trainer waits for {names}, up to {WAIT_SECONDS / 60:.3g} minutes")
@@ -182,7 +182,7 @@ class Chief:
         artifacts = {key: [type(value).__name__, self._uri(value), value.properties] for key, value in inputs.items()}
         self._send_all(program=program, inputs=artifacts, arguments=dict(arguments))
         own = {key: content_fingerprint(value.uri) for key, value in inputs.items()}
-        missing, limit = set(self._others), time.monotonic() + DATA_SECONDS
+        missing, limit = set(self._workers), time.monotonic() + DATA_SECONDS
         while missing:
             index, message = self._next_event(missing, limit)
             missing.discard(index)
@@ -294,14 +294,14 @@ class Chief:
     def _end_all(self, **message: Any) -> None:
         """Ends the processes of the other machines, which need the service in the chief's process until then."""
         self._send_all(**message)
-        present, limit = set(self._others), time.monotonic() + ANSWER_SECONDS
+        present, limit = set(self._workers), time.monotonic() + ANSWER_SECONDS
         while present and time.monotonic() < limit:
             with contextlib.suppress(queue.Empty):
                 index, report = self._events.get(timeout=_POLL_SECONDS)
                 present.difference_update([] if report else [index])
 
     def _send_all(self, **message: Any) -> None:
-        for connection in self._others.values():
+        for connection in self._workers.values():
             connection.send(**message)
 
 

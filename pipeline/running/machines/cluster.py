@@ -130,7 +130,7 @@ def _split(address: str) -> tuple[str, int]:
     if not match or not 0 < int(match[2]) < 65535:  # the chief needs the next port, too
         raise ValueError(
             f"{address!r} is not host:port with a host name or an IPv4 address (TensorFlow does not listen on IPv6) "
-            "and a port from 1 to 65534"
+            f"and a port from 1 to 65534"
         )
     return match[1], int(match[2])
 

@@ -46,9 +46,10 @@ def failure(message: str, code: str, exit_code: int) -> Seq2ServeError:
 def stopped_message(cluster: Cluster, machines: Iterable[int], reason: str) -> str:
     """Returns the message about machines that have stopped."""
     names = [cluster.describe(index) for index in machines]
+    have = "has" if len(names) == 1 else "have"
     return (
-        f"{', '.join(names)} {'has' if len(names) == 1 else 'have'} stopped: {reason}; run the same commands again on "
-        "all machines to resume from the last checkpoint"
+        f"{', '.join(names)} {have} stopped: {reason}; run the same commands again on all machines to resume from the "
+        f"last checkpoint"
     )
 
 

@@ -57,7 +57,7 @@ def work(cluster: Cluster, pipeline_root: str) -> str:
         What the chief says at the end, one line.
     Raises:
         UserError: a port is taken, or the chief refuses this machine.
-        Seq2ServeError: the chief does not come, training failed, or a machine was lost.
+        Seq2ServeError: the chief does not answer, training failed, or a machine was lost.
         KeyboardInterrupt: after Ctrl-C here or on the chief.
     """
     cluster.check_port()

@@ -176,13 +176,13 @@ def test_a_run_that_trains_nothing_dismisses_the_machines_without_an_error(make_
     _, other = make_cluster(2)
     thread = Worker(other, root)
     with lead(root) as machines:
-        wait_until(lambda: machines._others)
+        wait_until(lambda: machines._workers)
     assert thread.outcome() == "the chief's run has ended"
 
 
 def test_a_run_that_fails_before_training_ends_the_machines_with_its_reason(make_cluster, root):
     def fail(machines):
-        wait_until(lambda: machines._others)
+        wait_until(lambda: machines._workers)
         raise UserError("ExampleGen: no rows")
 
     _, other = make_cluster(2)
@@ -272,7 +272,7 @@ def test_a_second_machine_of_the_same_name_is_refused(make_cluster, root):
     _, other = make_cluster(2)
     with lead(root) as machines:
         first = Worker(other, root)
-        wait_until(lambda: machines._others)
+        wait_until(lambda: machines._workers)
         assert "another machine has joined under this name" in str(Worker(other, root).outcome())
     assert first.outcome() == "the chief's run has ended"
 
@@ -283,9 +283,9 @@ def test_a_machine_that_comes_after_training_has_begun_is_refused(make_cluster, 
 
     def join_late(machines):
         wait_for_processes(machines)
-        others, machines._others = machines._others, {}  # as if it had another name
+        joined, machines._workers = machines._workers, {}  # as if it had another name
         late.append(Worker(other, root).outcome())
-        machines._others = others
+        machines._workers = joined
         machines._events.put((1, {}))
 
     with pytest.raises(Seq2ServeError):
@@ -339,10 +339,10 @@ def test_another_program_that_connects_is_ignored(make_cluster, root, inputs):
     assert threads[0].outcome() == COMPLETE
 
 
-# Machines that do not come, or that have the wrong command.
+# Machines that do not join, or that have the wrong command.
 
 
-def test_workers_that_never_come_are_named_after_the_time_limit(make_cluster, root, inputs, monkeypatch, capfd):
+def test_workers_that_never_join_are_named_after_the_time_limit(make_cluster, root, inputs, monkeypatch, capfd):
     monkeypatch.setattr(chiefs, "WAIT_SECONDS", 0.3)
     make_cluster(3)
     message = r"worker 0 \(127.*\), worker 1 \(127.*\) did not join within 0\.005 minutes; start `seq2serve train-worke"
@@ -352,7 +352,7 @@ def test_workers_that_never_come_are_named_after_the_time_limit(make_cluster, ro
     assert "Trainer waits for worker 0 (127.0.0.1:" in capfd.readouterr().err
 
 
-def test_a_chief_that_never_comes_is_named_after_the_time_limit(make_cluster, root, monkeypatch):
+def test_a_chief_that_never_answers_is_named_after_the_time_limit(make_cluster, root, monkeypatch):
     monkeypatch.setattr(workers, "WAIT_SECONDS", 0.3)
     _, other = make_cluster(2)
     with pytest.raises(
@@ -383,7 +383,7 @@ def test_a_worker_that_leaves_before_training_may_come_again(make_cluster, root,
 
     def join_twice(machines):
         workers._connect(other, str(root)).close()
-        wait_until(lambda: not machines._others)
+        wait_until(lambda: not machines._workers)
         threads.append(Worker(other, root))
 
     with lead(root) as machines:
@@ -446,7 +446,7 @@ def test_the_machine_that_caused_a_failure_is_named_even_if_another_one_fails_fi
 
     def lose_worker_1(machines):
         wait_for_processes(machines)
-        machines._others[2].close()
+        machines._workers[2].close()
 
     with pytest.raises(Seq2ServeError, match=r"^worker 1 .* has stopped: its connection has broken"):
         train(root, inputs, lose_worker_1, **{"0": "wait", "1": "abort", "2": "wait"})
@@ -525,11 +525,15 @@ def test_ctrl_c_on_the_chief_interrupts_its_process_and_ends_all(make_cluster, r
 
 @pytest.mark.usefixtures("heeds_ctrl_c")
 def test_ctrl_c_on_the_chief_before_training_ends_all(make_cluster, root):
+    def press():
+        with lead(root) as machines:
+            wait_until(lambda: machines._workers)
+            signal.raise_signal(signal.SIGINT)
+
     _, other = make_cluster(2)
     thread = Worker(other, root)
-    with interrupt.listening(), pytest.raises(KeyboardInterrupt), lead(root) as machines:  # noqa: PT012
-        wait_until(lambda: machines._others)
-        signal.raise_signal(signal.SIGINT)
+    with interrupt.listening(), pytest.raises(KeyboardInterrupt):
+        press()
     assert isinstance(thread.outcome(), KeyboardInterrupt)
 
 
