@@ -87,7 +87,7 @@ def test_an_imported_translator_computes_what_transformers_does(tmp_path, run_im
 def test_padding_and_begin_marker_are_never_generated(tmp_path, run_import):
     _, model, tokenizers = run_import(write_opus_mt(tmp_path / "opus"))
     probabilities = tf.nn.softmax(our_logits(model, tokenizers)).numpy()
-    assert probabilities[..., [PAD, BOS]].max() < 1e-30
+    assert probabilities[..., [PAD, BOS]].max() < 1e-4
 
 
 def test_the_decoder_begins_with_the_embedding_of_its_start_token(tmp_path, run_import):

@@ -83,8 +83,8 @@ def test_a_damaged_file_is_named_and_its_component_runs_again(run, capsys, damag
 def test_an_unchanged_file_with_another_time_is_read_once_and_reused(run, monkeypatch):
     path = Path(run().output("Split", "examples").path(SHARD))
     change_later(path, "ten bytes.")
-    read, hashed = integrity._sha256, []
-    monkeypatch.setattr(integrity, "_sha256", lambda file: hashed.append(file) or read(file))
+    read, hashed = integrity.sha256_of, []
+    monkeypatch.setattr(integrity, "sha256_of", lambda file: hashed.append(file) or read(file))
     run()
     run()
     assert CALLS == []
