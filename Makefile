@@ -43,7 +43,7 @@ SERVER_VERSIONS = $(patsubst tests/server_versions/tensorflow-%.lock,%,$(wildcar
 test-server-versions: $(VENV)/installed $(SERVER_VERSIONS:%=.server-%/installed)
 	SEQ2SERVE_SERVERS=$(CURDIR) $(VENV)/bin/python -m pytest --numprocesses=0 tests/server_versions $(ARGS)
 
-# Training on several machines, each a process here; ARGS="-k two" takes a minute.
+# Training on several machines, each a process here; ARGS="-k two" takes about five minutes on two cores.
 test-machines: $(VENV)/installed
 	$(VENV)/bin/python -m pytest -m runners --numprocesses=0 \
 		tests/runners/test_machines.py tests/runners/test_train_step.py $(ARGS)

@@ -140,25 +140,27 @@ def test_machines_have_the_curves_and_the_model_of_one(one, machines, curves, ra
 
 def test_the_commands_on_two_machines_push_a_model_with_the_answers_of_one(build_run, tmp_path):
     """`seq2serve run` and `seq2serve train-worker`, which joins before the data are prepared."""
-    (tmp_path / "two" / "runs").mkdir(parents=True)
-    (tmp_path / "one").mkdir()
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
     one, two = (build_run(tmp_path / name, "classification") for name in ("one", "two"))
     setting, ports = "model.dropout=0.0", free_ports(2)
-    command = [sys.executable, "-m", "seq2serve", "train-worker", "--pipeline-root", two.root]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    chief, worker = (
-        subprocess.Popen(arguments, cwd=two.folder, env=environment_of(index, ports), **pipes)
-        for index, arguments in enumerate((two.command(setting), command))
+    worker = [sys.executable, "-m", "seq2serve", "train-worker", "--pipeline-root", two.root]
+    commands = (
+        (two, two.command(setting), environment_of(0, ports)),
+        (two, worker, environment_of(1, ports)),
+        (one, one.command(setting), one.environment),
     )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    processes = [
+        subprocess.Popen(command, cwd=run.folder, env=environment, **pipes) for run, command, environment in commands
+    ]
     try:
-        outputs = [process.communicate(timeout=LIMIT) for process in (chief, worker)]
+        outputs = [process.communicate(timeout=LIMIT) for process in processes]
     finally:
-        chief.kill()
-        worker.kill()
-    assert [chief.returncode, worker.returncode] == [0, 0], outputs
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0, 0], outputs
     assert outputs[1][0] == "training is complete; the chief evaluates and exports the model\n"
-    done = one.run(setting)
-    assert done.returncode == 0, done.stderr
     models = [seq2serve.load(run.folder / run.serving) for run in (one, two)]
     texts = ["Turn on the light in the hall now.", "Open the door in the garden please.", "Check"]
     assert models[1](texts) == models[0](texts)
