@@ -1,4 +1,4 @@
-"""The effect of a training: on old and new rows, and on corpora that a pretrained model knew better."""
+"""The effect of a training: on old and new rows, and on corpora that a pretrained model answered better."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -52,10 +52,10 @@ def warn_of_forgetting(evaluated: Evaluated) -> None:
         if comparison.worse:
             lower, upper = map(text, comparison.interval)
             note(
-                f"Evaluator: warning: training forgot some of what the pretrained model knew: {comparison.metric} on "
-                f"{len(part.rows):,} test rows of {part.name} is {text(comparison.ours)}, before training "
-                f"{text(comparison.theirs)} (difference {lower} to {upper}); add a corpus of such text to train, or "
-                "set a smaller training.learning_rate or training.epochs"
+                f"Evaluator: warning: {comparison.metric} on {len(part.rows):,} test rows of {part.name} is "
+                f"{text(comparison.ours)}, before training {text(comparison.theirs)} (difference {lower} to {upper}): "
+                "training has made the pretrained model worse on such text; add a corpus of it to train, or set a "
+                "smaller training.learning_rate or training.epochs"
             )
 
 

@@ -5,8 +5,8 @@
     .venv/bin/python tests/benchmarks/translators.py --runs runs --model serving/en-pt-BR
 
 The rows are the test rows of that run. Prints BLEU of both, the share of equal texts, sentences per second of each
-program with one thread (run alternately, A B A B), load time and the time of one sentence of 25 tokens. The engine is
-run with its lexical shortlist, as its package does, and without, where it computes what the model defines.
+program with one thread (run alternately, A B A B), load time and the time of SENTENCE. The engine is run with its
+lexical shortlist, as its package does, and without, where it computes what the model defines.
 """
 
 import argparse
@@ -23,7 +23,6 @@ from collections.abc import Callable
 
 HERE = pathlib.Path(__file__).parent
 BATCH = 64
-# About 25 pieces.
 SENTENCE = (
     "Turn on the light in the kitchen when the door opens, and switch it off again after ten minutes if nobody moves."
 )

@@ -77,16 +77,20 @@ def test_without_steps_the_pretrained_model_is_exported_as_it_is(new_run_of, pre
         np.testing.assert_array_equal(old, new)
 
 
+def run_translator(run, folder, steps):
+    """Fine-tunes a translator, or exports it as it is, and returns what the command line printed."""
+    settings = (f"training.steps={steps}", "training.checkpoint_steps=10", "evaluation.bar=none")
+    done = run.execute([*run.command()[:3], "run", run.file, "--from", str(folder), *(f"--set={s}" for s in settings)])
+    assert done.returncode == 0, done.stderr
+    assert run.output("Trainer", "model").properties["warm_start"]["fresh"] == []
+    return done.stdout
+
+
 @pytest.mark.parametrize("steps", [0, 20])
 def test_a_translator_of_marian_is_exported_validated_and_pushed(new_run_of, tmp_path, steps):
     run = new_run_of("translation")
-    folder = write_marian(tmp_path / "marian", quantised=True)
-    settings = (f"training.steps={steps}", "training.checkpoint_steps=10", "evaluation.bar=none")
-    command = [*run.command()[:3], "run", run.file, "--from", str(folder), *(f"--set={name}" for name in settings)]
-    done = run.execute(command)
-    assert done.returncode == 0, done.stderr
+    printed = run_translator(run, write_marian(tmp_path / "marian", quantised=True), steps)
     model, imported = run.output("Trainer", "model"), run.output("ModelImporter", "model")
-    assert model.properties["warm_start"]["fresh"] == []
     assert model.properties["recipe"]["model"]["decoder"] == "ssru"
     from seq2serve.models.training.saving import load_model
 
@@ -97,7 +101,7 @@ def test_a_translator_of_marian_is_exported_validated_and_pushed(new_run_of, tmp
     assert ("pretrained" in evaluation.properties["baselines"]) == (steps > 0)
     with open(evaluation.path("predictions.jsonl"), encoding="utf-8") as lines:
         assert all(("pretrained_prediction" in json.loads(line)) == (steps > 0) for line in lines)
-    assert ("before training" in done.stdout) == (steps > 0)
+    assert ("before training" in printed) == (steps > 0)
     with seq2serve.load(str(run.folder / "serving" / "translation")) as served:
         assert isinstance(served("Turn on the light."), str)
     assert run.execute([*run.command()[:3], "report", "--output", "page.html"]).returncode == 0
@@ -110,13 +114,8 @@ def test_a_translator_of_marian_is_exported_validated_and_pushed(new_run_of, tmp
 @pytest.mark.parametrize("steps", [0, 20])
 def test_a_translator_with_two_tokenizers_is_exported_validated_and_pushed(new_run_of, tmp_path, steps):
     run = new_run_of("translation")
-    folder = write_opus_mt(tmp_path / "opus")
-    settings = (f"training.steps={steps}", "training.checkpoint_steps=10", "evaluation.bar=none")
-    command = [*run.command()[:3], "run", run.file, "--from", str(folder), *(f"--set={name}" for name in settings)]
-    done = run.execute(command)
-    assert done.returncode == 0, done.stderr
+    run_translator(run, write_opus_mt(tmp_path / "opus"), steps)
     model, tokenizer = run.output("Trainer", "model"), run.output("TransformByTokenizer", "tokenizer")
-    assert model.properties["warm_start"]["fresh"] == []
     assert model.properties["recipe"]["model"]["tie_embeddings"]
     assert tokenizer.properties == {"kind": "opus-mt", "vocab_size": len(VOCABULARY) + 1}
     with seq2serve.load(str(run.folder / "serving" / "translation")) as served:

@@ -166,3 +166,16 @@ def test_the_headline_of_labels_is_macro_f1_if_one_dominates(counts, metric):
     assert headline.metric == metric
     assert bool(headline.reason) == (metric == "macro_f1")
     assert Classification().headline(counts) == headline
+
+
+def test_a_model_that_is_worse_than_before_its_training_is_refused_with_the_way_back():
+    right = ["a", "b"] * 200
+    cheap = {"majority label": answers(right, ["a"] * 400), "pretrained": answers(right, flipped(right, 0.02))}
+    measured = answers(right, flipped(right, 0.2, seed=1))
+    found = collect(ACCURACY, measured, cheap, ["majority label"], None)
+    assert not is_blessed(found, "strongest")
+    assert is_blessed(found, "trivial")
+    text = reason(found, "strongest", "", STILL_RISING)
+    assert "significantly worse than pretrained" in text
+    assert "Next: --set training.steps=0 serves the pretrained model as it is" in text
+    assert "training.steps=600" not in text, "longer training is no way back"

@@ -8,24 +8,7 @@ import safetensors.numpy
 import tensorflow as tf
 
 from seq2serve.models.importing.families import settings_of
-from seq2serve.models.importing.importer import import_model
-from seq2serve.models.tokenizers.tokenizer import load_tokenizer
-from seq2serve.models.training.saving import load_model
 from tests.models.importing.small_bert import BERT, bert_tensors, write_bert
-
-
-@pytest.fixture
-def run_import(tmp_path):
-    """Returns a function that imports a folder, and returns the result, the model and its tokenizer."""
-
-    def run(folder):
-        folders = [tmp_path / name for name in ("model", "tokenizer")]
-        for path in folders:
-            path.mkdir(exist_ok=True)
-        result = import_model(str(folder), *map(str, folders))
-        return result, load_model(str(folders[0])), load_tokenizer(str(folders[1]))
-
-    return run
 
 
 def layer_norm(x, tensors, name):

@@ -6,9 +6,6 @@ import sentencepiece
 import tensorflow as tf
 
 from seq2serve.models.importing.families import parts_of, settings_of
-from seq2serve.models.importing.importer import import_model
-from seq2serve.models.tokenizers.tokenizer import load_tokenizer
-from seq2serve.models.training.saving import load_model
 from tests.models.importing.small_marian import (
     MARIAN,
     VOCABULARY,
@@ -23,20 +20,6 @@ from tests.models.importing.small_marian import (
 PAD, UNK, BOS, EOS = range(4)
 SOURCES, TARGET = ["turn on the light now", "door"], "open the kitchen window"
 SELF_ATTENTION = {"transformer-decoder-autoreg": "self-attention", "transformer-ffn-activation": "swish"}
-
-
-@pytest.fixture
-def run_import(tmp_path):
-    """Returns a function that imports a folder, and returns the result, the model and its tokenizer."""
-
-    def run(folder):
-        folders = [tmp_path / name for name in ("model", "tokenizer")]
-        for path in folders:
-            path.mkdir(exist_ok=True)
-        result = import_model(str(folder), *map(str, folders))
-        return result, load_model(str(folders[0])), load_tokenizer(str(folders[1]))
-
-    return run
 
 
 def our_logits(model, tokenizer) -> np.ndarray:

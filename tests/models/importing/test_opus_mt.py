@@ -10,9 +10,7 @@ import tensorflow as tf
 from seq2serve.models.config import DecodingConfig
 from seq2serve.models.export.translation import TranslationServingModule
 from seq2serve.models.importing.families import parts_of, settings_of
-from seq2serve.models.importing.importer import import_model
 from seq2serve.models.tokenizers.tokenizer import adopt_tokenizer, load_tokenizers, same_vocabulary
-from seq2serve.models.training.saving import load_model
 from tests.models.importing.small_opus_mt import (
     MODELS,
     OPUS_MT,
@@ -30,16 +28,12 @@ TEXT_ROWS = [row for piece, row in VOCABULARY.items() if piece not in ("<pad>", 
 
 
 @pytest.fixture
-def run_import(tmp_path):
+def run_import(import_files):
     """Returns a function that imports a folder, and returns the result, the model and its two tokenizers."""
 
     def run(folder):
-        folders = [tmp_path / name for name in ("model", "tokenizer")]
-        for path in folders:
-            path.mkdir(exist_ok=True)
-        result = import_model(str(folder), *map(str, folders))
-        tokenizers = load_tokenizers(str(folders[1]), ("source", "target"))
-        return result, load_model(str(folders[0])), tokenizers
+        result, model, tokenizer = import_files(folder)
+        return result, model, load_tokenizers(tokenizer, ("source", "target"))
 
     return run
 
