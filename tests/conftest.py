@@ -388,6 +388,7 @@ class FinishedRun:
         root: the pipeline root.
         serving: the serving folder.
         task: its name.
+        start: the folder of a pretrained model to fine-tune; empty to train from scratch.
     """
 
     folder: pathlib.Path
@@ -395,13 +396,15 @@ class FinishedRun:
     root: str = "runs"
     serving: str = "serving"
     task: str = "translation"
+    start: str = ""
 
     def command(self, *settings: str, python: tuple[str, ...] = ("-m", "seq2serve")) -> list[str]:
-        """Returns the command that runs the reduced demo on the text."""
-        task = ["--task", self.task, *(f"--set={setting}" for setting in SMALL_DEMO), *FILES[self.task][2]]
-        folders = ["--pipeline-root", self.root, "--serving-dir", self.serving]
+        """Returns the command that runs the reduced demo on the text, or a fine-tuning."""
+        scratch = ["--preset", "demo", *(f"--set={setting}" for setting in SMALL_DEMO), *FILES[self.task][2]]
+        start = ["--from", self.start] if self.start else scratch
+        folders = ["--task", self.task, "--pipeline-root", self.root, "--serving-dir", self.serving]
         changes = [f"--set={setting}" for setting in settings]
-        return [sys.executable, *python, "run", self.file, "--preset", "demo", *task, *folders, *changes]
+        return [sys.executable, *python, "run", self.file, *start, *folders, *changes]
 
     def execute(self, command: list[str]) -> subprocess.CompletedProcess:
         """Runs a command in the folder and waits for it."""

@@ -62,7 +62,8 @@ class Bert:
         name = name.removeprefix("bert.")
         return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
 
-    def sources(self, config: Mapping[str, Any], order: list[int]) -> dict[str, Source]:
+    def sources(self, config: Mapping[str, Any], orders: list[list[int]]) -> dict[str, Source]:
+        (order,) = orders
         positions, types = (f"embeddings.{kind}_embeddings.weight" for kind in ("position", "token_type"))
         sources = {
             "embedding.matrix": Source(("embeddings.word_embeddings.weight",), lambda matrix: matrix[order]),
@@ -88,13 +89,13 @@ class Bert:
     def ignored(self, name: str) -> bool:
         return name.startswith(_HEADS) or name == "embeddings.position_ids"
 
-    def import_tokenizer(self, folder: str, directory: str) -> list[int]:
+    def import_tokenizer(self, folder: str, directory: str) -> list[list[int]]:
         # TensorFlow, which `settings` does not need.
         from seq2serve.models.tokenizers.bert import vocabulary_order
         from seq2serve.models.tokenizers.bert_import import import_bert_tokenizer, read_bert_vocabulary
 
         import_bert_tokenizer(folder, directory)
-        return vocabulary_order(read_bert_vocabulary(folder))
+        return [vocabulary_order(read_bert_vocabulary(folder))]
 
 
 def _layer(ours: str, theirs: str) -> dict[str, Source]:

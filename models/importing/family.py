@@ -74,19 +74,21 @@ class Family(Protocol):
     def canonical_name(self, name: str) -> str:
         """Returns the name of a tensor without the differences between their releases."""
 
-    def sources(self, config: Mapping[str, Any], order: list[int]) -> dict[str, Source]:
+    def sources(self, config: Mapping[str, Any], orders: list[list[int]]) -> dict[str, Source]:
         """Returns the name of each weight of ours, as in training/warm_start.py -> where it comes from.
 
         Args:
             config: the content of the configuration.
-            order: what `import_tokenizer` returned.
+            orders: what `import_tokenizer` returned.
         """
 
     def ignored(self, name: str) -> bool:
         """Returns whether a tensor is not part of what we import, such as the head of another task."""
 
-    def import_tokenizer(self, folder: str, directory: str) -> list[int]:
+    def import_tokenizer(self, folder: str, directory: str) -> list[list[int]]:
         """Writes our Tokenizer, and returns for each of its ids the row of their embeddings, -1 if there is none.
+
+        Separate vocabularies of source and target are two such lists, and folders named after these columns.
 
         Args:
             folder: with their files.

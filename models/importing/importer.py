@@ -2,14 +2,13 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 import keras
 import numpy as np
 
 from seq2serve.models.config import ModelConfig
 from seq2serve.models.importing.families import family_of, read_config, settings_of
-from seq2serve.models.importing.family import Family
+from seq2serve.models.importing.family import Family, Source
 from seq2serve.models.training.saving import save_model
 from seq2serve.models.training.warm_start import named_weights
 from seq2serve.models.transformer import models
@@ -27,7 +26,7 @@ class Imported:
         ignored: their tensors that are not used.
         num_parameters: of our model.
         tokenizer_kind: as in its tokenizer.json.
-        vocab_size: number of its pieces.
+        vocab_size: number of its pieces; of separate vocabularies, column -> number.
     """
 
     family: str
@@ -37,7 +36,7 @@ class Imported:
     ignored: list[str]
     num_parameters: int
     tokenizer_kind: str
-    vocab_size: int
+    vocab_size: int | dict[str, int]
 
 
 def import_model(folder: str, model_folder: str, tokenizer_folder: str) -> Imported:
@@ -54,25 +53,26 @@ def import_model(folder: str, model_folder: str, tokenizer_folder: str) -> Impor
     """
     config = read_config(folder)
     family = family_of(config)
-    order = family.import_tokenizer(folder, tokenizer_folder)
+    orders = family.import_tokenizer(folder, tokenizer_folder)
     tensors = read_tensors(folder, family)
     sizes = ModelConfig(**settings_of(folder))
-    labels = (len(family.labels(config)),) if family.parts == ("encoder",) else ()
-    model = getattr(models, family.model_class)(sizes, len(order), *labels)
+    sources = family.sources(config, orders)
+    sides = [len(order) for order in orders]
+    others = [len(family.labels(config))] if family.parts == ("encoder",) else sides[:-1]
+    model = getattr(models, family.model_class)(sizes, sides[-1], *others)
     model.build()
-    loaded = _load(model, family, config, order, tensors)
-    weights = named_weights(model)
-    used = {name for source in family.sources(config, order).values() for name in source.names}
+    _load(model, family, sources, tensors)
+    used = {name for source in sources.values() for name in source.names}
     save_model(model, model_folder)
     return Imported(
         family=family.model_type,
         labels=sorted(family.labels(config)),
-        loaded=loaded,
-        initialised=[name for name in weights if name not in loaded],
+        loaded=list(sources),
+        initialised=[name for name in named_weights(model) if name not in sources],
         ignored=sorted(tensors.keys() - used),
         num_parameters=model.count_params(),
         tokenizer_kind=family.tokenizer_kind,
-        vocab_size=len(order),
+        vocab_size=sides[0] if len(sides) == 1 else dict(zip(("source", "target"), sides, strict=True)),
     )
 
 
@@ -92,11 +92,9 @@ def read_tensors(folder: str, family: Family) -> dict[str, np.ndarray]:
     return tensors
 
 
-def _load(
-    model: keras.Model, family: Family, config: Mapping[str, Any], order: list[int], tensors: Mapping[str, np.ndarray]
-) -> list[str]:
-    """Assigns the tensors to our weights, and returns the names of these weights."""
-    weights, sources, where = named_weights(model), family.sources(config, order), family.config_name
+def _load(model: keras.Model, family: Family, sources: Mapping[str, Source], tensors: Mapping[str, np.ndarray]) -> None:
+    """Assigns the tensors to our weights."""
+    weights, where = named_weights(model), family.config_name
     names = [name for source in sources.values() for name in source.names]
     if missing := [name for name in names if name not in tensors]:
         raise ValueError(f"{len(missing)} tensors are missing: {_listed(missing)}")
@@ -112,7 +110,6 @@ def _load(
             shape = tuple(weights[name].shape)
             raise ValueError(f"{' and '.join(source.names)} have the shape {value.shape}; {where} needs {shape}")
         weights[name].assign(value)
-    return list(sources)
 
 
 def _listed(names: list[str], most: int = 5) -> str:

@@ -38,6 +38,7 @@ _ACTIVATIONS = {"swish": "silu", "relu": "relu"}
 _EPSILON = 1e-6  # of layer normalisation, in layers/generic.h
 _DROPOUT = 0.0  # students (Kim et al. 2019) are trained without, and lose 10 BLEU in 50 steps of fine-tuning with 0.1
 _NO_ROW = -1
+_SIDES = {"source": "src", "target": "trg"}  # column -> start of the name of its vocabulary, if both have one
 
 
 class Marian:
@@ -85,8 +86,8 @@ class Marian:
     def canonical_name(self, name: str) -> str:
         return name
 
-    def sources(self, config: Mapping[str, Any], order: list[int]) -> dict[str, Source]:
-        sources = _embeddings(config, order)
+    def sources(self, config: Mapping[str, Any], orders: list[list[int]]) -> dict[str, Source]:
+        sources = _embeddings(config, orders)
         for number in range(config["enc-depth"]):
             sources |= _encoder_layer(f"encoder.layers.{number}", f"encoder_l{number + 1}")
         is_recurrent = config.get("transformer-decoder-autoreg") == "rnn"
@@ -97,27 +98,37 @@ class Marian:
     def ignored(self, name: str) -> bool:
         return False
 
-    def import_tokenizer(self, folder: str, directory: str) -> list[int]:
-        import sentencepiece
-
-        # TensorFlow, which `settings` does not need.
-        from seq2serve.models.tokenizers.base import BOS_ID, EOS_ID, PAD_ID, UNK_ID
-        from seq2serve.models.tokenizers.tokenizer import adopt_tokenizer, load_tokenizer
-
-        path = _vocabulary(folder)
-        adopt_tokenizer([path], directory)
-        theirs = sentencepiece.SentencePieceProcessor(model_file=path)
-        rows = {theirs.id_to_piece(row): row for row in range(len(theirs))}
-        if min(theirs.unk_id(), theirs.eos_id()) < 0:
-            raise ValueError(f"{path} has no end marker or no unknown piece, so it is not a vocabulary of Marian")
-        order = [rows.get(piece, _NO_ROW) for piece in load_tokenizer(directory).pieces()]
-        order[PAD_ID] = order[BOS_ID] = _NO_ROW
-        order[UNK_ID], order[EOS_ID] = theirs.unk_id(), theirs.eos_id()
-        return order
+    def import_tokenizer(self, folder: str, directory: str) -> list[list[int]]:
+        paths = _vocabularies(folder)
+        if len(paths) == 1:
+            return [_import_vocabulary(paths[0], directory)]
+        folders = [os.path.join(directory, column) for column in _SIDES]
+        for path in folders:
+            os.mkdir(path)
+        return [_import_vocabulary(*pair) for pair in zip(paths, folders, strict=True)]
 
 
-def _vocabulary(folder: str) -> str:
-    """Returns the path of the vocabulary of both languages."""
+def _import_vocabulary(path: str, directory: str) -> list[int]:
+    """Writes a tokenizer into an existing folder, and returns for each of its ids the row of their embeddings."""
+    import sentencepiece
+
+    # TensorFlow, which `settings` does not need.
+    from seq2serve.models.tokenizers.base import BOS_ID, EOS_ID, PAD_ID, UNK_ID
+    from seq2serve.models.tokenizers.tokenizer import adopt_tokenizer, load_tokenizer
+
+    adopt_tokenizer([path], directory)
+    theirs = sentencepiece.SentencePieceProcessor(model_file=path)
+    rows = {theirs.id_to_piece(row): row for row in range(len(theirs))}
+    if min(theirs.unk_id(), theirs.eos_id()) < 0:
+        raise ValueError(f"{path} has no end marker or no unknown piece, so it is not a vocabulary of Marian")
+    order = [rows.get(piece, _NO_ROW) for piece in load_tokenizer(directory).pieces()]
+    order[PAD_ID] = order[BOS_ID] = _NO_ROW
+    order[UNK_ID], order[EOS_ID] = theirs.unk_id(), theirs.eos_id()
+    return order
+
+
+def _vocabularies(folder: str) -> list[str]:
+    """Returns the path of the vocabulary of both languages, or those of source and target."""
     paths = [os.path.join(folder, name) for name in sorted(os.listdir(folder)) if name.endswith(".spm")]
     if not paths:
         raise ValueError(f"file not found: {folder}/*.spm, the vocabulary")
@@ -125,23 +136,27 @@ def _vocabulary(folder: str) -> str:
     for path in paths:
         with open(path, "rb") as file:
             digests.add(hashlib.file_digest(file, "sha256").hexdigest())
-    if len(digests) > 1:
+    if len(digests) == 1:
+        return paths[:1]
+    sides = [[path for path in paths if os.path.basename(path).startswith(start)] for start in _SIDES.values()]
+    if [len(side) for side in sides] != [1, 1] or len(paths) > 2:
         names = " and ".join(map(os.path.basename, paths))
-        raise ValueError(f"{names} differ: a vocabulary for each language is not supported, only one for both")
-    return paths[0]
+        raise ValueError(f"{names} differ; name the vocabulary of the source srcvocab.spm, the other one trgvocab.spm")
+    return [path for side in sides for path in side]
 
 
-def _embeddings(config: Mapping[str, Any], order: list[int]) -> dict[str, Source]:
+def _embeddings(config: Mapping[str, Any], orders: list[list[int]]) -> dict[str, Source]:
     """Returns the sources of embeddings, output matrix and output bias."""
     from seq2serve.models.tokenizers.base import UNK_ID
 
-    rows = np.array(order)
-    has_row = rows != _NO_ROW
-    is_generated = has_row.copy()
+    if len(orders) == 2 and config.get("tied-embeddings-all"):
+        raise ValueError(f"{CONFIG} has tied-embeddings-all, which needs one vocabulary, not one for each language")
+    rows = np.array(orders[-1])
+    is_generated = rows != _NO_ROW
     is_generated[UNK_ID] = False  # --allow-unk is off by default
 
-    def matrix(theirs: np.ndarray) -> np.ndarray:
-        return np.where(has_row[:, np.newaxis], theirs[rows], 0.0)
+    def matrix(theirs: np.ndarray, order: list[int] = orders[-1]) -> np.ndarray:
+        return np.where(np.array(order)[:, np.newaxis] != _NO_ROW, theirs[order], 0.0)
 
     def bias(theirs: np.ndarray) -> np.ndarray:
         return np.where(is_generated, theirs.ravel()[rows], NEVER)
@@ -156,7 +171,7 @@ def _embeddings(config: Mapping[str, Any], order: list[int]) -> dict[str, Source
         output, is_tied = target, True
     sources = {"target_embedding.matrix": Source((target,), matrix)}
     if not config.get("tied-embeddings-all"):
-        sources["source_embedding.matrix"] = Source(("encoder_Wemb",), matrix)
+        sources["source_embedding.matrix"] = Source(("encoder_Wemb",), lambda theirs: matrix(theirs, orders[0]))
         sources["output_embedding.matrix"] = Source((output,), matrix if is_tied else lambda theirs: matrix(theirs.T))
     owner = "target_embedding" if config.get("tied-embeddings-all") else "output_embedding"
     has_bias = not config.get("output-omit-bias")

@@ -92,7 +92,8 @@ class OpusMt:
     def canonical_name(self, name: str) -> str:
         return name
 
-    def sources(self, config: Mapping[str, Any], order: list[int]) -> dict[str, Source]:
+    def sources(self, config: Mapping[str, Any], orders: list[list[int]]) -> dict[str, Source]:
+        (order,) = orders
         config = {**_DEFAULTS, **config}
         sources = _embeddings(config, order)
         for number in range(config["encoder_layers"]):
@@ -105,11 +106,11 @@ class OpusMt:
     def ignored(self, name: str) -> bool:
         return name.endswith("embed_positions.weight")  # sinusoids
 
-    def import_tokenizer(self, folder: str, directory: str) -> list[int]:
+    def import_tokenizer(self, folder: str, directory: str) -> list[list[int]]:
         # TensorFlow, which `settings` does not need.
         from seq2serve.models.tokenizers.opus_mt import import_opus_mt_tokenizer
 
-        return import_opus_mt_tokenizer(folder, directory)
+        return [import_opus_mt_tokenizer(folder, directory)]
 
 
 def _embeddings(config: Mapping[str, Any], order: list[int]) -> dict[str, Source]:

@@ -30,13 +30,15 @@ CONFIG = preset("demo", "translation")
 LIMIT = 1200  # seconds for a case
 VOCAB_SIZE, BATCH_TOKENS = CONFIG.tokenizer.vocab_size, CONFIG.training.batch_tokens
 # Case -> processes, batch size in multiples of the demo's, changes to the model. Half a batch in one process is what
-# each of two processes computes.
+# each of two processes computes. Large batches are split so that each process computes parts of the demo's size.
 CASES = {
     "one process": (1, 1, {}),
     "two processes": (2, 1, {}),
     "two processes, bfloat16 gradients": (2, 1, {"gradient_dtype": "bfloat16"}),
-    "one process, batches of four": (1, 4, {"batch_parts": 4}),
-    "two processes, batches of four": (2, 4, {"batch_parts": 4}),
+    "one process, batches of eight": (1, 8, {"batch_parts": 8}),
+    "two processes, batches of eight": (2, 8, {"batch_parts": 4}),
+    "one process, batches of sixteen": (1, 16, {"batch_parts": 16}),
+    "two processes, batches of sixteen": (2, 16, {"batch_parts": 8}),
     "half a batch in one process": (1, 0.5, {}),
 }
 
@@ -151,7 +153,7 @@ def main() -> None:
             f"{case:36s} {values['tokens_per_second']:7.0f} tokens/s ({min(rates):.0f} to {max(rates):.0f}), "
             f"{values['step_ms']:6.1f} ms per step, {values['cpu_ms']:6.1f} of the CPU"
         )
-    for suffix in ("", ", batches of four"):
+    for suffix in ("", ", batches of eight", ", batches of sixteen"):
         pair = [f"two processes{suffix}", f"one process{suffix}"]
         if set(pair) <= set(medians):
             two, one = ([done[case]["tokens_per_second"] for done in rounds] for case in pair)

@@ -1,5 +1,6 @@
 """Runs of the reduced demo that are killed, again and again, have the results of undisturbed runs."""
 
+import dataclasses
 import json
 import pathlib
 import random
@@ -7,6 +8,9 @@ import signal
 import sys
 
 import pytest
+
+from seq2serve.models.training.saving import load_model
+from tests.models.importing.small_marian import write_marian
 
 RESUMED = ("ran", "resuming an interrupted execution")
 # Outputs with times, process ids or version numbers, which differ between two otherwise identical runs.
@@ -99,6 +103,27 @@ def test_a_run_killed_in_every_component_has_the_result_of_an_undisturbed_run(
     assert len(last["served"]) == 1
     assert_nothing_half_written(killed_run)
     assert_same_outputs(finished_run, killed_run, names)
+
+
+def test_a_fine_tuning_that_is_killed_has_the_result_of_an_undisturbed_one(build_run, tmp_path, components):
+    start = write_marian(tmp_path / "marian", quantised=True)
+    settings = ("training.steps=20", "training.checkpoint_steps=10", "evaluation.bar=none")
+    runs = []
+    for name in ("undisturbed", "killed"):
+        (tmp_path / name).mkdir()
+        runs.append(dataclasses.replace(build_run(tmp_path / name, "translation"), start=str(start)))
+    done = runs[0].run(*settings)
+    assert done.returncode == 0, done.stderr
+    names = ["ModelImporter", "TransformByTokenizer", "Trainer", "Pusher"]
+    killed, last = run_with_kills(runs[1], *settings, kill_in=names, kill_step=15)
+    assert components(killed[2]["stdout"])["ModelImporter"] == ("reused", "nothing changed since run 2")
+    assert components(last["stdout"])["Pusher"] == RESUMED
+    for key in ("ModelImporter/model", "TransformByTokenizer/tokenizer", "Evaluator/evaluation"):
+        assert_same_files(*runs, key)
+    # Not the same files: Keras numbers its models, and only the undisturbed process has made two.
+    expected, actual = (load_model(run.output("Trainer", "model").path("Format-Keras")) for run in runs)
+    for one, other in zip(expected.get_weights(), actual.get_weights(), strict=True):
+        assert one.tobytes() == other.tobytes()
 
 
 def after_kills(names):

@@ -9,7 +9,7 @@ import pytest
 
 import seq2serve
 from tests.models.importing.small_bert import write_bert
-from tests.models.importing.small_marian import write_marian
+from tests.models.importing.small_marian import SEPARATE, SEPARATE_CONFIG, write_marian
 from tests.models.importing.small_opus_mt import VOCABULARY, write_opus_mt
 
 CHARACTERS = string.ascii_lowercase + string.digits + string.punctuation
@@ -77,9 +77,9 @@ def test_without_steps_the_pretrained_model_is_exported_as_it_is(new_run_of, pre
         np.testing.assert_array_equal(old, new)
 
 
-def run_translator(run, folder, steps):
+def run_translator(run, folder, steps, *more):
     """Fine-tunes a translator, or exports it as it is, and returns what the command line printed."""
-    settings = (f"training.steps={steps}", "training.checkpoint_steps=10", "evaluation.bar=none")
+    settings = (f"training.steps={steps}", "training.checkpoint_steps=10", "evaluation.bar=none", *more)
     done = run.execute([*run.command()[:3], "run", run.file, "--from", str(folder), *(f"--set={s}" for s in settings)])
     assert done.returncode == 0, done.stderr
     assert run.output("Trainer", "model").properties["warm_start"]["fresh"] == []
@@ -120,6 +120,16 @@ def test_a_translator_with_two_tokenizers_is_exported_validated_and_pushed(new_r
     assert tokenizer.properties == {"kind": "opus-mt", "vocab_size": len(VOCABULARY) + 1}
     with seq2serve.load(str(run.folder / "serving" / "translation")) as served:
         assert isinstance(served(">>deu<< Turn on the light. Now!"), str)
+
+
+def test_a_translator_with_a_vocabulary_for_each_language_is_exported_validated_and_pushed(new_run_of, tmp_path):
+    run = new_run_of("translation")
+    folder = write_marian(tmp_path / "marian", SEPARATE_CONFIG, vocabularies=SEPARATE)
+    run_translator(run, folder, 20, "decoding.beam_size=1")  # the beams of random weights are nearly equal
+    sizes = run.output("ModelImporter", "model").properties["vocab_size"]
+    assert run.output("TransformByTokenizer", "tokenizer").properties["vocab_size"] == sizes
+    with seq2serve.load(str(run.folder / "serving" / "translation")) as served:
+        assert isinstance(served("Turn on the light."), str)
 
 
 def test_a_folder_that_cannot_be_imported_ends_the_run_before_anything_is_written(new_run_of, tmp_path):

@@ -1,8 +1,9 @@
 """One of several machines that train together, in a process: `python machine.py FOLDER`; TF_CONFIG says which one.
 
 The folder has training.json: the input artifacts, the recipe, and optionally `killed`: {"machine", "parent", "step"},
-the process that is killed after a step, with "signal" if it is not SIGKILL; or {"machine", "step", "damaged"}: a weight
-changes instead, as if memory had failed. The chief leaves its outputs and its scratch folder there.
+the process that is killed after a step, with "signal" if it is not SIGKILL, and with "delay" that many seconds later,
+in the middle of something; or {"machine", "step", "damaged"}: a weight changes instead, as if memory had failed. The
+chief leaves its outputs and its scratch folder there.
 """
 
 import json
@@ -10,6 +11,7 @@ import os
 import pathlib
 import signal
 import sys
+import threading
 
 from seq2serve.components.base import interrupt
 from seq2serve.components.base.artifact import Model, ModelRun, Tokenizer, TransformedExamples
@@ -43,7 +45,11 @@ def kill_after_step(killed: dict) -> None:
             bias.assign(bias + 1e-6)
         else:
             number = getattr(signal, killed.get("signal", "SIGKILL"))
-            os.kill(os.getppid() if killed["parent"] else os.getpid(), number)
+            process = os.getppid() if killed["parent"] else os.getpid()
+            if "delay" in killed:
+                threading.Timer(killed["delay"], os.kill, (process, number)).start()
+            else:
+                os.kill(process, number)
 
     Agreement.on_train_batch_end = agree_and_kill
 

@@ -42,6 +42,8 @@ TINY = Recipe(
 DETERMINISTIC = dataclasses.replace(TINY, model=dataclasses.replace(TINY.model, dropout=0.0))
 # The processes that are killed in turn: (machine, whether the command is killed or the process that it starts).
 KILLED = [(0, True), (1, True), (0, False), (1, False), (2, True)]
+# Of the training that is killed. After a step, a process lives for up to MAX_DELAY seconds, about three steps.
+STEPS, MAX_DELAY = 80, 0.2
 
 
 def with_training(recipe, **changes):
@@ -168,26 +170,28 @@ def test_the_commands_on_two_machines_push_a_model_with_the_answers_of_one(build
 
 @pytest.mark.parametrize("seed", [7], ids="seed-{}".format)
 def test_a_training_whose_machines_are_killed_resumes_to_the_weights_of_an_uninterrupted_one(machines, seed):
-    """Five times, a process of the chief or of a worker. The message names the machine, on the others, too."""
-    rng, steps, every = random.Random(seed), TINY.training.steps, TINY.training.checkpoint_steps
-    killed, step = machines(), 0
-    for machine, parent in KILLED:
-        # Not after a step with a checkpoint, which the chief may or may not have saved.
-        step = rng.choice([i for i in range(step // every * every + 1, steps) if i % every])
-        killed.train(TINY, 3, killed={"machine": machine, "parent": parent, "step": step})
+    """Five times, a process of the chief or of a worker, at any moment: within a step, an exchange or a checkpoint.
+
+    The message names the machine, on the others, too.
+    """
+    rng, recipe = random.Random(seed), with_training(TINY, steps=STEPS, checkpoint_steps=10)
+    killed = machines()
+    for number, (machine, parent) in enumerate(KILLED):
+        moment = {"step": rng.randrange(10 * number + 1, 10 * number + 11), "delay": rng.uniform(0, MAX_DELAY)}
+        killed.train(recipe, 3, killed={"machine": machine, "parent": parent, **moment})
         name = "chief (127.0.0.1:" if machine == 0 else f"worker {machine - 1} (127.0.0.1:"
         survivors = [index for index in range(3) if not (parent and index == machine)]
         for index in survivors:
             assert killed.codes[index] == 1, (machine, parent, killed.codes, killed.lines)
             (message,) = [line for line in killed.lines[index].splitlines() if " has stopped: " in line]
             assert f"{name}" in message, (machine, parent, index, killed.lines)
-    last = killed.train(TINY, 3)
+    last = killed.train(recipe, 3)
     assert last.codes == [0, 0, 0], last.lines
-    assert f"Trainer resumes from step {step // every * every}\n" in last.lines[0]
-    whole = machines().train(TINY, 3)
+    assert re.search(r"Trainer resumes from step [1-9]\d*0$", last.lines[0], re.MULTILINE), last.lines
+    whole = machines().train(recipe, 3)
     assert whole.codes == [0, 0, 0], whole.lines
-    expected = whole.checkpoint(steps)
-    for name, values in last.checkpoint(steps).items():
+    expected = whole.checkpoint(STEPS)
+    for name, values in last.checkpoint(STEPS).items():
         assert values.tobytes() == expected[name].tobytes(), name
     assert last.properties == whole.properties
 

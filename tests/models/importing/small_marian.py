@@ -2,7 +2,7 @@
 
 import io
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,10 +34,10 @@ WORDS = ["the", "light", "kitchen", "open", "door", "window", "turn", "on", "off
 TYPES = {"bytes": 0x0101, "float32": 0x0404, "intgemm8": 0x4101}
 
 
-def vocabulary(bos_id: int = -1) -> bytes:
+def vocabulary(bos_id: int = -1, words: Sequence[str] = WORDS) -> bytes:
     """Trains a vocabulary as Marian does: the end marker is piece 0, the unknown piece 1, and usually no other one."""
     model = io.BytesIO()
-    rows = [f"{word}\t{10 + number}" for number, word in enumerate(WORDS)]
+    rows = [f"{word}\t{10 + number}" for number, word in enumerate(words)]
     ids = {"eos_id": 0, "unk_id": 1, "bos_id": bos_id, "pad_id": -1}
     sentencepiece.set_min_log_level(2)
     sentencepiece.SentencePieceTrainer.train(
@@ -48,17 +48,20 @@ def vocabulary(bos_id: int = -1) -> bytes:
 
 
 VOCABULARY = vocabulary()
-NUM_PIECES = len(sentencepiece.SentencePieceProcessor(model_proto=VOCABULARY))
+SEPARATE = VOCABULARY, vocabulary(words=["luz", "cozinha", "porta", "janela", "agora", "abra", "ligue"])
+SEPARATE_CONFIG = {"tied-embeddings-all": False, "tied-embeddings": True}  # of Firefox's models with two vocabularies
 
 
-def marian_tensors(config: Mapping) -> dict[str, np.ndarray]:
+def marian_tensors(config: Mapping, vocabularies: Sequence[bytes] = (VOCABULARY,)) -> dict[str, np.ndarray]:
     """Returns random tensors with the names and the shapes of Marian's."""
     rng, width, hidden = np.random.default_rng(1), config["dim-emb"], config["transformer-dim-ffn"]
-    shapes = {"decoder_ff_logit_out_b": (1, NUM_PIECES)}
+    sizes = [len(sentencepiece.SentencePieceProcessor(model_proto=model)) for model in vocabularies]
+    shapes = {"decoder_ff_logit_out_b": (1, sizes[-1])}
     is_tied = config["tied-embeddings-all"]
-    shapes |= dict.fromkeys(["Wemb"] if is_tied else ["encoder_Wemb", "decoder_Wemb"], (NUM_PIECES, width))
+    names = {"Wemb": sizes[0]} if is_tied else {"encoder_Wemb": sizes[0], "decoder_Wemb": sizes[-1]}
+    shapes |= {name: (size, width) for name, size in names.items()}
     if not (is_tied or config["tied-embeddings"]):
-        shapes["decoder_ff_logit_out_W"] = (width, NUM_PIECES)
+        shapes["decoder_ff_logit_out_W"] = (width, sizes[-1])
     is_recurrent = config["transformer-decoder-autoreg"] == "rnn"
     for stack, depth in (("encoder", config["enc-depth"]), ("decoder", config["dec-depth"])):
         attentions = ["self"] if stack == "encoder" else ["context"] if is_recurrent else ["self", "context"]
@@ -83,12 +86,15 @@ def write_marian(
     file: str = "model.bin",
     quantised: bool = False,
     tensors: Mapping[str, np.ndarray] = {},
+    vocabularies: Sequence[bytes] = (VOCABULARY,),
 ) -> Path:
     """Writes a small translator into a folder, with changes to its config or other tensors, and returns the folder."""
     config = {**MARIAN, **config}
-    tensors = tensors or marian_tensors(config)
+    tensors = tensors or marian_tensors(config, vocabularies)
     folder.mkdir(exist_ok=True)
-    (folder / "vocab.enpt.spm").write_bytes(VOCABULARY)
+    names = ["vocab.enpt.spm"] if len(vocabularies) == 1 else ["srcvocab.enpt.spm", "trgvocab.enpt.spm"]
+    for name, model in zip(names, vocabularies, strict=True):
+        (folder / name).write_bytes(model)
     options = np.frombuffer(yaml.safe_dump(config).encode() + b"\0", np.int8)
     if file.endswith(".npz"):
         np.savez(folder / file, **tensors, **{"special:model.yml": options})

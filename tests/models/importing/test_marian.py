@@ -6,8 +6,11 @@ import sentencepiece
 import tensorflow as tf
 
 from seq2serve.models.importing.families import parts_of, settings_of
+from seq2serve.models.tokenizers.tokenizer import load_tokenizers
 from tests.models.importing.small_marian import (
     MARIAN,
+    SEPARATE,
+    SEPARATE_CONFIG,
     VOCABULARY,
     MarianReference,
     binary_file,
@@ -22,19 +25,19 @@ SOURCES, TARGET = ["turn on the light now", "door"], "open the kitchen window"
 SELF_ATTENTION = {"transformer-decoder-autoreg": "self-attention", "transformer-ffn-activation": "swish"}
 
 
-def our_logits(model, tokenizer) -> np.ndarray:
+def our_logits(model, tokenizer, target_tokenizer=None) -> np.ndarray:
     """Returns our logits of TARGET after each of SOURCES, [B, T + 1, V]."""
     source = tf.concat([tokenizer.tokenize(SOURCES), [[EOS]] * len(SOURCES)], 1).to_tensor()
-    target = [[BOS, *tokenizer.tokenize([TARGET])[0].numpy()]] * len(SOURCES)
+    target = [[BOS, *(target_tokenizer or tokenizer).tokenize([TARGET])[0].numpy()]] * len(SOURCES)
     return model({"source": source, "target": tf.constant(target)}).numpy()
 
 
-def their_logits(config: dict, tensors: dict) -> np.ndarray:
+def their_logits(config: dict, tensors: dict, vocabularies=(VOCABULARY,)) -> np.ndarray:
     """Returns the logits of the reference with the pieces in the order of our ids, without those of their own."""
-    pieces = sentencepiece.SentencePieceProcessor(model_proto=VOCABULARY)
+    models = [sentencepiece.SentencePieceProcessor(model_proto=model) for model in vocabularies]
     reference = MarianReference(config, tensors)
-    rows = [reference.logits([*pieces.encode(source), 0], pieces.encode(TARGET)) for source in SOURCES]
-    return np.array(rows)[..., [0, *range(2, len(pieces))]]
+    rows = [reference.logits([*models[0].encode(source), 0], models[-1].encode(TARGET)) for source in SOURCES]
+    return np.array(rows)[..., [0, *range(2, len(models[-1]))]]
 
 
 @pytest.mark.parametrize("file", ["model.enpt.bin", "model.npz"])
@@ -54,6 +57,24 @@ def test_an_imported_translator_computes_what_marian_does(tmp_path, run_import, 
     np.testing.assert_allclose(our_logits(model, tokenizer)[..., EOS:], expected, rtol=1e-4, atol=1e-4)
     assert result.initialised == result.ignored == []
     assert (result.family, result.tokenizer_kind) == ("marian-nmt", "sentencepiece")
+
+
+def test_each_language_may_have_a_vocabulary_of_its_own(tmp_path, import_files):
+    """As in Firefox's models of Chinese, Japanese and Korean."""
+    folder = write_marian(tmp_path / "marian", SEPARATE_CONFIG, vocabularies=SEPARATE)
+    result, model, directory = import_files(folder)
+    source, target = load_tokenizers(directory, ("source", "target")).values()
+    assert result.vocab_size == {"source": source.vocab_size, "target": target.vocab_size}
+    assert source.vocab_size != target.vocab_size
+    tensors = marian_tensors(MARIAN | SEPARATE_CONFIG, SEPARATE)
+    expected = their_logits(SEPARATE_CONFIG, tensors, SEPARATE)
+    np.testing.assert_allclose(our_logits(model, source, target)[..., EOS:], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_two_vocabularies_do_not_fit_one_matrix_of_embeddings(tmp_path, run_import):
+    folder = write_marian(tmp_path / "marian", tensors=marian_tensors(MARIAN), vocabularies=SEPARATE)
+    with pytest.raises(ValueError, match="has tied-embeddings-all, which needs one vocabulary, not one for each"):
+        run_import(folder)
 
 
 def test_quantised_matrices_are_what_their_multipliers_say(tmp_path, run_import):
@@ -160,7 +181,7 @@ def test_several_models_or_vocabularies_in_a_folder_are_refused(tmp_path, run_im
     (folder / "vocab.pt.spm").write_bytes(VOCABULARY)
     run_import(folder)  # the same vocabulary
     (folder / "vocab.pt.spm").write_bytes(b"other")
-    with pytest.raises(ValueError, match=r"vocab.enpt.spm and vocab.pt.spm differ"):
+    with pytest.raises(ValueError, match=r"vocab.enpt.spm and vocab.pt.spm differ; name .* srcvocab.spm, .*trgvocab"):
         run_import(folder)
     write_marian(folder, file="model.npz")
     with pytest.raises(ValueError, match=r"several models of Marian: model.bin, model.npz; leave only one"):
