@@ -8,7 +8,6 @@ on loopback. Each case is measured `--rounds` times, in turn; nothing else shoul
 
 import argparse
 import json
-import operator
 import os
 import statistics
 import subprocess
@@ -156,9 +155,8 @@ def main() -> None:
     for suffix in ("", ", batches of eight", ", batches of sixteen"):
         pair = [f"two processes{suffix}", f"one process{suffix}"]
         if set(pair) <= set(medians):
-            two, one = ([done[case]["tokens_per_second"] for done in rounds] for case in pair)
-            ratio = statistics.median(map(operator.truediv, two, one))
-            print(f"{pair[0]} / {pair[1]}: {ratio:.2f}")
+            two, one = (medians[case]["tokens_per_second"] for case in pair)
+            print(f"{pair[0]} / {pair[1]}: {two / one:.2f}")
     if {"two processes", "half a batch in one process"} <= set(medians):
         cost = medians["two processes"]["step_ms"] - medians["half a batch in one process"]["step_ms"]
         size = medians["two processes"]["gradient_mb"]
