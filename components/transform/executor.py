@@ -167,11 +167,11 @@ def _adopt(files: TokenizerSource, preprocessing: Preprocessing, tokenizer: Toke
 
 def _source_files(source: TokenizerSource) -> list[dict[str, str]]:
     """Returns {"path", "column"} of each file; without "column", the tokenizer is for all columns."""
-    if isinstance(source, Tokenizer) and isinstance(columns := source.properties["vocab_size"], dict):
+    if not isinstance(source, Tokenizer):
+        return source.properties["files"]
+    if isinstance(columns := source.properties["vocab_size"], dict):
         return [{"path": path, "column": column} for column in columns for path in list_files(source.path(column))]
-    if isinstance(source, Tokenizer):
-        return [{"path": path} for path in list_files(source.uri)]
-    return source.properties["files"]
+    return [{"path": path} for path in list_files(source.uri)]
 
 
 def _write_ids(

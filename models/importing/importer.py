@@ -57,9 +57,9 @@ def import_model(folder: str, model_folder: str, tokenizer_folder: str) -> Impor
     tensors = read_tensors(folder, family)
     sizes = ModelConfig(**settings_of(folder))
     sources = family.sources(config, orders)
-    sides = [len(order) for order in orders]
-    others = [len(family.labels(config))] if family.parts == ("encoder",) else sides[:-1]
-    model = getattr(models, family.model_class)(sizes, sides[-1], *others)
+    *separate, vocab_size = (len(order) for order in orders)
+    labels = [len(family.labels(config))] if family.parts == ("encoder",) else []
+    model = getattr(models, family.model_class)(sizes, vocab_size, *labels, *separate)
     model.build()
     _load(model, family, sources, tensors)
     used = {name for source in sources.values() for name in source.names}
@@ -72,7 +72,7 @@ def import_model(folder: str, model_folder: str, tokenizer_folder: str) -> Impor
         ignored=sorted(tensors.keys() - used),
         num_parameters=model.count_params(),
         tokenizer_kind=family.tokenizer_kind,
-        vocab_size=sides[0] if len(sides) == 1 else dict(zip(("source", "target"), sides, strict=True)),
+        vocab_size={"source": separate[0], "target": vocab_size} if separate else vocab_size,
     )
 
 

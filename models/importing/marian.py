@@ -141,7 +141,7 @@ def _vocabularies(folder: str) -> list[str]:
     sides = [[path for path in paths if os.path.basename(path).startswith(start)] for start in _SIDES.values()]
     if [len(side) for side in sides] != [1, 1] or len(paths) > 2:
         names = " and ".join(map(os.path.basename, paths))
-        raise ValueError(f"{names} differ; name the vocabulary of the source srcvocab.spm, the other one trgvocab.spm")
+        raise ValueError(f"{names} differ; leave one for both languages, or srcvocab*.spm and trgvocab*.spm")
     return [path for side in sides for path in side]
 
 
@@ -156,6 +156,8 @@ def _embeddings(config: Mapping[str, Any], orders: list[list[int]]) -> dict[str,
     is_generated[UNK_ID] = False  # --allow-unk is off by default
 
     def matrix(theirs: np.ndarray, order: list[int] = orders[-1]) -> np.ndarray:
+        if max(order) >= len(theirs):
+            raise ValueError(f"a matrix of {len(theirs)} rows, but a vocabulary of {max(order) + 1} pieces")
         return np.where(np.array(order)[:, np.newaxis] != _NO_ROW, theirs[order], 0.0)
 
     def bias(theirs: np.ndarray) -> np.ndarray:

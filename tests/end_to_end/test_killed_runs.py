@@ -120,7 +120,7 @@ def test_a_fine_tuning_that_is_killed_has_the_result_of_an_undisturbed_one(build
     assert components(last["stdout"])["Pusher"] == RESUMED
     for key in ("ModelImporter/model", "TransformByTokenizer/tokenizer", "Evaluator/evaluation"):
         assert_same_files(*runs, key)
-    # Not the same files: Keras numbers its models, and only the undisturbed process has made two.
+    # Not the same files: Keras numbers the models of a process, and the killed one has made a model less.
     expected, actual = (load_model(run.output("Trainer", "model").path("Format-Keras")) for run in runs)
     for one, other in zip(expected.get_weights(), actual.get_weights(), strict=True):
         assert one.tobytes() == other.tobytes()

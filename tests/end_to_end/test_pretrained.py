@@ -124,7 +124,7 @@ def test_a_translator_with_two_tokenizers_is_exported_validated_and_pushed(new_r
 
 def test_a_translator_with_a_vocabulary_for_each_language_is_exported_validated_and_pushed(new_run_of, tmp_path):
     run = new_run_of("translation")
-    folder = write_marian(tmp_path / "marian", SEPARATE_CONFIG, vocabularies=SEPARATE)
+    folder = write_marian(tmp_path / "marian", SEPARATE_CONFIG, quantised=True, vocabularies=SEPARATE)
     run_translator(run, folder, 20, "decoding.beam_size=1")  # the beams of random weights are nearly equal
     sizes = run.output("ModelImporter", "model").properties["vocab_size"]
     assert run.output("TransformByTokenizer", "tokenizer").properties["vocab_size"] == sizes

@@ -38,8 +38,9 @@ def kill_after_step(killed: dict) -> None:
 
     def agree_and_kill(self, batch, logs=None):
         agree(self, batch, logs)
-        if steps_done(self.model.optimizer) != killed["step"]:
+        if "step" not in killed or steps_done(self.model.optimizer) < killed["step"]:
             return
+        del killed["step"]
         if "damaged" in killed:
             bias = self.model.trainable_variables[-1]
             bias.assign(bias + 1e-6)

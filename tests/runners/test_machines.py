@@ -170,7 +170,7 @@ def test_the_commands_on_two_machines_push_a_model_with_the_answers_of_one(build
 
 @pytest.mark.parametrize("seed", [7], ids="seed-{}".format)
 def test_a_training_whose_machines_are_killed_resumes_to_the_weights_of_an_uninterrupted_one(machines, seed):
-    """Five times, a process of the chief or of a worker, at any moment: within a step, an exchange or a checkpoint.
+    """Five times, a process of the chief or of a worker, at random moments.
 
     The message names the machine, on the others, too.
     """

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from seq2serve.components.base.artifact import RawFiles
+from seq2serve.components.base.artifact import PretrainedFiles, RawFiles
 from seq2serve.components.base.errors import UserError
 from seq2serve.pipeline.running.raw_files import resolve_raw_files
 
@@ -24,6 +24,17 @@ def test_the_contents_identify_the_files_and_their_names_do_not(tmp_path):
     assert [Path(file["path"]).name for file in renamed.properties["files"]] == ["b.tsv", "z.tsv"]
     (tmp_path / "z.tsv").write_text("3")
     assert resolve_raw_files(RawFiles(str(tmp_path / "*.tsv"))).fingerprint != both.fingerprint
+
+
+def test_the_files_of_a_pretrained_model_are_identified_by_their_names_too(tmp_path):
+    """The vocabularies of two languages may be swapped."""
+    names = ("srcvocab.spm", "trgvocab.spm")
+    fingerprints = []
+    for order in (names, names[::-1]):
+        for name, content in zip(order, "ab", strict=True):
+            (tmp_path / name).write_text(content)
+        fingerprints.append(resolve_raw_files(PretrainedFiles(str(tmp_path / "*"))).fingerprint)
+    assert fingerprints[0] != fingerprints[1]
 
 
 def test_role_format_and_the_order_of_parallel_files_change_the_fingerprint(tmp_path, monkeypatch):
