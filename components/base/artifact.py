@@ -53,10 +53,12 @@ class RawFiles(Artifact):
     "sha256"} with "split", "column" and "corpus" where the user set them. The fingerprint covers the files' contents,
     formats, roles and corpora, so renaming a file within its format changes nothing unless it names a corpus.
 
-    Of a pattern, only files whose names end in one of `suffixes` count; all without any.
+    Of a pattern, only files whose names end in one of `suffixes` count; all without any. With `has_roles_by_name`, the
+    fingerprint covers the files' names, too.
     """
 
     suffixes: ClassVar[tuple[str, ...]] = ()
+    has_roles_by_name: ClassVar[bool] = False
 
 
 class SchemaFile(RawFiles):
@@ -94,6 +96,7 @@ class PretrainedFiles(RawFiles):
     """The folder of a pretrained model in another format: weights, their configuration, and its tokenizer."""
 
     suffixes = (".json", ".txt", ".spm", *WEIGHT_FILES)
+    has_roles_by_name = True  # such as the vocabularies of source and target
 
 
 class Examples(Artifact):

@@ -54,7 +54,7 @@ def warn_of_forgetting(evaluated: Evaluated) -> None:
             note(
                 f"Evaluator: warning: {comparison.metric} on {len(part.rows):,} test rows of {part.name} is "
                 f"{text(comparison.ours)}, before training {text(comparison.theirs)} (difference {lower} to {upper}): "
-                "training has made the pretrained model worse on such text; add a corpus of it to train, or set a "
+                "training has made the pretrained model worse on this corpus; add text like it to train, or set a "
                 "smaller training.learning_rate or training.epochs"
             )
 

@@ -3,6 +3,7 @@
 See also marian_files.py for the files.
 """
 
+import functools
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
@@ -138,11 +139,12 @@ def _vocabularies(folder: str) -> list[str]:
             digests.add(hashlib.file_digest(file, "sha256").hexdigest())
     if len(digests) == 1:
         return paths[:1]
-    sides = [[path for path in paths if os.path.basename(path).startswith(start)] for start in _SIDES.values()]
-    if [len(side) for side in sides] != [1, 1] or len(paths) > 2:
-        names = " and ".join(map(os.path.basename, paths))
-        raise ValueError(f"{names} differ; leave one for both languages, or srcvocab*.spm and trgvocab*.spm")
-    return [path for side in sides for path in side]
+    names = [os.path.basename(path) for path in paths]
+    if [name[:3] for name in names] != list(_SIDES.values()):  # the names are sorted
+        raise ValueError(
+            f"{' and '.join(names)} differ; leave one for both languages, or srcvocab*.spm and trgvocab*.spm"
+        )
+    return paths
 
 
 def _embeddings(config: Mapping[str, Any], orders: list[list[int]]) -> dict[str, Source]:
@@ -155,10 +157,7 @@ def _embeddings(config: Mapping[str, Any], orders: list[list[int]]) -> dict[str,
     is_generated = rows != _NO_ROW
     is_generated[UNK_ID] = False  # --allow-unk is off by default
 
-    def matrix(theirs: np.ndarray, order: list[int] = orders[-1]) -> np.ndarray:
-        if max(order) >= len(theirs):
-            raise ValueError(f"a matrix of {len(theirs)} rows, but a vocabulary of {max(order) + 1} pieces")
-        return np.where(np.array(order)[:, np.newaxis] != _NO_ROW, theirs[order], 0.0)
+    source_matrix, matrix = (functools.partial(_embedding_matrix, order) for order in (orders[0], orders[-1]))
 
     def bias(theirs: np.ndarray) -> np.ndarray:
         return np.where(is_generated, theirs.ravel()[rows], NEVER)
@@ -173,12 +172,19 @@ def _embeddings(config: Mapping[str, Any], orders: list[list[int]]) -> dict[str,
         output, is_tied = target, True
     sources = {"target_embedding.matrix": Source((target,), matrix)}
     if not config.get("tied-embeddings-all"):
-        sources["source_embedding.matrix"] = Source(("encoder_Wemb",), lambda theirs: matrix(theirs, orders[0]))
+        sources["source_embedding.matrix"] = Source(("encoder_Wemb",), source_matrix)
         sources["output_embedding.matrix"] = Source((output,), matrix if is_tied else lambda theirs: matrix(theirs.T))
     owner = "target_embedding" if config.get("tied-embeddings-all") else "output_embedding"
     has_bias = not config.get("output-omit-bias")
     sources[f"{owner}.bias"] = Source(("decoder_ff_logit_out_b",), bias) if has_bias else Source((target,), zeros)
     return sources
+
+
+def _embedding_matrix(order: list[int], theirs: np.ndarray) -> np.ndarray:
+    """Returns the rows of their matrix in our order; zeros where there is none."""
+    if max(order) >= len(theirs):
+        raise ValueError(f"a matrix of {len(theirs)} rows, but a vocabulary of {max(order) + 1} pieces")
+    return np.where(np.array(order)[:, np.newaxis] != _NO_ROW, theirs[order], 0.0)
 
 
 def _encoder_layer(ours: str, theirs: str) -> dict[str, Source]:

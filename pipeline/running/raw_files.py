@@ -5,7 +5,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from seq2serve.components.base.artifact import PretrainedFiles, RawFiles
+from seq2serve.components.base.artifact import RawFiles
 from seq2serve.components.base.errors import UserError
 from seq2serve.components.base.uris import is_remote
 from seq2serve.components.example_gen.corpora import parse_data, parse_roles
@@ -36,11 +36,10 @@ def resolve_raw_files(constant: RawFiles) -> RawFiles:
             split = role.split or ("train" if role.corpus else "")  # several corpora are the same with and without
             properties = {"split": split, "column": role.column, "corpus": role.corpus}
             files.append(file | {key: value for key, value in properties.items() if value})
-            # Of the name of a file of rows only the format counts; parallel files belong together by their position.
-            # Rows carry the names of corpora, but not their weights. A pretrained model needs the names of its files.
-            position = index if role.column else 0
-            is_part = isinstance(constant, PretrainedFiles)
-            name = os.path.basename(file["path"]) if is_part else named_format(file["path"])
+            # Usually, only the format counts of a file's name; parallel files belong together by their position. Rows
+            # carry the names of corpora, but not their weights.
+            position, path = index if role.column else 0, file["path"]
+            name = os.path.basename(path) if constant.has_roles_by_name else named_format(path)
             contents.append(
                 [file["sha256"], split, role.column, name, position] + ([role.corpus] if role.corpus else [])
             )

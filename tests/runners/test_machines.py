@@ -175,9 +175,10 @@ def test_a_training_whose_machines_are_killed_resumes_to_the_weights_of_an_unint
     The message names the machine, on the others, too.
     """
     rng, recipe = random.Random(seed), with_training(TINY, steps=STEPS, checkpoint_steps=10)
-    killed = machines()
+    killed, step = machines(), 0
     for number, (machine, parent) in enumerate(KILLED):
-        moment = {"step": rng.randrange(10 * number + 1, 10 * number + 11), "delay": rng.uniform(0, MAX_DELAY)}
+        step = rng.randrange(10 * number + 1, 10 * number + 11)
+        moment = {"step": step, "delay": rng.uniform(0, MAX_DELAY)}
         killed.train(recipe, 3, killed={"machine": machine, "parent": parent, **moment})
         name = "chief (127.0.0.1:" if machine == 0 else f"worker {machine - 1} (127.0.0.1:"
         survivors = [index for index in range(3) if not (parent and index == machine)]
@@ -187,7 +188,9 @@ def test_a_training_whose_machines_are_killed_resumes_to_the_weights_of_an_unint
             assert f"{name}" in message, (machine, parent, index, killed.lines)
     last = killed.train(recipe, 3)
     assert last.codes == [0, 0, 0], last.lines
-    assert re.search(r"Trainer resumes from step [1-9]\d*0$", last.lines[0], re.MULTILINE), last.lines
+    (resumed,) = re.findall(r"^Trainer resumes from step (\d+)$", last.lines[0], re.MULTILINE)
+    # Machines have agreed on the step, so the checkpoint before it is saved; a later one may be.
+    assert int(resumed) >= (step - 1) // 10 * 10, last.lines
     whole = machines().train(recipe, 3)
     assert whole.codes == [0, 0, 0], whole.lines
     expected = whole.checkpoint(STEPS)
